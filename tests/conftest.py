@@ -1,0 +1,24 @@
+"""How hard hypothesis looks: `default` at a desk, `ci` on every change, `deep` when hunting.
+
+Choose with IVOR_HYPOTHESIS=deep. No profile has a deadline: no timing decides a test.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+SLOW_MACHINES_ARE_FINE = (HealthCheck.too_slow,)
+
+settings.register_profile(
+    "default",
+    max_examples=50,
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    suppress_health_check=SLOW_MACHINES_ARE_FINE,
+)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=100)
+settings.register_profile("deep", settings.get_profile("default"), max_examples=5_000)
+settings.load_profile(
+    os.environ.get("IVOR_HYPOTHESIS") or ("ci" if "CI" in os.environ else "default")
+)
