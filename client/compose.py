@@ -1,0 +1,214 @@
+"""What a device's owner does: start a chat, change its members, write (SPEC 5.5).
+
+Call each inside one transaction (`Device.transaction`, or `Link.write` while connected): entry,
+keys and mailbox are stored together or not at all. `now` is milliseconds UTC. What a rule forbids
+raises RefusedError, and the transaction leaves nothing behind.
+"""
+
+from collections.abc import Collection, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from client import mailbox
+from client.device import Device
+from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
+from client.people import enrolment_of, grant_of
+from client.writing import append, append_control, content_header, own_branch
+from crypto import content, schedule
+from node.errors import RefusedError, UserError
+from protocol.chat import Chat
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, Reference, header_before_commitment
+from protocol.identity import UserId
+from protocol.limits import HASH_BYTES
+from protocol.message import Message, Title, encode_message
+from protocol.operation import (
+    Admit,
+    Enroll,
+    Genesis,
+    Inner,
+    Leave,
+    Operation,
+    Quorum,
+    Remove,
+    SetRole,
+)
+from protocol.policy import ChatKind, Policy, Role
+
+NONCE_BYTES = 16
+
+
+def new_chat(
+    device: Device,
+    kind: ChatKind,
+    title: str,
+    policy: Policy,
+    members: Sequence[tuple[UserId, Role]],
+    now: int,
+) -> ChatId:
+    """Start a chat with us as owner. members: users that `people` knows, without ourselves."""
+    owner = grant_of(device, device.profile.user.user, Role.OWNER)
+    grants = [grant_of(device, user, role) for user, role in members]
+    ordered = tuple(sorted([owner, *grants], key=lambda grant: grant.credential.user.user))
+    genesis = Genesis(kind, device.random(NONCE_BYTES), policy, ordered)
+    entry = append_control(device, None, genesis, now)
+    chat = require(device, ChatId(entry.id))
+    start_epoch(device, chat, now)
+    if title:
+        _write(device, chat, Title(title), now)
+    return chat.id
+
+
+def require(device: Device, chat: ChatId) -> Chat:
+    """Return a chat that is stored here. Raises UserError."""
+    found = device.replica.chat(chat)
+    if found is None:
+        raise UserError(f"no chat {chat.hex()[:16]} here; 'ivor chat list' shows which there are")
+    return found
+
+
+def send(device: Device, chat: ChatId, message: Message, now: int, once: str | None) -> Reference:
+    """Write a message. once: a key under which it is written only once, however often called."""
+    if once is not None:
+        row = device.connection.execute(
+            "SELECT chat, seq, id FROM once WHERE key = ?", (once,)
+        ).fetchone()
+        if row is not None:
+            return Reference(device.key, row[1], row[2])
+    written = _write(device, require(device, chat), message, now)
+    if once is not None:
+        device.connection.execute(
+            "INSERT INTO once VALUES (?, ?, ?, ?)", (once, chat, written.seq, written.id)
+        )
+    return written
+
+
+def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
+    """Encrypt and append: seq, key and entry move on together."""
+    if not chat.membership().may_write(device.key):
+        raise RefusedError(
+            "you may not write in this chat: you were removed, or you are a reader in it"
+        )
+    plaintext = encode_message(message)
+    epoch = epoch_for(device, chat, now)
+    chain = sender_chain(device, chat.id, epoch, device.key)
+    if isinstance(chain, NoKey):
+        raise RefusedError("this device holds no key for the chat's epoch; run 'ivor sync' first")
+    header = content_header(device, chat, epoch, chain.generation, now)
+    seed, following = schedule.advance(chain.chain)
+    frank = device.random(HASH_BYTES)
+    pc, ciphertext = content.seal_content(seed, header_before_commitment(header), frank, plaintext)
+    sealed = msgspec.structs.replace(
+        header,
+        pc=pc,
+        payload_size=len(ciphertext),
+        payload_hash=sha256(ciphertext).digest(),
+    )
+    entry = append(device, chat.id, sealed, ciphertext)
+    save_sender_chain(device, epoch, device.key, chain.generation + 1, following)
+    mailbox.keep_own(device, entry, plaintext, frank)
+    return Reference(device.key, header.seq, entry.id)
+
+
+def add_members(
+    device: Device, chat: ChatId, members: Sequence[tuple[UserId, Role]], now: int
+) -> None:
+    """Take users in, and start an epoch that they can read."""
+    grants = tuple(
+        sorted(
+            (grant_of(device, user, role) for user, role in members),
+            key=lambda grant: grant.credential.user.user,
+        )
+    )
+    _change(device, require(device, chat), Admit(grants), now)
+
+
+def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> None:
+    """Put a user out, and start an epoch that they can not read."""
+    judge = require(device, chat)
+    member = judge.membership().users.get(user)
+    if member is None:
+        raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
+    operation = Remove(user, content_heads(device, chat, member.devices))
+    _change(device, judge, operation, now)
+
+
+def set_role(device: Device, chat: ChatId, user: UserId, role: Role, now: int) -> None:
+    """Give a member another role."""
+    judge = require(device, chat)
+    member = judge.membership().users.get(user)
+    if member is None:
+        raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
+    operation = SetRole(user, role, content_heads(device, chat, member.devices))
+    _change(device, judge, operation, now)
+
+
+def leave(device: Device, chat: ChatId, now: int) -> None:
+    """Leave a chat. Its last owner can not: nobody could change its members any more."""
+    judge = require(device, chat)
+    users = judge.membership().users
+    owners = [user for user, member in users.items() if member.role is Role.OWNER]
+    ours = device.profile.user.user
+    if owners == [ours] and len(users) > 1:
+        raise RefusedError(
+            "you are the chat's only owner; make somebody else an owner first: "
+            "ivor chat role CHAT USER owner"
+        )
+    own = content_heads(device, chat, users[ours].devices) if ours in users else ()
+    append_control(device, judge, Leave(own), now)
+
+
+def enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> None:
+    """Bring another device of ours into a chat."""
+    operation = Enroll(enrolment_of(device, certificate))
+    _change(device, require(device, chat), operation, now)
+
+
+def content_heads(
+    device: Device, chat: ChatId, devices: Collection[DeviceKey]
+) -> tuple[Reference, ...]:
+    """Return the newest content that we have of these devices: where a removal cuts."""
+    stored = device.replica.store.chat(chat)
+    chains = {} if stored is None else stored.chains
+    return tuple(
+        sorted(
+            Reference(member, branch.length - 1, branch.head)
+            for member in devices
+            for branch in chains.get((member, CONTENT), ())
+        )
+    )
+
+
+def _change(device: Device, chat: Chat, operation: Operation, now: int) -> None:
+    """Append what changes the members, check that it counts, and start an epoch for them."""
+    decided = _by_quorum(device, chat, operation)
+    entry = append_control(device, chat, decided, now)
+    void = chat.membership().void.get(entry.id)
+    if void is not None:
+        raise RefusedError(f"this has no effect: {void.value}")
+    start_epoch(device, chat, now)
+
+
+def _by_quorum(device: Device, chat: Chat, operation: Operation) -> Operation:
+    """Wrap what only the owners together may do; a sole owner is all of them."""
+    users = chat.membership().users
+    match operation:
+        case SetRole(user, role):
+            concerns_owner = role is Role.OWNER or users[user].role is Role.OWNER
+        case Remove(user):
+            concerns_owner = users[user].role is Role.OWNER
+        case Admit(grants):
+            concerns_owner = any(grant.role is Role.OWNER for grant in grants)
+        case _:
+            concerns_owner = False
+    if not concerns_owner or not isinstance(operation, Inner):
+        return operation
+    owners = [user for user, member in users.items() if member.role is Role.OWNER]
+    if owners != [device.profile.user.user]:
+        raise RefusedError(
+            f"owners are changed by two thirds of the {len(owners)} owners together, "
+            "and this command signs for you alone"
+        )
+    branch = own_branch(device, chat.id, CONTROL)
+    seq = 0 if branch is None else branch.length
+    return Quorum(device.key, seq, (operation,), ())

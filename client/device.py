@@ -1,0 +1,132 @@
+"""An opened device: its keys, its replica, who it is (SPEC 5.4).
+
+Several processes may have one device open at once. Whatever reads and then writes does both inside
+`transaction`, which takes the database's write lock first; so two `ivor send` at once are both
+right, and neither signs a seq that the other has used (I16).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from client.folder import DATABASE_FILE, Random, Secrets, read_secrets
+from client.schema import DEVICE_SCHEMA
+from node.errors import StorageError, UserError
+from node.replica import Replica
+from node.store import connect
+from node.tls import Credential
+from protocol.entry import DeviceKey
+from protocol.identity import (
+    Card,
+    Charter,
+    UserCertificate,
+    verify_card,
+    verify_charter,
+    verify_user,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who this device is. raw certificates are those that others check."""
+
+    charter: Charter
+    user: UserCertificate
+    device_certificate: bytes
+    tls_certificate: bytes
+    card: Card
+
+    @property
+    def name(self) -> str:
+        """The user's address, `anna@minzdrav`."""
+        return f"{self.user.name}@{self.charter.name}"
+
+
+class Device:
+    """One device's keys and database. random: n -> n random bytes."""
+
+    def __init__(self, folder: Path, secrets: Secrets, random: Random) -> None:
+        self.folder = folder
+        self.secrets = secrets
+        self.random = random
+        self.connection = connect(folder / DATABASE_FILE, secrets.database_key)
+        self._make_tables()
+        self.profile = self._read_profile()
+        self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
+        self._version = self._data_version()
+
+    @property
+    def key(self) -> DeviceKey:
+        """The device's public key."""
+        return DeviceKey(self.secrets.device.public)
+
+    @property
+    def credential(self) -> Credential:
+        """What the device shows in TLS."""
+        return Credential(self.profile.tls_certificate, self.secrets.tls_key)
+
+    def _make_tables(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        found = "SELECT 1 FROM sqlite_schema WHERE name = 'profile'"
+        if self.connection.execute(found).get is None:
+            self.connection.execute(DEVICE_SCHEMA)
+        self.connection.execute("COMMIT")
+
+    def _read_profile(self) -> Profile:
+        row = self.connection.execute(
+            "SELECT charter, certificate, device, tls, card FROM profile"
+        ).fetchone()
+        if row is None:
+            raise UserError(
+                f"the device in {self.folder} is not enrolled: the join did not finish; "
+                "remove the folder and join again with a new invitation"
+            )
+        charter = verify_charter(row[0])
+        return Profile(charter, verify_user(row[1], charter), row[2], row[3], verify_card(row[4]))
+
+    def _data_version(self) -> int:
+        return int(self.connection.pragma("data_version"))
+
+    def refresh(self) -> bool:
+        """Drop what is cached if another process has written; return whether it has."""
+        version = self._data_version()
+        if version == self._version:
+            return False
+        self._version = version
+        self.replica.forget()
+        return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the write lock; commit at the end, durably; undo everything if it fails.
+
+        Raises StorageError when the disk fails: then nothing of it is kept.
+        """
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self.refresh()
+            yield
+            self.connection.execute("COMMIT")
+        except apsw.Error as error:
+            self._undo()
+            raise StorageError(f"nothing was stored, the disk says: {error}") from error
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.replica.forget()
+
+    def close(self) -> None:
+        """Close the database."""
+        self.connection.close()
+
+
+def open_device(folder: Path, passphrase: bytes, random: Random) -> Device:
+    """Open the device in a folder."""
+    return Device(folder, read_secrets(folder, passphrase), random)

@@ -1,0 +1,185 @@
+"""Enrolling a device: keys made here, certificates from the agency (SPEC 5.3).
+
+An invitation holds a one-time TLS certificate, so the connection is mutual from the first byte.
+The private keys never leave the device; what is sent are requests that each key has signed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from client.device import Device
+from client.folder import (
+    DATABASE_FILE,
+    DATABASE_KEY_BYTES,
+    Random,
+    Secrets,
+    check_free,
+    write_secrets,
+)
+from client.link import dial
+from client.people import keep_own_person
+from client.schema import DEVICE_SCHEMA
+from crypto.certificate import make_key, public_pem
+from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
+from crypto.signing import SEED_BYTES, Signer
+from node.errors import NetworkError, RefusedError, UserError
+from node.store import connect
+from node.tls import credential_from_der
+from node.wire import FrameReader
+from protocol.frame import Answer, Ask, Error, encode_frame
+from protocol.identity import (
+    UserId,
+    request_device,
+    request_link,
+    request_user,
+    sign_prekey,
+    verify_card,
+    verify_prekey,
+)
+from protocol.invitation import Invitation, Purpose
+from protocol.limits import FRAME_BYTES_MAX
+from protocol.question import (
+    Enrol,
+    Enrolment,
+    GetLink,
+    PutLink,
+    Question,
+    Refusal,
+    Reply,
+    Waiting,
+    decode_answer,
+    encode_question,
+)
+
+ANSWER_SECONDS_MAX = 15.0
+LINK_POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a new device has made for itself."""
+
+    secrets: Secrets
+    prekey: Prekey
+    record: bytes
+
+
+def _begin(user: Signer | None, now: int, random: Random) -> _Start:
+    device = Signer(random(SEED_BYTES))
+    secrets = Secrets(device, user, random(DATABASE_KEY_BYTES), make_key())
+    prekey = Prekey(random(PREKEY_PRIVATE_BYTES))
+    return _Start(secrets, prekey, sign_prekey(device, prekey.public, now))
+
+
+async def join(
+    folder: Path, invitation: Invitation, label: str, passphrase: bytes, random: Random
+) -> str:
+    """Enrol a user's first device in a new folder; return the user's address.
+
+    Raises RefusedError for an invitation that was used or is over, NetworkError, UserError.
+    """
+    _check(invitation, Purpose.FIRST_DEVICE)
+    check_free(folder)
+    now = int(time.time() * 1000)
+    user = Signer(random(SEED_BYTES))
+    start = _begin(user, now, random)
+    agency = invitation.card.charter.agency
+    question = Enrol(
+        request_user(user, agency, invitation.name, now),
+        request_device(user, start.secrets.device, agency, label, now),
+        public_pem(start.secrets.tls_key),
+        start.record,
+    )
+    reply = await _ask(invitation, question)
+    return _finish(folder, start, reply, passphrase, random)
+
+
+async def link(
+    folder: Path,
+    invitation: Invitation,
+    user: UserId,
+    label: str,
+    passphrase: bytes,
+    random: Random,
+    shown: Callable[[bytes], None],
+) -> str:
+    """Enrol a further device of a user; return the user's address.
+
+    shown: called with the new device's key, which its owner compares on the old device. Waits
+    until that has approved, for as long as the invitation is good.
+    """
+    _check(invitation, Purpose.LINK)
+    check_free(folder)
+    start = _begin(None, int(time.time() * 1000), random)
+    agency = invitation.card.charter.agency
+    now = int(time.time() * 1000)
+    request = request_link(start.secrets.device, user, agency, label, now)
+    put = PutLink(request, public_pem(start.secrets.tls_key), start.record)
+    await _ask(invitation, put)
+    shown(start.secrets.device.public)
+    while isinstance(reply := await _ask(invitation, GetLink()), Waiting):
+        if time.time() * 1000 > invitation.expires:
+            raise RefusedError("nobody approved this device in time; begin again")
+        await trio.sleep(LINK_POLL_SECONDS)
+    return _finish(folder, start, reply, passphrase, random)
+
+
+async def _ask(invitation: Invitation, question: Question) -> Reply:
+    """Put one question over a connection of its own, with the invitation's certificate."""
+    credential = credential_from_der(invitation.certificate, invitation.key)
+    stream = await dial(invitation.card, credential)
+    topic, body = encode_question(question)
+    answer = None
+    try:
+        with trio.move_on_after(ANSWER_SECONDS_MAX):
+            await stream.send_all(encode_frame(Ask(1, topic, body)))
+            answer = await FrameReader(stream, lambda: FRAME_BYTES_MAX).next()
+    except trio.BrokenResourceError:
+        raise NetworkError("the node closed the connection; is the invitation over?") from None
+    finally:
+        await trio.aclose_forcefully(stream)
+    if isinstance(answer, Error):
+        raise RefusedError(f"the node refused: {answer.text.decode(errors='replace')}")
+    if not isinstance(answer, Answer):
+        raise NetworkError("the node did not answer; try again")
+    try:
+        return decode_answer(topic, answer.code, answer.body)
+    except Refusal as refusal:
+        raise RefusedError(str(refusal)) from None
+
+
+def _check(invitation: Invitation, purpose: Purpose) -> None:
+    if invitation.purpose is not purpose:
+        right = "ivor join" if invitation.purpose is Purpose.FIRST_DEVICE else "ivor device link"
+        raise UserError(f"this invitation is for another use: run '{right} INVITATION'")
+
+
+def _finish(folder: Path, start: _Start, reply: Reply, passphrase: bytes, random: Random) -> str:
+    if not isinstance(reply, Enrolment):
+        raise NetworkError("the node answered another question than was asked")
+    card = verify_card(reply.card)
+    write_secrets(folder, start.secrets, passphrase, random)
+    connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
+    with connection:
+        connection.execute(DEVICE_SCHEMA)
+        connection.execute(
+            "INSERT INTO profile VALUES (0, ?, ?, ?, ?, ?)",
+            (card.charter.raw, reply.user, reply.device, reply.tls_certificate, reply.card),
+        )
+        prekey = verify_prekey(start.record)
+        connection.execute(
+            "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
+            (prekey.id, start.prekey.private, start.record, prekey.issued),
+        )
+    connection.close()
+    device = Device(folder, start.secrets, random)
+    try:
+        with device.transaction():
+            keep_own_person(device)
+        return device.profile.name
+    finally:
+        device.close()

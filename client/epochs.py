@@ -1,0 +1,207 @@
+"""Epochs on a device: start one, open one, and keep only what the next message needs (SPEC 4).
+
+Of an epoch's secret a device keeps one key chain a sender, and of each chain only its newest key.
+The secret itself is never stored.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from msgspec import convert
+
+from client.device import Device
+from client.writing import append_control, next_place
+from crypto import merkle
+from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
+from protocol import epoch as rules
+from protocol.chat import Chat
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.frame import Seal
+from protocol.identity import sign_prekey, verify_prekey
+from protocol.limits import (
+    EPOCH_MESSAGES_MAX,
+    EPOCH_RENEW_SECONDS,
+    PREKEY_ERASE_SECONDS,
+    PREKEY_RENEW_SECONDS,
+)
+
+SECRET_BYTES = 32
+SECOND_MS = 1000
+
+
+class SenderChain(NamedTuple):
+    """Where a sender's key chain stands: the generation of the next message, and its key."""
+
+    generation: int
+    chain: bytes
+
+
+class NoKey(Enum):
+    """Why there is no chain."""
+
+    NOT_YET = "its seal has not come yet"
+    NEVER = "it was not sealed to this device, or its key is erased"
+
+
+def sender_chain(device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey) -> SenderChain | NoKey:
+    """Return a sender's chain, opening the epoch if its seal is here."""
+    row = device.connection.execute(
+        "SELECT generation, chain FROM senders WHERE epoch = ? AND device = ?", (epoch, sender)
+    ).fetchone()
+    if row is not None:
+        return convert(row, SenderChain)
+    judge = device.replica.chat(chat)
+    entry = None if judge is None else judge.history.epoch(epoch)
+    recipients = [] if entry is None else [to.device for to in entry.operation.recipients]
+    if device.key not in recipients or sender not in recipients:
+        return NoKey.NEVER
+    if _is_open(device, epoch):
+        return NoKey.NEVER
+    return _open_epoch(device, chat, epoch, sender)
+
+
+def _is_open(device: Device, epoch: EntryId) -> bool:
+    found = device.connection.execute("SELECT 1 FROM senders WHERE epoch = ?", (epoch,)).get
+    return found is not None
+
+
+def _open_epoch(device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey) -> SenderChain | NoKey:
+    """Open our seal of an epoch, if it is here, and keep a key chain for each recipient."""
+    judge = device.replica.chat(chat)
+    entry = None if judge is None else judge.history.epoch(epoch)
+    seals = device.replica.seals_for(chat, epoch, [device.key])
+    header = device.replica.control_header(chat, epoch)
+    if entry is None or header is None or not seals:
+        return NoKey.NOT_YET
+    operation = entry.operation
+    private = device.connection.execute(
+        "SELECT private FROM prekeys WHERE id = ?", (operation.recipients[seals[0].index].prekey,)
+    ).get
+    if private is None:
+        return NoKey.NEVER
+    place = rules.place_of(header)
+    try:
+        secret = rules.open_seal(
+            place, operation, device.key, private, seals[0].seal, seals[0].path
+        )
+    except rules.BadSeal:
+        return NoKey.NEVER
+    _keep_chains(device, rules.sender_chains(epoch, secret, operation), epoch)
+    return sender_chain(device, chat, epoch, sender)
+
+
+def _keep_chains(device: Device, chains: Mapping[DeviceKey, bytes], epoch: EntryId) -> None:
+    device.connection.executemany(
+        "INSERT INTO senders VALUES (?, ?, 0, ?) ON CONFLICT DO NOTHING",
+        [(epoch, sender, chain) for sender, chain in chains.items()],
+    )
+
+
+def save_sender_chain(
+    device: Device, epoch: EntryId, sender: DeviceKey, generation: int, chain: bytes
+) -> None:
+    """Put the next key of a chain in the place of the last, which is gone (secure_delete)."""
+    device.connection.execute(
+        "UPDATE senders SET generation = ?, chain = ? WHERE epoch = ? AND device = ?",
+        (generation, chain, epoch, sender),
+    )
+
+
+def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
+    """Return the epoch to write with: the best one that fits the members, or a new one.
+
+    now: milliseconds. Call inside `Device.transaction`.
+    """
+    past = chat.history.everything
+    devices = chat.membership().devices.keys()
+    current = device.replica.last_epoch(chat.id, device.key)
+    unusable: set[EntryId] = set()
+    while True:
+        found = rules.eligible(chat.history, past, devices, current, unusable)
+        if found is None:
+            return start_epoch(device, chat, now)
+        if _usable(device, chat, found, now):
+            return found
+        unusable.add(found)
+
+
+def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:
+    header = device.replica.control_header(chat.id, epoch)
+    chain = sender_chain(device, chat.id, epoch, device.key)
+    if header is None or isinstance(chain, NoKey):
+        return False
+    young = now - header.time < EPOCH_RENEW_SECONDS * SECOND_MS
+    return young and chain.generation < EPOCH_MESSAGES_MAX
+
+
+def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
+    """Start an epoch for the members as we know them; return its id.
+
+    A device of which no valid prekey is known is skipped: it reads from the next epoch on.
+    """
+    recipients, skipped = _recipients(device, chat, now)
+    secret = device.random(SECRET_BYTES)
+    place = next_place(device, chat)
+    operation, seals = rules.build(
+        place, secret, recipients, skipped, own_prekey(device, now), shareable=False
+    )
+    entry = append_control(device, chat, operation, now)
+    kept = [
+        Seal(at, seal, tuple(path))
+        for at, (seal, path) in enumerate(zip(seals, merkle.paths(seals), strict=True))
+    ]
+    device.replica.keep_seals(chat.id, entry.id, kept, device.key)
+    _keep_chains(device, rules.sender_chains(entry.id, secret, operation), entry.id)
+    return entry.id
+
+
+def _recipients(
+    device: Device, chat: Chat, now: int
+) -> tuple[dict[DeviceKey, bytes], set[DeviceKey]]:
+    """Return the newest valid prekey of each member device, and the devices without one."""
+    recipients: dict[DeviceKey, bytes] = {}
+    skipped: set[DeviceKey] = set()
+    for member in sorted(chat.membership().devices):
+        public = _prekey_of(device, member, now)
+        if public is None:
+            skipped.add(member)
+        else:
+            recipients[member] = public
+    return recipients, skipped
+
+
+def _prekey_of(device: Device, member: DeviceKey, now: int) -> bytes | None:
+    if member == device.key:
+        return verify_prekey(own_prekey(device, now)).public
+    raw = device.connection.execute("SELECT prekey FROM devices WHERE id = ?", (member,)).get
+    if raw is None:
+        return None
+    prekey = verify_prekey(raw)
+    if now - prekey.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
+        return None
+    return prekey.public
+
+
+def own_prekey(device: Device, now: int) -> bytes:
+    """Return our prekey record, making a new one when the last is a week old."""
+    row = device.connection.execute(
+        "SELECT record, issued FROM prekeys ORDER BY issued DESC LIMIT 1"
+    ).fetchone()
+    if row is not None and now - row[1] < PREKEY_RENEW_SECONDS * SECOND_MS:
+        return bytes(row[0])
+    return make_prekey(device, now)
+
+
+def make_prekey(device: Device, now: int) -> bytes:
+    """Make and keep a prekey; erase those that are over 14 days old."""
+    prekey = Prekey(device.random(PREKEY_PRIVATE_BYTES))
+    record = sign_prekey(device.secrets.device, prekey.public, now)
+    device.connection.execute(
+        "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
+        (verify_prekey(record).id, prekey.private, record, now),
+    )
+    device.connection.execute(
+        "DELETE FROM prekeys WHERE issued <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
+    )
+    return record

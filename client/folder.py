@@ -1,0 +1,89 @@
+"""The folder of a device: one encrypted key file, one encrypted database (SPEC 5.4, 10).
+
+device.key   the device's signing key, its TLS key, the database key, and on a user's first
+device the user identity key; argon2id from a passphrase, mode 0600
+device.db    everything else, encrypted at rest with the database key
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crypto.errors import KeyFileRefused
+from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
+from crypto.signing import SEED_BYTES, Signer
+from node.errors import IdentityError, StorageError, UserError
+from node.files import write_private
+from protocol import codec
+
+Random = Callable[[int], bytes]
+
+KEY_FILE = "device.key"
+DATABASE_FILE = "device.db"
+PURPOSE = "device"
+VERSION = 1
+SECRETS_BYTES_MAX = 4096
+DATABASE_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the key file holds. user: None on a linked device. tls_key: PEM."""
+
+    device: Signer
+    user: Signer | None
+    database_key: bytes = field(repr=False)
+    tls_key: bytes = field(repr=False)
+
+
+def is_device(folder: Path) -> bool:
+    """Tell whether a folder holds an enrolled device."""
+    return (folder / KEY_FILE).exists()
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError if a folder holds a device already."""
+    if is_device(folder):
+        raise UserError(
+            f"{folder} already holds a device; set IVOR_HOME to another folder for a second one"
+        )
+
+
+def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:
+    """Write the key file of a new device. Raises UserError if there is one already."""
+    check_free(folder)
+    user = None if secrets.user is None else secrets.user.seed
+    plain = codec.encode(
+        (VERSION, secrets.device.seed, user, secrets.database_key, secrets.tls_key)
+    )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sealed = seal_key(plain, passphrase, PURPOSE, random(SALT_BYTES), random(NONCE_BYTES))
+        write_private(folder / KEY_FILE, sealed.encode())
+    except OSError as error:
+        raise StorageError(f"{folder / KEY_FILE} cannot be written: {error.strerror}") from error
+
+
+def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
+    """Open the key file. Raises UserError if there is none, IdentityError if it does not open."""
+    try:
+        sealed = (folder / KEY_FILE).read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"no device in {folder}: enrol with 'ivor join INVITATION', or set IVOR_HOME"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{folder / KEY_FILE} cannot be read: {error.strerror}") from error
+    try:
+        plain = open_key(sealed, passphrase, PURPOSE)
+    except KeyFileRefused as error:
+        raise IdentityError(f"{folder / KEY_FILE} does not open: {error}") from None
+    _, device, user, database_key, tls_key = codec.record(
+        codec.decode(plain, SECRETS_BYTES_MAX), 5, "device key file"
+    )
+    return Secrets(
+        Signer(codec.fixed(device, SEED_BYTES, "device key")),
+        None if user is None else Signer(codec.fixed(user, SEED_BYTES, "user key")),
+        codec.fixed(database_key, DATABASE_KEY_BYTES, "database key"),
+        codec.binary(tls_key, SECRETS_BYTES_MAX, "TLS key"),
+    )

@@ -1,0 +1,228 @@
+"""A device's connection to its own node (SPEC 6, 7).
+
+The same session and driver as between nodes; this side is a leaf: it hands on to nobody, and what
+arrives goes to the mailbox.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from client import mailbox, people
+from client.device import Device
+from client.epochs import own_prekey
+from node import tls
+from node.driver import Connection
+from node.errors import NetworkError, RefusedError, UserError
+from node.hub import Hub
+from node.journal import Journal
+from node.replica import Stored
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import Untrusted
+from protocol.frame import Answer, Ask, Forked, Holding, Seal
+from protocol.identity import Card, UserId
+from protocol.name import split_endpoint
+from protocol.question import (
+    LOOKUP_MAX,
+    Cards,
+    GetCards,
+    Lookup,
+    People,
+    PutPrekey,
+    Question,
+    Refusal,
+    Reply,
+    decode_answer,
+    encode_question,
+)
+from protocol.session import PeerKind
+
+Result = TypeVar("Result")
+
+DIAL_SECONDS_MAX = 5.0
+ANSWER_SECONDS_MAX = 15.0
+POLL_SECONDS = 0.02
+
+
+async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.SocketStream]:
+    """Connect to one of the nodes of an agency that its card names; the first that answers.
+
+    Raises NetworkError when none does, Untrusted when one is not who it should be.
+    """
+    context = tls.client_context(credential, [card.ca])
+    cards = {card.charter.agency: card}
+    refused = "its card names no address"
+    for node in card.nodes:
+        for endpoint in node.endpoints:
+            host, port = split_endpoint(endpoint)
+            try:
+                with trio.fail_after(DIAL_SECONDS_MAX):
+                    transport = await trio.open_tcp_stream(host, port)
+                    stream = trio.SSLStream(transport, context, https_compatible=True)
+                    certificate = await tls.handshake(stream)
+            except (OSError, trio.TooSlowError, tls.HandshakeFailed) as error:
+                refused = f"{endpoint}: {str(error) or 'no answer in time'}"
+                continue
+            found = tls.peer_identity(certificate, cards, card.charter.agency, time.time())
+            if found != tls.NodePeer(card.charter.agency, node.node):
+                raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
+            return stream
+    raise NetworkError(f"no node of {card.charter.name} can be reached ({refused})")
+
+
+class Link:
+    """A running session of a device with its node, and what the device does on its events."""
+
+    def __init__(self, device: Device, journal: Journal, stream: trio.abc.Stream) -> None:
+        self._device = device
+        self._hub = Hub()
+        self.news = trio.Event()
+        self.connection = Connection(
+            stream,
+            PeerKind.NODE,
+            device.profile.charter.agency,
+            device.replica,
+            journal,
+            self,
+        )
+        self.journal = journal
+        self.greeted = trio.Event()
+
+    def opened(self, connection: Connection) -> None:
+        """The node has greeted."""
+        self._hub.add(connection)
+        self.greeted.set()
+
+    def stored(self, stored: Stored, source: Connection) -> None:
+        """Something is new in the log."""
+        del stored, source
+        self._tell()
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """A seal has come: what it opens can be read."""
+        del chat, epoch, owners
+        self._tell()
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """A device was caught."""
+        del forked, readers
+        self._tell()
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+        """A message got farther."""
+        del holdings, source
+        self._tell()
+
+    async def consult(self, connection: Connection, ask: Ask) -> Answer:
+        """A device keeps no directory."""
+        del connection
+        return Answer(ask.number, 8, b"a device answers no questions")
+
+    def _tell(self) -> None:
+        self.news.set()
+        self.news = trio.Event()
+
+    async def ask(self, question: Question) -> Reply:
+        """Put a question to the node's directory. Raises RefusedError or NetworkError."""
+        topic, body = encode_question(question)
+        answer = None
+        with trio.move_on_after(ANSWER_SECONDS_MAX):
+            answer = await self.connection.ask(topic, body)
+        if answer is None:
+            raise NetworkError("the node did not answer in time; try again")
+        try:
+            return decode_answer(topic, answer.code, answer.body)
+        except Refusal as refusal:
+            raise RefusedError(str(refusal)) from None
+
+    async def look_up(self, names: Sequence[str]) -> list[UserId]:
+        """Return the users of these addresses. Raises UserError for one that nobody vouches for."""
+        reply = await self.ask(Lookup(names=tuple(names)))
+        if not isinstance(reply, People):
+            raise NetworkError("the node answered another question than was asked")
+        found = []
+        for name, person in zip(names, reply.people, strict=True):
+            if person is None:
+                raise UserError(
+                    f"{name} is not known: check the name; the agency may not be federated with "
+                    "ours, or not reachable now"
+                )
+            found.append(await self.write(partial(people.keep_person, self._device, person)))
+        return found
+
+    async def write(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in a transaction of the device while connected."""
+        return await self.journal.write(work)
+
+    async def refresh(self) -> None:
+        """Publish our prekey, and take up cards and the people of our chats."""
+        now = int(time.time() * 1000)
+        record = await self.write(partial(own_prekey, self._device, now))
+        await self.ask(PutPrekey(record))
+        reply = await self.ask(GetCards())
+        if isinstance(reply, Cards):
+            for raw in reply.cards:
+                await self.write(partial(people.keep_card, self._device, raw))
+        users = await self.journal.read(partial(people.companions, self._device))
+        for at in range(0, len(users), LOOKUP_MAX):
+            asked = await self.ask(Lookup(users=tuple(users[at : at + LOOKUP_MAX])))
+            for person in asked.people if isinstance(asked, People) else ():
+                if person is not None:
+                    await self.write(partial(people.keep_person, self._device, person))
+
+    async def receive(self) -> list[mailbox.Letter]:
+        """Open what has come; return what is newly readable."""
+        return await self.write(partial(mailbox.receive, self._device))
+
+    async def settle(self, seconds: float) -> bool:
+        """Wait until both sides have what the other has; return whether that came in time."""
+        with trio.move_on_after(seconds):
+            await self.greeted.wait()
+            while not (self.connection.caught_up and await self._all_told()):
+                if self.connection.failure is not None:
+                    raise NetworkError(f"the connection ended: {self.connection.failure}")
+                await trio.sleep(POLL_SECONDS)
+            return True
+        return False
+
+    async def _all_told(self) -> bool:
+        return not await self.journal.read(partial(unstored, self._device))
+
+
+def unstored(device: Device) -> int:
+    """Return how many entries of ours our own node has not acknowledged yet."""
+    held = {
+        (holding.chat, holding.lane): holding.seq + 1
+        for holding in device.replica.sharing.holdings(device.key)
+        if bytes(holding.agency) == device.profile.charter.agency
+    }
+    rows = device.connection.execute(
+        "SELECT id, lane, length FROM chains JOIN chats ON chats.no = chat WHERE device = ?",
+        (device.key,),
+    )
+    return sum(max(0, length - held.get((chat, lane), 0)) for chat, lane, length in rows)
+
+
+@asynccontextmanager
+async def linked(device: Device) -> AsyncIterator[Link]:
+    """Connect a device to its node for the length of a block.
+
+    Raises NetworkError when no node answers, Untrusted when it is not ours.
+    """
+    stream = await dial(device.profile.card, device.credential)
+    async with trio.open_nursery() as nursery:
+        journal = Journal(device.connection, device.replica.forget, device.refresh)
+        nursery.start_soon(journal.run)
+        link = Link(device, journal, stream)
+        nursery.start_soon(link.connection.run)
+        try:
+            yield link
+        finally:
+            link.connection.close()
+            nursery.cancel_scope.cancel()

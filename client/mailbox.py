@@ -1,0 +1,256 @@
+"""The mailbox: content entries in the order for people, opened as their keys arrive (SPEC 5.5).
+
+Order is by depth in the graph of links, then time, then id: a function of the entries alone, so
+every device shows a chat in the same order. `receive` is called whenever something new is stored;
+what has no key yet stays sealed and is tried again when a seal comes.
+"""
+
+import hmac
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from msgspec import convert
+
+from client.device import Device
+from client.epochs import NoKey, save_sender_chain, sender_chain
+from crypto import content, schedule
+from crypto.errors import ContentRefused
+from node.store import Branch, StoredChat
+from protocol.entry import (
+    CONTENT,
+    ChatId,
+    ContentHeader,
+    DeviceKey,
+    EntryId,
+    Reference,
+    header_before_commitment,
+)
+from protocol.errors import PeerError
+from protocol.message import Message, decode_message
+from protocol.run import Entry, rebuild
+
+
+class State(IntEnum):
+    """How far a message is."""
+
+    SEALED = 0  # its epoch's seal has not come yet
+    OPEN = 1
+    UNREADABLE = 2  # its epoch was not sealed to this device
+    REFUSED = 3  # what is inside is not what the header promises
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One row of the mailbox. `message` is None unless the state is OPEN."""
+
+    no: int
+    chat: ChatId
+    reference: Reference
+    depth: int
+    time: int
+    state: State
+    message: Message | None
+
+
+def receive(device: Device) -> list[Letter]:
+    """Place what is newly stored and open what can be opened; return what is newly readable.
+
+    Call inside `Device.transaction`.
+    """
+    rows = device.connection.execute(
+        "SELECT DISTINCT chats.id FROM chains JOIN chats ON chats.no = chains.chat"
+        " LEFT JOIN placed ON placed.chain = chains.no"
+        " WHERE lane = ? AND chains.length > ifnull(placed.length, base)",
+        (CONTENT,),
+    ).fetchall()
+    for (chat,) in convert(rows, list[tuple[ChatId]]):
+        stored = device.replica.store.chat(chat)
+        if stored is not None:
+            _place(device, stored)
+    return _open_sealed(device)
+
+
+def _place(device: Device, stored: StoredChat) -> None:
+    """Give every new content entry of a chat its row and depth, ancestors first."""
+    waiting = [
+        deque(entries)
+        for (_, lane), chain in stored.chains.items()
+        if lane == CONTENT
+        for branch in chain
+        if (entries := _unplaced(device, stored, chain, branch))
+    ]
+    while any(waiting):
+        progress = False
+        for queue in waiting:
+            while queue and (depth := _depth(device, queue[0])) is not None:
+                _insert(device, stored.id, queue.popleft(), depth)
+                progress = True
+        if not progress:
+            break
+    for (_, lane), chain in stored.chains.items():
+        if lane == CONTENT:
+            _note_placed(device, chain)
+
+
+def _note_placed(device: Device, chain: Sequence[Branch]) -> None:
+    device.connection.executemany(
+        "INSERT INTO placed VALUES (?, ?) ON CONFLICT (chain) DO UPDATE SET length = ?",
+        [(branch.no, branch.length, branch.length) for branch in chain],
+    )
+
+
+def _unplaced(
+    device: Device, stored: StoredChat, chain: Sequence[Branch], branch: Branch
+) -> Sequence[Entry]:
+    start = device.connection.execute("SELECT length FROM placed WHERE chain = ?", (branch.no,)).get
+    start = branch.base if start is None else int(start)
+    if start >= branch.length:
+        return ()
+    return entries_of(device, stored, chain, branch, start, branch.length)
+
+
+def entries_of(
+    device: Device,
+    stored: StoredChat,
+    chain: Sequence[Branch],
+    branch: Branch,
+    start: int,
+    stop: int,
+) -> list[Entry]:
+    """Read stored content entries of one branch, start to stop (exclusive)."""
+    store = device.replica.store
+    author = next(key for key, value in stored.chains.items() if value is chain)[0]
+    prev, context = store.context_before(chain, branch, CONTENT, start)
+    records = [row[2] for row in store.rows(chain, branch, start, stop)]
+    return rebuild(stored.id, DeviceKey(author), CONTENT, start, prev, context, records)
+
+
+def _depth(device: Device, entry: Entry) -> int | None:
+    """Return 1 + the depth of the deepest parent; None while a parent has no row."""
+    header = entry.header
+    parents = [link.id for link in header.links]
+    if header.prev is not None:
+        parents.append(header.prev)
+    depth = 0
+    for parent in parents:
+        found = device.connection.execute("SELECT depth FROM mailbox WHERE id = ?", (parent,)).get
+        if found is None:
+            return None
+        depth = max(depth, int(found) + 1)
+    return depth
+
+
+def _insert(device: Device, chat: ChatId, entry: Entry, depth: int) -> None:
+    header = entry.header
+    device.connection.execute(
+        "INSERT INTO mailbox (chat, device, seq, id, depth, time, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (chat, header.device, header.seq, entry.id, depth, header.time, State.SEALED),
+    )
+
+
+def keep_own(device: Device, entry: Entry, plaintext: bytes, frank: bytes) -> None:
+    """Put a message of our own into the mailbox: its key is erased, so it is never opened."""
+    header = entry.header
+    stored = device.replica.store.chat(header.chat or entry.id)
+    if stored is None:
+        return
+    _place(device, stored)
+    device.connection.execute(
+        "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
+        (State.OPEN, plaintext, frank, entry.id),
+    )
+
+
+def _open_sealed(device: Device) -> list[Letter]:
+    opened = []
+    rows = device.connection.execute(
+        "SELECT no, chat, device, seq, id, depth, time FROM mailbox WHERE state = ?"
+        " ORDER BY chat, device, seq",
+        (State.SEALED,),
+    ).fetchall()
+    for no, chat, reference, depth, time in convert(
+        [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
+        list[tuple[int, ChatId, Reference, int, int]],
+    ):
+        state, message = _open(device, chat, reference)
+        if state is not State.SEALED:
+            device.connection.execute("UPDATE mailbox SET state = ? WHERE no = ?", (state, no))
+            opened.append(Letter(no, chat, reference, depth, time, state, message))
+    return opened
+
+
+def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
+    """Read one stored content entry."""
+    stored = device.replica.store.create_chat(chat)
+    chain = stored.chains[place.device, CONTENT]
+    number = device.replica.store.branch_of(stored, place.device, CONTENT, place.seq, place.id)
+    branch = chain[number or 0]
+    return entries_of(device, stored, chain, branch, place.seq, place.seq + 1)[0]
+
+
+def _open(device: Device, chat: ChatId, place: Reference) -> tuple[State, Message | None]:
+    stored = read_entry(device, chat, place)
+    header = stored.header
+    if not isinstance(header, ContentHeader) or stored.payload is None:
+        return State.UNREADABLE, None
+    found = sender_chain(device, chat, header.epoch, header.device)
+    if isinstance(found, NoKey):
+        return (State.SEALED if found is NoKey.NOT_YET else State.UNREADABLE), None
+    if found.generation != header.generation:
+        return State.UNREADABLE, None
+    seed, following = schedule.advance(found.chain)
+    before = header_before_commitment(header)
+    save_sender_chain(device, header.epoch, header.device, header.generation + 1, following)
+    try:
+        frank, plaintext = content.open_content(seed, before, header.pc, stored.payload)
+        message = decode_message(plaintext)
+    except (ContentRefused, PeerError):
+        return State.REFUSED, None
+    device.connection.execute(
+        "UPDATE mailbox SET plaintext = ?, frank = ? WHERE id = ?", (plaintext, frank, place.id)
+    )
+    return State.OPEN, message
+
+
+def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: bytes) -> bool:
+    """Take a plaintext that another device of ours hands over, if it is what was signed.
+
+    The commitment in the signed header says so, with no key (SPEC 4.4). Returns whether it fits.
+    """
+    row = device.connection.execute(
+        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state != ?", (entry, State.OPEN)
+    ).fetchone()
+    if row is None:
+        return False
+    chat, author, seq = convert(row, tuple[ChatId, DeviceKey, int])
+    header = read_entry(device, chat, Reference(author, seq, EntryId(entry))).header
+    if not isinstance(header, ContentHeader):
+        return False
+    before = header_before_commitment(header)
+    if not hmac.compare_digest(content.franking_commitment(frank, before, plaintext), header.pc):
+        return False
+    device.connection.execute(
+        "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
+        (State.OPEN, plaintext, frank, entry),
+    )
+    return True
+
+
+def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Letter]:
+    """Return the last `limit` letters of a chat in their order; of those with no > `after`."""
+    rows = device.connection.execute(
+        "SELECT no, chat, device, seq, id, depth, time, state, plaintext FROM mailbox"
+        " WHERE chat = ? AND no > ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
+        (chat, after, limit),
+    ).fetchall()
+    typed = convert(
+        [(row[0], row[1], row[2:5], *row[5:]) for row in reversed(rows)],
+        list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
+    )
+    return [
+        Letter(no, chat_id, place, depth, time, state, plaintext and decode_message(plaintext))
+        for no, chat_id, place, depth, time, state, plaintext in typed
+    ]

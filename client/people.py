@@ -1,0 +1,156 @@
+"""Whom this device knows: users, their devices and prekeys, as their agencies vouch (SPEC 5.4).
+
+What the own node tells is checked against its signatures before it is kept. A user whose identity
+key has changed is not replaced in silence: that is either a new start or an attack, and the person
+in front of the screen decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from client.device import Device
+from crypto.fingerprint import safety_number
+from node.errors import IdentityError, UserError
+from protocol.entry import DeviceKey
+from protocol.grant import Credential, Grant, verified
+from protocol.identity import AgencyId, Card, UserId, verify_card, verify_prekey
+from protocol.policy import Role
+from protocol.question import Person, PersonDevice
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """A user that this device knows. verified: compared by safety number, by its owner."""
+
+    user: UserId
+    agency: AgencyId
+    name: str
+    verified: bool
+
+
+def keep_card(device: Device, raw: bytes) -> Card:
+    """Keep an agency's card that our node trusts, if it is newer than the one here.
+
+    Raises IdentityError if an agency of that name has another root key here.
+    """
+    card = verify_card(raw)
+    row = device.connection.execute(
+        "SELECT id, card FROM agencies WHERE id = ? OR name = ?",
+        (card.charter.agency, card.charter.name),
+    ).fetchone()
+    if row is not None and row[0] != card.charter.agency:
+        raise IdentityError(
+            f"our node names another root key for the agency {card.charter.name} than it did "
+            "before; ask your administrator before you go on"
+        )
+    if row is None or verify_card(row[1]).charter.serial < card.charter.serial:
+        device.connection.execute(
+            "INSERT INTO agencies VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET card = ?",
+            (card.charter.agency, card.charter.name, raw, raw),
+        )
+    return card
+
+
+def keep_person(device: Device, person: Person) -> UserId:
+    """Check and keep what an agency says of a user. Raises IdentityError for a changed identity."""
+    certificates = [one.certificate for one in person.devices]
+    credential = verified(person.charter, person.certificate, certificates)
+    user = credential.user
+    row = device.connection.execute("SELECT id FROM users WHERE name = ?", (user.name,)).get
+    if row is not None and row != user.user:
+        raise IdentityError(
+            f"{user.name} has another identity than before: its safety number has changed. "
+            f"Ask {user.name} in person, then run 'ivor verify {user.name} --accept-change'"
+        )
+    device.connection.execute(
+        "INSERT INTO users (id, agency, name, charter, certificate) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET charter = excluded.charter,"
+        " certificate = excluded.certificate",
+        (user.user, user.agency, user.name, person.charter, person.certificate),
+    )
+    for key, told in zip(user.devices, person.devices, strict=True):
+        _keep_device(device, user.user, key, told)
+    return user.user
+
+
+def keep_own_person(device: Device) -> None:
+    """Keep ourselves, and our agency, among those we know."""
+    profile = device.profile
+    keep_card(device, profile.card.raw)
+    own = PersonDevice(profile.device_certificate, None)
+    keep_person(device, Person(profile.charter.raw, profile.user.raw, (own,)))
+
+
+def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevice) -> None:
+    if told.prekey is not None and verify_prekey(told.prekey).device != key:
+        raise IdentityError("a prekey of another device than the one it was given for")
+    device.connection.execute(
+        "INSERT INTO devices (id, user, certificate, prekey) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET prekey = ifnull(excluded.prekey, prekey)",
+        (key, user, told.certificate, told.prekey),
+    )
+
+
+def acquaintance(device: Device, name: str) -> Acquaintance | None:
+    """Return the known user of this address, `boris@mincifry`."""
+    row = device.connection.execute(
+        "SELECT id, agency, name, verified FROM users WHERE name = ?", (name,)
+    ).fetchone()
+    return None if row is None else Acquaintance(row[0], row[1], row[2], bool(row[3]))
+
+
+def grant_of(device: Device, user: UserId, role: Role) -> Grant:
+    """Return a grant for a known user with all their devices. Raises UserError."""
+    row = device.connection.execute(
+        "SELECT charter, certificate, name FROM users WHERE id = ?", (user,)
+    ).fetchone()
+    devices = _certificates(device, user)
+    if row is None or not devices:
+        raise UserError("that user, or a device of theirs, is not known here; run 'ivor sync'")
+    return Grant(role, verified(row[0], row[1], devices))
+
+
+def _certificates(device: Device, user: UserId) -> Sequence[bytes]:
+    rows = device.connection.execute(
+        "SELECT certificate FROM devices WHERE user = ? AND revoked = 0 ORDER BY id", (user,)
+    )
+    return [row[0] for row in rows]
+
+
+def enrolment_of(device: Device, certificate: bytes) -> Credential:
+    """Return the credential that brings another device of ours into a chat."""
+    profile = device.profile
+    return verified(profile.charter.raw, profile.user.raw, [certificate])
+
+
+def trusted(device: Device, agency: AgencyId) -> bool:
+    """Whether our node trusts this agency, so that its names mean what they say."""
+    return (
+        device.connection.execute("SELECT 1 FROM agencies WHERE id = ?", (agency,)).get is not None
+    )
+
+
+def safety_number_with(device: Device, person: Acquaintance) -> str:
+    """Return the 60 digits that both sides see."""
+    ours = device.profile
+    return safety_number(ours.user.user, ours.name, person.user, person.name)
+
+
+def mark_verified(device: Device, person: Acquaintance) -> None:
+    """Keep that the owner has compared the safety number."""
+    device.connection.execute("UPDATE users SET verified = 1 WHERE id = ?", (person.user,))
+
+
+def accept_change(device: Device, name: str) -> None:
+    """Forget the identity that was known under a name, so that the next one is taken."""
+    device.connection.execute("DELETE FROM users WHERE name = ?", (name,))
+
+
+def companions(device: Device) -> Sequence[UserId]:
+    """Return the users of all our chats, ourselves included: we have other devices."""
+    found: set[UserId] = set()
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is not None:
+            found |= judge.membership().users.keys()
+    return sorted(found)

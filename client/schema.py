@@ -1,0 +1,56 @@
+"""The tables that only a device has; beside those of `node.schema` in its encrypted database."""
+
+DEVICE_SCHEMA = """
+CREATE TABLE profile (           -- one row: who we are
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    charter BLOB NOT NULL,
+    certificate BLOB NOT NULL,
+    device BLOB NOT NULL,
+    tls BLOB NOT NULL,           -- TLS certificate, PEM
+    card BLOB NOT NULL);         -- card of our agency
+
+CREATE TABLE prekeys (
+    id BLOB PRIMARY KEY,
+    private BLOB NOT NULL,
+    record BLOB NOT NULL,
+    issued INTEGER NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+
+CREATE TABLE senders (           -- where each sender's key chain of an epoch stands
+    epoch BLOB NOT NULL,
+    device BLOB NOT NULL,
+    generation INTEGER NOT NULL, -- of the next message
+    chain BLOB NOT NULL,
+    PRIMARY KEY (epoch, device)) WITHOUT ROWID;
+
+CREATE TABLE mailbox (           -- one row a content entry, in the order of arrival
+    no INTEGER PRIMARY KEY,
+    chat BLOB NOT NULL,
+    device BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    id BLOB NOT NULL UNIQUE,
+    depth INTEGER NOT NULL,      -- longest path from the chat's first message
+    time INTEGER NOT NULL,
+    state INTEGER NOT NULL,      -- mailbox.State
+    plaintext BLOB,
+    frank BLOB,                  -- opens the commitment in the header
+    void INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX mailbox_order ON mailbox (chat, depth, time, id);
+CREATE INDEX mailbox_sealed ON mailbox (state, chat, device, seq) WHERE state = 0;
+
+CREATE TABLE placed (            -- how much of each content branch is in the mailbox
+    chain INTEGER PRIMARY KEY,
+    length INTEGER NOT NULL);
+
+CREATE TABLE linked (            -- the newest entry of others that our own entries link to
+    chat BLOB NOT NULL,
+    device BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (chat, device)) WITHOUT ROWID;
+
+CREATE TABLE once (              -- idempotency keys
+    key TEXT PRIMARY KEY,
+    chat BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    id BLOB NOT NULL) WITHOUT ROWID;
+"""

@@ -1,0 +1,171 @@
+"""Appending to our own chains: header, signature, and the same judge that peers' entries meet.
+
+Everything here runs inside `Device.transaction`; what the judge refuses is undone with it.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from client.device import Device
+from node.errors import RefusedError
+from node.replica import Stored
+from node.store import Branch
+from protocol.chat import Chat
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    SIGNATURE_LABEL,
+    ChatId,
+    ContentHeader,
+    ControlHeader,
+    DeviceKey,
+    EntryId,
+    Header,
+    Reference,
+    encode_header,
+    entry_id,
+)
+from protocol.epoch import Place
+from protocol.frame import Run
+from protocol.limits import LINKS_MAX
+from protocol.operation import Checkpoint, Operation, encode_operation, kind_of
+from protocol.run import START, Context, Entry, pack
+
+
+def own_branch(device: Device, chat: ChatId, lane: int) -> Branch | None:
+    """Return our own chain in a chat, None before its first entry; RefusedError if forked."""
+    stored = device.replica.store.chat(chat)
+    chain = [] if stored is None else stored.chains.get((device.key, lane), [])
+    if len(chain) > 1:
+        raise RefusedError(
+            "this device's chain is forked: somebody else has used its key, or an old copy of its "
+            "folder was brought back; revoke it and join with a new device"
+        )
+    return chain[0] if chain else None
+
+
+def append(device: Device, chat: ChatId, header: Header, payload: bytes) -> Entry:
+    """Sign an entry and append it. Raises RefusedError when the rules of the chat forbid it."""
+    raw = encode_header(header)
+    entry = entry_id(raw)
+    signature = device.secrets.device.sign(SIGNATURE_LABEL, entry)
+    before, context = _before(device, chat, header)
+    record = pack(header, payload, before)
+    made = Entry(header, entry, record, payload, signature)
+    run = Run(
+        chat if header.chat is not None else ChatId(entry),
+        device.key,
+        header.lane,
+        header.seq,
+        header.prev,
+        context,
+        (msgspec.Raw(record),),
+        ((0, signature),),
+    )
+    stored: Stored = device.replica.append(run, [made])
+    if not stored.appended:
+        raise RefusedError(f"not appended: {stored.refusal or 'an ancestor is missing'}")
+    return made
+
+
+def _before(device: Device, chat: ChatId, header: Header) -> tuple[Context, Context | None]:
+    branch = own_branch(device, chat, header.lane) if header.seq else None
+    stored = device.replica.store.chat(chat)
+    if branch is None or stored is None:
+        return START, None
+    chain = stored.chains[device.key, header.lane]
+    store = device.replica.store
+    _, context = store.context_before(chain, branch, header.lane, header.seq)
+    return context or START, context
+
+
+def append_control(device: Device, chat: Chat | None, operation: Operation, now: int) -> Entry:
+    """Append a control entry; `chat` is None for a genesis. now: milliseconds."""
+    header = control_header(device, chat, operation, now)
+    chat_id = ChatId(b"") if chat is None else chat.id
+    return append(device, chat_id, header, encode_operation(operation))
+
+
+def control_header(
+    device: Device, chat: Chat | None, operation: Operation, now: int
+) -> ControlHeader:
+    """Return the header that the next control entry of ours has."""
+    payload = encode_operation(operation)
+    place = None if chat is None else next_place(device, chat)
+    return ControlHeader(
+        chat=None if place is None else place.chat,
+        device=device.key,
+        seq=0 if place is None else place.seq,
+        prev=None if place is None else place.prev,
+        links=() if place is None else place.links,
+        time=now,
+        kind=int(kind_of(operation)),
+        payload_hash=sha256(payload).digest(),
+        payload_size=len(payload),
+    )
+
+
+def next_place(device: Device, chat: Chat) -> Place:
+    """Return where our next control entry in a chat will stand."""
+    branch = own_branch(device, chat.id, CONTROL)
+    links = tuple(head for head in chat.history.heads() if head.device != device.key)
+    return Place(
+        chat.id,
+        device.key,
+        0 if branch is None else branch.length,
+        None if branch is None else branch.head,
+        links[:LINKS_MAX],
+    )
+
+
+def control_heads(device: Device, chat: Chat, now: int) -> tuple[Reference, ...]:
+    """Return the control heads for a content entry, at most 8: more are first joined by one."""
+    while len(heads := chat.history.heads()) > LINKS_MAX:
+        append_control(device, chat, Checkpoint((), None, None), now)
+    return heads
+
+
+def content_links(device: Device, chat: ChatId) -> tuple[Reference, ...]:
+    """Return others' newest content that our entries do not link to yet: at most 8, and note it."""
+    stored = device.replica.store.chat(chat)
+    if stored is None:
+        return ()
+    found = []
+    for (author, lane), chain in stored.chains.items():
+        if lane != CONTENT or author == device.key:
+            continue
+        newest = max(chain, key=lambda branch: branch.length)
+        linked = device.connection.execute(
+            "SELECT seq FROM linked WHERE chat = ? AND device = ?", (chat, author)
+        ).get
+        if linked is None or linked < newest.length - 1:
+            found.append(Reference(DeviceKey(author), newest.length - 1, newest.head))
+    links = tuple(sorted(found[:LINKS_MAX]))
+    device.connection.executemany(
+        "INSERT INTO linked VALUES (?, ?, ?) ON CONFLICT (chat, device)"
+        " DO UPDATE SET seq = excluded.seq",
+        [(chat, link.device, link.seq) for link in links],
+    )
+    return links
+
+
+def content_header(
+    device: Device, chat: Chat, epoch: EntryId, generation: int, now: int
+) -> ContentHeader:
+    """Return the header of our next content entry, with commitment and payload left empty."""
+    branch = own_branch(device, chat.id, CONTENT)
+    return ContentHeader(
+        chat=chat.id,
+        device=device.key,
+        seq=0 if branch is None else branch.length,
+        prev=None if branch is None else branch.head,
+        links=content_links(device, chat.id),
+        control=control_heads(device, chat, now),
+        time=now,
+        epoch=epoch,
+        generation=generation,
+        pc=bytes(32),
+        payload_size=0,
+        payload_hash=bytes(32),
+    )

@@ -1,0 +1,440 @@
+"""One connection: reads frames, drives a session, and carries out what it asks for (SPEC 6.5).
+
+Three tasks a connection: one reads, one writes, one keeps time. A fourth kind, short-lived and
+bounded in number, waits for a run to become durable and only then tells the session, so reading
+and hashing the next run goes on while the disk works on this one.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import structlog
+import trio
+
+from node.errors import IvorError, NetworkError
+from node.journal import Journal
+from node.replica import Replica, Sealless, Stored
+from node.wire import FrameReader
+from protocol.effect import (
+    Admit,
+    Close,
+    Compare,
+    Consult,
+    Deliver,
+    Effect,
+    LoadHeads,
+    LoadRun,
+    LoadSeals,
+    NoteHoldings,
+    SaveCursor,
+    Send,
+    StoreFork,
+    StoreSeals,
+    Wake,
+)
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import PeerError, UsageError
+from protocol.frame import (
+    Answer,
+    Ask,
+    Bye,
+    Error,
+    Forked,
+    Frame,
+    Have,
+    Holding,
+    Run,
+    Seal,
+    Seals,
+    WantSeals,
+    encode_frame,
+)
+from protocol.intake import Outcome
+from protocol.limits import (
+    FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX_BEFORE_HELLO,
+    QUEUE_BYTES_MAX,
+    QUEUE_FRAMES_MAX,
+    SEALS_FRAME_MAX,
+)
+from protocol.run import unpack
+from protocol.session import Greeting, PeerKind, Session, State
+
+log = structlog.get_logger()
+
+RUNS_IN_FLIGHT_MAX = 8
+CONSULTATIONS_MAX = 8
+SEND_BYTES = 256 * 1024
+SEND_SECONDS_MAX = 60.0
+CLOSE_SECONDS_MAX = 2.0
+
+
+class Surroundings(Protocol):
+    """What a connection tells, and asks, the rest of its node or device."""
+
+    def opened(self, connection: "Connection") -> None:
+        """The peer has greeted."""
+
+    def stored(self, stored: Stored, source: "Connection") -> None:
+        """A run is durable: hand it on to whom it concerns."""
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """Seals are durable."""
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """A new fork proof is durable."""
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: "Connection") -> None:
+        """Somebody stores more than they did."""
+
+    async def consult(self, connection: "Connection", ask: Ask) -> Answer:
+        """Answer a question of the peer."""
+
+
+class Connection:
+    """A session with its stream. key: agency id of a node, device key, or ticket of a peer."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        peer: PeerKind,
+        key: bytes,
+        replica: Replica,
+        journal: Journal,
+        surroundings: Surroundings,
+    ) -> None:
+        self.peer = peer
+        self.key = key
+        self.failure: Exception | None = None
+        self._stream = stream
+        self._replica = replica
+        self._journal = journal
+        self._surroundings = surroundings
+        self._now: Callable[[], float] = trio.current_time
+        self._session = Session(peer, self._greeting(), self._now())
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._work = trio.Event()
+        self._wake_at = float("inf")
+        self._rescheduled = trio.Event()
+        self._in_flight = trio.CapacityLimiter(RUNS_IN_FLIGHT_MAX)
+        self._consultations = trio.CapacityLimiter(CONSULTATIONS_MAX)
+        self._answers: dict[int, Answer | None] = {}
+        self._answered = trio.Condition()
+        self._asked = 0
+        self._scope = trio.CancelScope()
+
+    def _greeting(self) -> Greeting:
+        seen_incarnation, seen = self._replica.sharing.cursor(self.key)
+        return Greeting(self._replica.store.incarnation, seen_incarnation, seen)
+
+    @property
+    def open(self) -> bool:
+        """Whether the peer has greeted and the session goes on."""
+        return self._session.state is State.OPEN
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the peer has listed is stored here."""
+        return self._session.caught_up
+
+    async def run(self) -> None:
+        """Run the session to its end. A failure of either side is left in `failure`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._guard, self._write_frames)
+                    nursery.start_soon(self._guard, self._keep_time)
+                    await self._guard(self._read_frames)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._session.state = State.CLOSED
+            async with self._answered:
+                self._answered.notify_all()
+            await self._part()
+
+    def close(self) -> None:
+        """End the session in a friendly way."""
+        self._scope.cancel()
+
+    async def _part(self) -> None:
+        """Say why we go, if the stream still takes it, and close it."""
+        frame: Frame = Bye()
+        if isinstance(self.failure, PeerError):
+            frame = Error(self.failure.code, str(self.failure).encode()[:512])
+        with trio.move_on_after(CLOSE_SECONDS_MAX) as scope:
+            scope.shield = True
+            try:
+                await self._stream.send_all(encode_frame(frame))
+                await self._stream.aclose()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                pass
+        await trio.aclose_forcefully(self._stream)
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of this connection; an expected failure ends the connection, not the node."""
+        try:
+            await task()
+        except (PeerError, IvorError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = error
+        self._scope.cancel()
+
+    # Reading
+
+    async def _read_frames(self) -> None:
+        await self._carry_out(self._session.start(self._now()))
+        reader = FrameReader(self._stream, self._frame_limit)
+        while (frame := await reader.next()) is not None:
+            greeting = self._session.state is State.GREETING
+            await self._carry_out(self._session.receive(frame, self._now()))
+            self._work.set()
+            if greeting and self.open:
+                self._surroundings.opened(self)
+                self._want_seals(await self._journal.read(self._sealless))
+
+    def _frame_limit(self) -> int:
+        return FRAME_BYTES_MAX if self.open else FRAME_BYTES_MAX_BEFORE_HELLO
+
+    async def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            await self._perform(effect)
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(frame):
+                self.send(frame)
+            case Wake(at):
+                self._wake(at)
+            case Admit(run):
+                await self._begin_admission(run)
+            case LoadRun() | LoadHeads() | LoadSeals() | Compare():
+                await self._load(effect)
+            case Consult(ask):
+                await self._consultations.acquire_on_behalf_of(ask)
+                self._nursery.start_soon(self._guard, lambda: self._consult(ask))
+            case Deliver(answer):
+                await self._deliver(answer)
+            case Close():
+                self._scope.cancel()
+            case _:
+                await self._keep(effect)
+
+    async def _load(self, effect: LoadRun | LoadHeads | LoadSeals | Compare) -> None:
+        sharing = self._replica.sharing
+        match effect:
+            case Compare(chats):
+                wants = await self._journal.read(lambda: self._replica.compare(chats, self.key))
+                await self._carry_out(self._session.compared(wants, self._now()))
+            case LoadHeads(cursor):
+                page = await self._journal.read(lambda: sharing.heads_since(self.key, cursor))
+                await self._carry_out(self._session.heads(page))
+            case LoadRun(want):
+                run = await self._journal.read(
+                    lambda: (
+                        self._replica.store.run(want)
+                        if sharing.may_read(self.key, want.chat)
+                        else None
+                    )
+                )
+                await self._carry_out(self._session.loaded(want, run))
+            case LoadSeals(chat, epoch, devices):
+                mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
+                found = await self._journal.read(
+                    lambda: (
+                        self._replica.seals_for(chat, epoch, mine)
+                        if sharing.may_read(self.key, chat)
+                        else []
+                    )
+                )
+                for at in range(0, len(found), SEALS_FRAME_MAX):
+                    self.send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
+
+    async def _keep(self, effect: Effect) -> None:
+        replica = self._replica
+        match effect:
+            case StoreSeals(chat, epoch, seals):
+                kept = await self._journal.write(
+                    lambda: replica.keep_seals(chat, epoch, seals, self.key)
+                )
+                self._surroundings.seals_kept(chat, epoch, kept)
+            case StoreFork(forked):
+                new = await self._journal.write(lambda: replica.keep_fork(forked))
+                if new is not None:
+                    self._surroundings.fork_kept(new, list(replica.readers_of(new.chat)))
+            case NoteHoldings(holdings):
+                await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
+                self._surroundings.holdings_noted(holdings, self)
+            case SaveCursor(incarnation, cursor):
+                await self._journal.write(
+                    lambda: replica.sharing.save_cursor(self.key, incarnation, cursor)
+                )
+            case _:
+                raise UsageError(f"an effect that nobody carries out: {effect}")
+
+    # Admission
+
+    async def _begin_admission(self, run: Run) -> None:
+        """Verify a run here, and let a task wait for the disk. Bounded, so a peer can't pile up."""
+        if not await self._journal.read(lambda: self._may_bring(run)):
+            refused = Outcome(run.start, refused=True)
+            await self._carry_out(self._session.admitted(run, refused, (), self._now()))
+            return
+        entries = unpack(
+            run.chat,
+            run.device,
+            run.lane,
+            run.start,
+            run.prev,
+            run.context,
+            run.records,
+            dict(run.signatures),
+        )
+        token = object()
+        await self._in_flight.acquire_on_behalf_of(token)
+
+        async def finish() -> None:
+            try:
+                stored = await self._journal.write(lambda: self._replica.append(run, entries))
+            finally:
+                self._in_flight.release_on_behalf_of(token)
+            await self._stored(stored)
+
+        self._nursery.start_soon(self._guard, finish)
+
+    def _may_bring(self, run: Run) -> bool:
+        known = self._replica.store.chat(run.chat) is not None
+        return not known or self._replica.sharing.may_read(self.key, run.chat)
+
+    def _sealless(self) -> Sequence[Sealless]:
+        return self._replica.sealless(self.key)
+
+    def _want_seals(self, lacking: Sequence[Sealless]) -> None:
+        for chat, epoch, devices in lacking:
+            for at in range(0, len(devices), SEALS_FRAME_MAX):
+                self.send(WantSeals(chat, epoch, devices[at : at + SEALS_FRAME_MAX]))
+
+    async def _stored(self, stored: Stored) -> None:
+        holding = self._replica.holding(stored)
+        holdings = [] if holding is None else [holding]
+        if stored.appended:
+            self._surroundings.stored(stored, self)
+        if stored.fork is not None:
+            self._surroundings.fork_kept(stored.fork, list(stored.readers))
+        self._want_seals(stored.sealless)
+        effects = self._session.admitted(stored.run, stored.outcome, holdings, self._now())
+        await self._carry_out(effects)
+
+    # Questions
+
+    async def _consult(self, ask: Ask) -> None:
+        try:
+            answer = await self._surroundings.consult(self, ask)
+        finally:
+            self._consultations.release_on_behalf_of(ask)
+        self.send(answer)
+
+    async def _deliver(self, answer: Answer) -> None:
+        async with self._answered:
+            if answer.number in self._answers:
+                self._answers[answer.number] = answer
+                self._answered.notify_all()
+
+    async def ask(self, topic: int, body: bytes) -> Answer:
+        """Ask the peer's directory. Raises NetworkError if the connection ends first."""
+        self._asked += 1
+        number = self._asked
+        self._answers[number] = None
+        self.send(Ask(number, topic, body))
+        try:
+            async with self._answered:
+                while (answer := self._answers[number]) is None:
+                    if self._session.state is State.CLOSED:
+                        raise NetworkError("the connection ended before the answer came")
+                    await self._answered.wait()
+        finally:
+            del self._answers[number]
+        return answer
+
+    # Writing
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame that must not be lost. Closes on a peer that never reads."""
+        if len(self._queue) >= QUEUE_FRAMES_MAX * 4:
+            self._fail(NetworkError("the peer does not read what it is sent"))
+            return
+        self._enqueue(encode_frame(frame))
+
+    def push(self, raw: bytes) -> None:
+        """Queue an encoded run, if there is room; heads will tell of it in any case."""
+        if not self.open:
+            return
+        room = len(self._queue) < QUEUE_FRAMES_MAX
+        if room and self._queued_bytes + len(raw) <= QUEUE_BYTES_MAX:
+            self._enqueue(raw)
+        self.changed()
+
+    def changed(self) -> None:
+        """Soon tell the peer which heads changed."""
+        for effect in self._session.pushed(self._now()):
+            if isinstance(effect, Wake):
+                self._wake(effect.at)
+
+    def have(self, holdings: Sequence[Holding]) -> None:
+        """Tell the peer who stores what."""
+        if self.open and holdings:
+            self.send(Have(tuple(holdings)))
+
+    def _enqueue(self, raw: bytes) -> None:
+        self._queue.append(raw)
+        self._queued_bytes += len(raw)
+        self._work.set()
+
+    async def _write_frames(self) -> None:
+        while True:
+            while self._queue:
+                await self._send_some()
+            effects = self._session.idle()
+            if effects:
+                await self._carry_out(effects)
+                continue
+            if not self._queue:
+                self._work = trio.Event()
+                await self._work.wait()
+
+    async def _send_some(self) -> None:
+        """Send what waits, many frames at once, in one call."""
+        batch = []
+        size = 0
+        while self._queue and size < SEND_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1])
+        self._queued_bytes -= size
+        with trio.move_on_after(SEND_SECONDS_MAX) as scope:
+            await self._stream.send_all(b"".join(batch))
+        if scope.cancelled_caught:
+            raise NetworkError("the peer does not read what it is sent")
+
+    # Time
+
+    def _wake(self, at: float) -> None:
+        if at < self._wake_at:
+            self._wake_at = at
+            self._rescheduled.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._rescheduled = trio.Event()
+            with trio.move_on_at(self._wake_at):
+                await self._rescheduled.wait()
+                continue
+            self._wake_at = float("inf")
+            await self._carry_out(self._session.expired(self._now()))
+            self._work.set()

@@ -1,0 +1,78 @@
+"""Who is connected, and whom a stored run concerns (SPEC 6.5).
+
+A node pushes what its own devices write to every agency of the chat that is connected, and what it
+stores to the devices that may read it. What comes from another node is pushed on to devices only:
+its author's node has pushed it to all; whoever was missed is told by heads two seconds later.
+"""
+
+from collections.abc import Sequence
+
+from node.driver import Connection
+from node.replica import Stored
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.frame import Forked, Holding, Seal, Seals, encode_frame
+from protocol.session import PeerKind
+
+
+class Hub:
+    """The open connections of a node or device, by the peer's key."""
+
+    def __init__(self) -> None:
+        self._connections: dict[bytes, list[Connection]] = {}
+
+    def add(self, connection: Connection) -> None:
+        """Take part in what is handed on, from now on."""
+        self._connections.setdefault(connection.key, []).append(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Take no more part. A connection that was never added is no error."""
+        remaining = self._connections.get(connection.key, [])
+        if connection in remaining:
+            remaining.remove(connection)
+        if not remaining:
+            self._connections.pop(connection.key, None)
+
+    def of(self, key: bytes) -> Sequence[Connection]:
+        """Return the open connections of one peer."""
+        return tuple(self._connections.get(key, ()))
+
+    def all(self) -> Sequence[Connection]:
+        """Return every open connection."""
+        return [connection for group in self._connections.values() for connection in group]
+
+    def stored(self, stored: Stored, source: Connection | None) -> None:
+        """Hand a durable run on. source: where it came from, None if it was written here."""
+        whole = stored.outcome.reached >= stored.run.start + len(stored.run.records)
+        relayed = source is not None and source.peer is PeerKind.NODE
+        raw = encode_frame(stored.run) if whole else b""
+        for peer in stored.readers:
+            for connection in self._connections.get(peer, ()):
+                if connection is source:
+                    continue
+                if whole and not (relayed and connection.peer is PeerKind.NODE):
+                    connection.push(raw)
+                else:
+                    connection.changed()
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """Hand seals to the devices that they are for. owners: (device, its seal)."""
+        for device, seal in owners:
+            for connection in self._connections.get(device, ()):
+                if connection.open:
+                    connection.send(Seals(chat, epoch, (seal,)))
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """Send a new fork proof to every peer in the chat."""
+        for peer in readers:
+            for connection in self._connections.get(peer, ()):
+                if connection.open:
+                    connection.send(forked)
+
+    def holdings_noted(self, holdings: Sequence[Holding]) -> None:
+        """Tell authors, where connected, who stores their entries."""
+        for device in {holding.device for holding in holdings}:
+            theirs = [holding for holding in holdings if holding.device == device]
+            for connection in self._connections.get(device, ()):
+                connection.have(theirs)

@@ -1,0 +1,121 @@
+"""Group commit: many jobs, one transaction, one fsync; nobody is answered before it (SPEC 10).
+
+A job is a plain function that reads and writes the replica. Jobs that arrive while a commit is on
+its way share the next one. COMMIT runs in a thread, where SQLite waits for the disk without the
+interpreter's lock; the lock here keeps everyone else off the connection meanwhile.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import apsw
+import structlog
+import trio
+
+from node.errors import IvorError, StorageError
+from protocol.errors import PeerError
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+
+JOBS_WAITING_MAX = 1024
+JOBS_TRANSACTION_MAX = 256
+
+
+class _Job:
+    """One function that waits for its transaction, and what became of it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+
+class Journal:
+    """The one owner of a connection while a node runs.
+
+    forget: called after a rollback, to drop what was cached of the database. begun: called when
+    the connection is ours, before any job: a device looks there whether another process wrote.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        forget: Callable[[], None],
+        begun: Callable[[], object] = bool,
+    ) -> None:
+        self._connection = connection
+        self._forget = forget
+        self._begun = begun
+        self._lock = trio.Lock()
+        self._send, self._receive = trio.open_memory_channel[_Job](JOBS_WAITING_MAX)
+
+    async def write(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in a transaction; return its result once that is durable.
+
+        Raises what `work` raised if that was a PeerError or IvorError, and StorageError when the
+        disk failed; either way nothing that the job wrote is kept.
+        """
+        results: list[Result] = []
+        job = _Job(lambda: results.append(work()))
+        await self._send.send(job)
+        await job.done.wait()
+        if job.error is not None:
+            raise job.error
+        return results[0]
+
+    async def read(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, which only reads, between two transactions."""
+        async with self._lock:
+            try:
+                self._begun()
+                return work()
+            except apsw.Error as error:
+                raise StorageError(f"the database cannot be read: {error}") from error
+
+    async def run(self) -> None:
+        """Carry out jobs for ever."""
+        async for first in self._receive:
+            jobs = [first]
+            while len(jobs) < JOBS_TRANSACTION_MAX:
+                try:
+                    jobs.append(self._receive.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            with trio.CancelScope(shield=True):
+                await self._commit(jobs)
+
+    async def _commit(self, jobs: list[_Job]) -> None:
+        async with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._begun()
+                for job in jobs:
+                    self._attempt(job)
+                await trio.to_thread.run_sync(self._connection.execute, "COMMIT")
+            except apsw.Error as error:
+                self._roll_back(jobs, error)
+        for job in jobs:
+            job.done.set()
+
+    def _attempt(self, job: _Job) -> None:
+        """Run a job; undo what it wrote if it fails, and leave the other jobs alone."""
+        before = self._connection.total_changes()
+        self._connection.execute("SAVEPOINT job")
+        try:
+            job.work()
+        except (PeerError, IvorError) as error:
+            job.error = error
+            self._connection.execute("ROLLBACK TO job")
+            if self._connection.total_changes() != before:
+                self._forget()
+        self._connection.execute("RELEASE job")
+
+    def _roll_back(self, jobs: list[_Job], error: apsw.Error) -> None:
+        log.error("transaction failed", error=str(error), jobs=len(jobs))
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._forget()
+        for job in jobs:
+            job.error = StorageError(f"not stored, the disk says: {error}")

@@ -1,0 +1,133 @@
+"""Users and devices in a node's tables: our own, and what other agencies told of theirs (SPEC 7.2).
+
+Rows of users of other agencies are a cache, for when that agency cannot be reached. Calls that
+write run inside a transaction of the caller's, who has checked what is written.
+"""
+
+from collections.abc import Iterable
+
+import apsw
+
+from protocol.entry import DeviceKey
+from protocol.identity import AgencyId, UserId
+from protocol.question import KnownPerson, Person, PersonDevice
+
+
+class People:
+    """The users and devices of a database. agency: our own."""
+
+    def __init__(self, connection: apsw.Connection, agency: AgencyId) -> None:
+        self.connection = connection
+        self.agency = agency
+
+    def by_name(self, name: str) -> Person | None:
+        """Return a user, `anna@minzdrav`, with the devices in use; None without any."""
+        return self._person("name", name)
+
+    def by_id(self, user: UserId) -> Person | None:
+        """Return a user by their id, as `by_name` does."""
+        return self._person("id", user)
+
+    def _person(self, column: str, value: str | bytes) -> Person | None:
+        row = self.connection.execute(
+            f"SELECT id, charter, certificate FROM users WHERE {column} = ?",  # noqa: S608 - ours
+            (value,),
+        ).fetchone()
+        if row is None:
+            return None
+        devices = self.connection.execute(
+            "SELECT certificate, prekey FROM devices WHERE user = ? AND revoked = 0 ORDER BY id",
+            (row[0],),
+        )
+        listed = tuple(PersonDevice(*device) for device in devices)
+        return Person(row[1], row[2], listed) if listed else None
+
+    def agency_of(self, user: UserId) -> AgencyId | None:
+        """Return the agency of a user whose row is here."""
+        return self.connection.execute("SELECT agency FROM users WHERE id = ?", (user,)).get
+
+    def owner(self, device: DeviceKey) -> tuple[UserId, str] | None:
+        """Return id and name (`anna@minzdrav`) of the own user of a device that is in use."""
+        return self.connection.execute(
+            "SELECT users.id, name FROM devices JOIN users ON users.id = devices.user"
+            " WHERE devices.id = ? AND revoked = 0 AND agency = ?",
+            (device, self.agency),
+        ).fetchone()
+
+    def certificate(self, user: UserId) -> bytes | None:
+        """Return a user's certificate."""
+        return self.connection.execute("SELECT certificate FROM users WHERE id = ?", (user,)).get
+
+    def known_device(self, device: DeviceKey) -> bool:
+        """Whether a device was ever registered or cached here, in use or revoked."""
+        found = self.connection.execute("SELECT 1 FROM devices WHERE id = ?", (device,)).get
+        return found is not None
+
+    def devices_in_use(self, user: UserId) -> int:
+        """Count the devices of a user that are not revoked."""
+        return int(
+            self.connection.execute(
+                "SELECT count(*) FROM devices WHERE user = ? AND revoked = 0", (user,)
+            ).get
+        )
+
+    def keep_user(
+        self, user: UserId, agency: AgencyId, name: str, charter: bytes, certificate: bytes
+    ) -> bool:
+        """Keep a user; whoever had the name before makes room. Return whether it was kept.
+
+        An id that belongs to another agency's user is not taken over: a person who enrols one
+        identity key at two agencies is known by the first.
+        """
+        self.connection.execute("DELETE FROM users WHERE name = ? AND id != ?", (name, user))
+        self.connection.execute(
+            "INSERT INTO users (id, agency, name, charter, certificate) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, charter = excluded.charter,"
+            " certificate = excluded.certificate WHERE agency = excluded.agency",
+            (user, agency, name, charter, certificate),
+        )
+        return bool(self.connection.changes())
+
+    def keep_device(
+        self, device: DeviceKey, user: UserId, certificate: bytes, prekey: bytes | None
+    ) -> None:
+        """Keep a device of a user; never one that is another user's already."""
+        self.connection.execute(
+            "INSERT INTO devices (id, user, certificate, prekey) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET certificate = excluded.certificate,"
+            " prekey = excluded.prekey, revoked = 0 WHERE user = excluded.user",
+            (device, user, certificate, prekey),
+        )
+
+    def keep_prekey(self, device: DeviceKey, prekey: bytes) -> None:
+        """Replace the prekey of a device."""
+        self.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (prekey, device))
+
+    def revoke(self, devices: Iterable[DeviceKey]) -> None:
+        """Mark devices as no longer in use, and drop what waits for them."""
+        listed = [(device,) for device in devices]
+        self.connection.executemany(
+            "UPDATE devices SET revoked = 1, prekey = NULL WHERE id = ?", listed
+        )
+        self.connection.executemany("DELETE FROM parcels WHERE device = ?", listed)
+
+    def cache(self, person: Person, known: KnownPerson) -> None:
+        """Keep a checked user of another agency, with exactly the devices that it lists."""
+        user = known.user
+        if user.agency == self.agency:
+            return
+        if not self.keep_user(
+            user.user, user.agency, user.name, person.charter, person.certificate
+        ):
+            return
+        self.connection.execute("UPDATE devices SET revoked = 1 WHERE user = ?", (user.user,))
+        for key, device in zip(user.devices, person.devices, strict=True):
+            self.keep_device(key, user.user, device.certificate, device.prekey)
+
+    def forget(self, agency: AgencyId, name: str | None, user: UserId | None) -> None:
+        """Drop a cached user whom their agency no longer knows. Never one of our own."""
+        if agency == self.agency:
+            return
+        self.connection.execute(
+            "DELETE FROM users WHERE agency = ? AND (name = ? OR id = ?)", (agency, name, user)
+        )

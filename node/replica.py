@@ -1,0 +1,433 @@
+"""A replica: judge a verified run, store it, and say what became of it (SPEC 6.4, 10).
+
+The one place where bytes of a peer become entries of ours. Everything here runs inside a
+transaction that `journal` holds open; nothing is told to anyone before that is durable.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import apsw
+
+from crypto import merkle
+from node.sharing import Sharing
+from node.store import SEQ_BITS, Store, StoredChat
+from protocol.chat import Chat
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    ChatId,
+    ControlHeader,
+    DeviceKey,
+    EntryId,
+    encode_header,
+)
+from protocol.errors import Inadmissible, PeerError
+from protocol.fork import Cover, Fork, encode_proof, verify_fork
+from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Seal, Want
+from protocol.history import History
+from protocol.intake import Outcome
+from protocol.limits import BRANCHES_MAX, HELD_ENTRIES_MAX, SEALS_SPREAD_MAX
+from protocol.run import START, Context, Entry, rebuild
+
+CHATS_JUDGED_MAX = 512
+CANDIDATES_MAX = 64
+
+
+class ChatLedger:
+    """What a stored chat answers to `protocol.chat.Ledger`."""
+
+    def __init__(self, store: Store, chat: StoredChat) -> None:
+        self._store = store
+        self._chat = chat
+
+    def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
+        """Return the branch that holds this entry."""
+        return self._store.branch_of(self._chat, device, lane, seq, entry)
+
+    def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
+        """Return the branches that have an entry of their own at this place."""
+        chain = self._chat.chains.get((device, lane), ())
+        return [branch.branch for branch in chain if branch.base <= seq < branch.length]
+
+    def length(self, device: DeviceKey, lane: int) -> int:
+        """Return the length of the longest branch."""
+        chain = self._chat.chains.get((device, lane), ())
+        return max((branch.length for branch in chain), default=0)
+
+    def context_after(self, device: DeviceKey, lane: int, seq: int, branch: int) -> Context:
+        """Return the context that an entry leaves to its successor."""
+        chain = self._chat.chains[device, lane]
+        return self._store.context_after(chain, chain[branch], lane, seq)
+
+
+class CandidateLedger:
+    """What a chat that is not ours (yet) answers: only its control lane, from memory."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
+        """Return 0 for a control entry that was judged before."""
+        del device, seq
+        return 0 if lane == CONTROL and entry in self._history else None
+
+    def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
+        """Return the branch that has an entry at this place."""
+        return [0] if seq < self.length(device, lane) else []
+
+    def length(self, device: DeviceKey, lane: int) -> int:
+        """Return how much of a control chain was judged."""
+        return self._history.length(device) if lane == CONTROL else 0
+
+    def context_after(self, device: DeviceKey, lane: int, seq: int, branch: int) -> Context:
+        """Control entries leave nothing that their successors are judged by."""
+        del device, lane, seq, branch
+        return START
+
+
+class Sealless(NamedTuple):
+    """An epoch of which we lack the seals of these recipients."""
+
+    chat: ChatId
+    epoch: EntryId
+    devices: tuple[DeviceKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a transaction changed, for those who want to know once it is durable."""
+
+    outcome: Outcome
+    run: Run
+    appended: int
+    fork: Forked | None = None
+    readers: AbstractSet[bytes] = frozenset()
+    sealless: tuple[Sealless, ...] = ()
+    refusal: PeerError | None = None
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A chat whose control lane does not yet say that it concerns us."""
+
+    chat: Chat
+    accepted: list[tuple[Sequence[Entry], int | None]]
+
+
+class Replica:
+    """The chats of one node or device. owner: the agency of a node, the device key of a device."""
+
+    def __init__(self, connection: apsw.Connection, agency: bytes, owner: bytes) -> None:
+        self.store = Store(connection)
+        self.sharing = Sharing(connection)
+        self.agency = agency
+        self.owner = owner
+        self._chats: OrderedDict[bytes, Chat] = OrderedDict()
+        self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
+
+    def forget(self) -> None:
+        """Drop what is cached: after a rollback, or when another process wrote."""
+        self.store.forget()
+        self._chats.clear()
+        self._candidates.clear()
+
+    def chat(self, chat: ChatId) -> Chat | None:
+        """Return the judge of a stored chat, None when it is not stored."""
+        cached = self._chats.get(chat)
+        if cached is not None:
+            self._chats.move_to_end(chat)
+            return cached
+        stored = self.store.chat(chat)
+        if stored is None:
+            return None
+        judge = self._restore(stored)
+        self._remember(judge)
+        return judge
+
+    def _restore(self, stored: StoredChat) -> Chat:
+        judge = Chat(stored.id)
+        at: dict[int, Entry] = {}
+        for (device, lane), chain in stored.chains.items():
+            if lane != CONTROL:
+                continue
+            for branch in chain:
+                prev, context = self.store.context_before(chain, branch, CONTROL, branch.base)
+                records = [
+                    row[2] for row in self.store.rows(chain, branch, branch.base, branch.length)
+                ]
+                entries = rebuild(
+                    stored.id, DeviceKey(device), CONTROL, branch.base, prev, context, records
+                )
+                at.update({branch.no << SEQ_BITS | e.header.seq: e for e in entries})
+        for place in self.store.control_order(stored):
+            header, entry, payload = at[place].header, at[place].id, at[place].payload
+            if isinstance(header, ControlHeader) and payload is not None:
+                judge.restore(header, entry, payload)
+        return judge
+
+    def _remember(self, chat: Chat) -> None:
+        self._chats[chat.id] = chat
+        if len(self._chats) > CHATS_JUDGED_MAX:
+            self._chats.popitem(last=False)
+
+    def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
+        """Judge and append authentic entries; `run` is the frame that they came in."""
+        chat = self.chat(run.chat)
+        if chat is None:
+            return self._consider(run, entries)
+        stored = self.store.create_chat(run.chat)
+        ledger = ChatLedger(self.store, stored)
+        admission = chat.admit(entries, ledger)
+        fork = None
+        if admission.forked:
+            fork = self._fork(stored, entries, admission.entries[0])
+        accepted = admission.entries
+        chain = stored.chains.get((run.device, run.lane), [])
+        if accepted and admission.branch is None and len(chain) >= BRANCHES_MAX:
+            del self._chats[run.chat]  # it holds what will not be stored
+            raise Inadmissible(f"more than {BRANCHES_MAX} branches of one chain (SPEC 2.5)")
+        readers: AbstractSet[bytes] = frozenset()
+        if accepted:
+            self.store.append(stored, accepted, admission.branch)
+            readers = self._share(chat, stored, run.lane)
+        sealless = self._lacking_seals(chat, stored, accepted)
+        reached = run.start + admission.known + len(accepted)
+        outcome = Outcome(reached, admission.missing, refused=admission.refusal is not None)
+        return Stored(outcome, run, len(accepted), fork, readers, sealless, admission.refusal)
+
+    def _lacking_seals(
+        self, chat: Chat, stored: StoredChat, entries: Sequence[Entry]
+    ) -> tuple[Sealless, ...]:
+        """Note which of these entries start an epoch whose seals have yet to come."""
+        found = []
+        for entry in entries:
+            epoch = chat.history.epoch(entry.id) if entry.header.lane == CONTROL else None
+            if epoch is None:
+                continue
+            devices = self._concerned(chat, [to.device for to in epoch.operation.recipients])
+            if len(self.seals_for(stored.id, entry.id, devices)) < len(devices):
+                self.sharing.note_sealless(stored, entry.id)
+                found.append(Sealless(stored.id, entry.id, devices))
+        return tuple(found)
+
+    def _concerned(self, chat: Chat, recipients: Sequence[DeviceKey]) -> tuple[DeviceKey, ...]:
+        """Return whose seals we keep: a device its own; a node its agency's, or all of few.
+
+        Few seals go everywhere, so that a node can still have them when the author's is gone.
+        """
+        if self.owner != self.agency:
+            return tuple(device for device in recipients if device == self.owner)
+        if len(recipients) <= SEALS_SPREAD_MAX:
+            return tuple(recipients)
+        own = self.readers(chat)
+        return tuple(device for device in recipients if device in own)
+
+    def sealless(self, peer: bytes) -> list[Sealless]:
+        """Return the epochs whose seals have yet to come and that this peer may have."""
+        found = []
+        for chat_id, epoch in self.sharing.sealless(peer):
+            chat = self.chat(chat_id)
+            entry = None if chat is None else chat.history.epoch(epoch)
+            if chat is not None and entry is not None:
+                devices = self._concerned(chat, [to.device for to in entry.operation.recipients])
+                found.append(Sealless(chat_id, epoch, devices))
+        return found
+
+    def _share(self, chat: Chat, stored: StoredChat, lane: int) -> AbstractSet[bytes]:
+        if lane != CONTROL:
+            return self.sharing.readers(stored)
+        readers = self.readers(chat)
+        if self.sharing.set_readers(stored, readers):
+            self.store.touch(stored)
+        return readers
+
+    def readers(self, chat: Chat) -> AbstractSet[bytes]:
+        """Return who may see a chat: agencies, and the devices of our own agency."""
+        membership = chat.membership()
+        own = {
+            device
+            for device, user in membership.devices.items()
+            if membership.users[user].agency == self.agency
+        }
+        return membership.agencies | own
+
+    def _consider(self, run: Run, entries: Sequence[Entry]) -> Stored:
+        """Judge a chat that is not stored; store it once it turns out to concern us.
+
+        Residency (I8): until its own control lane says that our agency, or this device, is in it,
+        nothing of it reaches the disk.
+        """
+        candidate = self._candidates.setdefault(run.chat, _Candidate(Chat(run.chat), []))
+        if len(self._candidates) > CANDIDATES_MAX:
+            self._candidates.popitem(last=False)
+        ledger = CandidateLedger(candidate.chat.history)
+        admission = candidate.chat.admit(entries, ledger)
+        reached = run.start + admission.known + len(admission.entries)
+        refused = admission.refusal is not None or run.lane != CONTROL
+        if admission.missing or not admission.entries or run.lane != CONTROL:
+            outcome = Outcome(reached, admission.missing, refused=refused)
+            return Stored(outcome, run, 0, refusal=admission.refusal)
+        candidate.accepted.append((admission.entries, admission.branch))
+        if sum(len(part) for part, _ in candidate.accepted) > HELD_ENTRIES_MAX:
+            del self._candidates[run.chat]
+            raise Inadmissible("a long chat that does not concern us (SPEC 6.6)")
+        readers = self.readers(candidate.chat)
+        outcome = Outcome(reached, refused=refused)
+        if self.owner not in readers:
+            return Stored(outcome, run, 0)
+        sealless = self._adopt(candidate, readers)
+        return Stored(outcome, run, len(admission.entries), None, readers, sealless)
+
+    def _adopt(self, candidate: _Candidate, readers: AbstractSet[bytes]) -> tuple[Sealless, ...]:
+        chat = candidate.chat
+        del self._candidates[chat.id]
+        stored = self.store.create_chat(chat.id)
+        for entries, branch in candidate.accepted:
+            self.store.append(stored, entries, branch)
+        self.sharing.set_readers(stored, readers)
+        self._remember(chat)
+        return tuple(
+            item
+            for entries, _ in candidate.accepted
+            for item in self._lacking_seals(chat, stored, entries)
+        )
+
+    def _fork(self, stored: StoredChat, entries: Sequence[Entry], first: Entry) -> Forked | None:
+        """Build and keep the proof that `first` and what is stored at its place are a fork."""
+        header = first.header
+        rival = next(
+            branch
+            for branch in stored.chains[header.device, header.lane]
+            if branch.base <= header.seq < branch.length
+        )
+        ours = self.store.cover(stored, header.device, header.lane, rival, header.seq)
+        begin = next(index for index, entry in enumerate(entries) if entry.id == first.id)
+        path = []
+        for entry in entries[begin:]:
+            path.append(encode_header(entry.header))
+            if entry.signature is not None:
+                theirs = Cover(tuple(path), entry.signature)
+                return self.keep_fork(Forked(stored.id, encode_proof(ours, theirs)))
+        return None
+
+    def keep_fork(self, forked: Forked) -> Forked | None:
+        """Check and keep a proof; return it if it was new. Raises PeerError if it is none."""
+        fork: Fork = verify_fork(forked.proof)
+        stored = self.store.chat(forked.chat)
+        if stored is None or fork.chat not in (None, forked.chat):
+            raise Inadmissible("a fork proof of another chat (SPEC 2.5)")
+        return forked if self.sharing.keep_fork(stored, fork) else None
+
+    def compare(self, chats: Sequence[ChatHeads], peer: bytes) -> list[Want]:
+        """Return what we lack of these heads; nothing of chats that the peer is not in."""
+        wants = []
+        for item in chats:
+            stored = self.store.chat(item.chat)
+            if stored is not None and not self.sharing.may_read(peer, item.chat):
+                continue
+            for head in item.heads:
+                start = 0
+                if stored is not None:
+                    start = self._lacking_from(stored, head)
+                if start <= head.seq:
+                    wants.append(
+                        Want(item.chat, head.device, head.lane, head.prefix, start, head.seq + 1)
+                    )
+        return wants
+
+    def _lacking_from(self, stored: StoredChat, head: Head) -> int:
+        """Return the seq to ask from; one more than the head's when that very head is here."""
+        chain = stored.chains.get((head.device, head.lane), [])
+        longest = max((branch.length for branch in chain), default=0)
+        if head.seq >= longest:
+            return longest
+        here = self.store.branch_with_prefix(chain, head.seq, head.prefix)
+        return head.seq if here is None else head.seq + 1
+
+    def keep_seals(
+        self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
+    ) -> list[tuple[DeviceKey, Seal]]:
+        """Keep the seals that belong to an epoch entry of ours, and return whose they are.
+
+        Raises Inadmissible if one does not belong to it.
+        """
+        judge = self.chat(chat)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        if judge is None or entry is None or not self.sharing.may_read(peer, chat):
+            return []
+        operation = entry.operation
+        count = len(operation.recipients)
+        for seal in seals:
+            if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
+                raise Inadmissible("a seal that its epoch does not name (SPEC 4.1)")
+        self.sharing.keep_seals(epoch, seals)
+        devices = self._concerned(judge, [to.device for to in operation.recipients])
+        if len(self.seals_for(chat, epoch, devices)) == len(devices):
+            self.sharing.forget_sealless(epoch)
+        return [(operation.recipients[seal.index].device, seal) for seal in seals]
+
+    def note_holdings(self, holdings: Sequence[Holding], peer: bytes) -> None:
+        """Keep what a peer says about who stores what, in chats that it is in."""
+        for chat_id in {holding.chat for holding in holdings}:
+            stored = self.store.chat(chat_id)
+            if stored is not None and self.sharing.may_read(peer, chat_id):
+                told = [holding for holding in holdings if holding.chat == chat_id]
+                self.sharing.note_holdings(stored, told)
+
+    def readers_of(self, chat: ChatId) -> AbstractSet[bytes]:
+        """Return who may see a stored chat."""
+        stored = self.store.chat(chat)
+        return frozenset() if stored is None else self.sharing.readers(stored)
+
+    def control_header(self, chat: ChatId, entry: EntryId) -> ControlHeader | None:
+        """Return the header of a stored control entry, None if it is not here."""
+        judge, stored = self.chat(chat), self.store.chat(chat)
+        if judge is None or stored is None or entry not in judge.history:
+            return None
+        held = judge.history.entries[judge.history.index(entry)]
+        device, seq = held.device, held.seq
+        chain = stored.chains[device, CONTROL]
+        number = self.store.branch_of(stored, device, CONTROL, seq, entry)
+        if number is None:
+            return None
+        branch = chain[number]
+        prev, context = self.store.context_before(chain, branch, CONTROL, seq)
+        records = [row[2] for row in self.store.rows(chain, branch, seq, seq + 1)]
+        header = rebuild(chat, device, CONTROL, seq, prev, context, records)[0].header
+        return header if isinstance(header, ControlHeader) else None
+
+    def last_epoch(self, chat: ChatId, device: DeviceKey) -> EntryId | None:
+        """Return the epoch of a device's newest content entry, None before its first."""
+        stored = self.store.chat(chat)
+        chain = [] if stored is None else stored.chains.get((device, CONTENT), [])
+        if not chain:
+            return None
+        newest = max(chain, key=lambda branch: branch.length)
+        context = self.store.context_after(chain, newest, CONTENT, newest.length - 1)
+        return EntryId(context.epoch)
+
+    def seals_for(self, chat: ChatId, epoch: EntryId, devices: Sequence[bytes]) -> list[Seal]:
+        """Return the seals of these recipients that are here."""
+        judge = self.chat(chat)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        if entry is None:
+            return []
+        wanted = frozenset(devices)
+        positions = [
+            position
+            for position, recipient in enumerate(entry.operation.recipients)
+            if recipient.device in wanted
+        ]
+        return self.sharing.seals(epoch, positions)
+
+    def holding(self, stored: Stored) -> Holding | None:
+        """Return what our agency may acknowledge of a run, once it is durable."""
+        run = stored.run
+        seq = stored.outcome.reached - 1
+        if seq < run.start:
+            return None
+        return Holding(DeviceKey(self.agency), run.chat, run.device, run.lane, seq)

@@ -1,0 +1,113 @@
+"""The tables of a replica's database (SPEC 10). `PRAGMA user_version` holds SCHEMA_VERSION."""
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x49766F72  # "Ivor"
+
+# An entry's place is its chain's number and its seq in one integer: the key of the row, so that
+# a run is a range of the table and appending to a chain needs no second index.
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE chats (
+    no INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE);
+
+CREATE TABLE chains (
+    no INTEGER PRIMARY KEY,
+    chat INTEGER NOT NULL REFERENCES chats,
+    device BLOB NOT NULL,
+    lane INTEGER NOT NULL,
+    branch INTEGER NOT NULL,
+    parent INTEGER,             -- the branch that this one forks from, NULL for the first
+    base INTEGER NOT NULL,      -- seq of its first entry
+    length INTEGER NOT NULL,    -- seq of its newest entry, plus one
+    head BLOB NOT NULL,
+    changed INTEGER NOT NULL,   -- the replica's change counter when the head moved
+    UNIQUE (chat, device, lane, branch));
+CREATE INDEX chains_changed ON chains (changed);
+
+CREATE TABLE entries (
+    place INTEGER PRIMARY KEY,  -- chain << 32 | seq
+    id BLOB NOT NULL,
+    record BLOB NOT NULL,
+    signature BLOB);
+
+CREATE TABLE controls (         -- control entries in the order of their admission
+    no INTEGER PRIMARY KEY,
+    chat INTEGER NOT NULL,
+    place INTEGER NOT NULL);
+CREATE INDEX controls_chat ON controls (chat, no);
+
+CREATE TABLE readers (          -- derived: agencies, and our own devices, that may see a chat
+    peer BLOB NOT NULL,
+    chat INTEGER NOT NULL,
+    PRIMARY KEY (peer, chat)) WITHOUT ROWID;
+CREATE INDEX readers_chat ON readers (chat);
+
+CREATE TABLE forks (
+    chat INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    lane INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    proof BLOB NOT NULL,
+    PRIMARY KEY (chat, device, lane, seq)) WITHOUT ROWID;
+
+CREATE TABLE seals (
+    epoch BLOB NOT NULL,
+    position INTEGER NOT NULL,
+    seal BLOB NOT NULL,
+    path BLOB NOT NULL,
+    PRIMARY KEY (epoch, position));
+
+CREATE TABLE sealless (         -- epochs whose seals have yet to come
+    epoch BLOB NOT NULL UNIQUE,
+    chat INTEGER NOT NULL);
+
+CREATE TABLE holdings (         -- which agency stores how much of which chain
+    chat INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    lane INTEGER NOT NULL,
+    agency BLOB NOT NULL,
+    length INTEGER NOT NULL,
+    PRIMARY KEY (chat, device, lane, agency)) WITHOUT ROWID;
+
+CREATE TABLE cursors (          -- how far we have seen each peer's changes
+    peer BLOB PRIMARY KEY,
+    incarnation BLOB NOT NULL,
+    cursor INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE agencies (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    card BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE users (
+    id BLOB PRIMARY KEY,
+    agency BLOB NOT NULL,
+    name TEXT NOT NULL UNIQUE,  -- anna@minzdrav
+    charter BLOB NOT NULL,
+    certificate BLOB NOT NULL,
+    verified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+
+CREATE TABLE devices (
+    id BLOB PRIMARY KEY,
+    user BLOB NOT NULL,
+    certificate BLOB NOT NULL,
+    prekey BLOB,
+    revoked INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX devices_user ON devices (user);
+
+CREATE TABLE tickets (          -- one-time invitations that this node gave out
+    id BLOB PRIMARY KEY,
+    purpose INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    expires INTEGER NOT NULL,
+    request BLOB,
+    used INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+
+CREATE TABLE parcels (          -- sealed bundles that wait for a device
+    no INTEGER PRIMARY KEY,
+    device BLOB NOT NULL,
+    body BLOB NOT NULL);
+CREATE INDEX parcels_device ON parcels (device, no);
+"""

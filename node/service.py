@@ -1,0 +1,276 @@
+"""One node: listens, dials the agencies it trusts, serves its devices and its operator (SPEC 6, 7).
+
+accept or dial -> TLS -> who is it -> Connection -> Session, Replica, Journal
+what became durable -> Hub -> the connections that it concerns
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import apsw
+import structlog
+import trio
+
+from node import operations, tls
+from node.agency import Agency, node_credential, open_agency
+from node.config import Loaded, Settings, parse_listen
+from node.control import FolderLock, serve_control
+from node.dialler import keep_dialling
+from node.directory import Directory
+from node.driver import Connection
+from node.errors import IvorError, NetworkError
+from node.hub import Hub
+from node.journal import Journal
+from node.replica import Replica, Stored
+from node.store import connect
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import PeerError
+from protocol.frame import Answer, Ask, Forked, Holding, Seal
+from protocol.identity import AgencyId, Card
+from protocol.question import Topic
+from protocol.session import PeerKind
+
+log = structlog.get_logger()
+
+DATABASE_FILE = "node.db"
+HANDSHAKE_SECONDS_MAX = 10.0
+FORWARD_SECONDS_MAX = 5.0
+CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
+
+
+async def serve(
+    folder: Path, loaded: Loaded, passphrase: bytes, ready: Callable[[str, int], None]
+) -> None:
+    """Run the node of an agency folder until SIGTERM or SIGINT.
+
+    ready: called once with the host and port that it listens on.
+    Raises IvorError when the folder, the keys or the port are not to be had.
+    """
+    agency = open_agency(folder, passphrase)
+    with FolderLock(folder):
+        connection = connect(folder / DATABASE_FILE, None)
+        try:
+            await Node(agency, loaded.settings, connection).run(ready)
+        finally:
+            connection.close()
+
+
+class Node:
+    """What a running node consists of; the connections call it back as their surroundings."""
+
+    def __init__(self, agency: Agency, settings: Settings, connection: apsw.Connection) -> None:
+        self.agency = agency
+        self.settings = settings
+        self.hub = Hub()
+        self.replica = Replica(connection, agency.id, agency.id)
+        self.journal = Journal(connection, self.replica.forget)
+        self.directory = Directory(connection, agency, os.urandom)
+        self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
+        self._connections = trio.CapacityLimiter(settings.connections_max)
+        self._trust()
+
+    @property
+    def id(self) -> AgencyId:
+        """Our own agency."""
+        return self.agency.id
+
+    def _trust(self) -> None:
+        """Take up the cards of the directory: whom TLS lets in, and whom we dial."""
+        self.cards: Mapping[AgencyId, Card] = self.directory.cards()
+        authorities = [card.ca for card in self.cards.values()]
+        credential = node_credential(self.agency, time.time(), os.urandom)
+        self._server_context = tls.server_context(credential, authorities)
+        self.client_context = tls.client_context(credential, authorities)
+
+    async def run(self, ready: Callable[[str, int], None]) -> None:
+        """Serve until a signal says to stop; then say goodbye to every peer."""
+        host, port = parse_listen(self.settings.listen)
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise NetworkError(
+                f"cannot listen on {self.settings.listen}: {error.strerror}; "
+                "is another node running? choose another with --listen"
+            ) from error
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self.journal.run)
+                nursery.start_soon(trio.serve_listeners, self._accept, listeners)
+                nursery.start_soon(serve_control, self.agency.folder, self._operate)
+                nursery.start_soon(self._renew_credential)
+                nursery.start_soon(keep_dialling, self)
+                bound = listeners[0].socket.getsockname()
+                ready(bound[0], bound[1])
+                _notify_service_manager()
+                async for _ in signals:
+                    break
+                log.info("stopping")
+                nursery.cancel_scope.cancel()
+
+    async def _renew_credential(self) -> None:
+        while True:
+            await trio.sleep(CREDENTIAL_RENEW_SECONDS)
+            self._trust()
+
+    # Connections
+
+    async def _accept(self, transport: trio.SocketStream) -> None:
+        """Take one incoming connection. Slots for strangers are few, and time is short."""
+        try:
+            self._handshakes.acquire_on_behalf_of_nowait(transport)
+        except trio.WouldBlock:
+            log.warning("handshake slots are full")
+            await trio.aclose_forcefully(transport)
+            return
+        stream = trio.SSLStream(
+            transport, self._server_context, server_side=True, https_compatible=True
+        )
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS_MAX):
+                peer = await self.identify(stream)
+                kind, key = await self._admit(peer)
+        except (PeerError, IvorError, tls.HandshakeFailed, trio.TooSlowError) as error:
+            log.info("connection refused", reason=str(error) or "no handshake in time")
+            await trio.aclose_forcefully(stream)
+            return
+        finally:
+            self._handshakes.release_on_behalf_of(transport)
+        await self.hold(stream, kind, key)
+
+    async def identify(self, stream: trio.SSLStream[trio.SocketStream]) -> tls.Peer:
+        """Shake hands and return who is there. Raises Untrusted or HandshakeFailed."""
+        certificate = await tls.handshake(stream)
+        return tls.peer_identity(certificate, self.cards, self.agency.id, time.time())
+
+    async def _admit(self, peer: tls.Peer) -> tuple[PeerKind, bytes]:
+        match peer:
+            case tls.NodePeer(agency, _):
+                return PeerKind.NODE, agency
+            case tls.InvitationPeer(ticket):
+                return PeerKind.INVITATION, ticket
+            case tls.DevicePeer(device):
+                if not await self.journal.read(lambda: self.directory.device_allowed(device)):
+                    raise NetworkError("the device is revoked or was never registered here")
+                return PeerKind.DEVICE, device
+
+    async def hold(self, stream: trio.abc.Stream, kind: PeerKind, key: bytes) -> Exception | None:
+        """Run a session over an authenticated stream to its end; return what ended it."""
+        try:
+            self._connections.acquire_on_behalf_of_nowait(stream)
+        except trio.WouldBlock:
+            log.warning("connection slots are full")
+            await trio.aclose_forcefully(stream)
+            return None
+        connection = Connection(stream, kind, key, self.replica, self.journal, self)
+        peer = key.hex()[:16]
+        log.info("peer connected", kind=kind.value, peer=peer)
+        try:
+            await connection.run()
+        finally:
+            self.hub.remove(connection)
+            self._connections.release_on_behalf_of(stream)
+        reason = None if connection.failure is None else str(connection.failure)
+        log.info("peer gone", kind=kind.value, peer=peer, reason=reason)
+        return connection.failure
+
+    # What connections tell
+
+    def opened(self, connection: Connection) -> None:
+        """A peer has greeted. Of two connections with one agency the older goes."""
+        if connection.peer is PeerKind.NODE:
+            for other in self.hub.of(connection.key):
+                other.close()
+        self.hub.add(connection)
+        if connection.peer is PeerKind.DEVICE:
+            self._nursery.start_soon(self._tell_holdings, connection)
+
+    async def _tell_holdings(self, connection: Connection) -> None:
+        device = DeviceKey(connection.key)
+        holdings = await self.journal.read(lambda: self.replica.sharing.holdings(device))
+        connection.have(holdings)
+
+    def stored(self, stored: Stored, source: Connection) -> None:
+        """A run is durable."""
+        self.hub.stored(stored, source)
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """Seals are durable."""
+        self.hub.seals_kept(chat, epoch, owners)
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """A new fork proof is durable."""
+        log.warning("a device has forked its chain", chat=forked.chat.hex()[:16])
+        self.hub.fork_kept(forked, readers)
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+        """Somebody stores more."""
+        del source
+        self.hub.holdings_noted(holdings)
+
+    async def consult(self, connection: Connection, ask: Ask) -> Answer:
+        """Answer a question; for users of other agencies ask those first."""
+        if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
+            await self._look_up_abroad(ask)
+        now = time.time()
+        return await self.journal.write(
+            lambda: self.directory.answer(connection.peer, connection.key, ask, now)
+        )
+
+    async def _look_up_abroad(self, ask: Ask) -> None:
+        """Ask the agencies concerned, all at once, and keep what they answer."""
+        wanted = await self.journal.read(lambda: self.directory.foreign(ask))
+
+        async def forward(agency: AgencyId, body: bytes) -> None:
+            for connection in self.hub.of(agency):
+                with trio.move_on_after(FORWARD_SECONDS_MAX):
+                    try:
+                        answer = await connection.ask(Topic.LOOKUP, body)
+                        await self.journal.write(lambda: self.directory.remember(agency, answer))
+                    except (PeerError, IvorError) as error:
+                        log.warning("look-up failed", agency=agency.hex()[:16], error=str(error))
+                return
+
+        async with trio.open_nursery() as nursery:
+            for agency, body in wanted.items():
+                nursery.start_soon(forward, agency, body)
+
+    # The operator
+
+    async def _operate(self, command: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """Carry out an operator's command that came through the control socket."""
+        connected = {connection.key: connection for connection in self.hub.all()}
+        answer = await self.journal.write(
+            lambda: operations.perform(
+                self.directory, self.replica, self.settings, command, arguments, connected.keys()
+            )
+        )
+        if command in operations.CHANGES_TRUST:
+            self._trust()
+        if command in operations.CHANGES_DEVICES:
+            await self._drop_revoked()
+        return answer
+
+    async def _drop_revoked(self) -> None:
+        for connection in self.hub.all():
+            if connection.peer is PeerKind.DEVICE:
+                device = DeviceKey(connection.key)
+                if not await self.journal.read(partial(self.directory.device_allowed, device)):
+                    connection.close()
+
+
+def _notify_service_manager() -> None:
+    """Tell systemd, if it started us, that the node is ready (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.sendall(b"READY=1")

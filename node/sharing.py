@@ -1,0 +1,161 @@
+"""Who may read what, and how far everybody is: the tables behind a session (SPEC 6.3, 10).
+
+Readers are derived from membership and kept with the chat, so that telling a peer what changed is
+one indexed query and never a look at each chat.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+
+import apsw
+from msgspec import convert
+
+from node.store import StoredChat
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.fork import Fork
+from protocol.frame import ChatHeads, Head, Heads, Holding, Seal
+from protocol.limits import HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
+
+PREFIX_BYTES = 8
+
+
+class Sharing:
+    """Readers, heads, cursors, holdings, fork proofs and seals of one replica."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+
+    def readers(self, chat: StoredChat) -> AbstractSet[bytes]:
+        """Return the agencies, and own devices, that may see a chat."""
+        rows = self.connection.execute("SELECT peer FROM readers WHERE chat = ?", (chat.no,))
+        return frozenset(row[0] for row in rows)
+
+    def set_readers(self, chat: StoredChat, peers: AbstractSet[bytes]) -> bool:
+        """Replace the readers of a chat; return whether there is a new one."""
+        before = self.readers(chat)
+        self.connection.executemany(
+            "DELETE FROM readers WHERE chat = ? AND peer = ?",
+            [(chat.no, peer) for peer in before - peers],
+        )
+        self.connection.executemany(
+            "INSERT INTO readers (chat, peer) VALUES (?, ?)",
+            [(chat.no, peer) for peer in peers - before],
+        )
+        return not peers <= before
+
+    def may_read(self, peer: bytes, chat: bytes) -> bool:
+        """Tell whether a peer may see a chat that is stored here."""
+        found = self.connection.execute(
+            "SELECT 1 FROM readers JOIN chats ON no = chat WHERE peer = ? AND id = ?", (peer, chat)
+        ).get
+        return found is not None
+
+    def heads_since(self, peer: bytes, cursor: int) -> Heads:
+        """Return the page of heads that changed after `cursor` and that the peer may see."""
+        rows = self.connection.execute(
+            "SELECT changed, id, device, lane, length - 1, substr(head, 1, ?) FROM chains"
+            " JOIN readers ON readers.chat = chains.chat AND peer = ?"
+            " JOIN chats ON chats.no = chains.chat"
+            " WHERE changed > ? ORDER BY changed LIMIT ?",
+            (PREFIX_BYTES, peer, cursor, HEADS_CHAINS_MAX + 1),
+        ).fetchall()
+        whole = len(rows) <= HEADS_CHAINS_MAX
+        del rows[HEADS_CHAINS_MAX:]
+        chats: dict[ChatId, list[Head]] = {}
+        for changed, chat, head in convert(
+            [(row[0], row[1], row[2:]) for row in rows], list[tuple[int, ChatId, Head]]
+        ):
+            chats.setdefault(chat, []).append(head)
+            cursor = max(cursor, changed)
+        if whole:
+            cursor = max(cursor, self._newest_change())
+        listed = tuple(ChatHeads(chat, tuple(heads)) for chat, heads in chats.items())
+        return Heads(cursor, int(whole), listed)
+
+    def _newest_change(self) -> int:
+        return int(self.connection.execute("SELECT ifnull(max(changed), 0) FROM chains").get)
+
+    def cursor(self, peer: bytes) -> tuple[bytes | None, int]:
+        """Return the incarnation of a peer and how far we have seen its changes."""
+        row = self.connection.execute(
+            "SELECT incarnation, cursor FROM cursors WHERE peer = ?", (peer,)
+        ).fetchone()
+        return (None, 0) if row is None else (row[0], row[1])
+
+    def save_cursor(self, peer: bytes, incarnation: bytes, cursor: int) -> None:
+        """Keep how far we have seen a peer's changes."""
+        self.connection.execute(
+            "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (peer) DO UPDATE"
+            " SET incarnation = excluded.incarnation, cursor = excluded.cursor",
+            (peer, incarnation, cursor),
+        )
+
+    def note_holdings(self, chat: StoredChat, holdings: Iterable[Holding]) -> None:
+        """Keep which agency stores how much of a chat's chains."""
+        self.connection.executemany(
+            "INSERT INTO holdings VALUES (?, ?, ?, ?, ?) ON CONFLICT (chat, device, lane, agency)"
+            " DO UPDATE SET length = max(length, excluded.length)",
+            [(chat.no, h.device, h.lane, h.agency, h.seq + 1) for h in holdings],
+        )
+
+    def holdings(self, device: DeviceKey) -> list[Holding]:
+        """Return which agencies store how much of a device's own chains."""
+        rows = self.connection.execute(
+            "SELECT agency, id, device, lane, length - 1 FROM holdings JOIN chats ON no = chat"
+            " WHERE device = ?",
+            (device,),
+        )
+        return [Holding(*row) for row in rows]
+
+    def keep_fork(self, chat: StoredChat, fork: Fork) -> bool:
+        """Keep a proof; return whether it was new."""
+        self.connection.execute(
+            "INSERT INTO forks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (chat.no, fork.device, fork.lane, fork.seq, fork.proof),
+        )
+        return bool(self.connection.changes())
+
+    def forks(self, chat: StoredChat) -> list[bytes]:
+        """Return the proofs of a chat."""
+        rows = self.connection.execute("SELECT proof FROM forks WHERE chat = ?", (chat.no,))
+        return [row[0] for row in rows]
+
+    def keep_seals(self, epoch: EntryId, seals: Iterable[Seal]) -> None:
+        """Keep seals that were checked against their epoch."""
+        self.connection.executemany(
+            "INSERT INTO seals VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [(epoch, seal.index, seal.seal, b"".join(seal.path)) for seal in seals],
+        )
+
+    def seals(self, epoch: EntryId, positions: Iterable[int]) -> list[Seal]:
+        """Return the seals that are here, of these recipients."""
+        found = []
+        for position in positions:
+            row = self.connection.execute(
+                "SELECT seal, path FROM seals WHERE epoch = ? AND position = ?", (epoch, position)
+            ).fetchone()
+            if row is not None:
+                path = row[1]
+                steps = range(0, len(path), HASH_BYTES)
+                hashes = tuple(path[at : at + HASH_BYTES] for at in steps)
+                found.append(Seal(position, row[0], hashes))
+        return found
+
+    def note_sealless(self, chat: StoredChat, epoch: EntryId) -> None:
+        """Remember an epoch whose seals have yet to come."""
+        self.connection.execute(
+            "INSERT INTO sealless VALUES (?, ?) ON CONFLICT DO NOTHING", (epoch, chat.no)
+        )
+
+    def forget_sealless(self, epoch: EntryId) -> None:
+        """All seals of an epoch that concern us are here."""
+        self.connection.execute("DELETE FROM sealless WHERE epoch = ?", (epoch,))
+
+    def sealless(self, peer: bytes) -> list[tuple[ChatId, EntryId]]:
+        """Return the epochs of this peer's chats whose seals have yet to come, newest first."""
+        rows = self.connection.execute(
+            "SELECT id, epoch FROM sealless JOIN readers USING (chat) JOIN chats ON no = chat"
+            " WHERE peer = ? ORDER BY sealless.rowid DESC LIMIT ?",
+            (peer, SEALLESS_ASKED_MAX),
+        )
+        return [(ChatId(chat), EntryId(epoch)) for chat, epoch in rows]

@@ -1,0 +1,161 @@
+"""Which agencies this node trusts: their cards, and what a card must pass to be taken (SPEC 5.2).
+
+    found = trust.examine(raw, allow_local=False)    # is it new? whom does its name look like?
+    trust.accept(found)                              # once an operator has compared fingerprints
+    trust.renew(raw, allow_local=False)              # a newer card of an agency already trusted
+
+Calls that write run inside a transaction of the caller's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import apsw
+
+from crypto.fingerprint import fingerprint
+from node.config import refuse_local
+from node.errors import IdentityError, UserError
+from node.tls import authority_of
+from protocol.identity import AgencyId, Card, verify_card
+from protocol.name import look_alike
+
+
+class Standing(Enum):
+    """What a card is to us."""
+
+    NEW = "new"
+    NEWER = "newer"
+    SAME = "same"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A card that may be taken. known: the one here; looks_like: agencies of a similar name."""
+
+    card: Card
+    standing: Standing
+    known: Card | None
+    looks_like: tuple[str, ...]
+
+
+class Trust:
+    """The cards in a node's database. own: the node's own, always the one from its folder."""
+
+    def __init__(self, connection: apsw.Connection, own: Card) -> None:
+        self.connection = connection
+        self.own = own
+
+    def cards(self) -> Mapping[AgencyId, Card]:
+        """Return the newest card of each trusted agency, our own first."""
+        rows = self.connection.execute("SELECT card FROM agencies ORDER BY name")
+        cards = [self.own, *(verify_card(row[0]) for row in rows)]
+        return {card.charter.agency: card for card in reversed(cards)}
+
+    def card(self, agency: AgencyId) -> Card | None:
+        """Return the card of a trusted agency."""
+        if agency == self.own.charter.agency:
+            return self.own
+        raw = self.connection.execute("SELECT card FROM agencies WHERE id = ?", (agency,)).get
+        return None if raw is None else verify_card(raw)
+
+    def named(self, name: str) -> AgencyId | None:
+        """Return the trusted agency of this name."""
+        if name == self.own.charter.name:
+            return self.own.charter.agency
+        return self.connection.execute("SELECT id FROM agencies WHERE name = ?", (name,)).get
+
+    def examine(self, raw: bytes, *, allow_local: bool) -> Examined:
+        """Check a card that somebody handed over, without taking it.
+
+        Raises PeerError (not a card, a foreign CA, local endpoints), UserError for our own, and
+        IdentityError: another agency of that name, an older card, two cards of one serial.
+        """
+        card = verify_card(raw)
+        authority_of(card)
+        if not allow_local:
+            refuse_local(endpoint for node in card.nodes for endpoint in node.endpoints)
+        if card.charter.agency == self.own.charter.agency:
+            raise UserError("that is this agency's own card; give the other agency's")
+        known = self.card(card.charter.agency)
+        if known is None:
+            self._check_name(card)
+            return Examined(card, Standing.NEW, None, self._looks_like(card))
+        return Examined(card, _compare(card, known), known, ())
+
+    def accept(self, found: Examined) -> None:
+        """Trust the agency of a card that was examined in this transaction."""
+        charter = found.card.charter
+        self.connection.execute(
+            "INSERT INTO agencies (id, name, card) VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET card = excluded.card",
+            (charter.agency, charter.name, found.card.raw),
+        )
+
+    def renew(self, raw: bytes, *, allow_local: bool) -> bool:
+        """Take a newer card of an agency that is trusted already; return whether it was newer.
+
+        An agency in another zone is another bargain: that, an operator has to accept.
+        Raises as `examine` does, and IdentityError for a stranger or another zone.
+        """
+        found = self.examine(raw, allow_local=allow_local)
+        charter = found.card.charter
+        if found.known is None:
+            raise IdentityError(f"agency {charter.name} is not trusted here; run `ivor node trust`")
+        if charter.zone != found.known.charter.zone:
+            raise IdentityError(
+                f"agency {charter.name} says that it moved from zone {found.known.charter.zone} to "
+                f"{charter.zone}; ask them, then run `ivor node trust` with the new card"
+            )
+        if found.standing is Standing.NEWER:
+            self.accept(found)
+        return found.standing is Standing.NEWER
+
+    def _check_name(self, card: Card) -> None:
+        other = self.named(card.charter.name)
+        if other is not None:
+            raise IdentityError(
+                f"another agency is already known as {card.charter.name}: its fingerprint is "
+                f"{fingerprint(other)}, this card's is {fingerprint(card.charter.agency)}. "
+                "The card is not taken; call the agency and ask which is theirs"
+            )
+
+    def _looks_like(self, card: Card) -> tuple[str, ...]:
+        names = (known.charter.name for known in self.cards().values())
+        return tuple(sorted(name for name in names if look_alike(name, card.charter.name)))
+
+
+def _compare(card: Card, known: Card) -> Standing:
+    """Say whether a card replaces the one here. Raises IdentityError if it must not."""
+    new, old = card.charter, known.charter
+    if new.name != old.name:
+        raise IdentityError(
+            f"agency {old.name} now calls itself {new.name}; an agency keeps its name, "
+            "so the card is not taken"
+        )
+    if new.serial < old.serial:
+        raise IdentityError(
+            f"an old card of {old.name}: number {new.serial}, number {old.serial} is here; "
+            "ask the agency for its newest card"
+        )
+    if new.serial > old.serial:
+        return Standing.NEWER
+    if card.raw != known.raw:
+        raise IdentityError(
+            f"two different cards of {old.name} have the number {new.serial}; the card is not "
+            "taken: call the agency, its root key may be in other hands"
+        )
+    return Standing.SAME
+
+
+CHANGES: Final = ("zone", "registrar key", "CA", "nodes and addresses")
+
+
+def changes(known: Card, card: Card) -> tuple[str, ...]:
+    """Say what a newer card changes, in words for the operator."""
+    before = (known.charter.zone, known.charter.registrar, known.ca, known.nodes)
+    after = (card.charter.zone, card.charter.registrar, card.ca, card.nodes)
+    return tuple(
+        name for name, old, new in zip(CHANGES, before, after, strict=True) if old != new
+    )

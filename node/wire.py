@@ -1,0 +1,49 @@
+"""Frames over a byte stream: read one whole and bounded, or not at all (SPEC 6.1)."""
+
+from collections.abc import Callable
+
+import trio
+
+from protocol.errors import OutOfTurn
+from protocol.frame import LENGTH_BYTES, Frame, decode_frame, frame_length
+from protocol.limits import FRAME_SECONDS_MAX
+
+CHUNK_BYTES = 256 * 1024
+
+
+class FrameReader:
+    """Reads frames from a stream.
+
+    bytes_max: asked before each frame, because the limit is lower before HELLO.
+    """
+
+    def __init__(self, stream: trio.abc.ReceiveStream, bytes_max: Callable[[], int]) -> None:
+        self._stream = stream
+        self._bytes_max = bytes_max
+        self._buffer = bytearray()
+
+    async def next(self) -> Frame | None:
+        """Return the next frame, None at the end of the stream.
+
+        Raises LimitExceeded, NotCanonical, or OutOfTurn for a frame that takes too long to come
+        once it has begun.
+        """
+        if not self._buffer and not await self._more():
+            return None
+        with trio.move_on_after(FRAME_SECONDS_MAX):
+            while len(self._buffer) < LENGTH_BYTES:
+                if not await self._more():
+                    return None
+            length = frame_length(bytes(self._buffer[:LENGTH_BYTES]), self._bytes_max())
+            while len(self._buffer) < LENGTH_BYTES + length:
+                if not await self._more():
+                    return None
+            body = bytes(self._buffer[LENGTH_BYTES : LENGTH_BYTES + length])
+            del self._buffer[: LENGTH_BYTES + length]
+            return decode_frame(body)
+        raise OutOfTurn(f"a frame took over {FRAME_SECONDS_MAX:.0f} s (SPEC 6.1)")
+
+    async def _more(self) -> bool:
+        chunk = await self._stream.receive_some(CHUNK_BYTES)
+        self._buffer += chunk
+        return bool(chunk)

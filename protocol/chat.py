@@ -1,0 +1,247 @@
+"""One chat: admit an entry, or say what it waits for, or why never (SPEC 2.4, 3, 4).
+
+The control lane is held here, as the history that membership is a function of; the content lane is
+too long for that and is asked for through a `Ledger`. Admission of an entry depends on the entry
+and its ancestors only, never on order of arrival or on a clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    ChatId,
+    ContentHeader,
+    ControlHeader,
+    DeviceKey,
+    EntryId,
+    Reference,
+)
+from protocol.epoch import check_recipients, rank
+from protocol.errors import Inadmissible, PeerError
+from protocol.history import ControlEntry, History
+from protocol.membership import Membership, may_append, resolve
+from protocol.operation import EpochOperation, Genesis, decode_operation
+from protocol.run import START, Context, Entry, context_after
+
+
+class Ledger(Protocol):
+    """What is stored of one chat, as far as admission has to know."""
+
+    def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
+        """Return the number of the branch that holds this very entry, None if none does."""
+
+    def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
+        """Return the branches that begin at, or run through, this place."""
+
+    def length(self, device: DeviceKey, lane: int) -> int:
+        """Return the number of entries in the longest branch."""
+
+    def context_after(self, device: DeviceKey, lane: int, seq: int, branch: int) -> Context:
+        """Return the context that the entry at `seq` of this branch leaves to its successor."""
+
+
+class Missing(NamedTuple):
+    """An entry that must come first. `have`: how long our own longest branch of that chain is."""
+
+    device: DeviceKey
+    lane: int
+    seq: int
+    id: EntryId
+    have: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What to store, what to wait for, and what was refused.
+
+    entries: to append, in order, after the one that precedes them. branch: the branch to go on
+    with, None to begin a new one. forked: they differ from what is stored at the first one's place.
+    """
+
+    entries: Sequence[Entry] = ()
+    branch: int | None = None
+    forked: bool = False
+    missing: tuple[Missing, ...] = ()
+    refusal: PeerError | None = None
+    known: int = 0
+
+
+@dataclass(slots=True)
+class _View:
+    """What the control heads that a content entry names amount to."""
+
+    past: int
+    membership: Membership
+    epochs: set[EntryId] = field(default_factory=set)
+
+
+VIEWS_MAX = 256
+
+
+class Chat:
+    """The control state of one chat, and the judge of what may be appended to it."""
+
+    def __init__(self, chat: ChatId) -> None:
+        self.id = chat
+        self.history = History()
+        self._views: dict[tuple[Reference, ...], _View] = {}
+
+    def membership(self) -> Membership:
+        """Return the membership that all entries known so far amount to."""
+        return resolve(self.history, None)
+
+    def restore(self, header: ControlHeader, entry: EntryId, payload: bytes) -> None:
+        """Take back a control entry that was admitted before; in the order of admission."""
+        self.history.add(_control_entry(header, entry, payload, self.id))
+
+    def admit(self, entries: Sequence[Entry], ledger: Ledger) -> Admission:
+        """Judge authentic consecutive entries of one chain."""
+        known = self._known(entries, ledger)
+        fresh = entries[known:]
+        if not fresh:
+            return Admission(known=known)
+        first = fresh[0].header
+        branch: int | None = 0
+        before = START
+        if first.prev is not None:
+            branch = ledger.branch_of(first.device, first.lane, first.seq - 1, first.prev)
+            if branch is None:
+                have = ledger.length(first.device, first.lane)
+                gap = Missing(first.device, first.lane, first.seq - 1, first.prev, have)
+                return Admission(missing=(gap,), known=known)
+            before = ledger.context_after(first.device, first.lane, first.seq - 1, branch)
+        rivals = ledger.branches_at(first.device, first.lane, first.seq)
+        judged = self._judge(fresh, before, ledger)
+        return Admission(
+            entries=judged.entries,
+            branch=None if branch in rivals or (first.seq == 0 and rivals) else branch,
+            forked=bool(rivals) and bool(judged.entries),
+            missing=judged.missing,
+            refusal=judged.refusal,
+            known=known,
+        )
+
+    def _known(self, entries: Sequence[Entry], ledger: Ledger) -> int:
+        """Return how many entries are stored already. An id names its whole past, so look back."""
+        known = 0
+        for index in range(len(entries), 0, -1):
+            header, entry = entries[index - 1].header, entries[index - 1].id
+            if header.seq >= ledger.length(header.device, header.lane):
+                continue
+            if ledger.branch_of(header.device, header.lane, header.seq, entry) is not None:
+                known = index
+                break
+        return known
+
+    def _judge(self, entries: Sequence[Entry], before: Context, ledger: Ledger) -> Admission:
+        missing: tuple[Missing, ...] = ()
+        refusal = None
+        count = 0
+        for entry in entries:
+            header = entry.header
+            try:
+                if isinstance(header, ControlHeader):
+                    missing = self._admit_control(header, entry)
+                else:
+                    missing = self._admit_content(header, before, ledger)
+            except PeerError as error:
+                refusal = error
+            if missing or refusal:
+                break
+            before = context_after(entry.header)
+            count += 1
+        return Admission(entries=entries[:count], missing=missing, refusal=refusal)
+
+    def _admit_control(self, header: ControlHeader, entry: Entry) -> tuple[Missing, ...]:
+        missing = self._unknown_control(header.links)
+        opens = bytes(entry.id) == self.id
+        if not self.history and not opens:
+            missing = (Missing(header.device, CONTROL, 0, EntryId(self.id), 0),)
+        if missing:
+            return missing
+        if entry.payload is None:
+            raise Inadmissible("a control entry without its payload (SPEC 2.6)")
+        control = _control_entry(header, entry.id, entry.payload, self.id)
+        if isinstance(control.operation, Genesis) != opens:
+            raise Inadmissible("a genesis stands first in its chat and nowhere else (SPEC 3.1)")
+        parents = [ref.id for ref in header.links] + ([header.prev] if header.prev else [])
+        past = self.history.past(parents)
+        if not opens:
+            may_append(self.history, header.device, past)
+        if isinstance(control.operation, EpochOperation):
+            check_recipients(control.operation, resolve(self.history, past).devices.keys())
+        self.history.add(control)
+        return ()
+
+    def _unknown_control(self, references: Sequence[Reference]) -> tuple[Missing, ...]:
+        return tuple(
+            Missing(ref.device, CONTROL, ref.seq, ref.id, self.history.length(ref.device))
+            for ref in references
+            if not self.history.holds(ref)
+        )
+
+    def _admit_content(
+        self, header: ContentHeader, before: Context, ledger: Ledger
+    ) -> tuple[Missing, ...]:
+        missing = tuple(
+            Missing(ref.device, CONTENT, ref.seq, ref.id, ledger.length(ref.device, CONTENT))
+            for ref in header.links
+            if ledger.branch_of(ref.device, CONTENT, ref.seq, ref.id) is None
+        )
+        if missing:
+            return missing
+        if header.control != before.control or header.epoch != before.epoch:
+            missing = self._unknown_control(header.control)
+            if missing:
+                return missing
+            self._check_view(header, before)
+        self._check_generation(header, before)
+        return ()
+
+    def _check_view(self, header: ContentHeader, before: Context) -> None:
+        """Check author and epoch against the membership that the author says they have seen."""
+        view = self._view(header.control)
+        if before.control and self._view(before.control).past & ~view.past:
+            raise Inadmissible("control heads older than the entry before named (SPEC 2.2)")
+        if not view.membership.may_write(header.device):
+            raise Inadmissible("the author may not write, by what they have seen (SPEC 3.4)")
+        if header.epoch in view.epochs:
+            return
+        epoch = self.history.epoch(header.epoch)
+        if epoch is None or not view.past >> epoch.index & 1:
+            raise Inadmissible("an epoch that is not in the entry's past (SPEC 4.2)")
+        check_recipients(epoch.operation, view.membership.devices.keys())
+        view.epochs.add(header.epoch)
+
+    def _check_generation(self, header: ContentHeader, before: Context) -> None:
+        if header.epoch == before.epoch:
+            if header.generation != before.generation + 1:
+                raise Inadmissible(
+                    f"generation {header.generation} after {before.generation} (SPEC 4.3)"
+                )
+            return
+        if header.generation != 0:
+            raise Inadmissible(f"an epoch begins with generation {header.generation} (SPEC 4.3)")
+        if before.epoch:
+            ours, theirs = EntryId(before.epoch), header.epoch
+            if rank(self.history, theirs) <= rank(self.history, ours):
+                raise Inadmissible("back to an epoch of no better rank (SPEC 4.2)")
+
+    def _view(self, heads: tuple[Reference, ...]) -> _View:
+        view = self._views.get(heads)
+        if view is None:
+            past = self.history.past([ref.id for ref in heads])
+            if len(self._views) >= VIEWS_MAX:
+                self._views.clear()
+            view = self._views[heads] = _View(past, resolve(self.history, past))
+        return view
+
+
+def _control_entry(
+    header: ControlHeader, entry: EntryId, payload: bytes, chat: ChatId
+) -> ControlEntry:
+    operation = decode_operation(header.kind, payload, chat)
+    return ControlEntry(entry, header.device, header.seq, header.prev, header.links, operation)

@@ -1,0 +1,234 @@
+"""Frames: what peers say to each other (SPEC 6.2).
+
+A frame is 4 bytes of length, big-endian, then one msgpack array whose first element is its type.
+Frames are not signed, so they need not be canonical; they are typed, and bounded before decoding.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from protocol.entry import Chat, Device, Hash, Id, Seq
+from protocol.errors import LimitExceeded, NotCanonical
+from protocol.limits import (
+    FRAME_BYTES_MAX,
+    HEADS_CHAINS_MAX,
+    RUN_ENTRIES_MAX,
+    SEALS_FRAME_MAX,
+    SIGNATURE_BYTES,
+)
+from protocol.run import Context
+
+LENGTH_BYTES = 4
+
+Lane = Annotated[int, Meta(ge=0, le=1)]
+Cursor = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Incarnation = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Prefix = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Index = Annotated[int, Meta(ge=0, le=RUN_ENTRIES_MAX - 1)]
+Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Code = Annotated[int, Meta(ge=0, le=255)]
+
+
+class Hello(Struct, frozen=True, array_like=True, tag=0):
+    """First frame of both sides. `seen`: how far into the peer's changes we are (SPEC 6.3)."""
+
+    versions: Annotated[tuple[int, ...], Meta(min_length=1, max_length=8)]
+    incarnation: Incarnation
+    seen_incarnation: Incarnation | None
+    seen: Cursor
+
+
+class Head(Struct, frozen=True, array_like=True, gc=False):
+    """The newest entry of one branch of one chain."""
+
+    device: Device
+    lane: Lane
+    seq: Seq
+    prefix: Prefix
+
+
+class ChatHeads(Struct, frozen=True, array_like=True):
+    """Heads of one chat that changed."""
+
+    chat: Chat
+    heads: Annotated[tuple[Head, ...], Meta(max_length=HEADS_CHAINS_MAX)]
+
+
+class Heads(Struct, frozen=True, array_like=True, tag=1):
+    """All heads that changed between the last page's cursor and this one's."""
+
+    cursor: Cursor
+    last: Annotated[int, Meta(ge=0, le=1)]
+    chats: Annotated[tuple[ChatHeads, ...], Meta(max_length=HEADS_CHAINS_MAX)]
+
+
+class Want(Struct, frozen=True, array_like=True, tag=2):
+    """Asks for the entries start to stop (exclusive) of the branch that ends in `prefix`."""
+
+    chat: Chat
+    device: Device
+    lane: Lane
+    prefix: Prefix
+    start: Seq
+    stop: Annotated[int, Meta(ge=1, le=2**32)]
+
+
+class Run(Struct, frozen=True, array_like=True, tag=3):
+    """Consecutive entries of one chain; asked for, or pushed. See `protocol.run`."""
+
+    chat: Chat
+    device: Device
+    lane: Lane
+    start: Seq
+    prev: Id | None
+    context: Context | None
+    records: Annotated[tuple[msgspec.Raw, ...], Meta(min_length=1, max_length=RUN_ENTRIES_MAX)]
+    signatures: Annotated[tuple[tuple[Index, Signature], ...], Meta(max_length=RUN_ENTRIES_MAX)]
+
+
+class Absent(Struct, frozen=True, array_like=True, tag=4):
+    """The answer to a WANT for what does not exist, or what the asker may not see: the same."""
+
+    chat: Chat
+    device: Device
+    lane: Lane
+    start: Seq
+
+
+class Holding(Struct, frozen=True, array_like=True, gc=False):
+    """`agency` stores this chain durably up to and including `seq`."""
+
+    agency: Device
+    chat: Chat
+    device: Device
+    lane: Lane
+    seq: Seq
+
+
+class Have(Struct, frozen=True, array_like=True, tag=5):
+    """Acknowledges: sent only after what it names is durable."""
+
+    holdings: Annotated[tuple[Holding, ...], Meta(max_length=HEADS_CHAINS_MAX)]
+
+
+class Forked(Struct, frozen=True, array_like=True, tag=6):
+    """A proof that a device equivocated (SPEC 2.5)."""
+
+    chat: Chat
+    proof: bytes
+
+
+class WantSeals(Struct, frozen=True, array_like=True, tag=7):
+    """Asks for the seals of these recipients of an epoch."""
+
+    chat: Chat
+    epoch: Id
+    devices: Annotated[tuple[Device, ...], Meta(max_length=SEALS_FRAME_MAX)]
+
+
+class Seal(Struct, frozen=True, array_like=True, gc=False):
+    """One seal: its index among the recipients, the sealed secret, its Merkle path."""
+
+    index: Annotated[int, Meta(ge=0, le=2**16)]
+    seal: Annotated[bytes, Meta(max_length=2048)]
+    path: Annotated[tuple[Hash, ...], Meta(max_length=16)]
+
+
+class Seals(Struct, frozen=True, array_like=True, tag=8):
+    """Seals of one epoch, asked for or handed on."""
+
+    chat: Chat
+    epoch: Id
+    seals: Annotated[tuple[Seal, ...], Meta(max_length=SEALS_FRAME_MAX)]
+
+
+class Ask(Struct, frozen=True, array_like=True, tag=9):
+    """A question to the directory of the peer (SPEC 7); `body` is canonical msgpack."""
+
+    number: Number
+    topic: Code
+    body: bytes
+
+
+class Answer(Struct, frozen=True, array_like=True, tag=10):
+    """The answer: code 0 and a body, or an error code and a text for people."""
+
+    number: Number
+    code: Code
+    body: bytes
+
+
+class Error(Struct, frozen=True, array_like=True, tag=11):
+    """A refusal: code (SPEC 9), and a text that names the rule."""
+
+    code: Code
+    text: Annotated[bytes, Meta(max_length=512)]
+
+
+class Bye(Struct, frozen=True, array_like=True, tag=12):
+    """The end, on purpose."""
+
+
+class Ping(Struct, frozen=True, array_like=True, tag=13):
+    """Nothing to say for a while; answered with PONG."""
+
+
+class Pong(Struct, frozen=True, array_like=True, tag=14):
+    """The answer to PING."""
+
+
+class Seen(Struct, frozen=True, array_like=True, tag=15):
+    """All that the pages of heads up to this cursor listed is stored, or given up."""
+
+    cursor: Cursor
+
+
+Frame = (
+    Hello
+    | Heads
+    | Want
+    | Run
+    | Absent
+    | Have
+    | Forked
+    | WantSeals
+    | Seals
+    | Ask
+    | Answer
+    | Error
+    | Bye
+    | Ping
+    | Pong
+    | Seen
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decode = msgspec.msgpack.Decoder(Frame).decode
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return the frame with its length before it."""
+    body = _encoder.encode(frame)
+    if len(body) > FRAME_BYTES_MAX:
+        raise LimitExceeded(f"frame of {len(body)} bytes, at most {FRAME_BYTES_MAX} (SPEC 6.1)")
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def frame_length(prefix: bytes, most: int) -> int:
+    """Read the 4 bytes before a frame. Raises LimitExceeded before anything is allocated."""
+    length = int.from_bytes(prefix, "big")
+    if not 0 < length <= most:
+        raise LimitExceeded(f"frame of {length} bytes, 1 to {most} allowed (SPEC 6.1)")
+    return length
+
+
+def decode_frame(body: bytes) -> Frame:
+    """Decode what stands after the length. Raises NotCanonical for anything that is no frame."""
+    try:
+        frame: Frame = _decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise NotCanonical(f"not a frame: {error} (SPEC 6.2)") from None
+    return frame

@@ -1,0 +1,33 @@
+"""The history of a chat's control lane, from which membership follows (SPEC 3.1).
+
+history = History()
+index = history.add(ControlEntry(...))
+membership = resolve(history)                          # protocol.membership
+seen = resolve(history, history.past(ids))
+"""
+
+from protocol.authority import Authority
+from protocol.dag import ControlEntry, Dag, EpochEntry
+
+__all__ = ["ControlEntry", "EpochEntry", "History"]
+
+
+class History(Dag):
+    """An append-only graph of control entries, and the judge of any set of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.authority = Authority(self)
+
+    def add(self, entry: ControlEntry) -> int:
+        """Hold a further entry, unless it is held already, and return its number.
+
+        Its prev and links must be held (UsageError). The first one is a genesis; no other is.
+        Raises Inadmissible if its place in the graph is not what it says, and then holds nothing.
+        """
+        if entry.id in self:
+            return self.index(entry.id)
+        self.authority.check(entry)
+        index = self.append(entry)
+        self.authority.admit(index)
+        return index

@@ -1,0 +1,327 @@
+"""The receiving half of a session: what we lack, what we asked for, what waits for an ancestor.
+
+A page of heads opens wants; a want is answered by runs; a run that refers to entries we do not have
+is held while we ask for those. A page is finished when all that it listed is stored or given up,
+and only then may the cursor move on, so a session that ends early loses nothing (SPEC 6.3).
+
+One want a chain is under way at a time, and it stays so until its last run is judged. So it is
+known which branch a run answers, and content is not asked for while control entries are on the way.
+"""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from protocol.chat import Missing
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
+from protocol.errors import LimitExceeded, OutOfTurn
+from protocol.frame import Run, Want
+from protocol.limits import (
+    BACKTRACKS_MAX,
+    HELD_BYTES_MAX,
+    HELD_ENTRIES_MAX,
+    HELD_RUNS_MAX,
+    HELD_TRIES_MAX,
+    KEYFRAME_ENTRIES,
+    PAGES_OPEN_MAX,
+    REFUSALS_MAX,
+    WANT_TIMEOUT_SECONDS,
+    WANT_TIMEOUTS_MAX,
+    WANTS_OUTSTANDING_MAX,
+)
+
+Place = tuple[ChatId, DeviceKey, int]
+Branch = tuple[Place, bytes]
+NEVER = float("inf")
+
+
+class Outcome(NamedTuple):
+    """What became of a run, once it is durable.
+
+    reached: the chain is stored up to this seq, exclusive. missing: what the rest waits for.
+    refused: the rest breaks a rule and never will be stored.
+    """
+
+    reached: int
+    missing: tuple[Missing, ...] = ()
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class _Page:
+    cursor: int
+    open: set[Branch] = field(default_factory=set)
+    compared: bool = False
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A want under way. deadline: NEVER once its last run came."""
+
+    want: Want
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Work:
+    """A run that came, until it is stored or refused. branch: what it answers, None for a push."""
+
+    run: Run
+    place: Place
+    branch: Branch | None
+    missing: tuple[Missing, ...] = ()
+    tries: int = 0
+
+    @property
+    def stop(self) -> int:
+        return self.run.start + len(self.run.records)
+
+    @property
+    def size(self) -> int:
+        return sum(len(memoryview(record)) for record in self.run.records)
+
+    def covers(self, item: Missing) -> bool:
+        """Whether the missing entry could be in this run."""
+        here = (item.device, item.lane) == self.place[1:]
+        return here and self.run.start <= item.seq < self.stop
+
+
+class Intake:
+    """Bookkeeping of one session; every collection in it is bounded by `limits`."""
+
+    def __init__(self) -> None:
+        self._pages: deque[_Page] = deque()
+        self._queued: dict[int, OrderedDict[Place, OrderedDict[bytes, Want]]] = {
+            CONTROL: OrderedDict(),
+            CONTENT: OrderedDict(),
+        }
+        self._asked: dict[Place, _Asked] = {}
+        self._judging: dict[int, _Work] = {}
+        self._busy: Counter[Place] = Counter()
+        self._held: OrderedDict[int, _Work] = OrderedDict()
+        self._held_entries = 0
+        self._held_bytes = 0
+        self._backtracks: dict[Place, int] = {}
+        self._timeouts = 0
+        self._refusals = 0
+
+    # Pages
+
+    def open_page(self, cursor: int) -> None:
+        """Begin a page; `lacking` will say what it needs. Raises LimitExceeded for too many."""
+        if len(self._pages) >= PAGES_OPEN_MAX:
+            raise LimitExceeded(f"more than {PAGES_OPEN_MAX} pages of heads before SEEN (SPEC 6.3)")
+        self._pages.append(_Page(cursor))
+
+    def lacking(self, wants: Sequence[Want]) -> None:
+        """Fill the oldest page that was not compared yet."""
+        page = next(page for page in self._pages if not page.compared)
+        page.compared = True
+        for want in wants:
+            page.open.add(_branch(want))
+            self._queue(want)
+
+    def finished(self) -> int | None:
+        """Return the cursor up to which all is stored, if a page was finished; forget those."""
+        cursor = None
+        while self._pages and self._pages[0].compared and not self._pages[0].open:
+            cursor = self._pages.popleft().cursor
+        return cursor
+
+    def _strike(self, branch: Branch | None) -> None:
+        if branch is not None:
+            for page in self._pages:
+                page.open.discard(branch)
+
+    # Wants
+
+    def ask(self, now: float) -> list[Want]:
+        """Return the wants to send now: control first, one a chain, a bounded number."""
+        wants: list[Want] = []
+        for lane in (CONTROL, CONTENT):
+            early = self._control_under_way() if lane == CONTENT else frozenset()
+            ready = self._ready(lane, early)
+            while len(self._asked) < WANTS_OUTSTANDING_MAX:
+                place = next(ready, None)
+                if place is None:
+                    break
+                wants.append(self._dequeue(place))
+                self._asked[place] = _Asked(wants[-1], now + WANT_TIMEOUT_SECONDS)
+        return wants
+
+    def _ready(self, lane: int, early: frozenset[ChatId]) -> Iterator[Place]:
+        for place in list(self._queued[lane]) if self._queued[lane] else ():
+            if place not in self._asked and place[0] not in early:
+                yield place
+
+    def _control_under_way(self) -> frozenset[ChatId]:
+        """Return the chats whose content has to wait: it would only be held."""
+        under_way = (*self._queued[CONTROL], *self._asked, *self._busy)
+        return frozenset(chat for chat, _, lane in under_way if lane == CONTROL)
+
+    def _queue(self, want: Want) -> None:
+        place = want.chat, want.device, want.lane
+        self._queued[want.lane].setdefault(place, OrderedDict())[want.prefix] = want
+
+    def _queue_first(self, want: Want) -> None:
+        place = want.chat, want.device, want.lane
+        self._queue(want)
+        self._queued[want.lane].move_to_end(place, last=False)
+        self._queued[want.lane][place].move_to_end(want.prefix, last=False)
+
+    def _dequeue(self, place: Place) -> Want:
+        waiting = self._queued[place[2]][place]
+        _, want = waiting.popitem(last=False)
+        if not waiting:
+            del self._queued[place[2]][place]
+        return want
+
+    def _advance(self, place: Place, reached: int) -> None:
+        """Ask for no more than is lacking now; the last entry shows whether it is our branch."""
+        waiting = self._queued[place[2]].get(place, {})
+        for prefix, want in waiting.items():
+            if want.start < reached:
+                waiting[prefix] = _from(want, min(reached, want.stop - 1))
+
+    def absent(self, place: Place) -> None:
+        """Note that the peer has not, or does not show, what we asked for."""
+        asked = self._asked.pop(place, None)
+        if asked is not None:
+            self._strike(_branch(asked.want))
+
+    def expired(self, now: float) -> None:
+        """Give up wants that got no answer. Raises OutOfTurn when that happens too often."""
+        late = [place for place, asked in self._asked.items() if asked.deadline <= now]
+        for place in late:
+            self.absent(place)
+        self._timeouts += len(late)
+        if self._timeouts > WANT_TIMEOUTS_MAX:
+            raise OutOfTurn(f"{self._timeouts} wants without an answer (SPEC 6.6)")
+
+    def deadline(self) -> float:
+        """Return when `expired` has something to do next, NEVER for nothing."""
+        return min((asked.deadline for asked in self._asked.values()), default=NEVER)
+
+    # Runs
+
+    def received(self, run: Run, now: float) -> None:
+        """Note that a run came, before it is judged: its want is answered, or lives longer."""
+        place = run.chat, run.device, run.lane
+        asked = self._asked.get(place)
+        work = _Work(run, place, None)
+        if asked is not None and asked.deadline != NEVER:
+            work.branch = _branch(asked.want)
+            last = work.stop >= asked.want.stop
+            asked.deadline = NEVER if last else now + WANT_TIMEOUT_SECONDS
+        self._begin(work)
+
+    def _begin(self, work: _Work) -> None:
+        self._judging[id(work.run)] = work
+        self._busy[work.place] += 1
+
+    def judged(self, run: Run, outcome: Outcome) -> list[Run]:
+        """Take the outcome of a run; return held runs to try again, together.
+
+        Raises OutOfTurn for a peer that sends too much of what no rule allows.
+        """
+        work = self._judging.pop(id(run))
+        self._busy[work.place] -= 1
+        if not self._busy[work.place]:
+            del self._busy[work.place]
+        self._settle(work, outcome)
+        asked = self._asked.get(work.place)
+        if asked is not None and asked.deadline == NEVER and work.place not in self._busy:
+            del self._asked[work.place]
+            if not any(held.branch == _branch(asked.want) for held in self._held.values()):
+                self._strike(_branch(asked.want))
+        return self._release(work.place, outcome.reached)
+
+    def _settle(self, work: _Work, outcome: Outcome) -> None:
+        if outcome.refused or (not outcome.missing and outcome.reached < work.stop):
+            self._refusals += 1
+            if self._refusals > REFUSALS_MAX:
+                raise OutOfTurn(f"over {REFUSALS_MAX} runs that no rule allows (SPEC 6.6)")
+            self._strike(work.branch)
+            return
+        self._advance(work.place, outcome.reached)
+        if outcome.missing:
+            work.missing = outcome.missing
+            self._hold(work, outcome.reached)
+            return
+        self._backtracks.pop(work.place, None)
+
+    def _hold(self, work: _Work, reached: int) -> None:
+        work.tries += 1
+        if work.tries > HELD_TRIES_MAX:
+            self._ask_again(work, reached)
+            return
+        self._held[id(work.run)] = work
+        self._held_entries += len(work.run.records)
+        self._held_bytes += work.size
+        for item in work.missing:
+            self._need(work.run.chat, item)
+        while (
+            self._held_bytes > HELD_BYTES_MAX
+            or self._held_entries > HELD_ENTRIES_MAX
+            or len(self._held) > HELD_RUNS_MAX
+        ):
+            dropped = self._unhold(next(iter(self._held)))
+            self._ask_again(dropped, dropped.run.start)
+
+    def _unhold(self, number: int) -> _Work:
+        work = self._held.pop(number)
+        self._held_entries -= len(work.run.records)
+        self._held_bytes -= work.size
+        return work
+
+    def _ask_again(self, work: _Work, reached: int) -> None:
+        """Forget a held run; what a page still needs of it is asked for again."""
+        branch = work.branch
+        if branch is not None and any(branch in page.open for page in self._pages):
+            self._queue(Want(*work.place, branch[1], min(reached, work.stop - 1), work.stop))
+
+    def _need(self, chat: ChatId, item: Missing) -> None:
+        """Queue a want for a missing entry, unless it is on its way."""
+        place = chat, item.device, item.lane
+        if place in self._asked or place in self._busy:
+            return
+        if any(held.run.chat == chat and held.covers(item) for held in self._held.values()):
+            return
+        start = item.have
+        if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back
+            steps = self._backtracks.get(place, 0)
+            if steps > BACKTRACKS_MAX:
+                return
+            self._backtracks[place] = steps + 1
+            start = max(0, item.seq + 1 - (KEYFRAME_ENTRIES << steps))
+        self._queue_first(Want(*place, item.id[:8], start, item.seq + 1))
+
+    def _release(self, place: Place, reached: int) -> list[Run]:
+        """Take out the held runs that may go on now, and those that may go on with them."""
+        chat = [work for work in self._held.values() if work.run.chat == place[0]]
+        ready: list[_Work] = []
+        found = [
+            work
+            for work in chat
+            if any((i.device, i.lane) == place[1:] and i.seq < reached for i in work.missing)
+        ]
+        while found:
+            ready += found
+            chat = [work for work in chat if work not in found]
+            found = [
+                work
+                for work in chat
+                if any(one.covers(item) for one in found for item in work.missing)
+            ]
+        for work in ready:
+            self._begin(self._unhold(id(work.run)))
+        return [work.run for work in ready]
+
+
+def _branch(want: Want) -> Branch:
+    return (want.chat, want.device, want.lane), want.prefix
+
+
+def _from(want: Want, start: int) -> Want:
+    return Want(want.chat, want.device, want.lane, want.prefix, start, want.stop)

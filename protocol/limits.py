@@ -1,0 +1,61 @@
+"""Every limit of the protocol, in one place (SPEC 8). Unit and qualifier stand last in a name.
+
+A limit marked *guess* was chosen, not measured.
+"""
+
+HASH_BYTES = 32
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+
+SEQ_MAX = 2**32 - 1  # a position in a chain fits one SQLite rowid together with the chain's number
+TIME_MS_MAX = 2**53 - 1
+HEADER_BYTES_MAX = 2048
+PAYLOAD_BYTES_MAX = 64 * 1024
+LINKS_MAX = 8
+COVER_ENTRIES_MAX = 64  # a path of 64 entries: j <= 63
+
+DEPTH_MAX = 16
+ELEMENTS_MAX = 16 * 1024  # array elements in one signed structure; a 1,000 device epoch has 4,000
+
+FRAME_BYTES_MAX = 1024 * 1024
+FRAME_BYTES_MAX_BEFORE_HELLO = 256 * 1024
+RUN_ENTRIES_MAX = 4096
+RUN_BYTES_MAX = 256 * 1024  # of records; a longer run would keep live messages waiting
+KEYFRAME_ENTRIES = 64  # a record at a multiple of this leaves nothing out
+HEADS_CHAINS_MAX = 4096
+WANTS_OUTSTANDING_MAX = 32  # guess
+HELD_ENTRIES_MAX = 8192  # entries that wait for an ancestor, a peer
+HELD_BYTES_MAX = 8 * 1024 * 1024
+BACKTRACKS_MAX = 26  # doublings of 64 until any seq is reached
+REFUSALS_MAX = 16  # runs that no rule allows, before a peer is shown the door; guess
+WANTS_SERVED_MAX = 4 * WANTS_OUTSTANDING_MAX
+WANT_TIMEOUTS_MAX = 8  # guess
+BRANCHES_MAX = 4  # evidence kept of one forked chain; more proves nothing more
+SEALS_FRAME_MAX = 512
+SEALS_SPREAD_MAX = 64  # recipients up to which every node of a chat keeps all seals
+SEALLESS_ASKED_MAX = 256  # epochs whose seals are asked for when a peer appears
+
+DEVICES_CHAT_MAX = 1000
+GRANTS_MAX = 32  # users admitted by one entry
+CARD_BYTES_MAX = 16 * 1024
+NAME_CHARS_MAX = 32
+ZONE_CHARS_MAX = 32
+TEXT_BYTES_MAX = 60 * 1024  # of one message, before padding
+
+PREKEY_RENEW_SECONDS = 7 * 24 * 3600
+PREKEY_ERASE_SECONDS = 14 * 24 * 3600
+EPOCH_RENEW_SECONDS = 7 * 24 * 3600
+EPOCH_MESSAGES_MAX = 1000
+
+WANT_TIMEOUT_SECONDS = 20.0  # guess
+HELLO_TIMEOUT_SECONDS = 10.0
+FRAME_SECONDS_MAX = 30.0  # from a frame's first byte to its last; guess
+HEADS_DELAY_SECONDS = 2.0  # after pushes, until the peer is told how far they reach; guess
+QUEUE_FRAMES_MAX = 1024  # that wait to be sent to one peer
+QUEUE_BYTES_MAX = 4 * 1024 * 1024
+IDLE_PING_SECONDS = 30.0
+IDLE_CLOSE_SECONDS = 90.0
+
+assert HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX_BEFORE_HELLO
+assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRIES < FRAME_BYTES_MAX
+assert TEXT_BYTES_MAX < PAYLOAD_BYTES_MAX

@@ -1,0 +1,128 @@
+"""What a message says: the plaintext `m` inside a content entry (SPEC 5.4).
+
+    m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
+
+A reply and a target are references [device, seq, id] to content entries of the same chat.
+Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
+duty of what shows it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocol import codec
+from protocol.entry import DeviceKey, EntryId, Reference
+from protocol.errors import LimitExceeded, NotCanonical
+from protocol.limits import (
+    HASH_BYTES,
+    KEY_BYTES,
+    PAYLOAD_BYTES_MAX,
+    SEQ_MAX,
+    TEXT_BYTES_MAX,
+)
+
+TITLE_BYTES_MAX: Final = 256
+REACTION_BYTES_MAX: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A message, 1 to `TEXT_BYTES_MAX` bytes of UTF-8, perhaps in reply to another."""
+
+    text: str
+    reply: Reference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """The chat's title from here on, 1 to 256 bytes."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The author's reaction to a message, at most 32 bytes; an empty one takes it back."""
+
+    target: Reference
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A new text for the author's own message; the old one stays in the log."""
+
+    target: Reference
+    text: str
+
+
+Message = Text | Title | Reaction | Edit
+
+_TEXT, _TITLE, _REACTION, _EDIT = range(4)
+
+
+def encode_message(message: Message) -> bytes:
+    """Encode a message. Raises LimitExceeded, or NotCanonical for empty or not encodable text."""
+    match message:
+        case Text(text, reply):
+            return codec.encode((_TEXT, _written(text, 1, TEXT_BYTES_MAX), reply))
+        case Title(text):
+            return codec.encode((_TITLE, _written(text, 1, TITLE_BYTES_MAX)))
+        case Reaction(target, text):
+            return codec.encode((_REACTION, target, _written(text, 0, REACTION_BYTES_MAX)))
+        case Edit(target, text):
+            return codec.encode((_EDIT, target, _written(text, 1, TEXT_BYTES_MAX)))
+
+
+def decode_message(raw: bytes) -> Message:
+    """Decode a plaintext. Raises NotCanonical, also for a kind not known, or LimitExceeded."""
+    match codec.decode(raw, PAYLOAD_BYTES_MAX):
+        case (0, text, None):
+            return Text(_read(text, 1, TEXT_BYTES_MAX), None)
+        case (0, text, reply):
+            return Text(_read(text, 1, TEXT_BYTES_MAX), _reference(reply))
+        case (1, text):
+            return Title(_read(text, 1, TITLE_BYTES_MAX))
+        case (2, target, text):
+            return Reaction(_reference(target), _read(text, 0, REACTION_BYTES_MAX))
+        case (3, target, text):
+            return Edit(_reference(target), _read(text, 1, TEXT_BYTES_MAX))
+        case other:
+            raise NotCanonical(_unknown(other))
+
+
+def _unknown(fields: Sequence[object]) -> str:
+    kind = fields[0] if fields and isinstance(fields[0], int) else None
+    return f"no message has kind {kind} and {len(fields)} fields (SPEC 5.4)"
+
+
+def _written(text: str, least: int, most: int) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise NotCanonical("text holds what UTF-8 cannot encode (SPEC 5.4)") from None
+    _check_length(len(data), least, most)
+    return data
+
+
+def _read(value: object, least: int, most: int) -> str:
+    text = codec.text(value, most, "text")
+    _check_length(len(text), least, most)
+    return text
+
+
+def _check_length(size: int, least: int, most: int) -> None:
+    if size > most:
+        raise LimitExceeded(f"text of {size} bytes, at most {most} allowed (SPEC 5.4)")
+    if size < least:
+        raise NotCanonical("text is empty (SPEC 5.4)")
+
+
+def _reference(value: object) -> Reference:
+    device, seq, entry = codec.record(value, len(Reference._fields), "reference")
+    return Reference(
+        DeviceKey(codec.fixed(device, KEY_BYTES, "device")),
+        codec.uint(seq, SEQ_MAX, "seq"),
+        EntryId(codec.fixed(entry, HASH_BYTES, "id")),
+    )

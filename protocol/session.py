@@ -1,0 +1,268 @@
+"""One side of a connection between two replicas (SPEC 6).
+
+Each side tells which heads changed since the other last looked, asks for what it lacks, and serves
+what it is asked for. New entries are pushed as short runs; what a push leaves open, the next page
+of heads repairs, so pushing only lowers latency.
+
+    session = Session(peer_kind, greeting, now)
+    effects = session.start(now)
+    effects = session.receive(frame, now)      # for each frame that arrives
+    effects = session.idle()                   # when nothing waits to be sent: the next work
+    effects = session.expired(now)             # when a Wake is due
+
+Does no I/O, never waits. What it remembers of a peer is bounded by `limits`.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from protocol.effect import (
+    Admit,
+    Close,
+    Compare,
+    Consult,
+    Deliver,
+    Effect,
+    LoadHeads,
+    LoadRun,
+    LoadSeals,
+    NoteHoldings,
+    SaveCursor,
+    Send,
+    StoreFork,
+    StoreSeals,
+    Wake,
+)
+from protocol.errors import LimitExceeded, OutOfTurn
+from protocol.frame import (
+    Absent,
+    Answer,
+    Ask,
+    Bye,
+    Error,
+    Forked,
+    Frame,
+    Have,
+    Heads,
+    Hello,
+    Holding,
+    Ping,
+    Pong,
+    Run,
+    Seals,
+    Want,
+    WantSeals,
+)
+from protocol.intake import Intake, Outcome
+from protocol.limits import (
+    HEADS_DELAY_SECONDS,
+    HELLO_TIMEOUT_SECONDS,
+    IDLE_CLOSE_SECONDS,
+    IDLE_PING_SECONDS,
+    WANTS_SERVED_MAX,
+)
+
+VERSION = 1
+
+
+class PeerKind(Enum):
+    """Who is on the other side, as TLS has proved it."""
+
+    NODE = "node"
+    DEVICE = "device"
+    INVITATION = "invitation"
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    GREETING = "greeting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+_END = frozenset({Error, Bye})
+_SYNC = frozenset({Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer})
+_OPEN = _SYNC | _END | {Ping, Pong}
+ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
+    (State.GREETING, PeerKind.NODE): _END | {Hello},
+    (State.GREETING, PeerKind.DEVICE): _END | {Hello},
+    (State.GREETING, PeerKind.INVITATION): _END | {Ask, Answer},
+    (State.OPEN, PeerKind.NODE): _OPEN,
+    (State.OPEN, PeerKind.DEVICE): _OPEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """This replica's incarnation, and how far it has seen the peer's changes."""
+
+    incarnation: bytes
+    seen_incarnation: bytes | None
+    seen: int
+
+
+class Session:
+    """The state machine of one connection. See the module's docstring for the calls."""
+
+    def __init__(self, peer: PeerKind, greeting: Greeting, now: float) -> None:
+        self.peer = peer
+        self.state = State.GREETING
+        self._greeting = greeting
+        self._intake = Intake()
+        self._serving: deque[Want] = deque()
+        self._peer_incarnation = b""
+        self._told = 0
+        self._heads_due = False
+        self._listed = False
+        self._tell_at: float | None = None
+        self._heard = now
+
+    def start(self, now: float) -> list[Effect]:
+        """Greet. An invitation has no replica, so its connection goes without HELLO."""
+        if self.peer is PeerKind.INVITATION:
+            return [Wake(now + IDLE_CLOSE_SECONDS)]
+        ours = self._greeting
+        hello = Hello((VERSION,), ours.incarnation, ours.seen_incarnation, ours.seen)
+        return [Send(hello), Wake(now + HELLO_TIMEOUT_SECONDS)]
+
+    def receive(self, frame: Frame, now: float) -> list[Effect]:
+        """Take one frame. Raises PeerError when the peer broke SPEC: send ERR and close."""
+        if type(frame) not in ALLOWED.get((self.state, self.peer), frozenset()):
+            name = type(frame).__name__.upper()
+            raise OutOfTurn(f"{name} from a {self.peer.value} while {self.state.value} (SPEC 6.2)")
+        self._heard = now
+        match frame:
+            case Hello():
+                return self._greeted(frame, now)
+            case Heads():
+                self._listed = bool(frame.last)
+                self._intake.open_page(frame.cursor)
+                return [Compare(frame.chats)]
+            case Want():
+                return self._asked(frame)
+            case Run():
+                self._intake.received(frame, now)
+                return [Admit(frame)]
+            case Absent():
+                self._intake.absent((frame.chat, frame.device, frame.lane))
+                return self._go_on(now)
+            case _:
+                return self._simple(frame)
+
+    def _simple(self, frame: Frame) -> list[Effect]:
+        """Frames that leave the state of this machine as it is, and the two that end it."""
+        match frame:
+            case Have():
+                return [NoteHoldings(frame.holdings)]
+            case Forked():
+                return [StoreFork(frame)]
+            case WantSeals():
+                return [LoadSeals(frame.chat, frame.epoch, frame.devices)]
+            case Seals():
+                return [StoreSeals(frame.chat, frame.epoch, frame.seals)]
+            case Ask():
+                return [Consult(frame)]
+            case Answer():
+                return [Deliver(frame)]
+            case Ping():
+                return [Send(Pong())]
+            case Error() | Bye():
+                self.state = State.CLOSED
+                return [Close(None)]
+            case _:
+                return []
+
+    def _greeted(self, hello: Hello, now: float) -> list[Effect]:
+        if VERSION not in hello.versions:
+            raise OutOfTurn(f"peer speaks versions {hello.versions}, we speak {VERSION} (SPEC 6.2)")
+        self.state = State.OPEN
+        self._peer_incarnation = hello.incarnation
+        known = hello.seen_incarnation == self._greeting.incarnation
+        self._told = hello.seen if known else 0
+        return [LoadHeads(self._told), Wake(now + IDLE_PING_SECONDS)]
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the peer has listed all it has, and all of that is stored here."""
+        return self._listed and self._intake.settled
+
+    def heads(self, page: Heads) -> list[Effect]:
+        """Take the answer to LoadHeads; `idle` asks for the next page if this is not the last."""
+        self._told = page.cursor
+        self._heads_due = not page.last
+        return [Send(page)]
+
+    def pushed(self, now: float) -> list[Effect]:
+        """Note that runs were pushed, or dropped for want of room; soon tell how far they reach."""
+        if self._tell_at is not None or self.state is not State.OPEN:
+            return []
+        self._tell_at = now + HEADS_DELAY_SECONDS
+        return [Wake(self._tell_at)]
+
+    def idle(self) -> list[Effect]:
+        """Return the next piece of serving. Call when nothing waits to be sent."""
+        if self.state is not State.OPEN:
+            return []
+        if self._serving:
+            return [LoadRun(self._serving.popleft())]
+        if self._heads_due:
+            self._heads_due = False
+            return [LoadHeads(self._told)]
+        return []
+
+    def _asked(self, want: Want) -> list[Effect]:
+        if want.stop <= want.start:
+            raise OutOfTurn(f"a want of {want.start} to {want.stop} (SPEC 6.2)")
+        if len(self._serving) >= WANTS_SERVED_MAX:
+            raise LimitExceeded(f"more than {WANTS_SERVED_MAX} wants at once (SPEC 8)")
+        self._serving.append(want)
+        return []
+
+    def loaded(self, want: Want, run: Run | None) -> list[Effect]:
+        """Take the answer to LoadRun; None when there is nothing that the peer may see."""
+        if run is None:
+            return [Send(Absent(want.chat, want.device, want.lane, want.start))]
+        reached = run.start + len(run.records)
+        if reached < want.stop:
+            rest = Want(want.chat, want.device, want.lane, want.prefix, reached, want.stop)
+            self._serving.append(rest)
+        return [Send(run)]
+
+    def compared(self, wants: Sequence[Want], now: float) -> list[Effect]:
+        """Take the answer to Compare: what we lack of that page."""
+        self._intake.lacking(wants)
+        return self._go_on(now)
+
+    def admitted(
+        self, run: Run, outcome: Outcome, holdings: Sequence[Holding], now: float
+    ) -> list[Effect]:
+        """Take the answer to Admit, after what it stored is durable. holdings: to acknowledge."""
+        again = [Admit(held) for held in self._intake.judged(run, outcome)]
+        have: list[Effect] = [Send(Have(tuple(holdings)))] if holdings else []
+        return [*have, *again, *self._go_on(now)]
+
+    def _go_on(self, now: float) -> list[Effect]:
+        effects: list[Effect] = [Send(want) for want in self._intake.ask(now)]
+        cursor = self._intake.finished()
+        if cursor is not None:
+            effects.append(SaveCursor(self._peer_incarnation, cursor))
+        return effects
+
+    def expired(self, now: float) -> list[Effect]:
+        """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""
+        if self.state is State.GREETING:
+            raise OutOfTurn(f"no HELLO within {HELLO_TIMEOUT_SECONDS:.0f} s (SPEC 6.2)")
+        if self.state is State.CLOSED:
+            return []
+        if now - self._heard >= IDLE_CLOSE_SECONDS:
+            raise OutOfTurn(f"nothing heard for {IDLE_CLOSE_SECONDS:.0f} s (SPEC 6.2)")
+        if self._tell_at is not None and self._tell_at <= now:
+            self._tell_at = None
+            self._heads_due = True
+        self._intake.expired(now)
+        quiet = now - self._heard >= IDLE_PING_SECONDS
+        pings: list[Effect] = [Send(Ping())] if quiet else []
+        return [*pings, *self._go_on(now), Wake(now + IDLE_PING_SECONDS / 2)]

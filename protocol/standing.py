@@ -1,0 +1,197 @@
+"""Which of the operations on a user decides, where they did not know of each other (SPEC 3.3).
+
+An operation on a user *stands* unless another standing one, concurrent with it, outranks it: by
+the higher level of its author, at one level by the lower role that it leaves. Rank is a strict
+order, so this is well founded. The user's role is what the last standing operation says; several
+last ones have one rank and so say the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from protocol.case import Act, Case
+from protocol.dag import bits
+from protocol.entry import DeviceKey
+from protocol.identity import UserId
+from protocol.policy import Role
+from protocol.roster import OUT, PROVEN
+
+LEVELS = PROVEN + 1
+
+
+@dataclass(slots=True)
+class Register:
+    """Which entries bear on whom. A set of entries is an int with a bit for each, as in `Dag`.
+
+    listings: the entries that bring a device in by name. claims: the users a device was named for.
+    """
+
+    pasts: Sequence[int]
+    cases: dict[int, Case] = field(default_factory=dict)
+    acts: dict[UserId, int] = field(default_factory=dict)
+    enrolments: dict[UserId, int] = field(default_factory=dict)
+    revocations: dict[DeviceKey, int] = field(default_factory=dict)
+    listings: dict[DeviceKey, int] = field(default_factory=dict)
+    claims: dict[DeviceKey, set[UserId]] = field(default_factory=dict)
+    owners: set[UserId] = field(default_factory=set)
+    policies: int = 0
+
+    def enter(self, index: int, case: Case) -> None:
+        """Take up a case that was not settled as void."""
+        one = 1 << index
+        for user, act in case.acts.items():
+            self.acts[user] = self.acts.get(user, 0) | one
+            if act.role == Role.OWNER:
+                self.owners.add(user)
+            for device in act.identity.devices if act.identity else ():
+                self.listings[device] = self.listings.get(device, 0) | one
+                self.claims.setdefault(device, set()).add(user)
+        for device in case.revoked:
+            self.revocations[device] = self.revocations.get(device, 0) | one
+        if case.enrolled is not None:
+            user = case.enrolled.user
+            self.enrolments[user] = self.enrolments.get(user, 0) | one
+            self.claims.setdefault(case.enrolled.devices[0], set()).add(user)
+        if case.policies:
+            self.policies |= one
+
+    def concurrent(self, one: int, other: int) -> bool:
+        """Whether neither entry has seen the other."""
+        return not (self.pasts[one] >> other & 1 or self.pasts[other] >> one & 1)
+
+
+class Effects:
+    """The operations that have effect, by the level of their author; and what follows from them."""
+
+    __slots__ = ("_register", "levels", "total")
+
+    def __init__(self, register: Register, levels: Sequence[int] = (0,) * LEVELS) -> None:
+        self._register = register
+        self.levels = list(levels)
+        self.total = 0
+        for level in levels:
+            self.total |= level
+
+    def enter(self, index: int, level: int) -> None:
+        """Let an operation have effect."""
+        self.levels[level] |= 1 << index
+        self.total |= 1 << index
+
+    def level(self, index: int) -> int:
+        """Return the level at which an operation has effect."""
+        return next(level for level in range(LEVELS) if self.levels[level] >> index & 1)
+
+    def above(self, level: int) -> int:
+        """Return the operations of higher levels."""
+        found = 0
+        for higher in self.levels[level + 1 :]:
+            found |= higher
+        return found
+
+    def act(self, index: int, user: UserId) -> Act:
+        """Return what an operation makes of a user that it is about."""
+        return self._register.cases[index].acts[user]
+
+    def role(self, user: UserId, within: int) -> int:
+        """Return a user's role by the effective operations within a set, `OUT` for none."""
+        acts = self._register.acts.get(user, 0) & self.total & within
+        if not acts:
+            return OUT
+        last = acts.bit_length() - 1
+        if acts & ~self._register.pasts[last]:
+            last = self._stand(user, acts).bit_length() - 1
+        return self.act(last, user).role
+
+    def standing(self, user: UserId, within: int) -> int:
+        """Return the operations on a user, within a set, that stand."""
+        return self._stand(user, self._register.acts.get(user, 0) & self.total & within)
+
+    def _stand(self, user: UserId, acts: int) -> int:
+        if not acts & (acts - 1):
+            return acts
+        ranks = {index: (self.level(index), -self.act(index, user).role) for index in bits(acts)}
+        standing = higher = 0
+        rank = None
+        for index in sorted(ranks, key=ranks.__getitem__, reverse=True):
+            if ranks[index] != rank:
+                rank, higher = ranks[index], standing
+            if not self._any_concurrent(index, higher):
+                standing |= 1 << index
+        return standing
+
+    def _any_concurrent(self, index: int, others: int) -> bool:
+        pasts = self._register.pasts
+        unseen = others & ~pasts[index]
+        if unseen & ((1 << index) - 1):
+            return True
+        return any(not pasts[other] >> index & 1 for other in bits(unseen))
+
+    def counts(self, index: int, user: UserId) -> bool:
+        """Whether a removal or demotion binds what had not seen it.
+
+        It does not where a higher rank, concurrently, left the user more: then nothing was lost. A
+        user who leaves does not thereby escape what others decided.
+        """
+        level, role = self.level(index), self.act(index, user).role
+        return not any(
+            level < self.level(other) < PROVEN
+            and self.act(other, user).role > role
+            and self._register.concurrent(index, other)
+            for other in bits(self.standing(user, -1) & ~self._register.pasts[index])
+        )
+
+    def lost(self, device: DeviceKey, within: int) -> bool:
+        """Whether a device is out: for good by proof, else until a grant that knows of it."""
+        pasts = self._register.pasts
+        for index in bits(self._register.revocations.get(device, 0) & self.total & within):
+            back = self._register.listings.get(device, 0) & self.total & within
+            if self.levels[PROVEN] >> index & 1 or not any(
+                pasts[other] >> index & 1 for other in bits(back)
+            ):
+                return True
+        return False
+
+    def reach(self, index: int, user: UserId, device: DeviceKey, level: int) -> int:
+        """Return the role that an entry's author can make use of, as far as levels above decide.
+
+        That is the role in the entry's causal past, lowered by what higher levels did to the author
+        concurrently. `OUT` if they revoked the device.
+        """
+        past = self._register.pasts[index]
+        role = self.role(user, past)
+        if role < level:
+            return role
+        above = self.above(level)
+        for other in bits(self._register.acts.get(user, 0) & above & ~past):
+            cut = self.act(other, user).role
+            if cut < role and self._binds(index, other, user):
+                role = cut
+        return OUT if self.cut_off(index, device, above) else role
+
+    def _binds(self, index: int, other: int, user: UserId) -> bool:
+        return (
+            not self.levels[PROVEN] >> other & 1
+            and self._register.concurrent(index, other)
+            and self.counts(other, user)
+        )
+
+    def cut_off(self, index: int, device: DeviceKey, by: int) -> bool:
+        """Whether one of these revocations puts the device out at an entry, or beside it."""
+        past = self._register.pasts[index]
+        revocations = self._register.revocations.get(device, 0) & self.total & by
+        if revocations & past and self.lost(device, past):
+            return True
+        return any(self._register.concurrent(index, one) for one in bits(revocations & ~past))
+
+
+def claimants(register: Register, case: Case) -> set[UserId]:
+    """Return the users whose membership or devices a case may change."""
+    users = set(case.acts)
+    devices = set(case.revoked)
+    for act in case.acts.values():
+        devices.update(act.identity.devices if act.identity else ())
+    if case.enrolled is not None:
+        devices.update(case.enrolled.devices)
+    for device in devices:
+        users |= register.claims.get(device, set())
+    return users

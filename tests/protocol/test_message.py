@@ -1,0 +1,107 @@
+"""SPEC 5.4: what a message says."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.codec import Value, encode
+from protocol.entry import DeviceKey, EntryId, Reference
+from protocol.errors import LimitExceeded, NotCanonical, PeerError
+from protocol.limits import SEQ_MAX, TEXT_BYTES_MAX
+from protocol.message import (
+    REACTION_BYTES_MAX,
+    TITLE_BYTES_MAX,
+    Edit,
+    Message,
+    Reaction,
+    Text,
+    Title,
+    decode_message,
+    encode_message,
+)
+
+REFERENCES = st.builds(
+    Reference,
+    st.binary(min_size=32, max_size=32).map(DeviceKey),
+    st.integers(0, SEQ_MAX),
+    st.binary(min_size=32, max_size=32).map(EntryId),
+)
+WORDS = st.text(min_size=1, max_size=60)
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Text, WORDS, st.none() | REFERENCES),
+    st.builds(Title, WORDS),
+    st.builds(Reaction, REFERENCES, st.text(max_size=8)),
+    st.builds(Edit, REFERENCES, WORDS),
+)
+TARGET = Reference(DeviceKey(bytes(32)), 7, EntryId(bytes(32)))
+
+
+@given(MESSAGES)
+def test_a_message_reads_back(message: Message) -> None:
+    """decode(encode(m)) = m, and the encoding is canonical."""
+    raw = encode_message(message)
+    assert decode_message(raw) == message
+    assert encode_message(decode_message(raw)) == raw
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_message_or_refused_with_a_typed_error(raw: bytes) -> None:
+    with suppress(PeerError):
+        assert encode_message(decode_message(raw)) == raw
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Text("a" * (TEXT_BYTES_MAX + 1), None),
+        Text("я" * (TEXT_BYTES_MAX // 2 + 1), None),
+        Title("a" * (TITLE_BYTES_MAX + 1)),
+        Reaction(TARGET, "a" * (REACTION_BYTES_MAX + 1)),
+        Edit(TARGET, "a" * (TEXT_BYTES_MAX + 1)),
+    ],
+)
+def test_length_is_limited_in_bytes(message: Message) -> None:
+    with pytest.raises(LimitExceeded):
+        encode_message(message)
+
+
+def test_the_longest_text_fits() -> None:
+    longest = Text("a" * TEXT_BYTES_MAX, TARGET)
+    assert decode_message(encode_message(longest)) == longest
+
+
+@pytest.mark.parametrize("message", [Text("", None), Title(""), Edit(TARGET, ""), Title("\ud800")])
+def test_empty_and_unencodable_texts_are_refused(message: Message) -> None:
+    with pytest.raises(NotCanonical):
+        encode_message(message)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        (4, b"x"),
+        (0, b"x"),
+        (0, b"x", None, None),
+        (1, b""),
+        (1, b"\xff"),
+        (1, 5),
+        (b"\x00", b"x"),
+        (2, None, b"x"),
+        (2, (bytes(32), 1), b"x"),
+        (3, (bytes(31), 1, bytes(32)), b"x"),
+        (0, b"x", (bytes(32), None, bytes(32))),
+    ],
+)
+def test_what_is_no_message_is_refused(fields: tuple[Value, ...]) -> None:
+    with pytest.raises(NotCanonical):
+        decode_message(encode(fields))
+
+
+def test_what_is_too_long_is_refused() -> None:
+    with pytest.raises(LimitExceeded):
+        decode_message(encode((1, bytes(TITLE_BYTES_MAX + 1))))
+    with pytest.raises(LimitExceeded):
+        decode_message(encode((2, (bytes(32), SEQ_MAX + 1, bytes(32)), b"x")))
