@@ -170,13 +170,13 @@ def content_heads(
     """Return the newest content that we have of these devices: where a removal cuts."""
     stored = device.replica.store.chat(chat)
     chains = {} if stored is None else stored.chains
-    return tuple(
-        sorted(
-            Reference(member, branch.length - 1, branch.head)
-            for member in devices
-            for branch in chains.get((member, CONTENT), ())
-        )
-    )
+    found = []
+    for member in sorted(devices):
+        branches = chains.get((member, CONTENT))
+        if branches:
+            newest = max(branches, key=lambda branch: branch.length)
+            found.append(Reference(member, newest.length - 1, newest.head))
+    return tuple(found)
 
 
 def _change(device: Device, chat: Chat, operation: Operation, now: int) -> None:

@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import trio
+from msgspec import convert
 
 from client import mailbox, people
 from client.device import Device
@@ -23,7 +24,7 @@ from node.journal import Journal
 from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
-from protocol.frame import Answer, Ask, Forked, Holding, Seal
+from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
 from protocol.identity import Card, UserId
 from protocol.name import split_endpoint
 from protocol.question import (
@@ -46,6 +47,7 @@ Result = TypeVar("Result")
 DIAL_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
+PUSHED_ENTRIES_MAX = 4  # of a chain that was not pushed before: title and epoch go along
 
 
 async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.SocketStream]:
@@ -74,6 +76,14 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
     raise NetworkError(f"no node of {card.charter.name} can be reached ({refused})")
 
 
+class _OwnChain(NamedTuple):
+    chat: ChatId
+    lane: int
+    length: int
+    prefix: bytes
+    changed: int
+
+
 class Link:
     """A running session of a device with its node, and what the device does on its events."""
 
@@ -90,6 +100,8 @@ class Link:
             self,
         )
         self.journal = journal
+        self._pushed = device.replica.store.changed
+        self._lengths: dict[tuple[ChatId, DeviceKey, int], int] = {}
         self.greeted = trio.Event()
 
     def opened(self, connection: Connection) -> None:
@@ -157,8 +169,28 @@ class Link:
         return found
 
     async def write(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in a transaction of the device while connected."""
-        return await self.journal.write(work)
+        """Run `work` in a transaction of the device while connected; push what it has appended."""
+        result = await self.journal.write(work)
+        for run in await self.journal.read(self._appended):
+            self.connection.push(encode_frame(run))
+        return result
+
+    def _appended(self) -> list[Run]:
+        """Return what stands in our own chains and was not pushed in this session."""
+        device, runs = self._device, []
+        rows = device.connection.execute(
+            "SELECT id, lane, length, substr(head, 1, 8), changed FROM chains"
+            " JOIN chats ON chats.no = chat WHERE device = ? AND changed > ? ORDER BY changed",
+            (device.key, self._pushed),
+        ).fetchall()
+        for chat, lane, length, prefix, changed in convert(rows, list[_OwnChain]):
+            place = (chat, device.key, lane)
+            start = self._lengths.get(place, max(0, length - PUSHED_ENTRIES_MAX))
+            run = device.replica.store.run(Want(*place, prefix, start, length))
+            runs += [] if run is None else [run]
+            self._lengths[place] = length
+            self._pushed = changed
+        return runs
 
     async def refresh(self) -> None:
         """Publish our prekey, and take up cards and the people of our chats."""

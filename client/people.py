@@ -48,6 +48,8 @@ def keep_card(device: Device, raw: bytes) -> Card:
             "INSERT INTO agencies VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET card = ?",
             (card.charter.agency, card.charter.name, raw, raw),
         )
+        if card.charter.agency == device.profile.charter.agency:
+            device.connection.execute("UPDATE profile SET card = ?", (raw,))
     return card
 
 
@@ -70,7 +72,23 @@ def keep_person(device: Device, person: Person) -> UserId:
     )
     for key, told in zip(user.devices, person.devices, strict=True):
         _keep_device(device, user.user, key, told)
+    _note_absent(device, user.user, user.devices)
     return user.user
+
+
+def _note_absent(device: Device, user: UserId, told: Sequence[DeviceKey]) -> None:
+    """Seal nothing more to devices that the directory lists no longer.
+
+    One of our own stays given up, whatever the directory says, once we have revoked it.
+    """
+    ours = user == device.profile.user.user
+    rows = device.connection.execute("SELECT id, revoked FROM devices WHERE user = ?", (user,))
+    for key, revoked in rows.fetchall():
+        gone = key not in told and key != device.key
+        if gone or (revoked and not ours):
+            device.connection.execute(
+                "UPDATE devices SET revoked = ? WHERE id = ?", (int(gone), key)
+            )
 
 
 def keep_own_person(device: Device) -> None:
@@ -147,8 +165,8 @@ def accept_change(device: Device, name: str) -> None:
 
 
 def companions(device: Device) -> Sequence[UserId]:
-    """Return the users of all our chats, ourselves included: we have other devices."""
-    found: set[UserId] = set()
+    """Return the users of all our chats, and always ourselves: we may have other devices."""
+    found = {device.profile.user.user}
     for chat in device.replica.store.chats():
         judge = device.replica.chat(chat)
         if judge is not None:

@@ -48,6 +48,11 @@ CREATE TABLE linked (            -- the newest entry of others that our own entr
     seq INTEGER NOT NULL,
     PRIMARY KEY (chat, device)) WITHOUT ROWID;
 
+CREATE TABLE disclosed (         -- what another device of ours handed over, until its entry is here
+    id BLOB PRIMARY KEY,
+    plaintext BLOB NOT NULL,
+    frank BLOB NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE once (              -- idempotency keys
     key TEXT PRIMARY KEY,
     chat BLOB NOT NULL,

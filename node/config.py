@@ -46,12 +46,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     allow_local: cards may name loopback and link-local addresses, for tests on one machine.
     metrics: where Prometheus asks, host:port, or empty for nowhere.
+    source: the address of this machine that dialling out begins from, or empty for any.
     connections_max: at one time. handshakes_max: of these, not yet authenticated.
     invitation_hours: how long an invitation is good.
     """
 
     listen: str = "0.0.0.0:7340"
     metrics: str = ""
+    source: str = ""
     allow_local: bool = False
     log_level: Level = "info"
     connections_max: Annotated[int, Meta(ge=2, le=100_000)] = 1024

@@ -66,8 +66,7 @@ async def _keep(caller: Caller, agency: AgencyId) -> None:
     while True:
         if caller.id > agency:
             await trio.sleep(YIELD_SECONDS)
-        while caller.hub.of(agency):
-            await trio.sleep(LOOK_SECONDS)
+        await caller.hub.until_gone(agency)
         begun = trio.current_time()
         await _dial(caller, caller.cards[agency])
         steady = trio.current_time() - begun > STEADY_SECONDS
@@ -97,7 +96,8 @@ async def _dial(caller: Caller, card: Card) -> None:
 
 async def _connect(caller: Caller, endpoint: str) -> trio.SSLStream[trio.SocketStream]:
     host, port = split_endpoint(endpoint)
-    transport = await trio.open_tcp_stream(host, port)
+    source = caller.settings.source or None
+    transport = await trio.open_tcp_stream(host, port, local_address=source)
     if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
         await transport.aclose()
         raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits that")

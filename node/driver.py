@@ -58,7 +58,7 @@ from protocol.limits import (
     QUEUE_FRAMES_MAX,
     SEALS_FRAME_MAX,
 )
-from protocol.run import unpack
+from protocol.run import Entry, unpack
 from protocol.session import Greeting, PeerKind, Session, State
 
 log = structlog.get_logger()
@@ -181,6 +181,9 @@ class Connection:
             await task()
         except (PeerError, IvorError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._fail(error)
+        except Exception as error:  # our bug, met by one peer: the others go on
+            log.exception("a bug ended a session", kind=self.peer.value)
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         if self.failure is None:
@@ -213,8 +216,8 @@ class Connection:
                 self.send(frame)
             case Wake(at):
                 self._wake(at)
-            case Admit(run):
-                await self._begin_admission(run)
+            case Admit(runs):
+                await self._begin_admission(runs)
             case LoadRun() | LoadHeads() | LoadSeals() | Compare():
                 await self._load(effect)
             case Consult(ask):
@@ -281,28 +284,24 @@ class Connection:
 
     # Admission
 
-    async def _begin_admission(self, run: Run) -> None:
-        """Verify a run here, and let a task wait for the disk. Bounded, so a peer can't pile up."""
-        if not await self._journal.read(lambda: self._may_bring(run)):
-            refused = Outcome(run.start, refused=True)
-            await self._carry_out(self._session.admitted(run, refused, (), self._now()))
+    async def _begin_admission(self, runs: Sequence[Run]) -> None:
+        """Verify runs here, and let a task wait for the disk. Bounded, so a peer can't pile up.
+
+        They are queued before the next frame is read: what comes first is judged first.
+        """
+        if not await self._journal.read(lambda: self._may_bring(runs[0])):
+            # No fault of a node that has not heard yet that its agency left the chat.
+            refused = [(run, Outcome(run.start, surplus=True)) for run in runs]
+            await self._carry_out(self._session.admitted(refused, (), self._now()))
             return
-        entries = unpack(
-            run.chat,
-            run.device,
-            run.lane,
-            run.start,
-            run.prev,
-            run.context,
-            run.records,
-            dict(run.signatures),
-        )
+        parts = [(run, _unpack(run)) for run in runs]
         token = object()
         await self._in_flight.acquire_on_behalf_of(token)
+        pending = await self._journal.begin(lambda: self._replica.append_together(parts))
 
         async def finish() -> None:
             try:
-                stored = await self._journal.write(lambda: self._replica.append(run, entries))
+                stored = await pending()
             finally:
                 self._in_flight.release_on_behalf_of(token)
             await self._stored(stored)
@@ -321,16 +320,18 @@ class Connection:
             for at in range(0, len(devices), SEALS_FRAME_MAX):
                 self.send(WantSeals(chat, epoch, devices[at : at + SEALS_FRAME_MAX]))
 
-    async def _stored(self, stored: Stored) -> None:
-        holding = self._replica.holding(stored)
-        holdings = [] if holding is None else [holding]
-        if stored.appended:
-            self._surroundings.stored(stored, self)
-        if stored.fork is not None:
-            self._surroundings.fork_kept(stored.fork, list(stored.readers))
-        self._want_seals(stored.sealless)
-        effects = self._session.admitted(stored.run, stored.outcome, holdings, self._now())
-        await self._carry_out(effects)
+    async def _stored(self, parts: Sequence[Stored]) -> None:
+        holdings = []
+        for stored in parts:
+            holding = self._replica.holding(stored)
+            holdings += [] if holding is None else [holding]
+            if stored.appended:
+                self._surroundings.stored(stored, self)
+            if stored.fork is not None:
+                self._surroundings.fork_kept(stored.fork, list(stored.readers))
+            self._want_seals(stored.sealless)
+        judged = [(stored.run, stored.outcome) for stored in parts]
+        await self._carry_out(self._session.admitted(judged, holdings, self._now()))
 
     # Questions
 
@@ -438,3 +439,16 @@ class Connection:
             self._wake_at = float("inf")
             await self._carry_out(self._session.expired(self._now()))
             self._work.set()
+
+
+def _unpack(run: Run) -> Sequence[Entry]:
+    return unpack(
+        run.chat,
+        run.device,
+        run.lane,
+        run.start,
+        run.prev,
+        run.context,
+        run.records,
+        dict(run.signatures),
+    )

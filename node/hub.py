@@ -7,6 +7,8 @@ its author's node has pushed it to all; whoever was missed is told by heads two 
 
 from collections.abc import Sequence
 
+import trio
+
 from node.driver import Connection
 from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -19,6 +21,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._connections: dict[bytes, list[Connection]] = {}
+        self._changed = trio.Event()
 
     def add(self, connection: Connection) -> None:
         """Take part in what is handed on, from now on."""
@@ -31,6 +34,13 @@ class Hub:
             remaining.remove(connection)
         if not remaining:
             self._connections.pop(connection.key, None)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def until_gone(self, key: bytes) -> None:
+        """Return when no connection of this peer is open."""
+        while key in self._connections:
+            await self._changed.wait()
 
     def of(self, key: bytes) -> Sequence[Connection]:
         """Return the open connections of one peer."""

@@ -5,7 +5,7 @@ its way share the next one. COMMIT runs in a thread, where SQLite waits for the 
 interpreter's lock; the lock here keeps everyone else off the connection meanwhile.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import apsw
@@ -57,13 +57,25 @@ class Journal:
         Raises what `work` raised if that was a PeerError or IvorError, and StorageError when the
         disk failed; either way nothing that the job wrote is kept.
         """
+        pending = await self.begin(work)
+        return await pending()
+
+    async def begin(self, work: Callable[[], Result]) -> Callable[[], Awaitable[Result]]:
+        """Queue `work` for a transaction; await what is returned for what `write` returns.
+
+        Jobs are carried out in the order in which they were queued.
+        """
         results: list[Result] = []
         job = _Job(lambda: results.append(work()))
         await self._send.send(job)
-        await job.done.wait()
-        if job.error is not None:
-            raise job.error
-        return results[0]
+
+        async def pending() -> Result:
+            await job.done.wait()
+            if job.error is not None:
+                raise job.error
+            return results[0]
+
+        return pending
 
     async def read(self, work: Callable[[], Result]) -> Result:
         """Run `work`, which only reads, between two transactions."""

@@ -4,7 +4,7 @@ Rows of users of other agencies are a cache, for when that agency cannot be reac
 write run inside a transaction of the caller's, who has checked what is written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import apsw
 
@@ -44,19 +44,17 @@ class People:
 
     def agency_of(self, user: UserId) -> AgencyId | None:
         """Return the agency of a user whose row is here."""
-        return self.connection.execute("SELECT agency FROM users WHERE id = ?", (user,)).get
+        found = self.connection.execute("SELECT agency FROM users WHERE id = ?", (user,)).get
+        return None if found is None else AgencyId(found)
 
     def owner(self, device: DeviceKey) -> tuple[UserId, str] | None:
         """Return id and name (`anna@minzdrav`) of the own user of a device that is in use."""
-        return self.connection.execute(
+        row = self.connection.execute(
             "SELECT users.id, name FROM devices JOIN users ON users.id = devices.user"
             " WHERE devices.id = ? AND revoked = 0 AND agency = ?",
             (device, self.agency),
         ).fetchone()
-
-    def certificate(self, user: UserId) -> bytes | None:
-        """Return a user's certificate."""
-        return self.connection.execute("SELECT certificate FROM users WHERE id = ?", (user,)).get
+        return None if row is None else (UserId(row[0]), row[1])
 
     def known_device(self, device: DeviceKey) -> bool:
         """Whether a device was ever registered or cached here, in use or revoked."""
@@ -124,10 +122,13 @@ class People:
         for key, device in zip(user.devices, person.devices, strict=True):
             self.keep_device(key, user.user, device.certificate, device.prekey)
 
-    def forget(self, agency: AgencyId, name: str | None, user: UserId | None) -> None:
-        """Drop a cached user whom their agency no longer knows. Never one of our own."""
+    def forget(self, agency: AgencyId, names: Collection[str], users: Collection[UserId]) -> None:
+        """Drop cached users whom their agency no longer knows. Never one of our own."""
         if agency == self.agency:
             return
-        self.connection.execute(
-            "DELETE FROM users WHERE agency = ? AND (name = ? OR id = ?)", (agency, name, user)
+        self.connection.executemany(
+            "DELETE FROM users WHERE agency = ? AND name = ?", [(agency, name) for name in names]
+        )
+        self.connection.executemany(
+            "DELETE FROM users WHERE agency = ? AND id = ?", [(agency, user) for user in users]
         )

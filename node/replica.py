@@ -5,9 +5,9 @@ transaction that `journal` holds open; nothing is told to anyone before that is 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import apsw
@@ -15,7 +15,7 @@ import apsw
 from crypto import merkle
 from node.sharing import Sharing
 from node.store import SEQ_BITS, Store, StoredChat
-from protocol.chat import Chat
+from protocol.chat import Admission, Chat
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -30,19 +30,33 @@ from protocol.fork import Cover, Fork, encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Seal, Want
 from protocol.history import History
 from protocol.intake import Outcome
-from protocol.limits import BRANCHES_MAX, HELD_ENTRIES_MAX, SEALS_SPREAD_MAX
+from protocol.limits import BRANCHES_MAX, SEALS_SPREAD_MAX
 from protocol.run import START, Context, Entry, rebuild
 
 CHATS_JUDGED_MAX = 512
 CANDIDATES_MAX = 64
+CANDIDATES_BYTES_MAX = 64 * 1024 * 1024
+ENTRY_MEMORY_BYTES = 1024  # of an entry in memory, apart from its record; guess
+AWAITED_MAX = 4096
 
 
 class ChatLedger:
-    """What a stored chat answers to `protocol.chat.Ledger`."""
+    """What a stored chat answers to `protocol.chat.Ledger`. awaited: ids that others wait for."""
 
-    def __init__(self, store: Store, chat: StoredChat) -> None:
+    def __init__(self, store: Store, chat: StoredChat, awaited: Container[EntryId] = ()) -> None:
         self._store = store
         self._chat = chat
+        self._awaited = awaited
+
+    def takes_branch(self, entries: Sequence[Entry]) -> bool:
+        """Tell whether there is room, or an entry that others refer to.
+
+        Were it not for those, whoever forks five ways could split a chat: entries of honest
+        devices that saw the fifth branch would be inadmissible where it has no room.
+        """
+        first = entries[0].header
+        chain = self._chat.chains.get((first.device, first.lane), ())
+        return len(chain) < BRANCHES_MAX or any(entry.id in self._awaited for entry in entries)
 
     def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
         """Return the branch that holds this entry."""
@@ -69,6 +83,11 @@ class CandidateLedger:
 
     def __init__(self, history: History) -> None:
         self._history = history
+
+    def takes_branch(self, entries: Sequence[Entry]) -> bool:
+        """Tell that there is room: a candidate is bounded as a whole."""
+        del entries
+        return True
 
     def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
         """Return 0 for a control entry that was judged before."""
@@ -109,13 +128,26 @@ class Stored:
     sealless: tuple[Sealless, ...] = ()
     refusal: PeerError | None = None
 
+    def then(self, rest: "Stored") -> "Stored":
+        """Return both as one: the rest of the same run was judged in the same transaction."""
+        return Stored(
+            rest.outcome,
+            self.run,
+            self.appended + rest.appended,
+            self.fork or rest.fork,
+            rest.readers or self.readers,
+            self.sealless + rest.sealless,
+            rest.refusal,
+        )
+
 
 @dataclass(slots=True)
 class _Candidate:
     """A chat whose control lane does not yet say that it concerns us."""
 
     chat: Chat
-    accepted: list[tuple[Sequence[Entry], int | None]]
+    accepted: list[tuple[Sequence[Entry], Sequence[Entry]]] = field(default_factory=list)
+    size: int = 0
 
 
 class Replica:
@@ -128,6 +160,7 @@ class Replica:
         self.owner = owner
         self._chats: OrderedDict[bytes, Chat] = OrderedDict()
         self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
+        self._awaited: OrderedDict[EntryId, None] = OrderedDict()
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
@@ -176,28 +209,64 @@ class Replica:
 
     def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
         """Judge and append authentic entries; `run` is the frame that they came in."""
+        return self.append_together([(run, entries)])[0]
+
+    def append_together(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
+        """Judge and append runs that may wait for each other's entries, until none can go on."""
+        found = [self._append(run, entries) for run, entries in parts]
+        going = len(parts) > 1
+        while going:
+            reached = {(one.run.device, one.run.lane): one.outcome.reached for one in found}
+            going = False
+            for index, (run, entries) in enumerate(parts):
+                so_far = found[index]
+                missing = so_far.outcome.missing
+                if missing and all(
+                    item.seq < reached.get((item.device, item.lane), 0) for item in missing
+                ):
+                    rest = self._append(run, entries[so_far.outcome.reached - run.start :])
+                    found[index] = so_far.then(rest)
+                    reached[run.device, run.lane] = rest.outcome.reached
+                    going = going or rest.appended > 0
+        self._keep_covers(parts, found)
+        return found
+
+    def _keep_covers(
+        self, parts: Sequence[tuple[Run, Sequence[Entry]]], found: Sequence[Stored]
+    ) -> None:
+        for (run, entries), one in zip(parts, found, strict=True):
+            stored = self.store.chat(run.chat)
+            cover = _cover(entries, one.outcome.reached)
+            if one.appended and cover and stored is not None:
+                last = entries[one.outcome.reached - run.start - 1]
+                self.store.keep_cover(stored, last, cover)
+
+    def _append(self, run: Run, entries: Sequence[Entry]) -> Stored:
         chat = self.chat(run.chat)
         if chat is None:
             return self._consider(run, entries)
         stored = self.store.create_chat(run.chat)
-        ledger = ChatLedger(self.store, stored)
-        admission = chat.admit(entries, ledger)
-        fork = None
-        if admission.forked:
-            fork = self._fork(stored, entries, admission.entries[0])
+        admission = chat.admit(entries, ChatLedger(self.store, stored, self._awaited))
         accepted = admission.entries
-        chain = stored.chains.get((run.device, run.lane), [])
-        if accepted and admission.branch is None and len(chain) >= BRANCHES_MAX:
-            del self._chats[run.chat]  # it holds what will not be stored
-            raise Inadmissible(f"more than {BRANCHES_MAX} branches of one chain (SPEC 2.5)")
+        fork = None
+        if admission.forked and admission.branch is None:
+            fork = self._fork(stored, entries, accepted[0])
         readers: AbstractSet[bytes] = frozenset()
         if accepted:
             self.store.append(stored, accepted, admission.branch)
             readers = self._share(chat, stored, run.lane)
         sealless = self._lacking_seals(chat, stored, accepted)
-        reached = run.start + admission.known + len(accepted)
-        outcome = Outcome(reached, admission.missing, refused=admission.refusal is not None)
+        outcome = self._outcome(entries, admission)
         return Stored(outcome, run, len(accepted), fork, readers, sealless, admission.refusal)
+
+    def _outcome(self, entries: Sequence[Entry], admission: Admission) -> Outcome:
+        for item in admission.missing:
+            self._awaited[item.id] = None
+            if len(self._awaited) > AWAITED_MAX:
+                self._awaited.popitem(last=False)
+        reached = entries[0].header.seq + admission.known + len(admission.entries)
+        refused = admission.refusal is not None
+        return Outcome(reached, admission.missing, refused, admission.surplus)
 
     def _lacking_seals(
         self, chat: Chat, stored: StoredChat, entries: Sequence[Entry]
@@ -261,33 +330,38 @@ class Replica:
         Residency (I8): until its own control lane says that our agency, or this device, is in it,
         nothing of it reaches the disk.
         """
-        candidate = self._candidates.setdefault(run.chat, _Candidate(Chat(run.chat), []))
-        if len(self._candidates) > CANDIDATES_MAX:
-            self._candidates.popitem(last=False)
-        ledger = CandidateLedger(candidate.chat.history)
-        admission = candidate.chat.admit(entries, ledger)
-        reached = run.start + admission.known + len(admission.entries)
-        refused = admission.refusal is not None or run.lane != CONTROL
-        if admission.missing or not admission.entries or run.lane != CONTROL:
-            outcome = Outcome(reached, admission.missing, refused=refused)
-            return Stored(outcome, run, 0, refusal=admission.refusal)
-        candidate.accepted.append((admission.entries, admission.branch))
-        if sum(len(part) for part, _ in candidate.accepted) > HELD_ENTRIES_MAX:
-            del self._candidates[run.chat]
-            raise Inadmissible("a long chat that does not concern us (SPEC 6.6)")
-        readers = self.readers(candidate.chat)
-        outcome = Outcome(reached, refused=refused)
-        if self.owner not in readers:
-            return Stored(outcome, run, 0)
-        sealless = self._adopt(candidate, readers)
-        return Stored(outcome, run, len(admission.entries), None, readers, sealless)
+        candidate = self._candidates.setdefault(run.chat, _Candidate(Chat(run.chat)))
+        admission = candidate.chat.admit(entries, CandidateLedger(candidate.chat.history))
+        outcome = self._outcome(entries, admission)
+        if run.lane == CONTENT:  # it is nowhere to be stored, whatever it says
+            self._evict()
+            refused = Outcome(run.start, admission.missing, refused=not admission.missing)
+            return Stored(refused, run, 0, refusal=admission.refusal)
+        if admission.entries:
+            candidate.accepted.append((admission.entries, _cover(entries, outcome.reached)))
+            candidate.size += sum(len(e.record) + ENTRY_MEMORY_BYTES for e in admission.entries)
+            readers = self.readers(candidate.chat)
+            if self.owner in readers:
+                sealless = self._adopt(candidate, readers)
+                count = len(admission.entries)
+                return Stored(outcome, run, count, None, readers, sealless, admission.refusal)
+        self._evict()
+        return Stored(outcome, run, 0, refusal=admission.refusal)
+
+    def _evict(self) -> None:
+        """Forget the oldest candidates; whoever has them will tell of them again."""
+        size = sum(candidate.size for candidate in self._candidates.values())
+        while len(self._candidates) > CANDIDATES_MAX or size > CANDIDATES_BYTES_MAX:
+            size -= self._candidates.popitem(last=False)[1].size
 
     def _adopt(self, candidate: _Candidate, readers: AbstractSet[bytes]) -> tuple[Sealless, ...]:
         chat = candidate.chat
         del self._candidates[chat.id]
         stored = self.store.create_chat(chat.id)
-        for entries, branch in candidate.accepted:
-            self.store.append(stored, entries, branch)
+        for entries, _ in candidate.accepted:
+            self.store.append(stored, entries, self._branch_for(stored, entries[0]))
+        for entries, cover in candidate.accepted:
+            self.store.keep_cover(stored, entries[-1], cover)
         self.sharing.set_readers(stored, readers)
         self._remember(chat)
         return tuple(
@@ -295,6 +369,16 @@ class Replica:
             for entries, _ in candidate.accepted
             for item in self._lacking_seals(chat, stored, entries)
         )
+
+    def _branch_for(self, stored: StoredChat, first: Entry) -> int | None:
+        """Return the branch that an entry goes on with, None if it begins one."""
+        header = first.header
+        ledger = ChatLedger(self.store, stored)
+        if header.prev is None:
+            return None
+        branch = ledger.branch_of(header.device, header.lane, header.seq - 1, header.prev)
+        begins = branch in ledger.branches_at(header.device, header.lane, header.seq)
+        return None if begins else branch
 
     def _fork(self, stored: StoredChat, entries: Sequence[Entry], first: Entry) -> Forked | None:
         """Build and keep the proof that `first` and what is stored at its place are a fork."""
@@ -311,14 +395,20 @@ class Replica:
             path.append(encode_header(entry.header))
             if entry.signature is not None:
                 theirs = Cover(tuple(path), entry.signature)
-                return self.keep_fork(Forked(stored.id, encode_proof(ours, theirs)))
+                return self._keep_own_proof(Forked(stored.id, encode_proof(ours, theirs)))
         return None
+
+    def _keep_own_proof(self, forked: Forked) -> Forked | None:
+        try:
+            return self.keep_fork(forked)
+        except PeerError:  # too long for a frame: evidence, but none that travels
+            return None
 
     def keep_fork(self, forked: Forked) -> Forked | None:
         """Check and keep a proof; return it if it was new. Raises PeerError if it is none."""
         fork: Fork = verify_fork(forked.proof)
         stored = self.store.chat(forked.chat)
-        if stored is None or fork.chat not in (None, forked.chat):
+        if stored is None or fork.chat != forked.chat:
             raise Inadmissible("a fork proof of another chat (SPEC 2.5)")
         return forked if self.sharing.keep_fork(stored, fork) else None
 
@@ -428,6 +518,15 @@ class Replica:
         """Return what our agency may acknowledge of a run, once it is durable."""
         run = stored.run
         seq = stored.outcome.reached - 1
-        if seq < run.start:
+        if seq < run.start or self.store.chat(run.chat) is None:
             return None
         return Holding(DeviceKey(self.agency), run.chat, run.device, run.lane, seq)
+
+
+def _cover(entries: Sequence[Entry], reached: int) -> Sequence[Entry]:
+    """Return what follows the entry before `reached` up to a signed one, if it is not signed."""
+    count = reached - entries[0].header.seq
+    if count == 0 or entries[count - 1].signature is not None:
+        return ()
+    signed = next(at for at in range(count, len(entries)) if entries[at].signature is not None)
+    return entries[count : signed + 1]

@@ -26,6 +26,7 @@ from node.driver import Connection
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
 from node.journal import Journal
+from node.metrics import Metrics
 from node.replica import Replica, Stored
 from node.store import connect
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -67,6 +68,7 @@ class Node:
         self.agency = agency
         self.settings = settings
         self.hub = Hub()
+        self.metrics = Metrics()
         self.replica = Replica(connection, agency.id, agency.id)
         self.journal = Journal(connection, self.replica.forget)
         self.directory = Directory(connection, agency, os.urandom)
@@ -97,7 +99,10 @@ class Node:
                 f"cannot listen on {self.settings.listen}: {error.strerror}; "
                 "is another node running? choose another with --listen"
             ) from error
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with (
+            self.metrics.served(self.settings.metrics),
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        ):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.journal.run)
@@ -171,7 +176,8 @@ class Node:
         peer = key.hex()[:16]
         log.info("peer connected", kind=kind.value, peer=peer)
         try:
-            await connection.run()
+            with self.metrics.connections.labels(kind.value).track_inprogress():
+                await connection.run()
         finally:
             self.hub.remove(connection)
             self._connections.release_on_behalf_of(stream)
@@ -197,6 +203,7 @@ class Node:
 
     def stored(self, stored: Stored, source: Connection) -> None:
         """A run is durable."""
+        self.metrics.entries.inc(stored.appended)
         self.hub.stored(stored, source)
 
     def seals_kept(
@@ -207,6 +214,7 @@ class Node:
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""
+        self.metrics.forks.inc()
         log.warning("a device has forked its chain", chat=forked.chat.hex()[:16])
         self.hub.fork_kept(forked, readers)
 
@@ -233,7 +241,8 @@ class Node:
                 with trio.move_on_after(FORWARD_SECONDS_MAX):
                     try:
                         answer = await connection.ask(Topic.LOOKUP, body)
-                        await self.journal.write(lambda: self.directory.remember(agency, answer))
+                        remember = partial(self.directory.remember, agency, answer, body)
+                        await self.journal.write(remember)
                     except (PeerError, IvorError) as error:
                         log.warning("look-up failed", agency=agency.hex()[:16], error=str(error))
                 return

@@ -14,7 +14,7 @@ from node.store import StoredChat
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.fork import Fork
 from protocol.frame import ChatHeads, Head, Heads, Holding, Seal
-from protocol.limits import HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
+from protocol.limits import BRANCHES_MAX, HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
 
 PREFIX_BYTES = 8
 
@@ -108,7 +108,13 @@ class Sharing:
         return [Holding(*row) for row in rows]
 
     def keep_fork(self, chat: StoredChat, fork: Fork) -> bool:
-        """Keep a proof; return whether it was new."""
+        """Keep a proof; return whether it was new. A few of one chain are enough."""
+        known = self.connection.execute(
+            "SELECT count(*) FROM forks WHERE chat = ? AND device = ? AND lane = ?",
+            (chat.no, fork.device, fork.lane),
+        ).get
+        if known >= BRANCHES_MAX:
+            return False
         self.connection.execute(
             "INSERT INTO forks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (chat.no, fork.device, fork.lane, fork.seq, fork.proof),

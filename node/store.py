@@ -113,6 +113,11 @@ class Store:
         row = self.connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get
         return bytes(row)
 
+    @property
+    def changed(self) -> int:
+        """The change counter: the number of the newest change of a head."""
+        return self._changed
+
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
         self._chats.clear()
@@ -159,7 +164,8 @@ class Store:
     def append(self, chat: StoredChat, entries: Sequence[Entry], branch: int | None) -> None:
         """Append consecutive entries after the one that they follow.
 
-        branch: the branch to go on with; None begins a new one. The caller has judged them.
+        branch: the branch to go on with; None begins a new one. The caller has judged them, and
+        calls `keep_cover` if the last is not signed.
         """
         first = entries[0].header
         chain = chat.chains.setdefault((first.device, first.lane), [])
@@ -168,6 +174,10 @@ class Store:
         else:
             target = chain[branch]
         place = target.no << SEQ_BITS
+        self.connection.execute(
+            "DELETE FROM entries WHERE place >= ? AND place < ?",
+            (place | target.length, target.no + 1 << SEQ_BITS),
+        )
         self.connection.executemany(
             "INSERT INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
             [(place | e.header.seq, e.id, e.record, e.signature) for e in entries],
@@ -183,6 +193,22 @@ class Store:
         self.connection.execute(
             "UPDATE chains SET length = ?, head = ?, changed = ? WHERE no = ?",
             (target.length, target.head, self._next_change(), target.no),
+        )
+
+    def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry]) -> None:
+        """Keep what follows an unsigned head, up to a signed entry.
+
+        These do not count as stored, and the next append replaces them; but without them nobody
+        could be shown that what is stored is authentic.
+        """
+        header = last.header
+        branch = self.branch_of(chat, header.device, header.lane, header.seq, last.id)
+        target = None if branch is None else chat.chains[header.device, header.lane][branch]
+        if target is None or target.head != last.id:
+            return
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
+            [(target.no << SEQ_BITS | e.header.seq, e.id, e.record, e.signature) for e in cover],
         )
 
     def touch(self, chat: StoredChat) -> None:
@@ -297,9 +323,10 @@ class Store:
             return None
         rows: list[tuple[int, bytes, bytes, bytes | None]] = []
         size = signed = 0
-        for row in self.rows(chain, branch, want.start, branch.length):
+        for row in self.rows(chain, branch, want.start, branch.length + COVER_ENTRIES_MAX):
             size += len(row[2])
-            if rows and size > RUN_BYTES_MAX:
+            shown = row[0] >= branch.length and signed == len(rows)
+            if rows and (size > RUN_BYTES_MAX or shown):
                 break
             rows.append(row)
             signed = len(rows) if row[3] is not None else signed
@@ -336,7 +363,7 @@ class Store:
         chain = chat.chains[device, lane]
         prev, context = self.context_before(chain, branch, lane, seq)
         rows = []
-        for row in self.rows(chain, branch, seq, branch.length):
+        for row in self.rows(chain, branch, seq, branch.length + COVER_ENTRIES_MAX):
             rows.append(row)
             if row[3] is not None:
                 break

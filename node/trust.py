@@ -64,7 +64,8 @@ class Trust:
         """Return the trusted agency of this name."""
         if name == self.own.charter.name:
             return self.own.charter.agency
-        return self.connection.execute("SELECT id FROM agencies WHERE name = ?", (name,)).get
+        found = self.connection.execute("SELECT id FROM agencies WHERE name = ?", (name,)).get
+        return None if found is None else AgencyId(found)
 
     def examine(self, raw: bytes, *, allow_local: bool) -> Examined:
         """Check a card that somebody handed over, without taking it.
@@ -156,6 +157,4 @@ def changes(known: Card, card: Card) -> tuple[str, ...]:
     """Say what a newer card changes, in words for the operator."""
     before = (known.charter.zone, known.charter.registrar, known.ca, known.nodes)
     after = (card.charter.zone, card.charter.registrar, card.ca, card.nodes)
-    return tuple(
-        name for name, old, new in zip(CHANGES, before, after, strict=True) if old != new
-    )
+    return tuple(name for name, old, new in zip(CHANGES, before, after, strict=True) if old != new)

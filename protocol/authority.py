@@ -1,22 +1,29 @@
 """Judging any set of control entries of a history, at the cost of what is new in it (SPEC 3.3).
 
-Sets are cut where all entries of a part have seen all of another: what lies before such a cut is
-taken from the verdict found then. So the cost is that of the part that is really concurrent.
+An operation that has no effect in the view of its own author is inert: void in every view, and at
+no cost there. A set is judged from what one of its latest operations has seen: what is beside that,
+and what it could shake, is tried again. So the cost is that of what is new, and of what it is about.
+Only proofs of forks reach further, and there all is judged anew.
 """
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from protocol.assembly import assemble
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry, Dag, bits
-from protocol.entry import CONTROL
+from protocol.entry import CONTROL, EntryId
 from protocol.errors import Inadmissible
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
-from protocol.roster import QUORUM, Membership
+from protocol.policy import Role
+from protocol.roster import OUT, QUORUM, Membership, Void
 from protocol.standing import Effects, Register, claimants
 from protocol.trial import Trial, Verdict
 
 VERDICTS_MAX = 1024
-MEMBERSHIPS_MAX = 256
+ROSTERS_MAX = 256
+LATEST = 8  # guess
 GENESIS = 0
 FIRST = 1 << GENESIS
 
@@ -28,11 +35,11 @@ class Authority:
         self._dag = dag
         self.register = Register(dag.pasts)
         self._bearing = 0
-        self._checkpoints = 0
-        self._forks = 0
+        self._inert = 0
+        self._unsettling = 0
         self._after: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
-        self._memberships: dict[int, Membership] = {}
+        self._rosters: dict[int, Membership] = {}
 
     def check(self, entry: ControlEntry) -> None:
         """Raise Inadmissible unless a genesis stands first, made by an owner, and nowhere else."""
@@ -51,21 +58,44 @@ class Authority:
         if isinstance(entry.operation, Genesis):
             self._open(open_case(entry.operation, entry.device))
             return
-        seen = self._dag.pasts[index] & ~one
-        base = self.verdict(seen)
-        own = bits(self._dag.chain(entry.device) & seen)
-        case = settle(entry, self.membership(seen), (self._dag.entries[other] for other in own))
+        base = self.verdict(self._dag.pasts[index] & ~one)
+        case = self._settled(entry, index, base)
         self.register.cases[index] = case
-        if case.fault is None:
-            self.register.enter(index, case)
-            if case.fork is not None and case.fork.lane == CONTROL:
-                self._forks |= one
+        if case.fault is not None:
+            self._inert |= one
+            return
+        anew = case.fork is not None and case.fork.lane == CONTROL
         if isinstance(entry.operation, Checkpoint):
-            self._checkpoints |= one
+            anew = self._may_vouch(index, case, base)
+            if not anew:
+                return
+        start = self._after[GENESIS] if anew else base
+        window = (base.scope | one) & ~start.scope
+        trial = self._tried(start, window)
+        if entry.id in trial.voids:
+            self.register.cases[index] = replace(case, fault=trial.voids[entry.id])
+            self._inert |= one
+            return
+        self.register.enter(index, case)
         self._bearing |= one
-        anew = self._unsettling(one)
-        start, window = (self._after[GENESIS], base.scope & ~FIRST | one) if anew else (base, one)
-        self._after[index] = self._extend(start, window, keep=not anew)
+        self._unsettling |= one if anew else 0
+        found = self._found(start, window, trial)
+        self._after[index] = replace(found, base=None) if anew else found
+
+    def _settled(self, entry: ControlEntry, index: int, base: Verdict) -> Case:
+        chain = bits(self._dag.chain(entry.device) & self._dag.pasts[index] & ~(1 << index))
+        earlier = (self._dag.entries[other] for other in chain)
+        case = settle(entry, self.roster(base.scope), earlier)
+        if case.fault is None and case.fork is not None and base.knows(case.fork):
+            return replace(case, fault=Void.KNOWN)
+        return case
+
+    def _may_vouch(self, index: int, case: Case, base: Verdict) -> bool:
+        """Whether a checkpoint bears on membership: an owner's who knows of a forked chain."""
+        role = OUT if case.author is None else base.effects.role(case.author, base.scope)
+        return (
+            bool(base.effects.branches) and role == Role.OWNER and not base.forked(index, self._dag)
+        )
 
     def _open(self, case: Case) -> None:
         self.register.cases[GENESIS] = case
@@ -73,11 +103,11 @@ class Authority:
         self._bearing = FIRST
         effects = Effects(self.register)
         effects.enter(GENESIS, QUORUM)
-        self._after[GENESIS] = Verdict(FIRST, effects, {}, (), None, frozenset())
+        self._after[GENESIS] = Verdict(FIRST, effects, {}, None, frozenset())
 
-    def _unsettling(self, scope: int) -> int:
-        """Return the entries that can change what was found of their own past: forks' proofs."""
-        return scope & (self._forks | (self._checkpoints if self._forks else 0))
+    def bears(self, index: int) -> bool:
+        """Whether membership depends on an entry in any view that holds it."""
+        return bool(self._bearing >> index & 1)
 
     def verdict(self, within: int) -> Verdict:
         """Judge a set of entries that holds the past of each; not empty."""
@@ -91,53 +121,102 @@ class Authority:
         return found
 
     def _judge(self, scope: int) -> Verdict:
-        pasts = self._dag.pasts
-        unsettling = self._unsettling(scope)
-        rest, seen_by_later = scope, -1
-        while True:
-            last = rest.bit_length() - 1
-            if seen_by_later >> last & 1 and not rest & ~pasts[last]:
-                base = self._after[last]
-                window = scope & ~base.scope
-                return self._extend(base, window, keep=True) if window else base
-            if unsettling >> last & 1:
-                return self._extend(self._after[GENESIS], scope & ~FIRST, keep=False)
-            seen_by_later &= pasts[last]
-            rest ^= 1 << last
+        base = self._nearest(scope)
+        window = scope & ~base.scope
+        if not window:
+            return base
+        shaken = self._shaken(base, window)
+        if (window | shaken) & self._unsettling:
+            return self._anew(scope)
+        kept = base.without(shaken, self._dag) if shaken else base
+        trial = self._tried(kept, window | shaken)
+        return replace(self._found(kept, window | shaken, trial), base=base)
 
-    def _extend(self, base: Verdict, window: int, *, keep: bool) -> Verdict:
-        """Judge a window of entries that have all seen what the base is about."""
+    def _nearest(self, scope: int) -> Verdict:
+        """Return a verdict to start from, of what one of the latest operations has seen."""
+        latest: list[int] = []
+        rest = scope
+        while rest and len(latest) < LATEST:
+            latest.append(rest.bit_length() - 1)
+            rest ^= 1 << latest[-1]
+        found = max(latest, key=lambda index: self._after[index].scope.bit_count())
+        return self._after[found]
+
+    def _shaken(self, base: Verdict, window: int) -> int:
+        """Return those operations of a base that a window beside it could possibly change.
+
+        They are by, or about, users whom an operation of the window is about, or an operation that
+        is itself shaken. Decisions of a quorum depend on all who ever were owners.
+        """
+        register = self.register
+        users: set[UserId] = set()
+        found, fresh = 0, window
+        while fresh:
+            touched: set[UserId] = set()
+            for index in bits(fresh):
+                touched |= claimants(register, register.cases[index])
+            touched -= users
+            users |= touched
+            concerned = register.quorums if touched & register.owners else 0
+            for user in touched:
+                concerned |= register.concerns.get(user, 0)
+            fresh = concerned & base.scope & ~FIRST & ~found
+            found |= fresh
+        return found
+
+    def _anew(self, scope: int) -> Verdict:
+        start = self._after[GENESIS]
+        found = self._found(start, scope & ~FIRST, self._tried(start, scope & ~FIRST))
+        return replace(found, base=None)
+
+    def _tried(self, base: Verdict, window: int) -> Trial:
         trial = Trial(self._dag, self.register, base)
         trial.run(bits(window))
+        return trial
+
+    def _found(self, base: Verdict, window: int, trial: Trial) -> Verdict:
         changed: set[UserId] = set()
-        for index in bits(window) if keep else ():
+        for index in bits(window):
             changed |= claimants(self.register, self.register.cases[index])
         return Verdict(
             base.scope | window,
             trial.effects,
             {**base.voids, **trial.voids} if trial.voids else base.voids,
-            tuple(trial.branches),
-            base if keep else None,
+            base,
             frozenset(changed),
         )
 
     def membership(self, within: int) -> Membership:
         """Return what a set of entries amounts to; the set holds the past of each."""
+        roster = self.roster(within)
+        inert = within & self._inert
+        return replace(roster, void=self._voids(roster, inert)) if inert else roster
+
+    def _voids(self, roster: Membership, inert: int) -> Mapping[EntryId, Void]:
+        found = dict(roster.void)
+        for index in bits(inert):
+            fault = self.register.cases[index].fault
+            assert fault is not None
+            found[self._dag.entries[index].id] = fault
+        return found
+
+    def roster(self, within: int) -> Membership:
+        """Return the same, but `void` lacks what is void in every view."""
         verdict = self.verdict(within)
-        found = self._memberships.get(verdict.scope)
+        found = self._rosters.get(verdict.scope)
         if found is None:
             found = self._amount(verdict)
-            if len(self._memberships) >= MEMBERSHIPS_MAX:
-                del self._memberships[next(iter(self._memberships))]
-            self._memberships[verdict.scope] = found
+            if len(self._rosters) >= ROSTERS_MAX:
+                del self._rosters[next(iter(self._rosters))]
+            self._rosters[verdict.scope] = found
         return found
 
     def _amount(self, verdict: Verdict) -> Membership:
         base, changed = verdict.base, set(verdict.changed)
-        while base is not None and base.scope not in self._memberships:
+        while base is not None and base.scope not in self._rosters:
             changed |= base.changed
             base = base.base
         if base is None:
             return assemble(self._dag, self.register, verdict, None, self.register.acts)
-        earlier = self._memberships[base.scope]
+        earlier = self._rosters[base.scope]
         return assemble(self._dag, self.register, verdict, earlier, changed)

@@ -36,6 +36,9 @@ class Ledger(Protocol):
     def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
         """Return the branches that begin at, or run through, this place."""
 
+    def takes_branch(self, entries: Sequence[Entry]) -> bool:
+        """Tell whether there is room for a further branch of a chain, beginning with these."""
+
     def length(self, device: DeviceKey, lane: int) -> int:
         """Return the number of entries in the longest branch."""
 
@@ -59,6 +62,7 @@ class Admission:
 
     entries: to append, in order, after the one that precedes them. branch: the branch to go on
     with, None to begin a new one. forked: they differ from what is stored at the first one's place.
+    known: how many were stored already. surplus: there is no room for their branch.
     """
 
     entries: Sequence[Entry] = ()
@@ -67,6 +71,7 @@ class Admission:
     missing: tuple[Missing, ...] = ()
     refusal: PeerError | None = None
     known: int = 0
+    surplus: bool = False
 
 
 @dataclass(slots=True)
@@ -114,10 +119,13 @@ class Chat:
                 return Admission(missing=(gap,), known=known)
             before = ledger.context_after(first.device, first.lane, first.seq - 1, branch)
         rivals = ledger.branches_at(first.device, first.lane, first.seq)
+        begins = branch in rivals or (first.seq == 0 and bool(rivals))
+        if begins and not ledger.takes_branch(fresh):
+            return Admission(known=known, surplus=True)
         judged = self._judge(fresh, before, ledger)
         return Admission(
             entries=judged.entries,
-            branch=None if branch in rivals or (first.seq == 0 and rivals) else branch,
+            branch=None if begins else branch,
             forked=bool(rivals) and bool(judged.entries),
             missing=judged.missing,
             refusal=judged.refusal,
@@ -125,15 +133,19 @@ class Chat:
         )
 
     def _known(self, entries: Sequence[Entry], ledger: Ledger) -> int:
-        """Return how many entries are stored already. An id names its whole past, so look back."""
+        """Return how many entries are stored already: an id names its past, so all before it."""
+        if not entries:
+            return 0
+        first = entries[0].header
         known = 0
-        for index in range(len(entries), 0, -1):
-            header, entry = entries[index - 1].header, entries[index - 1].id
-            if header.seq >= ledger.length(header.device, header.lane):
-                continue
-            if ledger.branch_of(header.device, header.lane, header.seq, entry) is not None:
-                known = index
-                break
+        unknown = min(len(entries), ledger.length(first.device, first.lane) - first.seq) + 1
+        while unknown - known > 1:
+            middle = (known + unknown) // 2
+            seq, entry = first.seq + middle - 1, entries[middle - 1].id
+            if ledger.branch_of(first.device, first.lane, seq, entry) is None:
+                unknown = middle
+            else:
+                known = middle
         return known
 
     def _judge(self, entries: Sequence[Entry], before: Context, ledger: Ledger) -> Admission:
@@ -158,8 +170,6 @@ class Chat:
     def _admit_control(self, header: ControlHeader, entry: Entry) -> tuple[Missing, ...]:
         missing = self._unknown_control(header.links)
         opens = bytes(entry.id) == self.id
-        if not self.history and not opens:
-            missing = (Missing(header.device, CONTROL, 0, EntryId(self.id), 0),)
         if missing:
             return missing
         if entry.payload is None:
@@ -234,6 +244,8 @@ class Chat:
         view = self._views.get(heads)
         if view is None:
             past = self.history.past([ref.id for ref in heads])
+            if not past:
+                raise Inadmissible("content that names no control entry (SPEC 2.2)")
             if len(self._views) >= VIEWS_MAX:
                 self._views.clear()
             view = self._views[heads] = _View(past, resolve(self.history, past))

@@ -22,9 +22,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Verify, judge and store a run; when durable, answer with `Session.admitted`."""
+    """Verify, judge and store runs of one chat that may need each other's entries.
 
-    run: Run
+    When that is durable, answer with `Session.admitted`.
+    """
+
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ known which branch a run answers, and content is not asked for while control ent
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from protocol.chat import Missing
@@ -39,13 +40,15 @@ NEVER = float("inf")
 class Outcome(NamedTuple):
     """What became of a run, once it is durable.
 
-    reached: the chain is stored up to this seq, exclusive. missing: what the rest waits for.
-    refused: the rest breaks a rule and never will be stored.
+    reached: the run is stored up to this seq, exclusive; its start for nothing of it.
+    missing: what the rest waits for. refused: the rest breaks a rule and never will be stored.
+    surplus: it is one branch too many of a forked chain, which is no fault of the peer.
     """
 
     reached: int
     missing: tuple[Missing, ...] = ()
     refused: bool = False
+    surplus: bool = False
 
 
 @dataclass(slots=True)
@@ -57,19 +60,21 @@ class _Page:
 
 @dataclass(slots=True)
 class _Asked:
-    """A want under way. deadline: NEVER once its last run came."""
+    """A want under way. at: where its next run begins. deadline: NEVER once its last one came."""
 
     want: Want
+    at: int
     deadline: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Work:
-    """A run that came, until it is stored or refused. branch: what it answers, None for a push."""
+    """A run that came, until it is stored or refused. want: what it answers, None for a push."""
 
     run: Run
     place: Place
-    branch: Branch | None
+    want: Want | None
+    reached: int
     missing: tuple[Missing, ...] = ()
     tries: int = 0
 
@@ -80,6 +85,10 @@ class _Work:
     @property
     def size(self) -> int:
         return sum(len(memoryview(record)) for record in self.run.records)
+
+    def answers(self, branch: Branch) -> bool:
+        """Whether this is a part of the answer to the want of this branch."""
+        return self.want is not None and _branch(self.want) == branch
 
     def covers(self, item: Missing) -> bool:
         """Whether the missing entry could be in this run."""
@@ -120,7 +129,8 @@ class Intake:
         page.compared = True
         for want in wants:
             page.open.add(_branch(want))
-            self._queue(want)
+            if not self._under_way(_branch(want)):
+                self._queue(want)
 
     def finished(self) -> int | None:
         """Return the cursor up to which all is stored, if a page was finished; forget those."""
@@ -129,10 +139,23 @@ class Intake:
             cursor = self._pages.popleft().cursor
         return cursor
 
-    def _strike(self, branch: Branch | None) -> None:
-        if branch is not None:
-            for page in self._pages:
-                page.open.discard(branch)
+    def _under_way(self, branch: Branch) -> bool:
+        """Whether this branch is asked for, queued to be, or held or judged in part."""
+        place, prefix = branch
+        asked = self._asked.get(place)
+        if asked is not None and asked.want.prefix == prefix:
+            return True
+        works = (*self._judging.values(), *self._held.values())
+        return prefix in self._waiting(place) or any(work.answers(branch) for work in works)
+
+    def _conclude(self, branch: Branch) -> None:
+        """Strike a branch off the pages, unless more of it is to come."""
+        if not self._under_way(branch):
+            self._strike(branch)
+
+    def _strike(self, branch: Branch) -> None:
+        for page in self._pages:
+            page.open.discard(branch)
 
     # Wants
 
@@ -140,18 +163,16 @@ class Intake:
         """Return the wants to send now: control first, one a chain, a bounded number."""
         wants: list[Want] = []
         for lane in (CONTROL, CONTENT):
-            early = self._control_under_way() if lane == CONTENT else frozenset()
-            ready = self._ready(lane, early)
-            while len(self._asked) < WANTS_OUTSTANDING_MAX:
-                place = next(ready, None)
-                if place is None:
-                    break
-                wants.append(self._dequeue(place))
-                self._asked[place] = _Asked(wants[-1], now + WANT_TIMEOUT_SECONDS)
+            free = WANTS_OUTSTANDING_MAX - len(self._asked)
+            for place in list(islice(self._ready(lane), free)):
+                want = self._dequeue(place)
+                self._asked[place] = _Asked(want, want.start, now + WANT_TIMEOUT_SECONDS)
+                wants.append(want)
         return wants
 
-    def _ready(self, lane: int, early: frozenset[ChatId]) -> Iterator[Place]:
-        for place in list(self._queued[lane]) if self._queued[lane] else ():
+    def _ready(self, lane: int) -> Iterator[Place]:
+        early = self._control_under_way() if lane == CONTENT else frozenset()
+        for place in self._queued[lane]:
             if place not in self._asked and place[0] not in early:
                 yield place
 
@@ -159,6 +180,9 @@ class Intake:
         """Return the chats whose content has to wait: it would only be held."""
         under_way = (*self._queued[CONTROL], *self._asked, *self._busy)
         return frozenset(chat for chat, _, lane in under_way if lane == CONTROL)
+
+    def _waiting(self, place: Place) -> OrderedDict[bytes, Want]:
+        return self._queued[place[2]].get(place) or OrderedDict()
 
     def _queue(self, want: Want) -> None:
         place = want.chat, want.device, want.lane
@@ -179,25 +203,34 @@ class Intake:
 
     def _advance(self, place: Place, reached: int) -> None:
         """Ask for no more than is lacking now; the last entry shows whether it is our branch."""
-        waiting = self._queued[place[2]].get(place, {})
+        waiting = self._waiting(place)
         for prefix, want in waiting.items():
             if want.start < reached:
                 waiting[prefix] = _from(want, min(reached, want.stop - 1))
 
-    def absent(self, place: Place) -> None:
+    def absent(self, place: Place, start: int) -> None:
         """Note that the peer has not, or does not show, what we asked for."""
-        asked = self._asked.pop(place, None)
-        if asked is not None:
-            self._strike(_branch(asked.want))
+        asked = self._asked.get(place)
+        if asked is not None and asked.at == start:
+            self._give_up(place)
+
+    def _give_up(self, place: Place) -> None:
+        branch = _branch(self._asked.pop(place).want)
+        self._conclude(branch)
 
     def expired(self, now: float) -> None:
         """Give up wants that got no answer. Raises OutOfTurn when that happens too often."""
         late = [place for place, asked in self._asked.items() if asked.deadline <= now]
         for place in late:
-            self.absent(place)
+            self._give_up(place)
         self._timeouts += len(late)
         if self._timeouts > WANT_TIMEOUTS_MAX:
             raise OutOfTurn(f"{self._timeouts} wants without an answer (SPEC 6.6)")
+
+    @property
+    def settled(self) -> bool:
+        """Whether no page is open and nothing is being judged."""
+        return not self._pages and not self._judging
 
     def deadline(self) -> float:
         """Return when `expired` has something to do next, NEVER for nothing."""
@@ -207,11 +240,11 @@ class Intake:
 
     def received(self, run: Run, now: float) -> None:
         """Note that a run came, before it is judged: its want is answered, or lives longer."""
-        place = run.chat, run.device, run.lane
-        asked = self._asked.get(place)
-        work = _Work(run, place, None)
-        if asked is not None and asked.deadline != NEVER:
-            work.branch = _branch(asked.want)
+        work = _Work(run, (run.chat, run.device, run.lane), None, run.start)
+        asked = self._asked.get(work.place)
+        if asked is not None and asked.at == run.start and asked.deadline != NEVER:
+            work.want = asked.want
+            asked.at = work.stop
             last = work.stop >= asked.want.stop
             asked.deadline = NEVER if last else now + WANT_TIMEOUT_SECONDS
         self._begin(work)
@@ -229,32 +262,47 @@ class Intake:
         self._busy[work.place] -= 1
         if not self._busy[work.place]:
             del self._busy[work.place]
+        work.reached = outcome.reached
         self._settle(work, outcome)
-        asked = self._asked.get(work.place)
-        if asked is not None and asked.deadline == NEVER and work.place not in self._busy:
-            del self._asked[work.place]
-            if not any(held.branch == _branch(asked.want) for held in self._held.values()):
-                self._strike(_branch(asked.want))
-        return self._release(work.place, outcome.reached)
+        if self._is_over(work.place):
+            self._go_on_with(work, outcome)
+        if work.want is not None:
+            self._conclude(_branch(work.want))
+        reached = outcome.reached if outcome.reached > run.start else 0
+        return self._release(work.place, reached)
+
+    def _is_over(self, place: Place) -> bool:
+        """Whether the last run of a want has been judged."""
+        asked = self._asked.get(place)
+        return asked is not None and asked.deadline == NEVER and place not in self._busy
+
+    def _go_on_with(self, work: _Work, outcome: Outcome) -> None:
+        """End a want; what held runs still miss of that chain was not in it."""
+        self._give_up(work.place)
+        if outcome.refused or outcome.surplus:
+            return
+        for held in [held for held in self._held.values() if held.run.chat == work.run.chat]:
+            for item in held.missing:
+                if (item.device, item.lane) == work.place[1:] and item.seq >= outcome.reached:
+                    self._need(work.run.chat, item)
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
-        if outcome.refused or (not outcome.missing and outcome.reached < work.stop):
+        if outcome.reached > work.run.start:
+            self._advance(work.place, outcome.reached)
+        if outcome.missing:
+            work.missing = outcome.missing
+            self._hold(work)
+        elif outcome.reached >= work.stop:
+            self._backtracks.pop(work.place, None)
+        elif not outcome.surplus:
             self._refusals += 1
             if self._refusals > REFUSALS_MAX:
                 raise OutOfTurn(f"over {REFUSALS_MAX} runs that no rule allows (SPEC 6.6)")
-            self._strike(work.branch)
-            return
-        self._advance(work.place, outcome.reached)
-        if outcome.missing:
-            work.missing = outcome.missing
-            self._hold(work, outcome.reached)
-            return
-        self._backtracks.pop(work.place, None)
 
-    def _hold(self, work: _Work, reached: int) -> None:
+    def _hold(self, work: _Work) -> None:
         work.tries += 1
         if work.tries > HELD_TRIES_MAX:
-            self._ask_again(work, reached)
+            self._ask_again(work)
             return
         self._held[id(work.run)] = work
         self._held_entries += len(work.run.records)
@@ -266,8 +314,7 @@ class Intake:
             or self._held_entries > HELD_ENTRIES_MAX
             or len(self._held) > HELD_RUNS_MAX
         ):
-            dropped = self._unhold(next(iter(self._held)))
-            self._ask_again(dropped, dropped.run.start)
+            self._ask_again(self._unhold(next(iter(self._held))))
 
     def _unhold(self, number: int) -> _Work:
         work = self._held.pop(number)
@@ -275,11 +322,14 @@ class Intake:
         self._held_bytes -= work.size
         return work
 
-    def _ask_again(self, work: _Work, reached: int) -> None:
+    def _ask_again(self, work: _Work) -> None:
         """Forget a held run; what a page still needs of it is asked for again."""
-        branch = work.branch
-        if branch is not None and any(branch in page.open for page in self._pages):
-            self._queue(Want(*work.place, branch[1], min(reached, work.stop - 1), work.stop))
+        want = work.want
+        if want is None or not any(_branch(want) in page.open for page in self._pages):
+            return
+        queued = self._waiting(work.place).get(want.prefix)
+        start = min(work.reached, want.stop - 1)
+        self._queue(_from(want, start if queued is None else min(start, queued.start)))
 
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Queue a want for a missing entry, unless it is on its way."""

@@ -24,7 +24,10 @@ RUN_BYTES_MAX = 256 * 1024  # of records; a longer run would keep live messages 
 KEYFRAME_ENTRIES = 64  # a record at a multiple of this leaves nothing out
 HEADS_CHAINS_MAX = 4096
 WANTS_OUTSTANDING_MAX = 32  # guess
-HELD_ENTRIES_MAX = 8192  # entries that wait for an ancestor, a peer
+PAGES_OPEN_MAX = 2  # pages of heads sent and not yet seen: one is worked on, one is on its way
+HELD_ENTRIES_MAX = 32 * 1024  # entries that wait for an ancestor, a peer
+HELD_RUNS_MAX = 1024
+HELD_TRIES_MAX = 16  # then the rest of a run is asked for again; guess
 HELD_BYTES_MAX = 8 * 1024 * 1024
 BACKTRACKS_MAX = 26  # doublings of 64 until any seq is reached
 REFUSALS_MAX = 16  # runs that no rule allows, before a peer is shown the door; guess
@@ -58,4 +61,5 @@ IDLE_CLOSE_SECONDS = 90.0
 
 assert HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX_BEFORE_HELLO
 assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRIES < FRAME_BYTES_MAX
+assert WANTS_OUTSTANDING_MAX * RUN_BYTES_MAX <= HELD_BYTES_MAX
 assert TEXT_BYTES_MAX < PAYLOAD_BYTES_MAX

@@ -8,7 +8,7 @@
 A set is what `History.past` returns: it holds the past of each entry in it. `trial` has the rule.
 """
 
-from protocol.case import BEARING, least_role
+from protocol.case import least_role
 from protocol.dag import bits
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, UsageError
@@ -44,7 +44,7 @@ def may_append(history: History, device: DeviceKey, past: int) -> Member:
 
     Whether the entry then has effect is another question. Raises Inadmissible.
     """
-    member = resolve(history, past).member_of(device) if past else None
+    member = history.authority.roster(past).member_of(device) if past else None
     if member is None:
         raise Inadmissible("the author is no device of a member, by what it has seen (SPEC 3.4)")
     return member
@@ -65,10 +65,12 @@ def void_reason(history: History, entry: EntryId, within: int | None = None) -> 
     """Return why a control entry has no effect in a set that holds it, None if it has."""
     index = history.index(entry)
     operation = history.entries[index].operation
-    verdict = history.authority.verdict(_scope(history, within))
-    if isinstance(operation, BEARING):
-        return verdict.voids.get(entry)
-    view = resolve(history, history.past_of(entry))
+    authority = history.authority
+    verdict = authority.verdict(_scope(history, within))
+    case = authority.register.cases.get(index)
+    if case is not None and (case.fault is not None or authority.bears(index)):
+        return case.fault or verdict.voids.get(entry)
+    view = authority.roster(history.past_of(entry))
     author = view.devices.get(history.entries[index].device)
     if author is None:
         return Void.NOT_A_MEMBER
@@ -99,7 +101,7 @@ def content_void(
     """
     verdict = history.authority.verdict(_scope(history, within))
     effects = verdict.effects
-    author = resolve(history, control).devices.get(device)
+    author = history.authority.roster(control).devices.get(device)
     if author is None or effects.role(author, control) < Role.MEMBER:
         return Void.NOT_A_MEMBER
     if effects.lost(device, control):

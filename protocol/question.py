@@ -11,7 +11,7 @@ What a certificate or a prekey says is not checked in decoding: `verify_person` 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -31,7 +31,7 @@ from protocol.identity import (
     verify_prekey,
 )
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
-from protocol.limits import CARD_BYTES_MAX, KEY_BYTES, NAME_CHARS_MAX, SEQ_MAX, SIGNATURE_BYTES
+from protocol.limits import CARD_BYTES_MAX, KEY_BYTES, NAME_CHARS_MAX, SIGNATURE_BYTES
 from protocol.name import parse_address
 
 QUESTION_BYTES_MAX: Final = 960 * 1024
@@ -68,7 +68,7 @@ class Topic(IntEnum):
     RENEW = 13
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of another node, no mistake of it
+class Refusal(Exception):
     """The directory says no. code: as in SPEC 7.1, an exit code of the command line."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -327,15 +327,14 @@ def verify_person(person: Person) -> KnownPerson:
 
 def encode_question(question: Question) -> tuple[Topic, bytes]:
     """Return the topic and the body of ASK."""
-    topic, fields = _question_fields(question)
-    return topic, codec.encode(fields)
+    return _TOPICS[type(question)], codec.encode(_question_fields(question))
 
 
 def decode_question(topic: int, body: bytes) -> Question:
     """Read the body of ASK. Raises NotCanonical, LimitExceeded, or Untrusted for a mixed name."""
     size, read = _QUESTIONS[Topic(topic)]
-    fields = codec.decode(body, QUESTION_BYTES_MAX)
-    return read(codec.record(fields, size, f"question {topic}"))
+    found = codec.decode(body, QUESTION_BYTES_MAX)
+    return read(codec.record(found, size, f"question {topic}"))
 
 
 def encode_answer(reply: Reply) -> bytes:
@@ -358,53 +357,27 @@ def encode_refusal(text: str) -> bytes:
     return text.encode()[:REFUSAL_BYTES_MAX]
 
 
-def _question_fields(question: Question) -> tuple[Topic, Sequence[Value]]:
-    match question:
-        case Enrol():
-            return Topic.ENROL, (
-                question.user_request,
-                question.device_request,
-                question.tls_key,
-                question.prekey,
-            )
-        case Lookup(names, users):
-            return Topic.LOOKUP, ([name.encode() for name in names], users)
-        case PutLink(request, tls_key, prekey):
-            return Topic.LINK_REQUEST, (request, tls_key, prekey)
-        case Approve(ticket, request):
-            return Topic.LINK_APPROVE, (ticket, request)
-        case Revoke(device, signature):
-            return Topic.REVOKE, (device, signature)
-        case PutParcel(device, body):
-            return Topic.PARCEL, (device, body)
-        case Taken(numbers):
-            return Topic.TAKEN, (numbers,)
-        case PutPrekey(prekey):
-            return Topic.PREKEY, (prekey,)
-        case Renew(tls_key):
-            return Topic.RENEW, (tls_key,)
-        case GetParcels() | BeginLink() | GetLink() | GetPending() | GetCards():
-            return _BARE[type(question)], ()
+def _question_fields(question: Question) -> Sequence[Value]:
+    if isinstance(question, Lookup):
+        return ([name.encode() for name in question.names], question.users)
+    # Fields of the other questions stand in the order of SPEC 7.
+    return [getattr(question, one.name) for one in fields(question)]
 
 
 def _reply_fields(reply: Reply) -> Sequence[Value]:
     match reply:
-        case Enrolment(user, device, tls_certificate, card):
-            return (user, device, tls_certificate, card)
         case People(people):
-            return [person and _person_fields(person) for person in people]
+            return [None if person is None else _person_fields(person) for person in people]
         case Parcels(parcels):
             return [(parcel.number, parcel.body) for parcel in parcels]
-        case LinkInvitation(text):
-            return (text.encode(),)
         case PendingLinks(links):
             return [(link.ticket, link.request) for link in links]
-        case Certified(certificate):
-            return (certificate,)
+        case LinkInvitation(text):
+            return (text.encode(),)
         case Cards(cards):
             return cards
-        case Done() | Waiting():
-            return ()
+        case Enrolment() | Certified() | Done() | Waiting():
+            return [getattr(reply, one.name) for one in fields(reply)]
 
 
 def _person_fields(person: Person) -> Sequence[Value]:
@@ -414,31 +387,31 @@ def _person_fields(person: Person) -> Sequence[Value]:
 Fields = tuple[object, ...]
 
 
-def _read_enrol(fields: Fields) -> Enrol:
+def _read_enrol(values: Fields) -> Enrol:
     return Enrol(
-        codec.binary(fields[0], CERTIFICATE_BYTES_MAX, "user request"),
-        codec.binary(fields[1], CERTIFICATE_BYTES_MAX, "device request"),
-        _tls_key(fields[2]),
-        _prekey(fields[3]),
+        codec.binary(values[0], CERTIFICATE_BYTES_MAX, "user request"),
+        codec.binary(values[1], CERTIFICATE_BYTES_MAX, "device request"),
+        _tls_key(values[2]),
+        _prekey(values[3]),
     )
 
 
-def _read_lookup(fields: Fields) -> Lookup:
-    names = codec.array(fields[0], LOOKUP_MAX, "names")
-    users = codec.array(fields[1], LOOKUP_MAX - len(names), "users")
+def _read_lookup(values: Fields) -> Lookup:
+    names = codec.array(values[0], LOOKUP_MAX, "names")
+    users = codec.array(values[1], LOOKUP_MAX - len(names), "users")
     return Lookup(
         tuple(_address(name) for name in names),
         tuple(UserId(codec.fixed(user, KEY_BYTES, "user")) for user in users),
     )
 
 
-def _read_taken(fields: Fields) -> Taken:
-    numbers = codec.array(fields[0], TAKEN_MAX, "numbers")
+def _read_taken(values: Fields) -> Taken:
+    numbers = codec.array(values[0], TAKEN_MAX, "numbers")
     return Taken(tuple(codec.uint(number, _NUMBER_MAX, "number") for number in numbers))
 
 
-def _read_people(fields: Fields) -> People:
-    people = codec.array(fields, LOOKUP_MAX, "people")
+def _read_people(values: Fields) -> People:
+    people = codec.array(values, LOOKUP_MAX, "people")
     return People(tuple(None if item is None else _person(item) for item in people))
 
 
@@ -460,9 +433,9 @@ def _person_device(item: object) -> PersonDevice:
     )
 
 
-def _read_parcels(fields: Fields) -> Parcels:
+def _read_parcels(values: Fields) -> Parcels:
     found = []
-    for item in codec.array(fields, TAKEN_MAX, "parcels"):
+    for item in codec.array(values, TAKEN_MAX, "parcels"):
         number, body = codec.record(item, 2, "parcel")
         found.append(
             Parcel(
@@ -473,9 +446,9 @@ def _read_parcels(fields: Fields) -> Parcels:
     return Parcels(tuple(found))
 
 
-def _read_pending(fields: Fields) -> PendingLinks:
+def _read_pending(values: Fields) -> PendingLinks:
     found = []
-    for item in codec.array(fields, LINKS_PENDING_MAX, "links"):
+    for item in codec.array(values, LINKS_PENDING_MAX, "links"):
         ticket, request = codec.record(item, 2, "link")
         found.append(
             Pending(
@@ -486,8 +459,8 @@ def _read_pending(fields: Fields) -> PendingLinks:
     return PendingLinks(tuple(found))
 
 
-def _read_enrolment(fields: Fields) -> Enrolment:
-    user, device, tls_certificate, card = codec.record(fields, 4, "enrolment")
+def _read_enrolment(values: Fields) -> Enrolment:
+    user, device, tls_certificate, card = codec.record(values, 4, "enrolment")
     return Enrolment(
         codec.binary(user, CERTIFICATE_BYTES_MAX, "user certificate"),
         codec.binary(device, CERTIFICATE_BYTES_MAX, "device certificate"),
@@ -496,27 +469,27 @@ def _read_enrolment(fields: Fields) -> Enrolment:
     )
 
 
-def _read_result(fields: Fields) -> Enrolment | Waiting:
-    return _read_enrolment(fields) if fields else Waiting()
+def _read_result(values: Fields) -> Enrolment | Waiting:
+    return _read_enrolment(values) if values else Waiting()
 
 
-def _read_done(fields: Fields) -> Done:
-    codec.record(fields, 0, "answer")
+def _read_done(values: Fields) -> Done:
+    codec.record(values, 0, "answer")
     return Done()
 
 
-def _read_cards(fields: Fields) -> Cards:
-    cards = codec.array(fields, CARDS_MAX, "cards")
+def _read_cards(values: Fields) -> Cards:
+    cards = codec.array(values, CARDS_MAX, "cards")
     return Cards(tuple(codec.binary(card, CARD_BYTES_MAX, "card") for card in cards))
 
 
-def _read_invitation(fields: Fields) -> LinkInvitation:
-    (text,) = codec.record(fields, 1, "link invitation")
+def _read_invitation(values: Fields) -> LinkInvitation:
+    (text,) = codec.record(values, 1, "link invitation")
     return LinkInvitation(codec.text(text, INVITATION_CHARS_MAX, "invitation"))
 
 
-def _read_certified(fields: Fields) -> Certified:
-    (certificate,) = codec.record(fields, 1, "certified")
+def _read_certified(values: Fields) -> Certified:
+    (certificate,) = codec.record(values, 1, "certified")
     return Certified(codec.binary(certificate, TLS_CERTIFICATE_BYTES_MAX, "certificate"))
 
 
@@ -543,22 +516,31 @@ def _request(value: object) -> bytes:
     return codec.binary(value, CERTIFICATE_BYTES_MAX, "device request")
 
 
-_BARE: Final[Mapping[type, Topic]] = {
+_TOPICS: Final[Mapping[type, Topic]] = {
+    Enrol: Topic.ENROL,
+    Lookup: Topic.LOOKUP,
+    PutPrekey: Topic.PREKEY,
+    PutParcel: Topic.PARCEL,
     GetParcels: Topic.PARCELS,
+    Taken: Topic.TAKEN,
     BeginLink: Topic.LINK,
+    PutLink: Topic.LINK_REQUEST,
     GetLink: Topic.LINK_RESULT,
     GetPending: Topic.LINK_PENDING,
+    Approve: Topic.LINK_APPROVE,
     GetCards: Topic.CARDS,
+    Revoke: Topic.REVOKE,
+    Renew: Topic.RENEW,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
     Topic.ENROL: (4, _read_enrol),
     Topic.LOOKUP: (2, _read_lookup),
-    Topic.PREKEY: (1, lambda fields: PutPrekey(_prekey(fields[0]))),
+    Topic.PREKEY: (1, lambda values: PutPrekey(_prekey(values[0]))),
     Topic.PARCEL: (
         2,
-        lambda fields: PutParcel(
-            _device(fields[0]), codec.binary(fields[1], PARCEL_BYTES_MAX, "parcel")
+        lambda values: PutParcel(
+            _device(values[0]), codec.binary(values[1], PARCEL_BYTES_MAX, "parcel")
         ),
     ),
     Topic.PARCELS: (0, lambda _: GetParcels()),
@@ -566,24 +548,22 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
     Topic.LINK: (0, lambda _: BeginLink()),
     Topic.LINK_REQUEST: (
         3,
-        lambda fields: PutLink(_request(fields[0]), _tls_key(fields[1]), _prekey(fields[2])),
+        lambda values: PutLink(_request(values[0]), _tls_key(values[1]), _prekey(values[2])),
     ),
     Topic.LINK_RESULT: (0, lambda _: GetLink()),
     Topic.LINK_PENDING: (0, lambda _: GetPending()),
     Topic.LINK_APPROVE: (
         2,
-        lambda fields: Approve(
-            codec.fixed(fields[0], TICKET_BYTES, "ticket"), _request(fields[1])
-        ),
+        lambda values: Approve(codec.fixed(values[0], TICKET_BYTES, "ticket"), _request(values[1])),
     ),
     Topic.CARDS: (0, lambda _: GetCards()),
     Topic.REVOKE: (
         2,
-        lambda fields: Revoke(
-            _device(fields[0]), codec.fixed(fields[1], SIGNATURE_BYTES, "signature")
+        lambda values: Revoke(
+            _device(values[0]), codec.fixed(values[1], SIGNATURE_BYTES, "signature")
         ),
     ),
-    Topic.RENEW: (1, lambda fields: Renew(_tls_key(fields[0]))),
+    Topic.RENEW: (1, lambda values: Renew(_tls_key(values[0]))),
 }
 
 _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {

@@ -32,6 +32,7 @@ class Void(Enum):
     LIMIT = "it would bring in more devices than allowed"
     NOWHERE = "it would leave no zone that may hold the chat"
     REPLAYED = "this decision of the owners was used already, or is past its end"
+    KNOWN = "it proves a fork that was known already"
     UNSIGNED = "fewer than two thirds of the owners signed"
 
 

@@ -52,15 +52,17 @@ from protocol.frame import (
     Pong,
     Run,
     Seals,
+    Seen,
     Want,
     WantSeals,
 )
-from protocol.intake import Intake, Outcome
+from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
+    PAGES_OPEN_MAX,
     WANTS_SERVED_MAX,
 )
 
@@ -84,7 +86,7 @@ class State(Enum):
 
 
 _END = frozenset({Error, Bye})
-_SYNC = frozenset({Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer})
+_SYNC = frozenset({Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer, Seen})
 _OPEN = _SYNC | _END | {Ping, Pong}
 ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
     (State.GREETING, PeerKind.NODE): _END | {Hello},
@@ -114,7 +116,10 @@ class Session:
         self._intake = Intake()
         self._serving: deque[Want] = deque()
         self._peer_incarnation = b""
+        self._saved = 0
         self._told = 0
+        self._unseen: deque[int] = deque()
+        self._greeted_back = False
         self._heads_due = False
         self._listed = False
         self._tell_at: float | None = None
@@ -145,41 +150,35 @@ class Session:
                 return self._asked(frame)
             case Run():
                 self._intake.received(frame, now)
-                return [Admit(frame)]
+                return [Admit((frame,))]
             case Absent():
-                self._intake.absent((frame.chat, frame.device, frame.lane))
+                self._intake.absent((frame.chat, frame.device, frame.lane), frame.start)
                 return self._go_on(now)
             case _:
-                return self._simple(frame)
+                return self._answer(frame)
 
-    def _simple(self, frame: Frame) -> list[Effect]:
-        """Frames that leave the state of this machine as it is, and the two that end it."""
+    def _answer(self, frame: Frame) -> list[Effect]:
+        """Take what leaves the state of this machine as it is, and the two that end it."""
         match frame:
-            case Have():
-                return [NoteHoldings(frame.holdings)]
-            case Forked():
-                return [StoreFork(frame)]
-            case WantSeals():
-                return [LoadSeals(frame.chat, frame.epoch, frame.devices)]
-            case Seals():
-                return [StoreSeals(frame.chat, frame.epoch, frame.seals)]
-            case Ask():
-                return [Consult(frame)]
-            case Answer():
-                return [Deliver(frame)]
             case Ping():
                 return [Send(Pong())]
             case Error() | Bye():
                 self.state = State.CLOSED
                 return [Close(None)]
-            case _:
+            case Seen(cursor):
+                while self._unseen and self._unseen[0] <= cursor:
+                    self._unseen.popleft()
                 return []
+            case _:
+                return _handed_on(frame)
 
     def _greeted(self, hello: Hello, now: float) -> list[Effect]:
         if VERSION not in hello.versions:
             raise OutOfTurn(f"peer speaks versions {hello.versions}, we speak {VERSION} (SPEC 6.2)")
         self.state = State.OPEN
         self._peer_incarnation = hello.incarnation
+        if hello.incarnation == self._greeting.seen_incarnation:
+            self._saved = self._greeting.seen
         known = hello.seen_incarnation == self._greeting.incarnation
         self._told = hello.seen if known else 0
         return [LoadHeads(self._told), Wake(now + IDLE_PING_SECONDS)]
@@ -191,8 +190,13 @@ class Session:
 
     def heads(self, page: Heads) -> list[Effect]:
         """Take the answer to LoadHeads; `idle` asks for the next page if this is not the last."""
+        nothing = page.cursor == self._told and not page.chats
+        self._heads_due = self._heads_due or not page.last
         self._told = page.cursor
-        self._heads_due = not page.last
+        if nothing and self._greeted_back:
+            return []
+        self._greeted_back = True
+        self._unseen.append(page.cursor)
         return [Send(page)]
 
     def pushed(self, now: float) -> list[Effect]:
@@ -208,7 +212,7 @@ class Session:
             return []
         if self._serving:
             return [LoadRun(self._serving.popleft())]
-        if self._heads_due:
+        if self._heads_due and len(self._unseen) < PAGES_OPEN_MAX:
             self._heads_due = False
             return [LoadHeads(self._told)]
         return []
@@ -237,32 +241,68 @@ class Session:
         return self._go_on(now)
 
     def admitted(
-        self, run: Run, outcome: Outcome, holdings: Sequence[Holding], now: float
+        self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding], now: float
     ) -> list[Effect]:
         """Take the answer to Admit, after what it stored is durable. holdings: to acknowledge."""
-        again = [Admit(held) for held in self._intake.judged(run, outcome)]
+        again: list[Run] = []
+        for run, outcome in judged:
+            again += self._intake.judged(run, outcome)
         have: list[Effect] = [Send(Have(tuple(holdings)))] if holdings else []
-        return [*have, *again, *self._go_on(now)]
+        retry: list[Effect] = [Admit(tuple(again))] if again else []
+        return [*have, *retry, *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
         effects: list[Effect] = [Send(want) for want in self._intake.ask(now)]
         cursor = self._intake.finished()
         if cursor is not None:
-            effects.append(SaveCursor(self._peer_incarnation, cursor))
+            if cursor > self._saved:
+                effects.append(SaveCursor(self._peer_incarnation, cursor))
+                self._saved = cursor
+            effects.append(Send(Seen(cursor)))
         return effects
 
     def expired(self, now: float) -> list[Effect]:
         """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""
-        if self.state is State.GREETING:
-            raise OutOfTurn(f"no HELLO within {HELLO_TIMEOUT_SECONDS:.0f} s (SPEC 6.2)")
         if self.state is State.CLOSED:
             return []
-        if now - self._heard >= IDLE_CLOSE_SECONDS:
+        silent = now - self._heard
+        if self.state is State.GREETING:
+            return self._still_greeting(silent, now)
+        if silent >= IDLE_CLOSE_SECONDS:
             raise OutOfTurn(f"nothing heard for {IDLE_CLOSE_SECONDS:.0f} s (SPEC 6.2)")
         if self._tell_at is not None and self._tell_at <= now:
             self._tell_at = None
             self._heads_due = True
         self._intake.expired(now)
-        quiet = now - self._heard >= IDLE_PING_SECONDS
-        pings: list[Effect] = [Send(Ping())] if quiet else []
-        return [*pings, *self._go_on(now), Wake(now + IDLE_PING_SECONDS / 2)]
+        pings: list[Effect] = [Send(Ping())] if silent >= IDLE_PING_SECONDS else []
+        effects = [*pings, *self._go_on(now)]
+        due = min(now + IDLE_PING_SECONDS / 2, self._intake.deadline(), self._tell_at or NEVER)
+        return [*effects, Wake(due)]
+
+    def _still_greeting(self, silent: float, now: float) -> list[Effect]:
+        waits = self.peer is PeerKind.INVITATION
+        most = IDLE_CLOSE_SECONDS if waits else HELLO_TIMEOUT_SECONDS
+        if silent >= most:
+            raise OutOfTurn(f"no word for {most:.0f} s (SPEC 6.2)")
+        return [Wake(now - silent + most)]
+
+
+def _handed_on(frame: Frame) -> list[Effect]:
+    """Return what is done about frames that do not concern the sync of chains."""
+    effects: list[Effect] = []
+    match frame:
+        case Have():
+            effects.append(NoteHoldings(frame.holdings))
+        case Forked():
+            effects.append(StoreFork(frame))
+        case WantSeals():
+            effects.append(LoadSeals(frame.chat, frame.epoch, frame.devices))
+        case Seals():
+            effects.append(StoreSeals(frame.chat, frame.epoch, frame.seals))
+        case Ask():
+            effects.append(Consult(frame))
+        case Answer():
+            effects.append(Deliver(frame))
+        case _:
+            pass  # PONG: that it came is all it says
+    return effects

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocol.case import Act, Case
-from protocol.dag import bits
+from protocol.dag import ControlEntry, bits
 from protocol.entry import DeviceKey
 from protocol.identity import UserId
 from protocol.policy import Role
@@ -24,6 +24,7 @@ class Register:
     """Which entries bear on whom. A set of entries is an int with a bit for each, as in `Dag`.
 
     listings: the entries that bring a device in by name. claims: the users a device was named for.
+    concerns: the entries by a user or about them. owners: whoever was made one by any entry.
     """
 
     pasts: Sequence[int]
@@ -34,7 +35,9 @@ class Register:
     listings: dict[DeviceKey, int] = field(default_factory=dict)
     claims: dict[DeviceKey, set[UserId]] = field(default_factory=dict)
     owners: set[UserId] = field(default_factory=set)
+    concerns: dict[UserId, int] = field(default_factory=dict)
     policies: int = 0
+    quorums: int = 0
 
     def enter(self, index: int, case: Case) -> None:
         """Take up a case that was not settled as void."""
@@ -54,23 +57,58 @@ class Register:
             self.claims.setdefault(case.enrolled.devices[0], set()).add(user)
         if case.policies:
             self.policies |= one
+        if case.signers:
+            self.quorums |= one
+        about = claimants(self, case) | ({case.author} if case.author is not None else set())
+        for user in about:
+            self.concerns[user] = self.concerns.get(user, 0) | one
 
     def concurrent(self, one: int, other: int) -> bool:
         """Whether neither entry has seen the other."""
         return not (self.pasts[one] >> other & 1 or self.pasts[other] >> one & 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Control entries of one device from a seq on, except those that an owner vouched for."""
+
+    proof: int
+    device: DeviceKey
+    seq: int
+    vouched: int = 0
+
+    def holds(self, index: int, entry: ControlEntry) -> bool:
+        """Whether an entry is one of these."""
+        return (
+            entry.device == self.device and entry.seq >= self.seq and not self.vouched >> index & 1
+        )
+
+
 class Effects:
-    """The operations that have effect, by the level of their author; and what follows from them."""
+    """The operations that have effect, by the level of their author; and what follows from them.
 
-    __slots__ = ("_register", "levels", "total")
+    branches: what the proofs of forks among them make void.
+    """
 
-    def __init__(self, register: Register, levels: Sequence[int] = (0,) * LEVELS) -> None:
+    __slots__ = ("_register", "branches", "levels", "total")
+
+    def __init__(
+        self,
+        register: Register,
+        levels: Sequence[int] = (0,) * LEVELS,
+        branches: tuple[Branch, ...] = (),
+    ) -> None:
         self._register = register
+        self.branches = branches
         self.levels = list(levels)
         self.total = 0
         for level in levels:
             self.total |= level
+
+    def without(self, operations: int) -> "Effects":
+        """Return the effects that are left without these operations."""
+        left = [level & ~operations for level in self.levels]
+        return Effects(self._register, left, self.branches)
 
     def enter(self, index: int, level: int) -> None:
         """Let an operation have effect."""
@@ -181,6 +219,9 @@ class Effects:
         revocations = self._register.revocations.get(device, 0) & self.total & by
         if revocations & past and self.lost(device, past):
             return True
+        for branch in self.branches:
+            if branch.vouched >> index & 1:
+                revocations &= ~(1 << branch.proof)
         return any(self._register.concurrent(index, one) for one in bits(revocations & ~past))
 
 

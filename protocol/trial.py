@@ -17,65 +17,67 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from protocol.case import Case
-from protocol.dag import Dag
+from protocol.dag import Dag, bits
 from protocol.entry import CONTROL, DeviceKey, EntryId
+from protocol.fork import Fork
 from protocol.identity import UserId
 from protocol.operation import Checkpoint
 from protocol.policy import Role
 from protocol.roster import OUT, PROVEN, QUORUM, Void
-from protocol.standing import Effects, Register
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """Control entries of one device from a seq on, except those that an owner vouched for."""
-
-    proof: int
-    device: DeviceKey
-    seq: int
-    vouched: int = 0
-
-    def holds(self, index: int, dag: Dag) -> bool:
-        """Whether an entry is one of these."""
-        entry = dag.entries[index]
-        return (
-            entry.device == self.device and entry.seq >= self.seq and not self.vouched >> index & 1
-        )
+from protocol.standing import Branch, Effects, Register
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
     """What was found about a set of entries that bear on membership.
 
-    branches: what forks' proofs make void. base: what this was found from, None if anew.
+    base: what this was found from, None if anew.
     changed: the users who may differ from it.
     """
 
     scope: int
     effects: Effects
     voids: dict[EntryId, Void]
-    branches: tuple[Branch, ...]
     base: "Verdict | None"
     changed: frozenset[UserId]
 
+    def without(self, operations: int, dag: Dag) -> "Verdict":
+        """Return what is left if these operations are to be tried again."""
+        effects = self.effects.without(operations)
+        again = {dag.entries[index].id for index in bits(operations)} & self.voids.keys()
+        voids = {entry: why for entry, why in self.voids.items() if entry not in again}
+        return replace(
+            self,
+            scope=self.scope & ~operations,
+            effects=effects,
+            voids=voids if again else self.voids,
+        )
+
+    def knows(self, fork: Fork) -> bool:
+        """Whether a fork's proof would add nothing."""
+        if fork.lane != CONTROL:
+            return self.effects.lost(fork.device, self.scope)
+        return any(
+            one.device == fork.device and one.seq <= fork.seq for one in self.effects.branches
+        )
+
     def forked(self, index: int, dag: Dag) -> bool:
         """Whether an entry counts for nothing because its chain is forked."""
-        return any(branch.holds(index, dag) for branch in self.branches)
+        return any(one.holds(index, dag.entries[index]) for one in self.effects.branches)
 
 
 class Trial:
     """One pass over a window of operations, on top of what a base verdict found."""
 
     def __init__(self, dag: Dag, register: Register, base: Verdict) -> None:
-        self.effects = Effects(register, base.effects.levels)
+        self.effects = base.effects.without(0)
         self.voids: dict[EntryId, Void] = {}
         self._dag = dag
         self._register = register
-        self.branches = list(base.branches)
 
     def run(self, window: Iterable[int]) -> None:
         """Decide each operation of the window, ascending."""
-        pending = self._proven([index for index in window if self._sound(index)])
+        pending = self._proven(list(window))
         pending = self._leaving(pending)
         for level in range(QUORUM, OUT, -1):
             if level == Role.OWNER:
@@ -90,12 +92,6 @@ class Trial:
     def _void(self, index: int, reason: Void) -> None:
         self.voids[self._dag.entries[index].id] = reason
 
-    def _sound(self, index: int) -> bool:
-        fault = self._case(index).fault
-        if fault is not None:
-            self._void(index, fault)
-        return fault is None
-
     def _proven(self, pending: Sequence[int]) -> list[int]:
         """Let proofs have effect, whoever brought them, and see which branches they make void."""
         for index in pending:
@@ -108,10 +104,10 @@ class Trial:
         fork = self._case(index).fork
         if fork is None or fork.lane != CONTROL:
             return
-        self.branches.append(Branch(index, fork.device, fork.seq))
+        self.effects.branches += (Branch(index, fork.device, fork.seq),)
 
     def _forked(self, index: int) -> bool:
-        return any(branch.holds(index, self._dag) for branch in self.branches)
+        return any(one.holds(index, self._dag.entries[index]) for one in self.effects.branches)
 
     def _leaving(self, pending: Sequence[int]) -> list[int]:
         proofs = self.effects.levels[PROVEN]
@@ -134,7 +130,9 @@ class Trial:
             if isinstance(self._dag.entries[index].operation, Checkpoint)
             and self._decided(index, Role.OWNER)
         ]
-        self.branches = [self._vouched(branch, checkpoints) for branch in self.branches]
+        self.effects.branches = tuple(
+            self._vouched(branch, checkpoints) for branch in self.effects.branches
+        )
         return [index for index in pending if index not in checkpoints]
 
     def _vouched(self, branch: Branch, checkpoints: Iterable[int]) -> Branch:

@@ -79,7 +79,13 @@ def histories(
 
 
 def _story(dice: Dice, steps: int, kind: ChatKind) -> Story:
-    roles = [Role.OWNER, *(dice.pick((*ROLES, Role.ADMIN, Role.ADMIN, Role.MEMBER)) for _ in range(dice.pick((1, 2, 3, 4))))]
+    roles = [
+        Role.OWNER,
+        *(
+            dice.pick((*ROLES, Role.ADMIN, Role.ADMIN, Role.MEMBER))
+            for _ in range(dice.pick((1, 2, 3, 4)))
+        ),
+    ]
     cast = list(zip(CAST, roles, strict=False))
     if kind == ChatKind.DIRECT:
         cast = [(CAST[0], Role.OWNER), (CAST[1], Role.OWNER)]

@@ -1,0 +1,404 @@
+"""The directory of a node: who asks what, and who gets which answer (SPEC 7).
+
+    answer = directory.answer(peer, key, ask, now)          # inside a transaction
+    for agency, body in directory.foreign(ask).items():     # before it, for a device's LOOKUP:
+        directory.remember(agency, its_answer, body)        # what the other agency's node said
+
+Plain and synchronous. What is absent and what the asker may not know get one answer.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import apsw
+
+from node.agency import (
+    Agency,
+    Random,
+    device_certificate,
+    invite,
+    register_device,
+    register_user,
+)
+from node.errors import IvorError, LimitReached, RefusedError, exit_code
+from node.parcels import Parcels
+from node.people import People
+from node.tickets import Tickets, check_repeated
+from node.trust import Trust
+from protocol import frame, identity, question
+from protocol.entry import DeviceKey
+from protocol.errors import NotCanonical, PeerError, Untrusted
+from protocol.identity import DEVICES_USER_MAX, AgencyId, Card, DeviceCertificate, UserId
+from protocol.invitation import Invitation, Purpose, encode_invitation
+from protocol.name import Address, parse_address
+from protocol.question import (
+    ANSWER_BYTES_MAX,
+    Approve,
+    Certified,
+    Done,
+    Enrol,
+    Enrolment,
+    KnownPerson,
+    Lookup,
+    Pending,
+    Person,
+    PutLink,
+    PutParcel,
+    Question,
+    Reply,
+    Topic,
+    Waiting,
+    decode_answer,
+    decode_question,
+    encode_answer,
+    encode_question,
+    encode_refusal,
+    verify_person,
+)
+from protocol.session import PeerKind
+
+LINK_SECONDS: Final = 3600
+
+# What each kind of peer may ask. Everything else gets one answer.
+ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
+    PeerKind.NODE: frozenset({Topic.LOOKUP, Topic.CARDS}),
+    PeerKind.INVITATION: frozenset(
+        {Topic.ENROL, Topic.LOOKUP, Topic.LINK_REQUEST, Topic.LINK_RESULT}
+    ),
+    PeerKind.DEVICE: frozenset(Topic) - {Topic.ENROL, Topic.LINK_REQUEST, Topic.LINK_RESULT},
+}
+
+
+class Directory:
+    """Answers for one agency, from the tables of its node's database."""
+
+    def __init__(self, connection: apsw.Connection, agency: Agency, random: Random) -> None:
+        self.agency = agency
+        self.trust = Trust(connection, agency.card)
+        self.people = People(connection, agency.id)
+        self.tickets = Tickets(connection)
+        self.parcels = Parcels(connection)
+        self._random = random
+
+    # What the node itself asks
+
+    def cards(self) -> Mapping[AgencyId, Card]:
+        """Return the cards of all trusted agencies, our own too."""
+        return self.trust.cards()
+
+    def accept_card(self, raw: bytes, *, allow_local: bool) -> Card:
+        """Trust an agency, or take its newer card, as an operator decided.
+
+        Raises as `Trust.examine` does.
+        """
+        found = self.trust.examine(raw, allow_local=allow_local)
+        self.trust.accept(found)
+        return found.card
+
+    def device_allowed(self, device: DeviceKey) -> bool:
+        """Whether a device is one of our users', and not revoked."""
+        return self.people.owner(device) is not None
+
+    def invite(self, name: str, purpose: Purpose, now: float, seconds: int) -> Invitation:
+        """Make an invitation and keep its ticket. name: without the agency. now: seconds.
+
+        Raises LimitReached for too many links, RefusedError for a first device of a user who has
+        devices in use.
+        """
+        if purpose is Purpose.FIRST_DEVICE:
+            self._check_free(name)
+        invitation = invite(self.agency, name, purpose, now, seconds, self._random)
+        self.tickets.keep(invitation.ticket, purpose, name, invitation.expires, int(now * 1000))
+        return invitation
+
+    # What peers ask
+
+    def answer(self, peer: PeerKind, key: bytes, ask: frame.Ask, now: float) -> frame.Answer:
+        """Answer a question. key: agency id, device key or ticket. now: seconds UTC.
+
+        Writes only when it answers with code 0. Raises PeerError for a malformed question.
+        """
+        if ask.topic not in ALLOWED[peer]:
+            return _refused(ask, RefusedError("this node does not answer that to you"))
+        asked = decode_question(ask.topic, ask.body)
+        try:
+            body = encode_answer(self._reply(peer, key, asked, ask.body, now))
+            if len(body) > ANSWER_BYTES_MAX:
+                raise LimitReached("the answer is too long: ask for fewer at a time")
+        except (IvorError, PeerError) as error:
+            return _refused(ask, error)
+        return frame.Answer(ask.number, 0, body)
+
+    def foreign(self, ask: frame.Ask) -> Mapping[AgencyId, bytes]:
+        """Say which other agencies to ask about a device's LOOKUP, and with which body.
+
+        Raises PeerError for a malformed question.
+        """
+        asked = decode_question(ask.topic, ask.body)
+        if not isinstance(asked, Lookup):
+            return {}
+        names: dict[AgencyId, list[str]] = {}
+        users: dict[AgencyId, list[UserId]] = {}
+        for name in asked.names:
+            agency = self.trust.named(parse_address(name).agency)
+            if agency is not None and agency != self.agency.id:
+                names.setdefault(agency, []).append(name)
+        for user in asked.users:
+            agency = self.people.agency_of(user)
+            if agency is not None and agency != self.agency.id:
+                users.setdefault(agency, []).append(user)
+        return {
+            agency: encode_question(
+                Lookup(tuple(names.get(agency, ())), tuple(users.get(agency, ())))
+            )[1]
+            for agency in names | users
+        }
+
+    def remember(self, agency: AgencyId, answer: frame.Answer, asked: bytes | None = None) -> None:
+        """Keep what another agency's node answered to a LOOKUP.
+
+        asked: the body that `foreign` made; whom it names and the agency does not know any more is
+        dropped. A refusal leaves all as it is.
+        Raises PeerError, and writes nothing, if the agency vouches for what it may not.
+        """
+        if answer.code:
+            return
+        reply = decode_answer(Topic.LOOKUP, answer.code, answer.body)
+        if not isinstance(reply, question.People):
+            raise NotCanonical("an answer to another question (SPEC 7.2)")
+        listed = [person for person in reply.people if person is not None]
+        found = [self._vouched(agency, person) for person in listed]
+        for person, known in zip(listed, found, strict=True):
+            self.people.cache(person, known)
+        wanted = Lookup() if asked is None else decode_question(Topic.LOOKUP, asked)
+        if isinstance(wanted, Lookup):
+            self.people.forget(
+                agency,
+                set(wanted.names) - {known.user.name for known in found},
+                set(wanted.users) - {known.user.user for known in found},
+            )
+
+    def _vouched(self, agency: AgencyId, person: Person) -> KnownPerson:
+        """Check that a trusted agency speaks of its own user, and under its own name."""
+        known = verify_person(person)
+        card = self.trust.card(agency)
+        charter = identity.verify_charter(person.charter)
+        if card is None or known.user.agency != agency:
+            raise Untrusted("an agency vouches for a user of another (SPEC 7.2)")
+        ours = card.charter
+        if charter.name != ours.name:
+            raise Untrusted(f"agency {ours.name} speaks under another name (SPEC 7.2)")
+        if charter.registrar != ours.registrar and charter.serial <= ours.serial:
+            raise Untrusted(f"a charter of {ours.name} that its newer card replaced (SPEC 7.2)")
+        return known
+
+    def _reply(self, peer: PeerKind, key: bytes, asked: Question, raw: bytes, now: float) -> Reply:
+        match asked:
+            case Lookup():
+                return self._look_up(peer, key, asked, now)
+            case question.GetCards():
+                return question.Cards(tuple(card.raw for card in self.cards().values()))
+            case Enrol():
+                return self._enrol(key, asked, raw, now)
+            case PutLink():
+                return self._put_link(key, asked, raw, now)
+            case question.GetLink():
+                return self._get_link(key, now)
+            case _:
+                return self._serve_device(DeviceKey(key), asked, now)
+
+    def _serve_device(self, device: DeviceKey, asked: Question, now: float) -> Reply:
+        owner = self.people.owner(device)
+        if owner is None:
+            raise RefusedError("this device is revoked, or was never registered here")
+        user, name = owner[0], parse_address(owner[1]).user
+        match asked:
+            case question.BeginLink():
+                invitation = self.invite(name, Purpose.LINK, now, LINK_SECONDS)
+                return question.LinkInvitation(encode_invitation(invitation))
+            case question.GetPending():
+                return self._pending(name, now)
+            case Approve():
+                return self._approve(user, name, asked, now)
+            case question.Renew(tls_key):
+                return Certified(self._tls_certificate(device, tls_key, now))
+            case question.GetParcels():
+                return question.Parcels(self.parcels.waiting(device))
+            case _:
+                self._change(device, user, asked)
+                return Done()
+
+    def _change(self, device: DeviceKey, user: UserId, asked: Question) -> None:
+        """Do what a device asks for and that has no other answer than done."""
+        match asked:
+            case question.PutPrekey(prekey):
+                self.people.keep_prekey(device, _own_prekey(device, prekey))
+            case PutParcel():
+                self._put_parcel(user, asked)
+            case question.Taken(numbers):
+                self.parcels.take(device, numbers)
+            case question.Revoke():
+                self._revoke(user, asked)
+            case _:
+                raise RefusedError("this node does not answer that to you")
+
+    # Look-ups
+
+    def _look_up(self, peer: PeerKind, key: bytes, asked: Lookup, now: float) -> question.People:
+        found = [self.people.by_name(name) for name in asked.names]
+        found += [self.people.by_id(user) for user in asked.users]
+        if peer is not PeerKind.DEVICE:
+            found = [self._if_ours(person) for person in found]
+        if peer is PeerKind.INVITATION:
+            # A further device must learn its user's id; it learns nobody else's.
+            name = self._address(self.tickets.find(key, Purpose.LINK, _ms(now)).name)
+            own = self.people.by_name(name)
+            found = [person if person == own else None for person in found]
+        return question.People(tuple(found))
+
+    def _if_ours(self, person: Person | None) -> Person | None:
+        if person is None:
+            return None
+        ours = identity.verify_charter(person.charter).agency == self.agency.id
+        return person if ours else None
+
+    # First devices
+
+    def _enrol(self, key: bytes, asked: Enrol, raw: bytes, now: float) -> Enrolment:
+        ticket = self.tickets.find(key, Purpose.FIRST_DEVICE, _ms(now))
+        user = register_user(self.agency, asked.user_request, ticket.name)
+        device = register_device(self.agency, asked.device_request, user.user)
+        prekey = _own_prekey(device.device, asked.prekey)
+        tls_certificate = self._tls_certificate(device.device, asked.tls_key, now)
+        if ticket.used:
+            check_repeated(ticket, raw)
+            if not self.device_allowed(device.device):
+                raise RefusedError("this device is revoked")
+        else:
+            self._check_free(user.name)
+            self._check_unknown(device.device)
+            if self.people.agency_of(user.user) not in (None, self.agency.id):
+                raise RefusedError("this identity key is already a user's of another agency")
+            charter = self.agency.card.charter.raw
+            address = self._address(user.name)
+            self.people.keep_user(user.user, self.agency.id, address, charter, user.raw)
+            self.people.keep_device(device.device, user.user, device.raw, prekey)
+            self.tickets.note(ticket, raw)
+            self.tickets.use(ticket)
+        return Enrolment(user.raw, device.raw, tls_certificate, self.agency.card.raw)
+
+    def _check_free(self, name: str) -> None:
+        person = self.people.by_name(self._address(name))
+        if person is not None:
+            raise RefusedError(
+                f"{self._address(name)} has {len(person.devices)} device(s) in use: add another "
+                "with `ivor device link` on one of them, or revoke the user first to start anew"
+            )
+
+    def _check_unknown(self, device: DeviceKey) -> None:
+        if self.people.known_device(device):
+            raise RefusedError("this device key was registered before: make a new device")
+
+    # Further devices
+
+    def _put_link(self, key: bytes, asked: PutLink, raw: bytes, now: float) -> Done:
+        ticket = self.tickets.find(key, Purpose.LINK, _ms(now))
+        request = identity.read_link(asked.request)
+        _own_prekey(request.device, asked.prekey)
+        self._tls_certificate(request.device, asked.tls_key, now)
+        if not ticket.used:
+            self._check_unknown(request.device)
+        self.tickets.note(ticket, raw)
+        return Done()
+
+    def _pending(self, name: str, now: float) -> question.PendingLinks:
+        found = []
+        for ticket in self.tickets.pending(name, _ms(now)):
+            link = _link_of(ticket.request)
+            if link is not None:
+                found.append(Pending(ticket.id, link.request))
+        return question.PendingLinks(tuple(found))
+
+    def _approve(self, user: UserId, name: str, asked: Approve, now: float) -> Certified:
+        ticket = self.tickets.find(asked.ticket, Purpose.LINK, _ms(now))
+        link = _link_of(ticket.request)
+        if ticket.name != name or link is None:
+            raise RefusedError("no further device of this user waits with that ticket")
+        device = register_device(self.agency, asked.request, user)
+        if not _same_device(device, identity.read_link(link.request)):
+            raise Untrusted("approved another device than the one that waits (SPEC 7.3)")
+        if ticket.used:
+            if not self.device_allowed(device.device):
+                raise RefusedError("this device is revoked")
+        else:
+            self._check_unknown(device.device)
+            if self.people.devices_in_use(user) >= DEVICES_USER_MAX:
+                raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
+            self.people.keep_device(device.device, user, device.raw, link.prekey)
+            self.tickets.use(ticket)
+        return Certified(device.raw)
+
+    def _get_link(self, key: bytes, now: float) -> Enrolment | Waiting:
+        """Answer the same until the ticket is over, because an answer may be lost on the way."""
+        ticket = self.tickets.find(key, Purpose.LINK, _ms(now))
+        link = _link_of(ticket.request)
+        if link is None or not ticket.used:
+            return Waiting()
+        device = identity.read_link(link.request).device
+        person = self.people.by_name(self._address(ticket.name))
+        charter = self.agency.card.charter
+        for certificate, _ in () if person is None else person.devices:
+            if person is not None and identity.verify_device(certificate, charter).device == device:
+                tls_certificate = self._tls_certificate(device, link.tls_key, now)
+                return Enrolment(
+                    person.certificate, certificate, tls_certificate, self.agency.card.raw
+                )
+        raise RefusedError("this device is revoked")
+
+    # Devices
+
+    def _put_parcel(self, user: UserId, asked: PutParcel) -> None:
+        owner = self.people.owner(asked.device)
+        if owner is None or owner[0] != user:
+            raise RefusedError("no device of this user has that key")
+        self.parcels.put(asked.device, asked.body)
+
+    def _revoke(self, user: UserId, asked: question.Revoke) -> None:
+        identity.verify_revocation(user, self.agency.id, asked.device, asked.signature)
+        owner = self.people.owner(asked.device)
+        if owner is None or owner[0] != user:
+            raise RefusedError("no device of this user has that key")
+        self.people.revoke([asked.device])
+
+    def _tls_certificate(self, device: DeviceKey, tls_key: bytes, now: float) -> bytes:
+        return device_certificate(self.agency, device, tls_key, now, self._random)
+
+    def _address(self, name: str) -> str:
+        return Address(name, self.agency.card.charter.name).text
+
+
+def _ms(now: float) -> int:
+    return int(now * 1000)
+
+
+def _refused(ask: frame.Ask, error: IvorError | PeerError) -> frame.Answer:
+    return frame.Answer(ask.number, exit_code(error), encode_refusal(str(error)))
+
+
+def _own_prekey(device: DeviceKey, raw: bytes) -> bytes:
+    if identity.verify_prekey(raw).device != device:
+        raise Untrusted("a prekey of another device (SPEC 7.3)")
+    return raw
+
+
+def _link_of(request: bytes | None) -> PutLink | None:
+    """Read what the holder of a link's ticket asked; it was checked when it came."""
+    if request is None:
+        return None
+    asked = decode_question(Topic.LINK_REQUEST, request)
+    return asked if isinstance(asked, PutLink) else None
+
+
+def _same_device(device: DeviceCertificate, link: identity.LinkRequest) -> bool:
+    approved = (device.agency, device.user, device.device, device.label, device.issued)
+    return approved == (link.agency, link.user, link.device, link.label, link.issued)

@@ -1,0 +1,37 @@
+"""What a node counts for its operator's monitoring, in Prometheus' format (`metrics` setting)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from node.config import parse_listen
+
+
+class Metrics:
+    """The counters of one node. Nothing in them names a person, a chat or a message."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.entries = Counter(
+            "ivor_entries_stored", "Entries stored durably", registry=self.registry
+        )
+        self.forks = Counter("ivor_forks", "Fork proofs kept", registry=self.registry)
+        self.connections = Gauge(
+            "ivor_connections", "Open sessions by kind of peer", ["kind"], registry=self.registry
+        )
+
+    @contextmanager
+    def served(self, listen: str) -> Iterator[None]:
+        """Serve the metrics over HTTP at host:port for the length of a block; nowhere if empty."""
+        if not listen:
+            yield
+            return
+        host, port = parse_listen(listen)
+        server, thread = start_http_server(port, host, self.registry)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
