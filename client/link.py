@@ -103,6 +103,15 @@ class Link:
         self._pushed = device.replica.store.changed
         self._lengths: dict[tuple[ChatId, DeviceKey, int], int] = {}
         self.greeted = trio.Event()
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        """Run the session to its end."""
+        try:
+            await self.connection.run()
+        finally:
+            self.ended.set()
+            self._tell()
 
     def opened(self, connection: Connection) -> None:
         """The node has greeted."""
@@ -215,13 +224,16 @@ class Link:
     async def settle(self, seconds: float) -> bool:
         """Wait until both sides have what the other has; return whether that came in time."""
         with trio.move_on_after(seconds):
-            await self.greeted.wait()
             while not (self.connection.caught_up and await self._all_told()):
-                if self.connection.failure is not None:
-                    raise NetworkError(f"the connection ended: {self.connection.failure}")
+                self.check()
                 await trio.sleep(POLL_SECONDS)
             return True
         return False
+
+    def check(self) -> None:
+        """Raise NetworkError if the session is over."""
+        if self.ended.is_set():
+            raise NetworkError(f"the connection ended: {self.connection.failure or 'by the node'}")
 
     async def _all_told(self) -> bool:
         return not await self.journal.read(partial(unstored, self._device))
@@ -248,13 +260,30 @@ async def linked(device: Device) -> AsyncIterator[Link]:
     Raises NetworkError when no node answers, Untrusted when it is not ours.
     """
     stream = await dial(device.profile.card, device.credential)
-    async with trio.open_nursery() as nursery:
-        journal = Journal(device.connection, device.replica.forget, device.refresh)
-        nursery.start_soon(journal.run)
-        link = Link(device, journal, stream)
-        nursery.start_soon(link.connection.run)
-        try:
-            yield link
-        finally:
-            link.connection.close()
-            nursery.cancel_scope.cancel()
+    async with over(device, stream) as link:
+        yield link
+
+
+@asynccontextmanager
+async def over(device: Device, stream: trio.abc.Stream) -> AsyncIterator[Link]:
+    """Run a session over an authenticated stream for the length of a block."""
+    try:
+        async with trio.open_nursery() as nursery:
+            journal = Journal(device.connection, device.replica.forget, device.refresh)
+            nursery.start_soon(journal.run)
+            link = Link(device, journal, stream)
+            nursery.start_soon(link.run)
+            try:
+                yield link
+            finally:
+                link.connection.close()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the failure itself: a nursery wraps it in a group, also when it is alone."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -90,10 +90,7 @@ class FolderLock:
         until = time.monotonic() + self._seconds
         while not self.acquire():
             if time.monotonic() >= until:
-                raise StorageError(
-                    f"{self._folder} is in use by process {_owner(self._folder)}; "
-                    "stop it first: two owners of one database would damage it"
-                )
+                raise self.refusal()
             time.sleep(_POLL_SECONDS)
         return self
 
@@ -124,6 +121,13 @@ class FolderLock:
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
         return True
+
+    def refusal(self) -> StorageError:
+        """Say who owns the folder, after `acquire` has failed."""
+        return StorageError(
+            f"{self._folder} is in use by process {_owner(self._folder)}; "
+            "stop it first: two owners of one database would damage it"
+        )
 
     def release(self) -> None:
         """Give the folder up; the system does it too when a process dies."""

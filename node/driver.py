@@ -243,7 +243,7 @@ class Connection:
                 run = await self._journal.read(
                     lambda: (
                         self._replica.store.run(want)
-                        if sharing.may_read(self.key, want.chat)
+                        if sharing.may_ask(self.key, want)
                         else None
                     )
                 )

@@ -23,12 +23,15 @@ _DEPTH_MAX: Final = 4
 
 
 def open_log(stream: TextIO, form: Form, level: Level) -> FilteringBoundLogger:
-    """Make the one logger of a process. `log_form` says which form a stream should have."""
+    """Make the one logger of a process; every `structlog.get_logger()` is it from now on.
+
+    `log_form` says which form a stream should have.
+    """
     last: list[Processor] = [_versioned, structlog.processors.JSONRenderer()]
     if form == "text":
         last = [_escaped, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-    logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(stream),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
@@ -39,6 +42,7 @@ def open_log(stream: TextIO, form: Form, level: Level) -> FilteringBoundLogger:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 

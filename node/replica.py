@@ -16,6 +16,7 @@ from crypto import merkle
 from node.sharing import Sharing
 from node.store import SEQ_BITS, Store, StoredChat
 from protocol.chat import Admission, Chat
+from protocol.dag import bits
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -31,6 +32,7 @@ from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Seal, Want
 from protocol.history import History
 from protocol.intake import Outcome
 from protocol.limits import BRANCHES_MAX, SEALS_SPREAD_MAX
+from protocol.membership import Membership, resolve
 from protocol.run import START, Context, Entry, rebuild
 
 CHATS_JUDGED_MAX = 512
@@ -309,14 +311,41 @@ class Replica:
     def _share(self, chat: Chat, stored: StoredChat, lane: int) -> AbstractSet[bytes]:
         if lane != CONTROL:
             return self.sharing.readers(stored)
-        readers = self.readers(chat)
-        if self.sharing.set_readers(stored, readers):
+        readers, before = self.readers(chat), self.sharing.readers(stored)
+        self.sharing.set_readers(stored, readers)
+        if readers - before:
             self.store.touch(stored)
+        for peer in before - readers:
+            self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
         return readers
+
+    def _until_removal(
+        self, chat: Chat, stored: StoredChat, peer: bytes
+    ) -> list[tuple[int, int, int]]:
+        """Return how long the control chains were for whoever removed this reader (SPEC 6.3)."""
+        history = chat.history
+        newest = history.everything
+        for entry in reversed(history.entries):
+            past = history.past([entry.id])
+            if peer in self.readers_by(resolve(history, past)):
+                break
+            newest = past
+        lengths: dict[bytes, int] = {}
+        for index in bits(newest):
+            one = history.entries[index]
+            lengths[one.device] = max(lengths.get(one.device, 0), one.seq + 1)
+        return [
+            (chain[0].no, min(length, chain[0].length), self.store.next_change())
+            for device, length in lengths.items()
+            if (chain := stored.chains.get((device, CONTROL)))
+        ]
 
     def readers(self, chat: Chat) -> AbstractSet[bytes]:
         """Return who may see a chat: agencies, and the devices of our own agency."""
-        membership = chat.membership()
+        return self.readers_by(chat.membership())
+
+    def readers_by(self, membership: Membership) -> AbstractSet[bytes]:
+        """Return who may see a chat with this membership."""
         own = {
             device
             for device, user in membership.devices.items()

@@ -44,6 +44,14 @@ CREATE TABLE readers (          -- derived: agencies, and our own devices, that 
     PRIMARY KEY (peer, chat)) WITHOUT ROWID;
 CREATE INDEX readers_chat ON readers (chat);
 
+CREATE TABLE former (           -- what a removed reader may still see: how it came to that
+    peer BLOB NOT NULL,
+    chain INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    PRIMARY KEY (peer, chain)) WITHOUT ROWID;
+CREATE INDEX former_changed ON former (changed);
+
 CREATE TABLE forks (
     chat INTEGER NOT NULL,
     device BLOB NOT NULL,
@@ -110,4 +118,9 @@ CREATE TABLE parcels (          -- sealed bundles that wait for a device
     device BLOB NOT NULL,
     body BLOB NOT NULL);
 CREATE INDEX parcels_device ON parcels (device, no);
+"""
+
+NEWEST_CHANGE = """
+SELECT max(ifnull((SELECT max(changed) FROM chains), 0),
+           ifnull((SELECT max(changed) FROM former), 0))
 """

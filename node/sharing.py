@@ -10,10 +10,11 @@ from collections.abc import Set as AbstractSet
 import apsw
 from msgspec import convert
 
+from node.schema import NEWEST_CHANGE
 from node.store import StoredChat
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.fork import Fork
-from protocol.frame import ChatHeads, Head, Heads, Holding, Seal
+from protocol.frame import ChatHeads, Head, Heads, Holding, Seal, Want
 from protocol.limits import BRANCHES_MAX, HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
 
 PREFIX_BYTES = 8
@@ -30,8 +31,8 @@ class Sharing:
         rows = self.connection.execute("SELECT peer FROM readers WHERE chat = ?", (chat.no,))
         return frozenset(row[0] for row in rows)
 
-    def set_readers(self, chat: StoredChat, peers: AbstractSet[bytes]) -> bool:
-        """Replace the readers of a chat; return whether there is a new one."""
+    def set_readers(self, chat: StoredChat, peers: AbstractSet[bytes]) -> None:
+        """Replace the readers of a chat. Who comes (back) is no longer a former reader."""
         before = self.readers(chat)
         self.connection.executemany(
             "DELETE FROM readers WHERE chat = ? AND peer = ?",
@@ -41,7 +42,29 @@ class Sharing:
             "INSERT INTO readers (chat, peer) VALUES (?, ?)",
             [(chat.no, peer) for peer in peers - before],
         )
-        return not peers <= before
+        self.connection.executemany(
+            "DELETE FROM former WHERE peer = ?"
+            " AND chain IN (SELECT no FROM chains WHERE chat = ?)",
+            [(peer, chat.no) for peer in peers - before],
+        )
+
+    def set_former(self, peer: bytes, lengths: Iterable[tuple[int, int, int]]) -> None:
+        """Keep what a removed reader may see. lengths: (chain, its length then, change)."""
+        self.connection.executemany(
+            "INSERT INTO former VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [(peer, *length) for length in lengths],
+        )
+
+    def may_ask(self, peer: bytes, want: Want) -> bool:
+        """Tell whether a peer may have a range: a reader any, a former one its own removal."""
+        if self.may_read(peer, want.chat):
+            return True
+        length = self.connection.execute(
+            "SELECT max(former.length) FROM former JOIN chains ON chains.no = chain"
+            " JOIN chats ON chats.no = chat WHERE peer = ? AND id = ? AND device = ? AND lane = ?",
+            (peer, want.chat, want.device, want.lane),
+        ).get
+        return length is not None and want.stop <= length
 
     def may_read(self, peer: bytes, chat: bytes) -> bool:
         """Tell whether a peer may see a chat that is stored here."""
@@ -56,8 +79,13 @@ class Sharing:
             "SELECT changed, id, device, lane, length - 1, substr(head, 1, ?) FROM chains"
             " JOIN readers ON readers.chat = chains.chat AND peer = ?"
             " JOIN chats ON chats.no = chains.chat"
-            " WHERE changed > ? ORDER BY changed LIMIT ?",
-            (PREFIX_BYTES, peer, cursor, HEADS_CHAINS_MAX + 1),
+            " WHERE changed > ?"
+            " UNION ALL SELECT former.changed, chats.id, device, lane, former.length - 1,"
+            " substr(entries.id, 1, ?) FROM former JOIN chains ON chains.no = chain"
+            " JOIN chats ON chats.no = chains.chat"
+            " JOIN entries ON place = (chain << 32 | former.length - 1)"
+            " WHERE peer = ? AND former.changed > ? ORDER BY 1 LIMIT ?",
+            (PREFIX_BYTES, peer, cursor, PREFIX_BYTES, peer, cursor, HEADS_CHAINS_MAX + 1),
         ).fetchall()
         whole = len(rows) <= HEADS_CHAINS_MAX
         del rows[HEADS_CHAINS_MAX:]
@@ -73,7 +101,7 @@ class Sharing:
         return Heads(cursor, int(whole), listed)
 
     def _newest_change(self) -> int:
-        return int(self.connection.execute("SELECT ifnull(max(changed), 0) FROM chains").get)
+        return int(self.connection.execute(NEWEST_CHANGE).get)
 
     def cursor(self, peer: bytes) -> tuple[bytes | None, int]:
         """Return the incarnation of a peer and how far we have seen its changes."""

@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from node.errors import StorageError
-from node.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId, encode_header
 from protocol.fork import Cover
 from protocol.frame import Run, Want
@@ -105,7 +105,7 @@ class Store:
         self._changed = self._newest_change()
 
     def _newest_change(self) -> int:
-        return int(self.connection.execute("SELECT ifnull(max(changed), 0) FROM chains").get)
+        return int(self.connection.execute(NEWEST_CHANGE).get)
 
     @property
     def incarnation(self) -> bytes:
@@ -192,7 +192,7 @@ class Store:
         target.context = context_after(entries[-1].header)
         self.connection.execute(
             "UPDATE chains SET length = ?, head = ?, changed = ? WHERE no = ?",
-            (target.length, target.head, self._next_change(), target.no),
+            (target.length, target.head, self.next_change(), target.no),
         )
 
     def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry]) -> None:
@@ -216,13 +216,14 @@ class Store:
         self.connection.executemany(
             "UPDATE chains SET changed = ? WHERE no = ?",
             [
-                (self._next_change(), branch.no)
+                (self.next_change(), branch.no)
                 for chain in chat.chains.values()
                 for branch in chain
             ],
         )
 
-    def _next_change(self) -> int:
+    def next_change(self) -> int:
+        """Count one more change, and return its number."""
         self._changed += 1
         return self._changed
 

@@ -1,8 +1,8 @@
 """Judging any set of control entries of a history, at the cost of what is new in it (SPEC 3.3).
 
 An operation that has no effect in the view of its own author is inert: void in every view, and at
-no cost there. A set is judged from what one of its latest operations has seen: what is beside that,
-and what it could shake, is tried again. So the cost is that of what is new, and of what it is about.
+no cost there. A set is judged from what one of its latest operations has seen; what is beside that,
+and what this could shake, is tried again. So the cost is that of what is new and what it is about.
 Only proofs of forks reach further, and there all is judged anew.
 """
 

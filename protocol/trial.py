@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from protocol.case import Case
 from protocol.dag import Dag, bits
-from protocol.entry import CONTROL, DeviceKey, EntryId
+from protocol.entry import CONTROL, EntryId
 from protocol.fork import Fork
 from protocol.identity import UserId
 from protocol.operation import Checkpoint
@@ -164,16 +164,19 @@ class Trial:
         return True
 
     def _refusal(self, index: int, case: Case, level: int) -> Void | None:
-        if level < case.need:
-            return Void.RANK
         if level == QUORUM and not self._signed(index, case):
             return Void.UNSIGNED
         past = self._dag.pasts[index]
+        lack = Void.RANK
+        if case.author is not None and level < self.effects.role(case.author, past):
+            lack = Void.OUTRANKED
+        if level < case.need:
+            return lack
         targets = [(user, act.role) for user, act in case.acts.items()]
         targets += [(user, OUT) for user in case.revoked.values() if user is not None]
         for user, role in targets:
             if max(self.effects.role(user, past), role) >= level:
-                return Void.RANK
+                return lack
         return None
 
     def _signed(self, index: int, case: Case) -> bool:

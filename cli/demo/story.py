@@ -1,0 +1,250 @@
+"""What happens in the demo, in order; each step prints what it did and checks that it worked."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from cli.demo.actors import AgencyActor, OfficialActor
+from cli.demo.relay import Network
+
+ARRIVAL_SECONDS_MAX = 20.0
+LOOK_SECONDS = 0.2
+TITLE = "Бюджет 2027"
+
+Say = Callable[[str], None]
+
+
+class CheckFailed(Exception):
+    """Something that the demo promises did not hold."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """Who takes part, and what was said so far."""
+
+    say: Say
+    network: Network
+    agencies: Sequence[AgencyActor]
+    officials: Sequence[OfficialActor]
+    passed: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def act(self, text: str) -> None:
+        """Begin a step."""
+        self.say(f"\n[{time.monotonic() - self.started:5.1f} s] {text}")
+
+    def check(self, what: str, *, holds: bool) -> None:
+        """Note a check. Raises CheckFailed."""
+        if not holds:
+            raise CheckFailed(what)
+        self.passed.append(what)
+        self.say(f"          ✓ {what}")
+
+
+async def together(calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """Run calls side by side."""
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(_run, call)
+
+
+async def _run(call: Callable[[], Awaitable[object]]) -> None:
+    await call()
+
+
+async def texts(official: OfficialActor) -> list[str]:
+    """Return the texts that an official's device shows now, in its order."""
+    letters = await official.run("read", TITLE, "--limit", "1000")
+    return [str(letter["text"]) for letter in letters if letter.get("kind") == "text"]
+
+
+async def arrived(official: OfficialActor, wanted: Sequence[str]) -> list[str]:
+    """Sync until an official can read all of `wanted`; return all that they read."""
+    shown: list[str] = []
+    with trio.move_on_after(ARRIVAL_SECONDS_MAX):
+        while True:
+            await official.run("sync")
+            shown = await texts(official)
+            if set(wanted) <= set(shown):
+                break
+            await trio.sleep(LOOK_SECONDS)
+    return shown
+
+
+async def everyone_reads(
+    stage: Stage, readers: Sequence[OfficialActor], wanted: Sequence[str]
+) -> None:
+    """Check that all of these officials can read all of these texts."""
+    seen: dict[str, list[str]] = {}
+
+    async def look(official: OfficialActor) -> None:
+        seen[official.address] = await arrived(official, wanted)
+
+    async with trio.open_nursery() as nursery:
+        for official in readers:
+            nursery.start_soon(look, official)
+    lacking = [who for who, shown in seen.items() if not set(wanted) <= set(shown)]
+    stage.check(
+        f"{len(readers)} officials read {len(wanted)} messages"
+        + (f", but not {', '.join(lacking)}" if lacking else ""),
+        holds=not lacking,
+    )
+
+
+async def say_in_chat(stage: Stage, official: OfficialActor, text: str) -> None:
+    """Send a message and tell so."""
+    if "\n" in text:
+        await official.run("send", TITLE, "-", text=text)
+        stage.say(f"          {official.address}: a text of {len(text)} characters from a file")
+    else:
+        await official.run("send", TITLE, "--", text)
+        stage.say(f"          {official.address}: {text}")
+    official.written.append(text)
+
+
+async def found(stage: Stage) -> None:
+    """Create the agencies, let them trust each other, start the nodes."""
+    stage.act("Three agencies are founded, each with its own keys and node.")
+
+    async def create(agency: AgencyActor) -> None:
+        await agency.run(
+            "agency", "create", agency.name, "--zone", "RU-UDM",
+            "--listen", f"127.0.0.1:{agency.port}",
+            "--address", f"127.0.0.1:{agency.relay_port}",
+            "--address", f"127.0.0.1:{agency.port}",
+            "--allow-local",
+        )  # fmt: skip
+
+    await together([lambda one=one: create(one) for one in stage.agencies])
+    pairs = [(a, b) for a in stage.agencies for b in stage.agencies if a is not b]
+    for a, b in pairs:
+        await a.run("node", "trust", str(b.folder / "card.ivor"), "--yes")
+    await together([one.start for one in stage.agencies])
+    names = ", ".join(agency.name for agency in stage.agencies)
+    stage.say(f"          {names}: nodes run and trust each other's cards")
+
+
+async def enrol(stage: Stage) -> None:
+    """Invite and enrol the officials."""
+    stage.act("Six officials enrol with one-time invitations.")
+
+    async def join(official: OfficialActor) -> None:
+        (invitation,) = await official.agency.run("node", "invite", official.name)
+        await official.run("join", str(invitation["invitation"]))
+        await official.run("sync")
+
+    await together([lambda one=one: join(one) for one in stage.officials])
+    stage.say(f"          {', '.join(one.address for one in stage.officials)}")
+
+
+async def talk(stage: Stage, readme: str) -> None:
+    """Start a chat across the agencies and write in it."""
+    anna, *others = stage.officials
+    stage.act(f"{anna.address} starts the chat “{TITLE}” with the other five.")
+    await anna.run("chat", "new", TITLE, *(one.address for one in others))
+    await together([lambda one=one: one.run("sync") for one in others])
+    lines = (
+        (anna, "Коллеги, начинаем согласование бюджета."),
+        (others[1], "Good morning. The figures for digital services are ready."),
+        (others[3], "Минфин на связи, ждём таблицы до пятницы."),
+        (others[0], readme),
+    )
+    for official, text in lines:
+        await say_in_chat(stage, official, text)
+    await everyone_reads(stage, stage.officials, _all_written(stage))
+
+
+def _all_written(stage: Stage) -> list[str]:
+    return [text for official in stage.officials for text in official.written]
+
+
+async def crash(stage: Stage) -> None:
+    """Kill a node with SIGKILL in the middle, and start it again."""
+    victim = stage.agencies[1]
+    stage.act(f"The node of {victim.name} is killed with SIGKILL; work goes on.")
+    await victim.kill()
+    theirs = [one for one in stage.officials if one.agency is victim]
+    rest = [one for one in stage.officials if one.agency is not victim]
+    await say_in_chat(stage, theirs[0], "Written while our own node is down.")
+    await say_in_chat(stage, rest[0], "Пишу, пока узел соседей не работает.")
+    await victim.start()
+    stage.say(f"          {victim.name} is up again on the same database")
+    await everyone_reads(stage, stage.officials, _all_written(stage))
+
+
+async def partition(stage: Stage) -> None:
+    """Cut one agency off, let both sides write, and bring the link back."""
+    lonely = stage.agencies[2]
+    stage.act(f"The line to {lonely.name} is cut. Both sides go on writing.")
+    stage.network.cut_off(lonely.source)
+    inside = [one for one in stage.officials if one.agency is lonely]
+    outside = [one for one in stage.officials if one.agency is not lonely]
+    await say_in_chat(stage, inside[0], "Связи с другими ведомствами нет, работаем дальше.")
+    await say_in_chat(stage, inside[1], "We can still read each other here.")
+    await say_in_chat(stage, outside[0], "Минфин не отвечает, продолжаем без них.")
+    await say_in_chat(stage, outside[2], "Noted; they will catch up later.")
+    shown = await arrived(inside[1], inside[0].written)
+    stage.check(
+        "each side reads its own and nothing of the other",
+        holds=inside[0].written[-1] in shown and outside[0].written[-1] not in shown,
+    )
+    stage.network.restore()
+    stage.say("          the line is back")
+    await everyone_reads(stage, stage.officials, _all_written(stage))
+
+
+async def remove(stage: Stage) -> None:
+    """Remove a member; what follows must be unreadable to them."""
+    anna, gone = stage.officials[0], stage.officials[-1]
+    stage.act(f"{anna.address} removes {gone.address}; what follows is not for them.")
+    await anna.run("chat", "remove", TITLE, gone.address)
+    secret = "Только для тех, кто остался: предел 12,4 млн."
+    await say_in_chat(stage, anna, secret)
+    remaining = stage.officials[:-1]
+    await everyone_reads(stage, remaining, [secret])
+    await gone.run("sync")
+    stage.check(f"{gone.address} can not read it", holds=secret not in await texts(gone))
+
+
+async def verify(stage: Stage) -> None:
+    """Verify every log from its bytes, and compare what everyone sees."""
+    stage.act("Every device verifies its whole log, from the bytes up.")
+    counts: dict[str, object] = {}
+
+    async def check(official: OfficialActor) -> None:
+        (report,) = await official.run("log", "verify", TITLE)
+        counts[official.address] = report["entries"]
+
+    async with trio.open_nursery() as nursery:
+        for official in stage.officials:
+            nursery.start_soon(check, official)
+    told = ", ".join(f"{who}: {count}" for who, count in sorted(counts.items()))
+    stage.check(f"entries verified: {told}", holds=len(counts) == len(stage.officials))
+    orders = [await texts(official) for official in stage.officials[:-1]]
+    stage.check(
+        "all members see the same messages in the same order",
+        holds=all(order == orders[0] for order in orders) and len(orders[0]) > 0,
+    )
+
+
+async def stop(stage: Stage) -> None:
+    """Stop the nodes as an operator would."""
+    stage.act("The nodes are stopped with SIGTERM.")
+    codes = [await agency.stop() for agency in stage.agencies]
+    stage.check("all nodes ended cleanly", holds=codes == [0] * len(codes))
+
+
+async def play(stage: Stage, readme: Path) -> None:
+    """Play the whole story. Raises CheckFailed or CommandFailed."""
+    text = readme.read_text(encoding="utf-8") if readme.exists() else __doc__ or ""
+    await found(stage)
+    await enrol(stage)
+    await talk(stage, text)
+    await crash(stage)
+    await partition(stage)
+    await remove(stage)
+    await verify(stage)
+    await stop(stage)

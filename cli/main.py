@@ -1,0 +1,104 @@
+"""The way in: `ivor`. Registers the commands, and turns errors into exit codes (SPEC 11).
+
+    0 done · 1 the user's error · 2 usage · 3 storage or network · 4 untrusted identity
+    5 limit or rate · 7 verification failed or equivocation seen · 8 refused by policy
+    130 interrupted · 141 nobody reads the output any more
+
+Another family of commands is a module with `register(app)`, named in `_register`.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import typer
+
+from cli import operator
+from cli.output import end_quietly, note
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+STORAGE_OR_NETWORK: Final = 3
+BUG: Final = 1
+TRACE_VARIABLE: Final = "IVOR_TRACEBACK"
+
+app = typer.Typer(
+    name="ivor",
+    help="Ivor: messages between agencies, end-to-end encrypted, on your own servers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _register() -> None:
+    operator.register(app)
+
+
+_register()
+
+
+@app.callback()
+def _ivor() -> None:
+    """Ivor: messages between agencies, end-to-end encrypted, on your own servers."""
+
+
+def run() -> None:
+    """Run the program and end the process; the entry point."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code. Prints at most one line about an error."""
+    try:
+        outcome = app(list(arguments), prog_name="ivor", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        return _fail(_first(group))
+    except Exception as error:  # noqa: BLE001 - the one place where an error becomes an exit code
+        return _fail(error)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what ended a nursery: the first error that is not itself a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _fail(error: BaseException) -> int:
+    """Say in one line what went wrong; return the exit code."""
+    if os.environ.get(TRACE_VARIABLE):
+        sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, typer.TyperException):
+        note(f"ivor: {error.format_message()}")
+        return error.exit_code
+    from node.errors import IvorError, exit_code
+    from protocol.errors import PeerError
+
+    if isinstance(error, IvorError | PeerError):
+        note(f"ivor: {error}")
+        return exit_code(error)
+    if isinstance(error, OSError) or type(error).__module__ == "apsw":
+        note(f"ivor: {error}")
+        return STORAGE_OR_NETWORK
+    note(
+        f"ivor: a bug: {type(error).__name__}: {error}; please report it, with what "
+        f"{TRACE_VARIABLE}=1 shows"
+    )
+    return BUG
+
+
+if __name__ == "__main__":
+    run()

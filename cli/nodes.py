@@ -1,0 +1,98 @@
+"""A node's folder, as the operator's commands use it: through its node if one runs, else directly.
+
+Never two owners of one database: the folder's lock decides, not a look at the socket.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from node import operations
+from node.agency import CARD_FILE, Agency, open_agency, read_card
+from node.config import SETTINGS_FILE, Loaded, Value, load_settings
+from node.control import LOCK_SECONDS, FolderLock, ask_node
+from node.directory import Directory
+from node.errors import StorageError, UserError
+from node.logs import log_form, open_log
+from node.store import connect
+from node.trust import Trust
+from protocol.identity import Card
+
+DATABASE_FILE: Final = "node.db"
+_POLL_SECONDS: Final = 0.05
+
+
+def settings_of(folder: Path, flags: Mapping[str, Value | None]) -> Loaded:
+    """Load the settings of an agency's folder. Raises UserError if it is none."""
+    if not (folder / SETTINGS_FILE).exists():
+        raise UserError(
+            f"{folder} is no agency's folder: {SETTINGS_FILE} is missing; "
+            "`ivor agency create NAME --zone ZONE --dir FOLDER` makes one"
+        )
+    return load_settings(folder / SETTINGS_FILE, os.environ, flags)
+
+
+def card_of(folder: Path) -> Card:
+    """Read the agency's own card. Raises StorageError if the file is not there."""
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"{folder / CARD_FILE} cannot be read: {error}") from None
+    return read_card(text)
+
+
+def carry_out(
+    folder: Path,
+    command: str,
+    arguments: Mapping[str, object],
+    passphrase: Callable[[], bytes],
+) -> Mapping[str, object]:
+    """Have a command carried out, by the running node or on the stopped one's database.
+
+    passphrase: asked only if the node is stopped and the command needs its keys.
+    """
+    loaded = settings_of(folder, {})
+    answer = ask_node(folder, command, arguments)
+    if answer is not None:
+        return answer
+    agency = None
+    if command in operations.NEEDS_KEYS:
+        agency = open_agency(folder, passphrase())
+    lock = FolderLock(folder)
+    until = time.monotonic() + LOCK_SECONDS
+    while not lock.acquire():
+        # A node that has just started, or another command that will soon be done.
+        answer = ask_node(folder, command, arguments)
+        if answer is not None:
+            return answer
+        if time.monotonic() > until:
+            raise lock.refusal()
+        time.sleep(_POLL_SECONDS)
+    try:
+        return _directly(folder, loaded, agency, command, arguments)
+    finally:
+        lock.release()
+
+
+def _directly(
+    folder: Path,
+    loaded: Loaded,
+    agency: Agency | None,
+    command: str,
+    arguments: Mapping[str, object],
+) -> Mapping[str, object]:
+    open_log(sys.stderr, log_form(sys.stderr), "warning")
+    with closing(connect(folder / DATABASE_FILE, None)) as connection:
+        directory = None if agency is None else Directory(connection, agency, os.urandom)
+        trust = Trust(connection, card_of(folder))
+        desk = operations.Desk(
+            connection, trust, loaded.settings, directory, connected=None, now=time.time()
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        answer = operations.carry_out(desk, command, arguments)
+        connection.execute("COMMIT")  # else closing rolls back
+        return answer

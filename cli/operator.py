@@ -1,0 +1,401 @@
+"""Commands of the operator of an agency's node: `ivor agency …` and `ivor node …`."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.options import Folder, Json, PassphraseFile
+from cli.output import Output, note
+from cli.text import when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node.config import Value
+
+agency = typer.Typer(help="Make an agency.", no_args_is_help=True)
+node = typer.Typer(help="Run an agency's node, and ask about it.", no_args_is_help=True)
+config = typer.Typer(help="The node's settings.", no_args_is_help=True)
+node.add_typer(config, name="config")
+
+ANY_HOSTS: Final = ("0.0.0.0:", "[::]:")
+CARD_BYTES_MAX: Final = 64 * 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the operator's commands to the program."""
+    app.add_typer(agency, name="agency", rich_help_panel="Operator")
+    app.add_typer(node, name="node", rich_help_panel="Operator")
+
+
+@agency.callback()
+def _agency() -> None:
+    """Make an agency."""
+
+
+@agency.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Short name, such as minzdrav.")],
+    *,
+    zone: Annotated[str, typer.Option(help="Residency zone, such as RU-UDM.")],
+    folder: Folder,
+    listen: Annotated[
+        str | None, typer.Option(help="Where the node listens, HOST:PORT [0.0.0.0:7340].")
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(help="Where others reach the node, HOST:PORT; may be given several times."),
+    ] = None,
+    allow_local: Annotated[
+        bool, typer.Option("--allow-local", help="Allow loopback addresses, for tests.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    root_passphrase_file: Annotated[
+        Path | None,
+        typer.Option(envvar="IVOR_ROOT_PASSPHRASE_FILE", help="The same, for the root key."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an agency: root key, CA, registrar and node, in a new folder."""
+    import os
+    import time
+
+    from cli.passphrase import new_passphrase
+    from crypto.fingerprint import fingerprint
+    from node.agency import Founding
+    from node.agency import create as create_agency
+
+    settings: dict[str, Value] = {}
+    if listen is not None:
+        settings["listen"] = listen
+    if allow_local:
+        settings["allow_local"] = True
+    endpoints = _endpoints(listen, address or [], allow_local=allow_local)
+    made = create_agency(
+        folder,
+        Founding(name, zone, endpoints, settings),
+        new_passphrase(passphrase_file, "the node's keys"),
+        new_passphrase(root_passphrase_file, "the root key"),
+        time.time(),
+        os.urandom,
+    )
+    Output(as_json).facts(
+        {
+            "agency": made.card.charter.name,
+            "zone": made.card.charter.zone,
+            "fingerprint": fingerprint(made.id),
+            "folder": str(folder),
+            "addresses": list(endpoints),
+            "files": sorted(file.name for file in folder.iterdir()),
+        }
+    )
+    _next_steps(folder, endpoints)
+
+
+def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -> tuple[str, ...]:
+    """Choose what the card says, and refuse now what other nodes would refuse later."""
+    from node.config import parse_listen, refuse_local
+    from node.errors import UserError
+    from protocol.errors import Untrusted
+
+    chosen = list(addresses)
+    if listen is not None and not addresses:
+        _, port = parse_listen(listen)
+        if port and not listen.startswith(ANY_HOSTS):
+            chosen = [listen]
+    if not allow_local:
+        try:
+            refuse_local(chosen)
+        except Untrusted:
+            raise UserError(
+                f"other nodes refuse a card with an address such as {chosen[0]}, which is local to "
+                "a machine; give --address HOST:PORT, or --allow-local for tests"
+            ) from None
+    return tuple(chosen)
+
+
+def _next_steps(folder: Path, endpoints: tuple[str, ...]) -> None:
+    if not endpoints:
+        note("The card names no address: this node dials others, and none can dial it.")
+        note("  Give --address HOST:PORT to be reached.")
+    note(f"Keep {folder / 'root.key'} offline: move it to a medium that you lock away.")
+    note("Next:")
+    note(f"  ivor node run --dir {folder}")
+    note(f"  ivor node card --dir {folder} > card.ivor     # hand it to other agencies")
+    note(f"  ivor node trust THEIR-CARD --dir {folder}")
+    note(f"  ivor node invite NAME --dir {folder}")
+
+
+@node.command()
+def run(
+    folder: Folder,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT; port 0 lets the system choose.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="HOST:PORT where Prometheus may ask.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run the node until SIGTERM or Ctrl-C; prints one line once it is ready."""
+    import trio
+
+    from cli.nodes import card_of, settings_of
+    from cli.passphrase import read_passphrase
+    from node.logs import log_form, open_log
+    from node.service import serve
+
+    flags = {"listen": listen, "metrics": metrics, "log_level": log_level}
+    loaded = settings_of(folder, flags)
+    name = card_of(folder).charter.name
+    open_log(sys.stderr, log_form(sys.stderr), loaded.settings.log_level)
+    output = Output(as_json)
+
+    def ready(host: str, port: int) -> None:
+        endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        output.line(
+            f"ready {endpoint} {name}", {"event": "ready", "listen": endpoint, "agency": name}
+        )
+
+    trio.run(serve, folder, loaded, read_passphrase(passphrase_file, "the node's keys"), ready)
+
+
+@node.command()
+def card(folder: Folder, as_json: Json = False) -> None:
+    """Print the agency's card, to hand to other agencies."""
+    from cli.nodes import card_of
+    from crypto.fingerprint import fingerprint
+    from protocol.armour import armour
+
+    own = card_of(folder)
+    text = armour("CARD", own.raw)
+    shown = fingerprint(own.charter.agency)
+    Output(as_json).line(
+        text.rstrip("\n"), {"agency": own.charter.name, "fingerprint": shown, "card": text}
+    )
+    if not as_json:
+        note(f"fingerprint of {own.charter.name}: {shown}")
+
+
+@node.command()
+def trust(
+    card_file: Annotated[
+        Path, typer.Argument(metavar="CARD", help="The card's file; - for stdin.")
+    ],
+    folder: Folder,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask; for scripts that compared before.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trust another agency, once you have compared the fingerprint with theirs."""
+    text = _read_card(card_file)
+    found = _ask(folder, "examine", {"card": text})
+    if not yes:
+        _show_card(found)
+    _confirm_card(found, yes=yes)
+    taken = _ask(folder, "trust", {"card": text, "fingerprint": found["fingerprint"]})
+    Output(as_json).facts(_with_times(taken))
+
+
+def _read_card(file: Path) -> str:
+    from node.errors import UserError
+
+    try:
+        if str(file) == "-":
+            return sys.stdin.read(CARD_BYTES_MAX)
+        with file.open(encoding="utf-8") as stream:
+            return stream.read(CARD_BYTES_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"card {file} cannot be read: {error}; ask the agency for it") from None
+
+
+def _show_card(found: Mapping[str, object]) -> None:
+    note(f"agency       {found['agency']}")
+    note(f"zone         {found['zone']}")
+    for address in _strings(found["addresses"]):
+        note(f"address      {address}")
+    note(f"fingerprint  {found['fingerprint']}")
+    if found["changes"]:
+        note(f"changes      {', '.join(_strings(found['changes']))}")
+
+
+def _confirm_card(found: Mapping[str, object], *, yes: bool) -> None:
+    """Let a person decide. A name that looks like another's is never taken unseen."""
+    from node.errors import IdentityError, UserError
+
+    alike = ", ".join(_strings(found["looks_like"]))
+    if alike and yes:
+        raise IdentityError(
+            f"{found['agency']} looks like {alike}, which is trusted already; compare the "
+            "fingerprint with the agency's and run it again without --yes"
+        )
+    if found["standing"] == "same" or yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("no terminal to ask on: compare the fingerprint, then add --yes")
+    if alike:
+        note(f"WARNING: the name looks like {alike}, which is trusted already.")
+    note("Call the agency on a number that you know, and compare the fingerprint.")
+    if not typer.confirm("Is it the same, and do you trust them?", default=False, err=True):
+        raise UserError("the card is not taken")
+
+
+@node.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="The user's name, without the agency: anna.")],
+    folder: Folder,
+    hours: Annotated[
+        int | None, typer.Option(help="How long it is good; else as the settings say.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a one-time invitation for a user's first device."""
+    made = _ask(folder, "invite", {"name": name, "hours": hours}, passphrase_file)
+    shown = _with_times(made)
+    Output(as_json).line(str(made["invitation"]), shown)
+    if not as_json:
+        note(f"for {made['user']}, once, until {shown['expires']}; hand it over in secret.")
+        note("They run: ivor join INVITATION")
+
+
+@node.command()
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Show what the node is and holds."""
+    Output(as_json).facts(_ask(folder, "status"))
+
+
+@node.command()
+def users(folder: Folder, as_json: Json = False) -> None:
+    """List the agency's users and how many devices they use."""
+    found = _records(_ask(folder, "users"), "users")
+    if not as_json:
+        for user in found:
+            devices = _records(user, "devices")
+            user["devices"] = [
+                f"{str(device['id'])[:16]} {device['label']}"
+                + (" (revoked)" if device["revoked"] else "")
+                for device in devices
+            ]
+    else:
+        for user in found:
+            user["devices"] = [_with_times(device) for device in _records(user, "devices")]
+    Output(as_json).rows(found, {"name": "USER", "devices": "DEVICES"})
+
+
+@node.command()
+def peers(folder: Folder, as_json: Json = False) -> None:
+    """List the agencies that are trusted, and how far behind each is."""
+    columns = {
+        "agency": "AGENCY",
+        "zone": "ZONE",
+        "connected": "CONNECTED",
+        "chats": "CHATS",
+        "unconfirmed": "UNCONFIRMED",
+        "addresses": "ADDRESSES",
+    }
+    Output(as_json).rows(_records(_ask(folder, "peers"), "peers"), columns)
+
+
+@node.command()
+def chats(folder: Folder, as_json: Json = False) -> None:
+    """List chats: which agencies take part, and how much is stored. Titles are sealed."""
+    columns = {
+        "id": "CHAT",
+        "agencies": "AGENCIES",
+        "entries": "ENTRIES",
+        "devices": "DEVICES",
+        "forks": "FORKS",
+    }
+    Output(as_json).rows(_records(_ask(folder, "chats"), "chats"), columns)
+
+
+@node.command()
+def revoke(
+    user: Annotated[str, typer.Argument(help="anna, or anna@minzdrav.")],
+    folder: Folder,
+    device: Annotated[
+        str | None, typer.Argument(help="Beginning of its id, or its label; else all devices.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Shut a user's device, or all of them, out of this node."""
+    done = _ask(folder, "revoke", {"user": user, "device": device})
+    Output(as_json).facts(done)
+    note("They can not connect any more. Chats keep them as members until an admin removes them.")
+
+
+@node.command()
+def doctor(folder: Folder, as_json: Json = False) -> None:
+    """Look for what is wrong or will be: folder, settings, card, database, clock, disk."""
+    import time
+
+    from node.doctor import examine
+
+    found = list(examine(folder, time.time()))
+    columns = {"state": "STATE", "check": "CHECK", "text": "WHAT"}
+    Output(as_json).rows(
+        ({"check": one.check, "state": one.state, "text": one.text} for one in found), columns
+    )
+    if any(one.state == "fail" for one in found):
+        raise typer.Exit(3)
+
+
+@config.command()
+def check(folder: Folder, as_json: Json = False) -> None:
+    """Check the settings: file and environment."""
+    from cli.nodes import settings_of
+
+    settings_of(folder, {})
+    Output(as_json).line("ok", {"ok": True})
+
+
+@config.command()
+def explain(folder: Folder, as_json: Json = False) -> None:
+    """List every setting, its value, and where that comes from."""
+    from cli.nodes import settings_of
+    from node import config as settings
+
+    rows = [
+        {"name": one.name, "value": one.value, "source": one.source}
+        for one in settings.explain(settings_of(folder, {}))
+    ]
+    Output(as_json).rows(rows, {"name": "SETTING", "value": "VALUE", "source": "FROM"})
+
+
+def _ask(
+    folder: Path,
+    command: str,
+    arguments: Mapping[str, object] | None = None,
+    passphrase_file: Path | None = None,
+) -> Mapping[str, object]:
+    from cli.nodes import carry_out
+    from cli.passphrase import read_passphrase
+
+    passphrase: Callable[[], bytes] = lambda: read_passphrase(  # noqa: E731 - asked only if needed
+        passphrase_file, "the node's keys"
+    )
+    return carry_out(folder, command, arguments or {}, passphrase)
+
+
+def _records(result: Mapping[str, object], field: str) -> list[dict[str, object]]:
+    listed = result[field]
+    if not isinstance(listed, list):
+        return []
+    return [dict(record) for record in listed]
+
+
+def _with_times(record: Mapping[str, object]) -> dict[str, object]:
+    """Write the times of a record, which are milliseconds, as people and scripts read them."""
+    return {
+        name: when(value) if name in {"expires", "issued"} and isinstance(value, int) else value
+        for name, value in record.items()
+    }
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,20 @@
+"""Options that many commands share, so that they are called and explained alike."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for scripts.")]
+Folder = Annotated[
+    Path,
+    typer.Option("--dir", envvar="IVOR_NODE_DIR", help="The agency's folder.", show_default=False),
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        envvar="IVOR_PASSPHRASE_FILE",
+        help="Read the passphrase from this file instead of asking.",
+    ),
+]

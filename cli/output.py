@@ -1,0 +1,121 @@
+"""What commands print: data on stdout, all else on stderr; for people, pipes or scripts.
+
+    output = Output(as_json)
+    output.facts({"agency": "minzdrav", "users": 3})
+    output.rows(records, {"name": "NAME", "devices": "DEVICES"})
+    note("expires in 3 days")                      # stderr
+    with progress("verifying", entries) as advance: advance(1)
+
+On a terminal: tables. In a pipe: a record a line, columns separated by tabs, without a heading.
+With --json: one object a line, with "v": 1.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cli.text import inert, inert_json
+
+Record = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Prints results. as_json: of --json."""
+
+    as_json: bool
+
+    def facts(self, record: Record) -> None:
+        """Print one record: a name and a value a line."""
+        if self.as_json:
+            self._object(record)
+            return
+        shown = {name: cell(value) for name, value in record.items() if name != "v"}
+        width = max(map(len, shown), default=0)
+        gap = " " * 2 if sys.stdout.isatty() else "\t"
+        for name, value in shown.items():
+            plain = name.replace("_", " ")
+            print((plain.ljust(width) if sys.stdout.isatty() else plain) + gap + value)
+
+    def rows(self, records: Iterable[Record], columns: Mapping[str, str]) -> None:
+        """Print records. columns: which fields, and their headings, for people."""
+        if self.as_json:
+            for record in records:
+                self._object(record)
+            return
+        lines = [[cell(record.get(field)) for field in columns] for record in records]
+        if sys.stdout.isatty():
+            _table(list(columns.values()), lines)
+            return
+        for line in lines:
+            print("\t".join(line))
+
+    def line(self, text: str, record: Record) -> None:
+        """Print one line of our own making; its record for scripts. Flushes: somebody may wait."""
+        if self.as_json:
+            self._object(record)
+        else:
+            print(text)
+        sys.stdout.flush()
+
+    def _object(self, record: Record) -> None:
+        print(inert_json(json.dumps({"v": 1} | dict(record), ensure_ascii=False)))
+
+
+def cell(value: object) -> str:
+    """Return a value as people read it; inert, and without tabs or line breaks."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return inert(value)
+        case Sequence():
+            return ", ".join(cell(item) for item in value) or "-"
+        case _:
+            return inert(str(value))
+
+
+def note(text: str) -> None:
+    """Tell the person at the terminal something that is no result."""
+    print(inert(text), file=sys.stderr)
+
+
+@contextmanager
+def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar while long work goes on, if there is a terminal to show it on.
+
+    total: steps, None if not known. Gives a function to tell how many steps were done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(inert(text), total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def end_quietly() -> None:
+    """Stop writing to a pipe that nobody reads any more, also when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(value) for value in line))  # Text: no markup in what others wrote
+    Console(soft_wrap=False).print(table)

@@ -1,0 +1,169 @@
+"""The chats of a device as their owner names them: by title, by id, or by the other person.
+
+A title is what the latest valid Title message says; it is no key, and several chats may share one.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from msgspec import convert
+
+from client.device import Device
+from client.mailbox import State, read_entry
+from node.errors import UserError
+from protocol.chat import Chat
+from protocol.entry import ChatId, ContentHeader, DeviceKey, Reference
+from protocol.errors import PeerError
+from protocol.membership import Membership, content_void
+from protocol.message import Title, decode_message
+from protocol.name import parse_address
+from protocol.policy import ChatKind
+from protocol.roster import Void
+
+PREFIX_CHARS_MIN = 4
+SHORT_CHARS = 8
+_TITLE_BEGINS = b"\x92\x01"  # an array of two, the first of which is Title's number
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One chat in a list. title: "" until one is known. partner: the other one's name, if direct.
+
+    letters: rows in the mailbox. latest: time of the newest in milliseconds, None without any.
+    """
+
+    chat: ChatId
+    title: str
+    partner: str | None
+    membership: Membership
+    ours: bool
+    letters: int
+    latest: int | None
+
+    @property
+    def label(self) -> str:
+        """What to call it: its title, or whom it is with. Others wrote this."""
+        return self.title or self.partner or "(no title)"
+
+
+def summaries(device: Device) -> Iterator[Summary]:
+    """Yield all chats in the order of their arrival."""
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is not None and judge.history:
+            yield summary(device, judge)
+
+
+def summary(device: Device, judge: Chat) -> Summary:
+    """Return what a list shows of one chat."""
+    membership = judge.membership()
+    row = device.connection.execute(
+        "SELECT count(*), max(time) FROM mailbox WHERE chat = ?", (judge.id,)
+    ).fetchone()
+    letters, latest = convert(row, tuple[int, int | None])
+    ours = device.key in membership.devices
+    title, other = title_of(device, judge), _partner(device, membership)
+    return Summary(judge.id, title, other, membership, ours, letters, latest)
+
+
+def _partner(device: Device, membership: Membership) -> str | None:
+    if membership.kind is not ChatKind.DIRECT:
+        return None
+    ours = device.profile.user.user
+    return next((one.name for user, one in membership.users.items() if user != ours), None)
+
+
+def title_of(device: Device, judge: Chat) -> str:
+    """Return the text of the latest valid Title message, "" if there is none."""
+    rows = device.connection.execute(
+        "SELECT device, seq, id, plaintext FROM mailbox WHERE chat = ? AND state = ?"
+        " AND substr(plaintext, 1, 2) = ? ORDER BY depth DESC, time DESC, id DESC",
+        (judge.id, State.OPEN, _TITLE_BEGINS),
+    ).fetchall()
+    for reference, plaintext in convert(
+        [(row[:3], row[3]) for row in rows], list[tuple[Reference, bytes]]
+    ):
+        message = decode_message(plaintext)
+        if isinstance(message, Title) and void_of(device, judge, reference) is None:
+            return message.text
+    return ""
+
+
+def void_of(device: Device, judge: Chat, place: Reference) -> Void | None:
+    """Return why a stored content entry counts for nothing, None if it counts."""
+    header = read_entry(device, judge.id, place).header
+    if not isinstance(header, ContentHeader):
+        return None
+    past = judge.history.past([head.id for head in header.control])
+    return content_void(judge.history, header.device, header.seq, past)
+
+
+def find(device: Device, text: str) -> Chat:
+    """Return the chat that a person means: a title, the beginning of an id, or `anna@minzdrav`.
+
+    Raises UserError, which lists the candidates when several fit.
+    """
+    chat = find_direct(device, text) if "@" in text else None
+    if chat is not None:
+        return chat
+    fitting = _fitting(list(summaries(device)), text)
+    if not fitting:
+        raise UserError(f"no chat is called {text!r}; 'ivor chat list' shows which there are")
+    if len(fitting) > 1:
+        listed = ", ".join(f"{one.chat.hex()[:SHORT_CHARS]} {one.label!r}" for one in fitting[:8])
+        raise UserError(f"{text!r} fits {len(fitting)} chats: {listed}; name one by its id")
+    judge = device.replica.chat(fitting[0].chat)
+    if judge is None:
+        raise UserError(f"the chat {text!r} is gone")
+    return judge
+
+
+def _fitting(known: Sequence[Summary], text: str) -> Sequence[Summary]:
+    """Return whose title is this; else whose title is this but for case; else whose id begins."""
+    wanted = unicodedata.normalize("NFC", text)
+    titles = [(unicodedata.normalize("NFC", one.label), one) for one in known]
+    exact = [one for title, one in titles if title == wanted]
+    loose = [one for title, one in titles if title.casefold() == wanted.casefold()]
+    prefix = text.lower()
+    is_prefix = len(prefix) >= PREFIX_CHARS_MIN and _HEX.fullmatch(prefix)
+    by_id = [one for one in known if is_prefix and one.chat.hex().startswith(prefix)]
+    return exact or loose or by_id
+
+
+def find_direct(device: Device, text: str) -> Chat | None:
+    """Return the direct chat with a user, `anna@minzdrav`; None if there is none.
+
+    Two people may each have begun one: then it is the one with the smaller id, for both.
+    """
+    try:
+        name = parse_address(text).text
+    except PeerError:
+        return None
+    found = [
+        one.chat
+        for one in summaries(device)
+        if one.membership.kind is ChatKind.DIRECT and one.partner == name and one.ours
+    ]
+    return device.replica.chat(min(found)) if found else None
+
+
+def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:
+    """Return the message of a chat whose id begins with these hex digits. Raises UserError."""
+    wanted = prefix.lower()
+    if len(wanted) < PREFIX_CHARS_MIN or not _HEX.fullmatch(wanted):
+        raise UserError(
+            f"{prefix!r} is no message id: give at least {PREFIX_CHARS_MIN} of its hex digits, "
+            "as 'ivor read' shows them"
+        )
+    rows = device.connection.execute(
+        "SELECT device, seq, id FROM mailbox WHERE chat = ? AND hex(id) LIKE ? LIMIT 2",
+        (chat, wanted.upper() + "%"),
+    ).fetchall()
+    found = [Reference(DeviceKey(row[0]), *row[1:]) for row in rows]
+    if len(found) != 1:
+        what = "no message" if not found else "more than one message"
+        raise UserError(f"{what} of this chat has an id that begins with {wanted}")
+    return found[0]

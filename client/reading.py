@@ -1,0 +1,151 @@
+"""What `ivor read` shows of a chat: each message with all that its reader must know about it.
+
+Order is the mailbox's. A message that counts for nothing is shown, with the reason: what a removed
+member wrote is not silently dropped, and not silently taken either.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec import convert
+
+from client.chats import void_of
+from client.delivery import Deliveries, Progress
+from client.device import Device
+from client.mailbox import Letter, State
+from protocol.chat import Chat
+from protocol.entry import Reference
+from protocol.identity import UserId
+from protocol.membership import resolve
+from protocol.message import decode_message
+from protocol.roster import Member, Void
+
+FUTURE_MS_MIN = 5 * 60 * 1000  # clocks that are honest differ by less
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message for the screen. author: None if no member's device wrote it.
+
+    verified: its author's safety number was compared. trusted: their agency is one of our node's.
+    future: its time is far ahead of our clock. progress: of our own ones only.
+    """
+
+    letter: Letter
+    author: Member | None
+    own: bool
+    verified: bool
+    trusted: bool
+    future: bool
+    void: Void | None
+    progress: Progress | None
+
+
+class Reader:
+    """Reads one chat at one moment; make another after something has changed."""
+
+    def __init__(self, device: Device, chat: Chat, now: int) -> None:
+        self._device = device
+        self._chat = chat
+        self._now = now
+        self._deliveries = Deliveries(device, chat.id, chat.membership())
+
+    @cached_property
+    def _verified(self) -> frozenset[UserId]:
+        rows = self._device.connection.execute("SELECT id FROM users WHERE verified = 1")
+        return frozenset(UserId(row[0]) for row in rows)
+
+    @cached_property
+    def _trusted(self) -> frozenset[bytes]:
+        return frozenset(
+            row[0] for row in self._device.connection.execute("SELECT id FROM agencies")
+        )
+
+    @cached_property
+    def _everybody(self) -> Mapping[bytes, Member]:
+        """Whoever is or was a member, by device: the present ones say the most."""
+        found: dict[bytes, Member] = {}
+        history = self._chat.history
+        for index in range(len(history)):
+            before = resolve(history, history.pasts[index])
+            found.update({device: before.users[user] for device, user in before.devices.items()})
+        return found
+
+    def _author(self, place: Reference) -> Member | None:
+        member = self._chat.membership().member_of(place.device)
+        return self._everybody.get(place.device) if member is None else member
+
+    def line(self, letter: Letter) -> Line:
+        """Return what to show of a letter."""
+        place = letter.reference
+        author = self._author(place)
+        own = place.device == self._device.key
+        user = None if author is None else author.user
+        ours = user == self._device.profile.user.user
+        return Line(
+            letter,
+            author,
+            own,
+            verified=ours or user in self._verified,
+            trusted=author is not None and author.agency in self._trusted,
+            future=letter.time > self._now + FUTURE_MS_MIN,
+            void=void_of(self._device, self._chat, place),
+            progress=self._deliveries.of(place) if own else None,
+        )
+
+
+def letters(device: Device, chat: Chat, since: int, limit: int) -> list[Letter]:
+    """Return the last `limit` letters of a chat with a time from `since` on, in their order."""
+    return _select(
+        device,
+        "chat = ? AND time >= ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
+        (chat.id, since, limit),
+    )[::-1]
+
+
+def _select(device: Device, where: str, values: Sequence[int | bytes | str]) -> list[Letter]:
+    rows = device.connection.execute(
+        "SELECT no, chat, device, seq, id, depth, time, state, plaintext FROM mailbox"
+        f" WHERE {where}",  # noqa: S608 - the conditions of this module
+        tuple(values),
+    ).fetchall()
+    found = []
+    for row in rows:
+        place = convert(row[2:5], Reference)
+        message = None if row[8] is None else decode_message(row[8])
+        found.append(Letter(row[0], row[1], place, row[5], row[6], State(row[7]), message))
+    return found
+
+
+class Follower:
+    """Gives each letter of a chat once: as soon as it can be read, or never will be."""
+
+    def __init__(self, device: Device, chat: Chat) -> None:
+        self._device = device
+        self._chat = chat.id
+        self._after = self._newest()
+        sealed = _select(device, "chat = ? AND state = ?", (chat.id, State.SEALED))
+        self._waiting = {letter.no for letter in sealed}
+
+    def _newest(self) -> int:
+        found = self._device.connection.execute("SELECT ifnull(max(no), 0) FROM mailbox").get
+        return int(found)
+
+    def fresh(self) -> list[Letter]:
+        """Return what has become readable since the last call, in the order of the chat."""
+        newest = self._newest()
+        found = []
+        for letter in _select(
+            self._device,
+            "chat = ? AND (no > ? OR no IN (SELECT value FROM json_each(?)))"
+            " ORDER BY depth, time, id",
+            (self._chat, self._after, str(sorted(self._waiting))),
+        ):
+            if letter.state is State.SEALED:
+                self._waiting.add(letter.no)
+                continue
+            self._waiting.discard(letter.no)
+            found.append(letter)
+        self._after = newest
+        return found

@@ -1,0 +1,138 @@
+"""What is wrong with a node's folder, or will be soon, and what to do (SPEC 10).
+
+Looks without changing anything, whether the node runs or not; the database only if it does not.
+"""
+
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import apsw
+
+from node.agency import CARD_FILE, ROOT_FILE, SERVICE_FILE, read_card
+from node.config import SETTINGS_FILE, load_settings, refuse_local
+from node.control import FolderLock, ask_node
+from node.errors import IvorError
+from node.tls import authority_of
+from protocol.errors import PeerError
+
+State = Literal["ok", "warn", "fail"]
+
+DATABASE_FILE: Final = "node.db"
+FREE_BYTES_LOW: Final = 1024**3
+CA_DAYS_LOW: Final = 90
+FIRST_YEAR: Final = 2026  # no honest clock is before this program
+_OTHERS: Final = 0o077
+_DAY_SECONDS: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: State
+    text: str
+
+
+def examine(folder: Path, now: float) -> Iterator[Finding]:
+    """Look at everything. now: seconds UTC. A check that cannot be made is a finding too."""
+    for name, look in (
+        ("folder", _folder),
+        ("settings", _settings),
+        ("card", _card),
+        ("root key", _root_key),
+        ("database", _database),
+        ("disk", _disk),
+        ("clock", _clock),
+    ):
+        yield _look(name, look, folder, now)
+
+
+Look = Callable[[Path, float], tuple[State, str]]
+
+
+def _look(name: str, look: Look, folder: Path, now: float) -> Finding:
+    try:
+        state, text = look(folder, now)
+    except (IvorError, PeerError, OSError, apsw.Error) as error:
+        state, text = "fail", str(error)
+    return Finding(name, state, text)
+
+
+def _folder(folder: Path, _now: float) -> tuple[State, str]:
+    missing = [
+        name for name in (SETTINGS_FILE, SERVICE_FILE, CARD_FILE) if not (folder / name).is_file()
+    ]
+    if missing:
+        return "fail", f"missing: {', '.join(missing)}; restore from a backup"
+    wide = [
+        path.name
+        for path in (folder, *sorted(folder.iterdir()))
+        if stat.S_IMODE(path.lstat().st_mode) & _OTHERS and not path.is_symlink()
+    ]
+    if wide:
+        return "fail", f"open to other users: {', '.join(wide)}; run: chmod -R go= {folder}"
+    return "ok", "complete, and closed to other users"
+
+
+def _settings(folder: Path, _now: float) -> tuple[State, str]:
+    settings = load_settings(folder / SETTINGS_FILE, {}, {}).settings
+    if settings.allow_local:
+        return "warn", "allow_local is on: right for tests only"
+    return "ok", f"listens on {settings.listen}"
+
+
+def _card(folder: Path, now: float) -> tuple[State, str]:
+    card = read_card((folder / CARD_FILE).read_text(encoding="utf-8"))
+    days = int((authority_of(card).not_valid_after_utc.timestamp() - now) // _DAY_SECONDS)
+    if days < CA_DAYS_LOW:
+        return "fail" if days < 0 else "warn", f"the CA's certificate ends in {days} days"
+    endpoints = [endpoint for node in card.nodes for endpoint in node.endpoints]
+    if not endpoints:
+        return "warn", "names no address: others cannot dial this node"
+    if not load_settings(folder / SETTINGS_FILE, {}, {}).settings.allow_local:
+        refuse_local(endpoints)
+    return "ok", f"number {card.charter.serial}, {', '.join(endpoints)}"
+
+
+def _root_key(folder: Path, _now: float) -> tuple[State, str]:
+    if (folder / ROOT_FILE).exists():
+        return "warn", f"{ROOT_FILE} is still here: move it to a medium that you lock away"
+    return "ok", "not here, as it should be"
+
+
+def _database(folder: Path, _now: float) -> tuple[State, str]:
+    file = folder / DATABASE_FILE
+    if not file.exists():
+        return "ok", "none yet: the node has not run"
+    lock = FolderLock(folder)
+    if not lock.acquire():
+        if ask_node(folder, "status", {}) is None:
+            return "fail", str(lock.refusal())
+        return "ok", "in use by the running node, which answers"
+    try:
+        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            found = str(connection.pragma("quick_check(1)"))
+        finally:
+            connection.close()
+    finally:
+        lock.release()
+    return ("ok", "sound") if found == "ok" else ("fail", f"{found}; restore from a backup")
+
+
+def _disk(folder: Path, _now: float) -> tuple[State, str]:
+    free = shutil.disk_usage(folder).free
+    state: State = "ok" if free >= FREE_BYTES_LOW else "warn"
+    return state, f"{free // 1024**2} MiB free"
+
+
+def _clock(_folder: Path, now: float) -> tuple[State, str]:
+    moment = datetime.fromtimestamp(now, UTC)
+    state: State = "ok" if moment.year >= FIRST_YEAR else "fail"
+    return state, f"{moment:%Y-%m-%d %H:%M:%S} UTC; certificates are judged by it"

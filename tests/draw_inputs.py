@@ -1,0 +1,54 @@
+"""Draws once what no seed determines: HPKE seals and X.509 certificates, for the vectors.
+
+    python -m tests.draw_inputs            # replaces vectors/inputs.json; then make the vectors anew
+
+The libraries draw this randomness themselves, so the bytes are kept and checked in the direction of
+opening. Everything else in the vectors follows from names (`protocol.testing.cast`).
+"""
+
+import json
+import ssl
+
+from crypto import archive, certificate
+from crypto.schedule import seal_info
+from crypto.sealing import Prekey, seal
+from node.tls import Credential, credential_to_der
+from protocol.epoch import Place, build
+from protocol.testing.cast import agency, person, prekey, prekey_record, seed
+from tests.vectors import INPUTS, TICKET, epoch_place
+
+NOW = 1_700_000_000.0
+
+
+def main() -> None:
+    """Draw and write."""
+    home = agency("mz")
+    ca_key = certificate.make_key()
+    ca = certificate.authority(ca_key, home.root.public.hex(), NOW, 3652, 1)
+    key = certificate.make_key()
+    uri = f"ivor:invitation:{TICKET.hex()}"
+    leaf = certificate.issue(ca, ca_key, key, uri, NOW, 5, 2)
+    leaf_der, key_der = credential_to_der(Credential(leaf, key))
+    private = Prekey(seed("seal", "prekey"))
+    inputs = {
+        "ca": ssl.PEM_cert_to_DER_cert(ca.decode()),
+        "certificate": leaf_der,
+        "key": key_der,
+        "seal": seal(private.public, seal_info(b"info"), seed("seal", "secret")),
+        "bundle": archive.seal_bundle(private.public, b"info", seed("bundle", "key"), b"segments"),
+    }
+    written = {name: value.hex() for name, value in inputs.items()}
+    INPUTS.write_text(json.dumps(written | {"epoch": _epoch(epoch_place())}, indent=1) + "\n")
+
+
+def _epoch(place: Place) -> list[str]:
+    """Seal one epoch's secret for three devices."""
+    people = [person("anna@mz"), person("boris@mz"), person("clara@mvd")]
+    recipients = {one.devices[0]: prekey(one.devices[0]).public for one in people}
+    record = prekey_record(people[0].signers[0])
+    _, seals = build(place, seed("epoch", "secret"), recipients, set(), record, shareable=False)
+    return [one.hex() for one in seals]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The worked cases of membership (SPEC 3.6) as data: for the tests, and for the vectors.
+
+Each case is a story and what it amounts to. `make_cases()` makes them anew, always the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.entry import DeviceKey, EntryId, Reference
+from protocol.membership import Void
+from protocol.operation import Admit, Remove, SetPolicy, SetRole
+from protocol.policy import HistoryRule, Policy, Role
+from protocol.testing.cast import Person, grant, person
+from protocol.testing.story import Story
+
+ANNA: Final = person("anna@mz")  # owner
+BORIS: Final = person("boris@mz")  # admin
+CLARA: Final = person("clara@mvd")  # member or admin
+DINA: Final = person("dina@mvd")
+OLGA: Final = person("olga@mz")  # the other owner
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What membership looks at in a content entry. saw: the control entries that it names."""
+
+    what: str
+    device: DeviceKey
+    seq: int
+    saw: tuple[EntryId, ...]
+    void: Void | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkedCase:
+    """A story and its outcome. roles: of everybody in the chat. void: of every void entry."""
+
+    letter: str
+    title: str
+    story: Story
+    roles: Mapping[Person, Role]
+    void: Mapping[EntryId, Void] = field(default_factory=dict)
+    content: tuple[Content, ...] = ()
+    policy: Policy | None = None
+
+
+def head(who: Person, seq: int) -> Reference:
+    """Name a content entry of a person's first device."""
+    return Reference(who.devices[0], seq, EntryId(bytes([seq]) * 32))
+
+
+def duel() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.ADMIN)])
+    start = [story.genesis]
+    one = story.tell(BORIS, Remove(CLARA.user, ()), start)
+    other = story.tell(CLARA, Remove(BORIS.user, ()), start)
+    return WorkedCase(
+        "a",
+        "admins remove each other: neither may, an owner decides",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, CLARA: Role.ADMIN},
+        {one.id: Void.RANK, other.id: Void.RANK},
+    )
+
+
+def readmission_beside_removal() -> WorkedCase:
+    story = Story(
+        [(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER), (OLGA, Role.ADMIN)]
+    )
+    start = [story.genesis]
+    story.tell(BORIS, Remove(CLARA.user, (head(CLARA, 4),)), start)
+    story.tell(OLGA, Remove(CLARA.user, (head(CLARA, 6),)), start)
+    back = story.tell(OLGA, Admit((grant(CLARA, Role.MEMBER),)), [])
+    device = CLARA.devices[0]
+    return WorkedCase(
+        "b",
+        "one admin removes C, another removes and takes C in again: C is out",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, OLGA: Role.ADMIN},
+        {},
+        (
+            Content("before all removals", device, 4, (story.genesis.id,), None),
+            Content(
+                "within the larger frontier only", device, 5, (story.genesis.id,), Void.REMOVED
+            ),
+            Content("after the void re-admission", device, 7, (back.id,), Void.REMOVED),
+        ),
+    )
+
+
+def _demoted(letter: str, title: str, *, backdated: bool) -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    kept = story.tell(BORIS, Admit((grant(OLGA, Role.MEMBER),)), [story.genesis])
+    demotion = SetRole(BORIS.user, Role.MEMBER, ())
+    if backdated:
+        story.tell(ANNA, demotion, [kept])
+    late = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [])
+    if not backdated:
+        story.tell(ANNA, demotion, [kept])
+    said = story.tell(DINA, story.epoch(DINA, [DINA.devices[0]]), [late])
+    answer = story.tell(CLARA, story.epoch(CLARA, [CLARA.devices[0]]), [said])
+    return WorkedCase(
+        letter,
+        title,
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.MEMBER, CLARA: Role.MEMBER, OLGA: Role.MEMBER},
+        {late.id: Void.OUTRANKED, said.id: Void.NOT_A_MEMBER},
+        (
+            Content("by D", DINA.devices[0], 0, (late.id,), Void.NOT_A_MEMBER),
+            Content("a reply to D", CLARA.devices[0], 0, (answer.id,), None),
+        ),
+    )
+
+
+def demotion_beside_grant() -> WorkedCase:
+    title = "an owner demotes A, who concurrently adds D: D's entries are void, replies to D stay"
+    return _demoted("c", title, backdated=False)
+
+
+def backdated_grant() -> WorkedCase:
+    return _demoted("d", "A backdates the grant after having seen the demotion", backdated=True)
+
+
+def removal_by_a_demoted_admin() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    start = [story.genesis]
+    removal = story.tell(BORIS, Remove(CLARA.user, ()), start)
+    out = (removal.id,)
+    story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), start)
+    return WorkedCase(
+        "e",
+        "A removes C, an owner who has not seen it demotes A: C is back",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.MEMBER, CLARA: Role.MEMBER},
+        {removal.id: Void.OUTRANKED},
+        (
+            Content("by C, unaware", CLARA.devices[0], 0, (story.genesis.id,), None),
+            Content("by A, after removing C", BORIS.devices[0], 0, out, None),
+        ),
+    )
+
+
+def promotion_beside_removal() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    start = [story.genesis]
+    story.tell(BORIS, Remove(CLARA.user, ()), start)
+    story.tell(ANNA, SetRole(CLARA.user, Role.ADMIN, ()), start)
+    return WorkedCase(
+        "f",
+        "an admin removes C while an owner promotes C: C is admin",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, CLARA: Role.ADMIN},
+        {},
+        (Content("by C, unaware of both", CLARA.devices[0], 0, (story.genesis.id,), None),),
+    )
+
+
+def past_the_frontier() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    start = story.genesis
+    story.tell(BORIS, Remove(CLARA.user, (head(CLARA, 57),)), [start])
+    device = CLARA.devices[0]
+    return WorkedCase(
+        "g",
+        "honest C writes on past the frontier: void, to be sent again",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN},
+        {},
+        (
+            Content("the last that was seen", device, 57, (start.id,), None),
+            Content("past the frontier", device, 58, (start.id,), Void.REMOVED),
+            Content(
+                "from a device nobody heard of", CLARA.devices[1], 0, (start.id,), Void.NOT_A_MEMBER
+            ),
+        ),
+    )
+
+
+def concurrent_settings() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (OLGA, Role.OWNER), (BORIS, Role.ADMIN)])
+    start = [story.genesis]
+    story.tell(ANNA, SetPolicy(Policy(("RU-UDM",), 3600, HistoryRule.SHARED)), start)
+    story.tell(OLGA, SetPolicy(Policy(("RU-PER", "RU-UDM"), 60, HistoryRule.SHARED)), start)
+    narrow = story.tell(BORIS, SetPolicy(Policy(("RU-UDM-IZH",), 0, HistoryRule.SHARED)), start)
+    story.tell(BORIS, SetPolicy(Policy(("RU",), 0, HistoryRule.FROM_JOIN)), start)
+    return WorkedCase(
+        "h",
+        "concurrent settings: the most restrictive wins; zones narrow, and only by owners",
+        story,
+        {ANNA: Role.OWNER, OLGA: Role.OWNER, BORIS: Role.ADMIN},
+        {narrow.id: Void.RANK},
+        (),
+        Policy(("RU-UDM",), 60, HistoryRule.FROM_JOIN),
+    )
+
+
+CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
+    duel,
+    readmission_beside_removal,
+    demotion_beside_grant,
+    backdated_grant,
+    removal_by_a_demoted_admin,
+    promotion_beside_removal,
+    past_the_frontier,
+    concurrent_settings,
+)
+
+
+def make_cases() -> Iterator[WorkedCase]:
+    """Yield the cases, (a) to (h)."""
+    for make in CASES:
+        yield make()

@@ -1,0 +1,326 @@
+"""SPEC 6.4 and 2.4: records, runs, and the cover rule."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from protocol import run as runs
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
+from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic
+from protocol.frame import Run
+from protocol.limits import (
+    COVER_ENTRIES_MAX,
+    KEYFRAME_ENTRIES,
+    PAYLOAD_BYTES_MAX,
+    RUN_BYTES_MAX,
+    SEQ_MAX,
+    TIME_MS_MAX,
+)
+from protocol.run import START, Context, Dropped, Entry
+from protocol.testing.cast import seed
+from protocol.testing.chains import CHAT, Chain, Step, chains, opened, signer
+
+BAD = bytes(64)
+LONG = Chain(signer("anna"), CHAT, CONTENT)
+LONG.extend([Step(b"%d" % number) for number in range(300)])
+HEAD = Reference(signer("boris").public, 3, EntryId(seed("head")))  # type: ignore[arg-type]
+
+
+def ids(entries: Iterable[Entry]) -> list[EntryId]:
+    return [entry.id for entry in entries]
+
+
+def with_signatures(run: Run, signatures: dict[int, bytes]) -> Run:
+    return msgspec.structs.replace(run, signatures=tuple(sorted(signatures.items())))
+
+
+def with_record(run: Run, index: int, record: bytes) -> Run:
+    records = [*run.records]
+    records[index] = msgspec.Raw(record)
+    return msgspec.structs.replace(run, records=tuple(records))
+
+
+class TestRoundTrip:
+    @given(chains(), st.data())
+    def test_any_chain_in_any_pieces(self, chain: Chain, data: st.DataObject) -> None:
+        """Whatever a chain says and wherever it is cut, unpack(pack) gives it back."""
+        size = len(chain.entries)
+        cuts = data.draw(st.sets(st.integers(1, size), max_size=4)) | {0, size}
+        places = sorted(cuts)
+        found = [
+            entry
+            for start, stop in zip(places, places[1:], strict=False)
+            for entry in opened(chain.run(start, stop))
+        ]
+        assert [entry.header for entry in found] == [made.header for made in chain.entries]
+        assert ids(found) == [made.id for made in chain.entries]
+        assert [entry.payload for entry in found] == [made.payload for made in chain.entries]
+        assert [entry.record for entry in found] == [chain.record(at) for at in range(size)]
+
+    @given(chains(), st.data())
+    def test_dropped_payloads(self, chain: Chain, data: st.DataObject) -> None:
+        """An entry is authentic without its payload."""
+        run = chain.run()
+        dropped = data.draw(st.sets(st.integers(0, len(chain.entries) - 1), max_size=5))
+        for seq in dropped:
+            record = runs.pack(chain.entries[seq].header, None, chain.context(seq))
+            run = with_record(run, seq, record)
+        found = opened(run)
+        assert ids(found) == [made.id for made in chain.entries]
+        assert {entry.header.seq for entry in found if entry.payload is None} == dropped
+
+    @given(chains())
+    def test_fold(self, chain: Chain) -> None:
+        """The context after an entry is what its records since the keyframe add up to."""
+        size = len(chain.entries)
+        keyframe = (size - 1) // KEYFRAME_ENTRIES * KEYFRAME_ENTRIES
+        records = [chain.record(seq) for seq in range(keyframe, size)]
+        assert runs.fold(chain.lane, records) == chain.before
+
+    def test_keyframes_leave_nothing_out(self) -> None:
+        """A run that begins at a multiple of 64 needs no context."""
+        chain = Chain(signer("anna"), CHAT, CONTENT)
+        chain.extend([Step(control=(HEAD,) if not number else None) for number in range(130)])
+        for start in (64, 128):
+            run = chain.run(start)
+            assert run.context is None
+            assert ids(opened(run)) == [made.id for made in chain.entries[start:]]
+        sizes = [len(chain.record(seq)) for seq in range(130)]
+        assert {seq for seq, size in enumerate(sizes) if size > min(sizes) + 32} == {0, 64, 128}
+
+    def test_overhead(self) -> None:
+        """A message with nothing new costs under 60 bytes above its payload."""
+        assert max(len(LONG.record(seq)) for seq in range(1, 60)) <= 60
+
+
+class TestWrongPlace:
+    """What a peer claims about the predecessor needs no trust."""
+
+    @given(chains(), st.data())
+    def test_another_context(self, chain: Chain, data: st.DataObject) -> None:
+        start = data.draw(st.integers(0, len(chain.entries) - 1))
+        context = data.draw(
+            st.builds(
+                Context,
+                st.integers(0, TIME_MS_MAX),
+                st.sampled_from([(), (HEAD,)]),
+                st.sampled_from([b"", seed("epoch", "0"), seed("epoch", "9")]),
+                st.integers(0, 9),
+            )
+        )
+        run = msgspec.structs.replace(chain.run(start), context=context)
+        try:
+            found = opened(run)
+        except PeerError:
+            return
+        honest = [made.id for made in chain.entries[start:]]
+        assert ids(found) == honest[: len(found)]
+
+    @given(chains(), st.data())
+    def test_another_place(self, chain: Chain, data: st.DataObject) -> None:
+        """Cases 19 and 24: another chat, device, lane, start or prev is not authentic."""
+        run = chain.run(data.draw(st.integers(0, len(chain.entries) - 1)))
+        changes: dict[str, object] = {
+            "chat": ChatId(seed("another chat")),
+            "device": signer("dina").public,
+            "lane": 1 - run.lane,
+            "start": run.start + data.draw(st.sampled_from([1, 64])),
+            "prev": None if run.prev else EntryId(seed("prev")),
+        }
+        field = data.draw(st.sampled_from(sorted(changes)))
+        made = chain.entries[run.start].header
+        assume(field != "chat" or made.chat is not None)
+        with pytest.raises((Unauthentic, NotCanonical)):
+            opened(msgspec.structs.replace(run, **{field: changes[field]}))
+
+    def test_past_the_last_seq(self) -> None:
+        """Case 18."""
+        run = msgspec.structs.replace(LONG.run(1, 3), start=SEQ_MAX)
+        with pytest.raises(LimitExceeded):
+            opened(run)
+
+
+class TestAltered:
+    @given(chains(), st.data())
+    def test_any_byte_of_any_record(self, chain: Chain, data: st.DataObject) -> None:
+        """Refused, or cut short before the altered record: nothing else comes through."""
+        start = max(0, len(chain.entries) - 4)
+        run = chain.run(start)
+        index = data.draw(st.integers(0, len(run.records) - 1))
+        record = bytearray(bytes(run.records[index]))
+        place = data.draw(st.integers(0, len(record) - 1))
+        record[place] ^= data.draw(st.integers(1, 255))
+        try:
+            found = opened(with_record(run, index, bytes(record)))
+        except PeerError:
+            return
+        assert len(found) <= index
+        assert ids(found) == [made.id for made in chain.entries[start : start + len(found)]]
+
+    @pytest.mark.parametrize("lane", [CONTROL, CONTENT])
+    def test_a_second_spelling(self, lane: int) -> None:
+        """One entry has one record: else a relay could store junk with others under one id."""
+        chain = Chain(signer("anna"), CHAT, lane)
+        chain.extend([Step(b"x", links=(HEAD,)), Step(b"y"), Step(b"z")])
+        for seq in range(3):
+            raw = chain.record(seq)
+            count = raw[0] & 0x0F
+            spellings = [
+                b"\xdc\x00" + bytes([count]) + raw[1:],
+                bytes([raw[0] + 1]) + raw[1:] + (b"\x90" if count == 3 else b"\xc0"),
+                raw[:1] + b"\xd1" + (msgspec.msgpack.decode(raw)[0]).to_bytes(2, "big") + raw[2:],
+                bytes([0x98]) + raw[1:] + b"\xc0" * (8 - count),
+                bytes([0x9F]) + raw[1:] + b"\xc0" * (15 - count),
+                raw + b"\xc0",
+            ]
+            for spelling in spellings:
+                with pytest.raises(NotCanonical):
+                    opened(with_record(chain.run(), seq, spelling))
+
+    def test_repeating_the_predecessor(self) -> None:
+        chain = Chain(signer("anna"), CHAT, CONTENT)
+        chain.extend([Step(control=(HEAD,)), Step()])
+        elapsed, pc, payload = msgspec.msgpack.decode(chain.record(1))
+        epoch = chain.before.epoch
+        for more in ([[], [HEAD]], [[], None, epoch, 1], [[], None, None, 1], [[], None, seed("e")]):
+            record = msgspec.msgpack.encode([elapsed, pc, payload, *more])
+            with pytest.raises(NotCanonical):
+                opened(with_record(chain.run(), 1, record))
+
+    @pytest.mark.parametrize(
+        "record",
+        [b"", b"\xc0", b"\x90", b"\x93\x01\x02\x03", b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xa1\xff"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("lane", [CONTROL, CONTENT])
+    def test_junk(self, record: bytes, lane: int) -> None:
+        chain = Chain(signer("anna"), CHAT, lane)
+        chain.extend([Step(), Step()])
+        for index in (0, 1):
+            with pytest.raises(NotCanonical):
+                opened(with_record(chain.run(), index, record))
+
+    def test_out_of_range(self) -> None:
+        """Fields that only a record can bring out of range: time, payload size, generation."""
+        pc, epoch = bytes(32), seed("epoch")
+        for fields in (
+            [-1, pc, b"", [], None, epoch, 0],
+            [TIME_MS_MAX + 1, pc, b"", [], None, epoch, 0],
+            [1, pc, b""],
+            [1, pc, b"", [], None, epoch, SEQ_MAX + 1],
+            [1, pc, [PAYLOAD_BYTES_MAX + 1, bytes(32)], [], None, epoch, 0],
+            [1, pc, [1, bytes(31)], [], None, epoch, 0],
+        ):
+            run = with_record(LONG.run(0, 1), 0, msgspec.msgpack.encode(fields))
+            with pytest.raises(NotCanonical):
+                opened(run)
+        long = msgspec.msgpack.encode([1, pc, bytes(PAYLOAD_BYTES_MAX + 1), [], None, epoch, 0])
+        with pytest.raises(LimitExceeded):
+            opened(with_record(LONG.run(0, 1), 0, long))
+        generation = msgspec.structs.replace(
+            LONG.run(1, 2), context=Context(0, (), epoch, SEQ_MAX)
+        )
+        with pytest.raises(NotCanonical):
+            opened(generation)
+
+    def test_too_many_bytes(self) -> None:
+        """Or a relay could leave so much between two signatures that it can't be served on."""
+        chain = Chain(signer("anna"), CHAT, CONTENT)
+        chain.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 5)
+        assert len(opened(chain.run(0, 1))) == 1
+        assert 4 * PAYLOAD_BYTES_MAX <= RUN_BYTES_MAX
+        with pytest.raises(LimitExceeded):
+            opened(chain.run(0, 5))
+
+
+class Counting:
+    """Counts signature checks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.checks = 0
+        verify = runs.verify
+
+        def counted(public: bytes, label: str, message: bytes, signature: bytes) -> None:
+            self.checks += 1
+            verify(public, label, message, signature)
+
+        monkeypatch.setattr(runs, "verify", counted)
+
+
+class TestCover:
+    """SPEC 2.4: an entry is authentic if a signed descendant within 63 steps covers it."""
+
+    @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 128, 129, 300])
+    def test_checks(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run of n entries costs ⌈n/64⌉ checks, and one more where the tail is no multiple."""
+        counting = Counting(monkeypatch)
+        found = opened(LONG.run(0, count))
+        assert len(found) == count
+        least = -(-count // COVER_ENTRIES_MAX)
+        assert least <= counting.checks <= least + 1
+
+    @pytest.mark.parametrize("count", [1, 64, 65, 300])
+    def test_what_is_kept_covers_all(self, count: int) -> None:
+        """The kept signatures alone are enough to send the run on."""
+        found = opened(LONG.run(0, count))
+        kept = {at: entry.signature for at, entry in enumerate(found) if entry.signature}
+        assert count - 1 in kept
+        assert len(opened(LONG.run(0, count, signed=kept))) == count
+
+    def test_64_steps_and_not_65(self) -> None:
+        assert len(opened(LONG.run(0, 64, signed=[63]))) == 64
+        with pytest.raises(Unauthentic):
+            opened(LONG.run(0, 65, signed=[64]))
+        assert len(opened(LONG.run(0, 128, signed=[0, 64, 127]))) == 128
+
+    @given(st.integers(1, 200), st.sets(st.integers(0, 199)), st.sets(st.integers(0, 199)))
+    def test_the_longest_covered_prefix(
+        self, count: int, good: set[int], bad: set[int]
+    ) -> None:
+        """Exactly that comes out, whatever signatures are there, good or bad."""
+        run = LONG.run(0, count)
+        signatures = {at: BAD for at in bad if at < count}
+        signatures |= {at: LONG.entries[at].signature for at in good if at < count}
+        covered = 0
+        for at in sorted(at for at in good if at < count):
+            if at - covered < COVER_ENTRIES_MAX:
+                covered = at + 1
+        wrong = len([at for at in signatures.values() if at == BAD])
+        if not covered or wrong > runs.BAD_SIGNATURES_MAX:
+            try:
+                found = opened(with_signatures(run, signatures))
+            except Unauthentic:
+                return
+        else:
+            found = opened(with_signatures(run, signatures))
+        assert len(found) == covered
+        assert all(entry.signature != BAD for entry in found)
+        assert found[-1].signature is not None
+
+    def test_middle_signatures_invalid(self) -> None:
+        """Case 29: admitted by cover, the bad ones discarded."""
+        signatures = dict.fromkeys(range(50), BAD) | {50: LONG.entries[50].signature}
+        found = opened(with_signatures(LONG.run(0, 51), signatures))
+        assert [at for at, entry in enumerate(found) if entry.signature] == [50]
+
+    def test_last_signatures_invalid(self) -> None:
+        signatures = {9: LONG.entries[9].signature} | dict.fromkeys(range(10, 60), BAD)
+        found = opened(with_signatures(LONG.run(0, 60), signatures))
+        assert len(found) == 10
+
+    def test_too_many_bad_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """More than 64 end the work: it is bounded."""
+        counting = Counting(monkeypatch)
+        with pytest.raises(Unauthentic, match="over 64"):
+            opened(with_signatures(LONG.run(), dict.fromkeys(range(300), BAD)))
+        assert counting.checks == runs.BAD_SIGNATURES_MAX + 1
+
+    def test_none(self) -> None:
+        with pytest.raises(Unauthentic, match="no signature covers seq 0"):
+            opened(LONG.run(0, 5, signed=[]))
+
+    def test_start(self) -> None:
+        assert runs.START == START == Context(0, (), b"", 0)
+        assert Dropped(1, b"h").size == 1
