@@ -44,7 +44,9 @@ class NoKey(Enum):
     NEVER = "it was not sealed to this device, or its key is erased"
 
 
-def sender_chain(device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey) -> SenderChain | NoKey:
+def sender_chain(
+    device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey
+) -> SenderChain | NoKey:
     """Return a sender's chain, opening the epoch if its seal is here."""
     row = device.connection.execute(
         "SELECT generation, chain FROM senders WHERE epoch = ? AND device = ?", (epoch, sender)
@@ -66,7 +68,9 @@ def _is_open(device: Device, epoch: EntryId) -> bool:
     return found is not None
 
 
-def _open_epoch(device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey) -> SenderChain | NoKey:
+def _open_epoch(
+    device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey
+) -> SenderChain | NoKey:
     """Open our seal of an epoch, if it is here, and keep a key chain for each recipient."""
     judge = device.replica.chat(chat)
     entry = None if judge is None else judge.history.epoch(epoch)

@@ -239,6 +239,10 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     return True
 
 
+def _read(plaintext: bytes | None) -> Message | None:
+    return None if plaintext is None else decode_message(plaintext)
+
+
 def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Letter]:
     """Return the last `limit` letters of a chat in their order; of those with no > `after`."""
     rows = device.connection.execute(
@@ -251,6 +255,6 @@ def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Le
         list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     )
     return [
-        Letter(no, chat_id, place, depth, time, state, plaintext and decode_message(plaintext))
+        Letter(no, chat_id, place, depth, time, state, _read(plaintext))
         for no, chat_id, place, depth, time, state, plaintext in typed
     ]

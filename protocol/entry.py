@@ -37,6 +37,7 @@ DeviceKey = NewType("DeviceKey", bytes)
 
 CONTROL = 0
 CONTENT = 1
+GENESIS: Final = 0  # the kind of control entry that, at seq 0, makes a chat
 SEALED: Final = 0  # the only kind of content entry; what it says is inside the ciphertext
 SIGNATURE_LABEL = "sig"
 
@@ -163,12 +164,14 @@ def decode_header(raw: bytes) -> Header:
 
 
 def check_order(header: Header) -> None:
-    """Check what types cannot say: where `prev` is nil, and that references ascend."""
+    """Check what types cannot say: where prev and chat are nil, and that references ascend."""
     if (header.prev is None) != (header.seq == 0):
         raise NotCanonical("prev is nil at seq 0 and nowhere else (SPEC 2.2)")
     check_references(header.links, header.device)
     if isinstance(header, ContentHeader):
         check_references(header.control, None)
+    elif (header.chat is None) != (header.seq == 0 and header.kind == GENESIS):
+        raise NotCanonical("chat is nil in a genesis and nowhere else (SPEC 2.2)")
 
 
 def check_references(found: tuple[Reference, ...], author: DeviceKey | None) -> None:

@@ -20,6 +20,7 @@ from crypto.errors import BadSignature
 from crypto.signing import verify
 from protocol.entry import (
     CONTROL,
+    GENESIS,
     SIGNATURE_LABEL,
     ChatId,
     ContentHeader,
@@ -223,7 +224,7 @@ def _rebuild_control(
         time = record.elapsed + (0 if seq % KEYFRAME_ENTRIES == 0 else time)
         size, digest, payload = _payload(record.payload)
         header = ControlHeader(
-            chat=None if record.kind == 0 and seq == 0 else chat,
+            chat=None if record.kind == GENESIS and seq == 0 else chat,
             device=device,
             seq=seq,
             prev=prev,

@@ -75,7 +75,7 @@ class AgencyActor:
         line = b""
         if self.process.stdout is not None:
             with trio.move_on_after(READY_SECONDS_MAX):
-                line = await self.process.stdout.receive_some()
+                line = bytes(await self.process.stdout.receive_some())
         if not line.startswith(b"ready"):
             raise CommandFailed(
                 f"the node of {self.name} did not start; see {self.folder}/node.log"

@@ -4,6 +4,7 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import trio
 import typer
@@ -26,7 +27,9 @@ FAILED = 7
 
 
 def demo(
-    keep: Path | None = typer.Option(None, help="Leave the federation in this new folder."),
+    keep: Annotated[
+        Path | None, typer.Option(help="Leave the federation in this new folder.")
+    ] = None,
 ) -> None:
     """Run three agencies and six officials here, with a crash, a cut line and a removal."""
     folder = keep or Path(tempfile.mkdtemp(prefix="ivor-demo-"))
@@ -44,6 +47,7 @@ def demo(
 
 async def _perform(folder: Path, kept: bool) -> int:
     stage = _set(folder)
+    failures: list[str] = []
     try:
         async with trio.open_nursery() as nursery:
             for agency in stage.agencies:
@@ -51,14 +55,16 @@ async def _perform(folder: Path, kept: bool) -> int:
                 nursery.start_soon(relay, stage.network, agency.source, listener, agency.port)
             await play(stage, README)
             nursery.cancel_scope.cancel()
-    except* (CheckFailed, CommandFailed) as failures:
-        for failure in _flat(failures):
-            stage.say(f"\nFAILED: {failure}")
-        return FAILED
+    except* (CheckFailed, CommandFailed) as group:
+        failures += [str(error) for error in _flat(group)]
     finally:
         with trio.CancelScope(shield=True):
             for agency in stage.agencies:
                 await agency.stop()
+    if failures:
+        for failure in failures:
+            stage.act(f"FAILED: {failure}")
+        return FAILED
     stage.act(f"All {len(stage.passed)} checks held.")
     if kept:
         _tell_what_to_try(stage, folder)
@@ -74,9 +80,7 @@ def _set(folder: Path) -> Stage:
     for number, name in enumerate(AGENCIES):
         port, relay_port = _free_port(), _free_port()
         source = f"127.0.0.{11 + number}"
-        agencies.append(
-            AgencyActor(name, folder / name, passphrase, source, port, relay_port)
-        )
+        agencies.append(AgencyActor(name, folder / name, passphrase, source, port, relay_port))
     officials = [
         OfficialActor(name, agencies[at], folder / f"{name}-device", passphrase)
         for name, at in OFFICIALS

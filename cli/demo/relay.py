@@ -45,18 +45,18 @@ async def relay(network: Network, node: str, listener: trio.SocketListener, port
         source = near.socket.getpeername()[0]
         await network.passes(source, node)
         try:
-            async with near, await trio.open_tcp_stream("127.0.0.1", port) as far:
-                async with trio.open_nursery() as nursery:
+            far = await trio.open_tcp_stream("127.0.0.1", port)
+            async with near, far, trio.open_nursery() as nursery:
 
-                    async def one_way(take: trio.SocketStream, give: trio.SocketStream) -> None:
-                        async for chunk in take:
-                            await network.passes(source, node)
-                            await give.send_all(chunk)
-                        nursery.cancel_scope.cancel()
+                async def one_way(take: trio.SocketStream, give: trio.SocketStream) -> None:
+                    async for chunk in take:
+                        await network.passes(source, node)
+                        await give.send_all(chunk)
+                    nursery.cancel_scope.cancel()
 
-                    nursery.start_soon(one_way, near, far)
-                    nursery.start_soon(one_way, far, near)
+                nursery.start_soon(one_way, near, far)
+                nursery.start_soon(one_way, far, near)
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+            pass  # one side went away: so does the other
 
     await trio.serve_listeners(carry, [listener])

@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -15,6 +16,7 @@ LOOK_SECONDS = 0.2
 TITLE = "Бюджет 2027"
 
 Say = Callable[[str], None]
+Actor = TypeVar("Actor")
 
 
 class CheckFailed(Exception):
@@ -44,15 +46,15 @@ class Stage:
         self.say(f"          ✓ {what}")
 
 
-async def together(calls: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """Run calls side by side."""
+async def together(work: Callable[[Actor], Awaitable[object]], actors: Sequence[Actor]) -> None:
+    """Do the same with each of these actors, side by side."""
+
+    async def one(actor: Actor) -> None:
+        await work(actor)
+
     async with trio.open_nursery() as nursery:
-        for call in calls:
-            nursery.start_soon(_run, call)
-
-
-async def _run(call: Callable[[], Awaitable[object]]) -> None:
-    await call()
+        for actor in actors:
+            nursery.start_soon(one, actor)
 
 
 async def texts(official: OfficialActor) -> list[str]:
@@ -74,6 +76,11 @@ async def arrived(official: OfficialActor, wanted: Sequence[str]) -> list[str]:
     return shown
 
 
+async def sync(official: OfficialActor) -> None:
+    """Sync one device."""
+    await official.run("sync")
+
+
 async def everyone_reads(
     stage: Stage, readers: Sequence[OfficialActor], wanted: Sequence[str]
 ) -> None:
@@ -83,9 +90,7 @@ async def everyone_reads(
     async def look(official: OfficialActor) -> None:
         seen[official.address] = await arrived(official, wanted)
 
-    async with trio.open_nursery() as nursery:
-        for official in readers:
-            nursery.start_soon(look, official)
+    await together(look, readers)
     lacking = [who for who, shown in seen.items() if not set(wanted) <= set(shown)]
     stage.check(
         f"{len(readers)} officials read {len(wanted)} messages"
@@ -118,11 +123,11 @@ async def found(stage: Stage) -> None:
             "--allow-local",
         )  # fmt: skip
 
-    await together([lambda one=one: create(one) for one in stage.agencies])
+    await together(create, stage.agencies)
     pairs = [(a, b) for a in stage.agencies for b in stage.agencies if a is not b]
     for a, b in pairs:
         await a.run("node", "trust", str(b.folder / "card.ivor"), "--yes")
-    await together([one.start for one in stage.agencies])
+    await together(AgencyActor.start, stage.agencies)
     names = ", ".join(agency.name for agency in stage.agencies)
     stage.say(f"          {names}: nodes run and trust each other's cards")
 
@@ -136,7 +141,7 @@ async def enrol(stage: Stage) -> None:
         await official.run("join", str(invitation["invitation"]))
         await official.run("sync")
 
-    await together([lambda one=one: join(one) for one in stage.officials])
+    await together(join, stage.officials)
     stage.say(f"          {', '.join(one.address for one in stage.officials)}")
 
 
@@ -145,7 +150,7 @@ async def talk(stage: Stage, readme: str) -> None:
     anna, *others = stage.officials
     stage.act(f"{anna.address} starts the chat “{TITLE}” with the other five.")
     await anna.run("chat", "new", TITLE, *(one.address for one in others))
-    await together([lambda one=one: one.run("sync") for one in others])
+    await together(sync, others)
     lines = (
         (anna, "Коллеги, начинаем согласование бюджета."),
         (others[1], "Good morning. The figures for digital services are ready."),
@@ -201,12 +206,12 @@ async def remove(stage: Stage) -> None:
     anna, gone = stage.officials[0], stage.officials[-1]
     stage.act(f"{anna.address} removes {gone.address}; what follows is not for them.")
     await anna.run("chat", "remove", TITLE, gone.address)
-    secret = "Только для тех, кто остался: предел 12,4 млн."
-    await say_in_chat(stage, anna, secret)
+    private = "Только для тех, кто остался: предел 12,4 млн."
+    await say_in_chat(stage, anna, private)
     remaining = stage.officials[:-1]
-    await everyone_reads(stage, remaining, [secret])
+    await everyone_reads(stage, remaining, [private])
     await gone.run("sync")
-    stage.check(f"{gone.address} can not read it", holds=secret not in await texts(gone))
+    stage.check(f"{gone.address} can not read it", holds=private not in await texts(gone))
 
 
 async def verify(stage: Stage) -> None:
@@ -218,9 +223,7 @@ async def verify(stage: Stage) -> None:
         (report,) = await official.run("log", "verify", TITLE)
         counts[official.address] = report["entries"]
 
-    async with trio.open_nursery() as nursery:
-        for official in stage.officials:
-            nursery.start_soon(check, official)
+    await together(check, stage.officials)
     told = ", ".join(f"{who}: {count}" for who, count in sorted(counts.items()))
     stage.check(f"entries verified: {told}", holds=len(counts) == len(stage.officials))
     orders = [await texts(official) for official in stage.officials[:-1]]
@@ -239,7 +242,7 @@ async def stop(stage: Stage) -> None:
 
 async def play(stage: Stage, readme: Path) -> None:
     """Play the whole story. Raises CheckFailed or CommandFailed."""
-    text = readme.read_text(encoding="utf-8") if readme.exists() else __doc__ or ""
+    text = await trio.Path(readme).read_text(encoding="utf-8")
     await found(stage)
     await enrol(stage)
     await talk(stage, text)

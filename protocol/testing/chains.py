@@ -213,7 +213,7 @@ STEPS = st.builds(
     control=st.none() | st.none() | HEADS,
     epoch=st.none() | st.none() | EPOCHS,
     generation=st.none() | st.none() | st.integers(0, SEQ_MAX),
-    kind=st.integers(0, 255),
+    kind=st.integers(1, 255),
 )
 LANES = st.sampled_from([CONTROL, CONTENT])
 

@@ -187,11 +187,18 @@ class TestIdAndSignature:
 
 
 def test_the_genesis_names_no_chat() -> None:
+    """And nothing else does: a chat's id is its genesis."""
     header = CONTROL.header
     assert isinstance(header, ControlHeader)
-    genesis = msgspec.structs.replace(header, chat=None)
+    genesis = msgspec.structs.replace(header, chat=None, kind=entry.GENESIS)
     assert entry.decode_header(entry.encode_header(genesis)) == genesis
-    with pytest.raises(NotCanonical):
-        entry.decode_header(
-            entry.encode_header(msgspec.structs.replace(CONTENT.header, chat=ChatId(b"")))
-        )
+    later = msgspec.structs.replace(header, kind=0, seq=1, prev=EntryId(bytes(32)))
+    assert entry.decode_header(entry.encode_header(later)) == later
+    for wrong in (
+        msgspec.structs.replace(header, chat=None),
+        msgspec.structs.replace(header, kind=entry.GENESIS),
+        msgspec.structs.replace(later, chat=None),
+        msgspec.structs.replace(CONTENT.header, chat=ChatId(b"")),
+    ):
+        with pytest.raises(NotCanonical):
+            entry.decode_header(entry.encode_header(wrong))

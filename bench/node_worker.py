@@ -1,0 +1,122 @@
+"""A node in a process of its own, which reports to its parent: FOLDER PORT [ENTRIES]
+
+Events: `ready`; `held` when a peer's connection begins; `done` when ENTRIES were stored by that
+connection, durably; `settled` when all that the peer listed is stored.
+"""
+
+import resource
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+import apsw
+import trio
+
+from bench.federation import NODE_FILE, PASSPHRASE
+from bench.processes import tell
+from node.agency import Agency, open_agency
+from node.config import Settings
+from node.control import FolderLock
+from node.driver import Connection
+from node.logs import open_log
+from node.replica import Stored
+from node.service import Node
+from node.store import connect
+from protocol.session import PeerKind
+
+TCP_INFO_BYTES = 256
+TCP_INFO_ACKED_AT = 120  # tcpi_bytes_acked and tcpi_bytes_received, two u64: linux/tcp.h
+SETTLE_POLL_SECONDS = 0.0005
+
+
+def wire_bytes(stream: trio.SSLStream[trio.SocketStream]) -> tuple[int, int]:
+    """Return what a connection's socket has sent and received, TLS included."""
+    found = stream.transport_stream.socket.getsockopt(
+        socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES
+    )
+    acked, received = struct.unpack_from("<QQ", found, TCP_INFO_ACKED_AT)
+    return int(acked), int(received)
+
+
+class MeasuredNode(Node):
+    """A node that tells its parent how a connection goes."""
+
+    def __init__(
+        self, agency: Agency, settings: Settings, connection: apsw.Connection, expected: int
+    ) -> None:
+        super().__init__(agency, settings, connection)
+        self._expected = expected
+        self._appended = 0
+        self._transactions = 0
+        self._begun = 0.0
+        self._before = (0, 0)
+        self._stream: trio.SSLStream[trio.SocketStream] | None = None
+        connection.set_commit_hook(self._committed)
+
+    def _committed(self) -> bool:
+        self._transactions += 1
+        return False
+
+    async def hold(self, stream: trio.abc.Stream, kind: PeerKind, key: bytes) -> Exception | None:
+        """Run a session, and note its socket if it is another node's."""
+        if kind is PeerKind.NODE and isinstance(stream, trio.SSLStream):
+            self._stream = stream
+            self._begun = time.monotonic()
+            self._before = wire_bytes(stream)
+            self._transactions = 0
+            tell("held", cpu=time.process_time())
+        return await super().hold(stream, kind, key)
+
+    def opened(self, connection: Connection) -> None:
+        """Watch for the moment at which nothing is left to be had."""
+        super().opened(connection)
+        if connection.peer is PeerKind.NODE:
+            self._nursery.start_soon(self._watch, connection)
+
+    async def _watch(self, connection: Connection) -> None:
+        while not connection.caught_up and connection.failure is None:
+            await trio.sleep(SETTLE_POLL_SECONDS)
+        self._report("settled")
+
+    def stored(self, stored: Stored, source: Connection) -> None:
+        """Count what became durable."""
+        super().stored(stored, source)
+        before = self._appended
+        self._appended += stored.appended
+        if before < self._expected <= self._appended:
+            self._report("done")
+
+    def _report(self, event: str) -> None:
+        if self._stream is None:
+            return
+        sent, received = wire_bytes(self._stream)
+        tell(
+            event,
+            seconds=time.monotonic() - self._begun,
+            cpu=time.process_time(),
+            sent=sent - self._before[0],
+            received=received - self._before[1],
+            transactions=self._transactions,
+            appended=self._appended,
+            peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+
+
+async def main(folder: Path, port: int, expected: int) -> None:
+    """Run the node until SIGTERM."""
+    open_log(sys.stderr, "text", "warning")
+    agency = open_agency(folder, PASSPHRASE)
+    settings = Settings(listen=f"127.0.0.1:{port}", allow_local=True)
+    with FolderLock(folder):
+        connection = connect(folder / NODE_FILE, None)
+        try:
+            node = MeasuredNode(agency, settings, connection, expected)
+            await node.run(lambda host, bound: tell("ready", host=host, port=bound))
+        finally:
+            connection.close()
+
+
+if __name__ == "__main__":
+    trio.run(main, Path(sys.argv[1]), int(sys.argv[2]), int((*sys.argv, "0")[3]))

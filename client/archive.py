@@ -1,0 +1,202 @@
+"""History for a further device: messages, each with what proves it (SPEC 5.6).
+
+    letters = [[entry id, plaintext, frank]…]
+    info    = [from, to, prekey id]
+    body    = [1, from, certificate, to, prekey id, part, parts, bundle(prekey, info, letters)]
+    parcel  = [body, signature of `from`, label "archive"]
+
+The new device believes neither the old one nor the node: the certificate must name a device of its
+own user, and each message must fit the commitment in a signed header. What comes before its entry
+waits. Keys are never handed over, so what an epoch protects stays so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from msgspec import convert
+
+from client.device import Device
+from client.mailbox import State, accept_disclosed
+from crypto.archive import BUNDLE_KEY_BYTES, open_bundle, seal_bundle
+from crypto.errors import BadSignature, SealRefused
+from crypto.signing import verify
+from node.errors import IdentityError
+from protocol import codec
+from protocol.entry import DeviceKey, EntryId
+from protocol.errors import PeerError
+from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
+from protocol.limits import HASH_BYTES, KEY_BYTES, PAYLOAD_BYTES_MAX, SIGNATURE_BYTES
+from protocol.question import PARCEL_BYTES_MAX
+
+VERSION = 1
+LABEL = "archive"
+LETTERS_BYTES_MAX = 800 * 1024  # of one segment; leaves room for seal, certificate and frame
+LETTERS_MAX = 3000  # of one segment: a structure holds 16,384 elements
+PARTS_MAX = 1024  # parcels that may wait for a device
+PREKEY_ID_BYTES = 16
+_LETTER_OVERHEAD_BYTES = 2 * HASH_BYTES + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One opened parcel. part: 0 to parts - 1."""
+
+    part: int
+    parts: int
+    letters: tuple["Disclosed", ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """One message as another device of ours has read it. frank: opens its commitment."""
+
+    entry: EntryId
+    plaintext: bytes = field(repr=False)
+    frank: bytes = field(repr=False)
+
+
+class Fate(IntEnum):
+    """What became of a disclosed message."""
+
+    WAITS = 0
+    TAKEN = 1
+    KNOWN = 2
+    REFUSED = 3
+
+
+def pack(device: Device, prekey: Prekey) -> list[bytes]:
+    """Return the parcels with all that this device can read, the newest first.
+
+    prekey: of the new device, checked. At least one parcel, so that its end can be seen.
+    """
+    segments = list(_segments(device))[:PARTS_MAX] or [[]]
+    return [
+        _seal(device, prekey, part, len(segments), letters) for part, letters in enumerate(segments)
+    ]
+
+
+def _segments(device: Device) -> Iterator[list[Disclosed]]:
+    rows = device.connection.execute(
+        "SELECT id, plaintext, frank FROM mailbox WHERE state = ? ORDER BY no DESC", (State.OPEN,)
+    )
+    segment: list[Disclosed] = []
+    size = 0
+    for entry, plaintext, frank in rows:
+        added = len(plaintext) + _LETTER_OVERHEAD_BYTES
+        if segment and (size + added > LETTERS_BYTES_MAX or len(segment) >= LETTERS_MAX):
+            yield segment
+            segment, size = [], 0
+        segment.append(Disclosed(EntryId(entry), plaintext, frank))
+        size += added
+    if segment:
+        yield segment
+
+
+def _seal(device: Device, prekey: Prekey, part: int, parts: int, letters: list[Disclosed]) -> bytes:
+    plain = codec.encode([(one.entry, one.plaintext, one.frank) for one in letters])
+    info = _info(device.key, prekey.device, prekey.id)
+    bundle = seal_bundle(prekey.public, info, device.random(BUNDLE_KEY_BYTES), plain)
+    certificate = device.profile.device_certificate
+    body = codec.encode(
+        (VERSION, device.key, certificate, prekey.device, prekey.id, part, parts, bundle)
+    )
+    return codec.encode((body, device.secrets.device.sign(LABEL, body)))
+
+
+def _info(sender: DeviceKey, receiver: DeviceKey, prekey: bytes) -> bytes:
+    return codec.encode((sender, receiver, prekey))
+
+
+def unpack(device: Device, parcel: bytes) -> Segment:
+    """Open a parcel for this device. Raises PeerError or IdentityError if it is not to be believed.
+
+    Believed is a device whose certificate our agency, our user and it itself have signed.
+    """
+    signed, signature = codec.record(codec.decode(parcel, PARCEL_BYTES_MAX), 2, "parcel")
+    body = codec.binary(signed, PARCEL_BYTES_MAX, "parcel body")
+    fields = codec.record(codec.decode(body, PARCEL_BYTES_MAX), 8, "parcel body")
+    if fields[0] != VERSION:
+        raise IdentityError(f"an archive of version {fields[0]!r}; update Ivor on this device")
+    raw = codec.binary(fields[2], CERTIFICATE_BYTES_MAX, "certificate")
+    sender = verify_device(raw, device.profile.charter)
+    if sender.device != fields[1] or sender.user != device.profile.user.user:
+        raise IdentityError("an archive that no device of yours has made; it was thrown away")
+    if _is_revoked(device, sender.device):
+        raise IdentityError("an archive of a device that you have revoked; it was thrown away")
+    try:
+        verify(sender.device, LABEL, body, codec.fixed(signature, SIGNATURE_BYTES, "signature"))
+    except BadSignature:
+        raise IdentityError("an archive with a bad signature; it was thrown away") from None
+    if fields[3] != device.key:
+        raise IdentityError("an archive for another device; it was thrown away")
+    prekey = codec.fixed(fields[4], PREKEY_ID_BYTES, "prekey id")
+    part = codec.uint(fields[5], PARTS_MAX - 1, "part")
+    parts = codec.uint(fields[6], PARTS_MAX, "parts")
+    bundle = codec.binary(fields[7], PARCEL_BYTES_MAX, "bundle")
+    return Segment(part, parts, _open(device, sender.device, prekey, bundle))
+
+
+def _is_revoked(device: Device, sender: DeviceKey) -> bool:
+    found = device.connection.execute(
+        "SELECT 1 FROM devices WHERE id = ? AND revoked = 1", (sender,)
+    ).get
+    return found is not None
+
+
+def _open(device: Device, sender: DeviceKey, prekey: bytes, bundle: bytes) -> tuple[Disclosed, ...]:
+    private = device.connection.execute("SELECT private FROM prekeys WHERE id = ?", (prekey,)).get
+    if private is None:
+        raise IdentityError("an archive for a key that this device no longer has; link again")
+    try:
+        plain = open_bundle(private, _info(sender, device.key, prekey), bundle)
+    except SealRefused:
+        raise IdentityError("an archive that does not open; it was thrown away") from None
+    return tuple(_letter(item) for item in codec.decode(plain, PARCEL_BYTES_MAX))
+
+
+def _letter(item: object) -> Disclosed:
+    entry, plaintext, frank = codec.record(item, 3, "archived message")
+    return Disclosed(
+        EntryId(codec.fixed(entry, KEY_BYTES, "entry")),
+        codec.binary(plaintext, PAYLOAD_BYTES_MAX, "message"),
+        codec.fixed(frank, HASH_BYTES, "frank"),
+    )
+
+
+def keep(device: Device, segment: Segment) -> None:
+    """Keep what a segment brought. Call inside a transaction; then `take_up`."""
+    device.connection.executemany(
+        "INSERT INTO disclosed VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(one.entry, one.plaintext, one.frank) for one in segment.letters],
+    )
+
+
+def take_up(device: Device) -> int:
+    """Take what was disclosed and whose entry is here by now; return how many can be read anew.
+
+    Call inside a transaction, after `mailbox.receive`.
+    """
+    rows = device.connection.execute(
+        "SELECT disclosed.id, disclosed.plaintext, disclosed.frank FROM disclosed"
+        " JOIN mailbox USING (id) WHERE state != ?",
+        (State.SEALED,),
+    ).fetchall()
+    taken = 0
+    for letter in convert(rows, list[tuple[bytes, bytes, bytes]]):
+        taken += _accept(device, Disclosed(EntryId(letter[0]), *letter[1:])) is Fate.TAKEN
+        device.connection.execute("DELETE FROM disclosed WHERE id = ?", (letter[0],))
+    return taken
+
+
+def _accept(device: Device, letter: Disclosed) -> Fate:
+    state = device.connection.execute("SELECT state FROM mailbox WHERE id = ?", (letter.entry,)).get
+    if state in (None, State.SEALED):
+        return Fate.WAITS
+    if state == State.OPEN:
+        return Fate.KNOWN
+    try:
+        fits = accept_disclosed(device, letter.entry, letter.plaintext, letter.frank)
+    except PeerError:
+        return Fate.REFUSED
+    return Fate.TAKEN if fits else Fate.REFUSED
