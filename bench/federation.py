@@ -18,9 +18,10 @@ import trio
 from bench.processes import Child, started
 from client import enrol
 from client.device import Device, open_device
-from client.link import linked
+from client.link import Link, linked
 from node import agency
 from node.directory import Directory
+from node.errors import UserError
 from node.replica import Replica
 from node.store import connect
 from protocol.identity import UserId
@@ -31,6 +32,8 @@ PASSPHRASE = b"bench"
 ZONE = "RU-UDM"
 POLICY = Policy(("RU",), 0, HistoryRule.FROM_JOIN)
 INVITED_SECONDS = 3600
+ACQUAINT_SECONDS_MAX = 20.0
+ACQUAINT_POLL_SECONDS = 0.1
 NODE_FILE = "node.db"
 DATABASE_SUFFIXES = ("", "-wal", "-shm")
 
@@ -92,7 +95,8 @@ def _trust(site: Site, own: agency.Agency, others: Sequence[agency.Agency]) -> I
     with connection:
         directory = Directory(connection, own, os.urandom)
         for other in others:
-            directory.accept_card(other.card.raw, allow_local=True)
+            if other.id != own.id:
+                directory.accept_card(other.card.raw, allow_local=True)
         found = directory.invite("user", Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS)
     connection.close()
     return found
@@ -107,8 +111,20 @@ async def _join(sites: Sequence[Site], invitations: Sequence[Invitation]) -> Non
         async with linked(device) as link:
             await link.greeted.wait()
             await link.refresh()
-            await link.look_up(addresses)
+            await _acquaint(link, addresses)
         device.close()
+
+
+async def _acquaint(link: Link, addresses: Sequence[str]) -> None:
+    """Look everybody up, as soon as the nodes have found each other."""
+    with trio.fail_after(ACQUAINT_SECONDS_MAX):
+        while True:
+            try:
+                await link.look_up(addresses)
+            except UserError:
+                await trio.sleep(ACQUAINT_POLL_SECONDS)
+            else:
+                return
 
 
 def opened(site: Site) -> Device:

@@ -55,32 +55,35 @@ def main(arguments: Sequence[str]) -> int:
     try:
         outcome = app(list(arguments), prog_name="ivor", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        end_quietly()
-        return BROKEN_PIPE
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
-    except BaseExceptionGroup as group:
-        return _fail(_first(group))
-    except Exception as error:  # noqa: BLE001 - the one place where an error becomes an exit code
-        return _fail(error)
+    except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001
+        # The one place where an error becomes an exit code.
+        return _exit_code(_first(error))
     return outcome if isinstance(outcome, int) else 0
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(error: BaseException) -> BaseException:
     """Return what ended a nursery: the first error that is not itself a group."""
-    error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _fail(error: BaseException) -> int:
-    """Say in one line what went wrong; return the exit code."""
+def _exit_code(error: BaseException) -> int:
     if os.environ.get(TRACE_VARIABLE):
         sys.excepthook(type(error), error, error.__traceback__)
-    if isinstance(error, KeyboardInterrupt):
+    # The library answers a broken pipe with an exit.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        end_quietly()
+        return BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0
+    return _fail(error)
+
+
+def _fail(error: BaseException) -> int:
+    """Say in one line what went wrong; return the exit code."""
     if isinstance(error, typer.TyperException):
         note(f"ivor: {error.format_message()}")
         return error.exit_code

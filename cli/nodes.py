@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from node import operations
-from node.agency import CARD_FILE, Agency, open_agency, read_card
+from node.agency import CARD_FILE, DATABASE_FILE, Agency, open_agency, read_card
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
 from node.control import LOCK_SECONDS, FolderLock, ask_node
 from node.directory import Directory
@@ -22,7 +22,6 @@ from node.store import connect
 from node.trust import Trust
 from protocol.identity import Card
 
-DATABASE_FILE: Final = "node.db"
 _POLL_SECONDS: Final = 0.05
 
 

@@ -12,7 +12,6 @@ waits. Keys are never handed over, so what an epoch protects stays so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from msgspec import convert
 
@@ -24,7 +23,6 @@ from crypto.signing import verify
 from node.errors import IdentityError
 from protocol import codec
 from protocol.entry import DeviceKey, EntryId
-from protocol.errors import PeerError
 from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
 from protocol.limits import HASH_BYTES, KEY_BYTES, PAYLOAD_BYTES_MAX, SIGNATURE_BYTES
 from protocol.question import PARCEL_BYTES_MAX
@@ -54,15 +52,6 @@ class Disclosed:
     entry: EntryId
     plaintext: bytes = field(repr=False)
     frank: bytes = field(repr=False)
-
-
-class Fate(IntEnum):
-    """What became of a disclosed message."""
-
-    WAITS = 0
-    TAKEN = 1
-    KNOWN = 2
-    REFUSED = 3
 
 
 def pack(device: Device, prekey: Prekey) -> list[bytes]:
@@ -183,20 +172,7 @@ def take_up(device: Device) -> int:
         (State.SEALED,),
     ).fetchall()
     taken = 0
-    for letter in convert(rows, list[tuple[bytes, bytes, bytes]]):
-        taken += _accept(device, Disclosed(EntryId(letter[0]), *letter[1:])) is Fate.TAKEN
-        device.connection.execute("DELETE FROM disclosed WHERE id = ?", (letter[0],))
+    for entry, plaintext, frank in convert(rows, list[tuple[EntryId, bytes, bytes]]):
+        taken += accept_disclosed(device, entry, plaintext, frank)
+        device.connection.execute("DELETE FROM disclosed WHERE id = ?", (entry,))
     return taken
-
-
-def _accept(device: Device, letter: Disclosed) -> Fate:
-    state = device.connection.execute("SELECT state FROM mailbox WHERE id = ?", (letter.entry,)).get
-    if state in (None, State.SEALED):
-        return Fate.WAITS
-    if state == State.OPEN:
-        return Fate.KNOWN
-    try:
-        fits = accept_disclosed(device, letter.entry, letter.plaintext, letter.frank)
-    except PeerError:
-        return Fate.REFUSED
-    return Fate.TAKEN if fits else Fate.REFUSED

@@ -115,11 +115,10 @@ def _replay_control(
                 advance(len(page))
     judge = Chat(stored.id)
     ledger = _Replay(device.replica.store, stored)
-    order = device.replica.store.control_order(stored)
-    for place in order:
-        entry = at.pop(place, None)
+    for number in device.replica.store.control_order(stored):
+        entry = at.pop(number, None)
         if entry is None:
-            result.fault(f"control entry {place} is listed, but not verified")
+            result.fault(f"control entry {number:x} is listed, but not verified")
             continue
         _judge(judge, ledger, [entry], result)
         result.control += 1

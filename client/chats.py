@@ -14,7 +14,7 @@ from client.device import Device
 from client.mailbox import State, read_entry
 from node.errors import UserError
 from protocol.chat import Chat
-from protocol.entry import ChatId, ContentHeader, DeviceKey, Reference
+from protocol.entry import ChatId, ContentHeader, Reference
 from protocol.errors import PeerError
 from protocol.membership import Membership, content_void
 from protocol.message import Title, decode_message
@@ -162,7 +162,7 @@ def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:
         "SELECT device, seq, id FROM mailbox WHERE chat = ? AND hex(id) LIKE ? LIMIT 2",
         (chat, wanted.upper() + "%"),
     ).fetchall()
-    found = [Reference(DeviceKey(row[0]), *row[1:]) for row in rows]
+    found = convert(rows, list[Reference])
     if len(found) != 1:
         what = "no message" if not found else "more than one message"
         raise UserError(f"{what} of this chat has an id that begins with {wanted}")

@@ -31,7 +31,7 @@ class Progress:
     def state(self) -> str:
         """A word for scripts."""
         if self.everywhere:
-            return "stored everywhere"
+            return "everywhere"
         return "stored" if self.own else "queued"
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ from client.schema import DEVICE_SCHEMA
 from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
-from node.errors import NetworkError, RefusedError, UserError
+from node.errors import NetworkError, RefusedError, UserError, reported
 from node.store import connect
 from node.tls import credential_from_der
 from node.wire import FrameReader
@@ -149,7 +149,7 @@ async def _ask(invitation: Invitation, question: Question) -> Reply:
     try:
         return decode_answer(topic, answer.code, answer.body)
     except Refusal as refusal:
-        raise RefusedError(str(refusal)) from None
+        raise reported(refusal.code, str(refusal)) from None
 
 
 def _check(invitation: Invitation, purpose: Purpose) -> None:

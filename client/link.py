@@ -17,8 +17,8 @@ from client import mailbox, people
 from client.device import Device
 from client.epochs import own_prekey
 from node import tls
-from node.driver import Connection
-from node.errors import NetworkError, RefusedError, UserError
+from node.driver import Connection, greeting_for
+from node.errors import NetworkError, UserError, reported
 from node.hub import Hub
 from node.journal import Journal
 from node.replica import Stored
@@ -33,6 +33,7 @@ from protocol.question import (
     GetCards,
     Lookup,
     People,
+    Person,
     PutPrekey,
     Question,
     Refusal,
@@ -150,7 +151,7 @@ class Link:
         self.news = trio.Event()
 
     async def ask(self, question: Question) -> Reply:
-        """Put a question to the node's directory. Raises RefusedError or NetworkError."""
+        """Put a question to the node's directory. Raises what it reports, or NetworkError."""
         topic, body = encode_question(question)
         answer = None
         with trio.move_on_after(ANSWER_SECONDS_MAX):
@@ -160,21 +161,37 @@ class Link:
         try:
             return decode_answer(topic, answer.code, answer.body)
         except Refusal as refusal:
-            raise RefusedError(str(refusal)) from None
+            raise reported(refusal.code, str(refusal)) from None
 
     async def look_up(self, names: Sequence[str]) -> list[UserId]:
         """Return the users of these addresses. Raises UserError for one that nobody vouches for."""
+        return [
+            await self.write(partial(people.keep_person, self._device, person))
+            for person in await self._persons(names)
+        ]
+
+    async def accept_change(self, name: str) -> UserId:
+        """Take the present identity of a user in the place of the one that was known."""
+        (person,) = await self._persons([name])
+
+        def replace() -> UserId:
+            people.accept_change(self._device, name)
+            return people.keep_person(self._device, person)
+
+        return await self.write(replace)
+
+    async def _persons(self, names: Sequence[str]) -> list[Person]:
         reply = await self.ask(Lookup(names=tuple(names)))
         if not isinstance(reply, People):
             raise NetworkError("the node answered another question than was asked")
         found = []
         for name, person in zip(names, reply.people, strict=True):
-            if person is None:
+            if person is None or people.name_of(person) != name:
                 raise UserError(
                     f"{name} is not known: check the name; the agency may not be federated with "
                     "ours, or not reachable now"
                 )
-            found.append(await self.write(partial(people.keep_person, self._device, person)))
+            found.append(person)
         return found
 
     async def write(self, work: Callable[[], Result]) -> Result:

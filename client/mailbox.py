@@ -232,6 +232,10 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     before = header_before_commitment(header)
     if not hmac.compare_digest(content.franking_commitment(frank, before, plaintext), header.pc):
         return False
+    try:
+        decode_message(plaintext)
+    except PeerError:
+        return False
     device.connection.execute(
         "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
         (State.OPEN, plaintext, frank, entry),

@@ -53,6 +53,12 @@ def keep_card(device: Device, raw: bytes) -> Card:
     return card
 
 
+def name_of(person: Person) -> str:
+    """Return the address that a person's records give, once they are checked."""
+    certificates = [one.certificate for one in person.devices]
+    return verified(person.charter, person.certificate, certificates).user.name
+
+
 def keep_person(device: Device, person: Person) -> UserId:
     """Check and keep what an agency says of a user. Raises IdentityError for a changed identity."""
     certificates = [one.certificate for one in person.devices]

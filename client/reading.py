@@ -15,10 +15,10 @@ from client.delivery import Deliveries, Progress
 from client.device import Device
 from client.mailbox import Letter, State
 from protocol.chat import Chat
-from protocol.entry import Reference
+from protocol.entry import ChatId, Reference
 from protocol.identity import UserId
 from protocol.membership import resolve
-from protocol.message import decode_message
+from protocol.message import Message, decode_message
 from protocol.roster import Member, Void
 
 FUTURE_MS_MIN = 5 * 60 * 1000  # clocks that are honest differ by less
@@ -105,17 +105,21 @@ def letters(device: Device, chat: Chat, since: int, limit: int) -> list[Letter]:
 
 
 def _select(device: Device, where: str, values: Sequence[int | bytes | str]) -> list[Letter]:
-    rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time, state, plaintext FROM mailbox"
-        f" WHERE {where}",  # noqa: S608 - the conditions of this module
-        tuple(values),
-    ).fetchall()
-    found = []
-    for row in rows:
-        place = convert(row[2:5], Reference)
-        message = None if row[8] is None else decode_message(row[8])
-        found.append(Letter(row[0], row[1], place, row[5], row[6], State(row[7]), message))
-    return found
+    columns = "no, chat, device, seq, id, depth, time, state, plaintext"
+    select = f"SELECT {columns} FROM mailbox WHERE {where}"  # noqa: S608 - this module's conditions
+    rows = device.connection.execute(select, tuple(values)).fetchall()
+    typed = convert(
+        [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
+        list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
+    )
+    return [
+        Letter(no, chat, place, depth, time, state, _message(plaintext))
+        for no, chat, place, depth, time, state, plaintext in typed
+    ]
+
+
+def _message(plaintext: bytes | None) -> Message | None:
+    return None if plaintext is None else decode_message(plaintext)
 
 
 class Follower:

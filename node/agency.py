@@ -4,6 +4,7 @@
     root.key      the root seed under a passphrase of its own; to be taken offline
     service.key   registrar and node seeds and the CA's key, under the service passphrase
     card.ivor     the card, in armour: name, zone and endpoints stand there, signed
+    node.db       what the node stores, once it has run
 
 Folder 0700, files 0600. The node's TLS key is made anew at each start and is in no file.
 Functions that draw take `random`: a number of bytes in, that many random bytes out.
@@ -46,6 +47,7 @@ from protocol.limits import CARD_BYTES_MAX
 ROOT_FILE: Final = "root.key"
 SERVICE_FILE: Final = "service.key"
 CARD_FILE: Final = "card.ivor"
+DATABASE_FILE: Final = "node.db"
 ROOT_PURPOSE: Final = "agency root"
 SERVICE_PURPOSE: Final = "agency service"
 

@@ -263,6 +263,8 @@ def ask_node(
         try:
             connection.sendall(request)
             line = _read_line(connection)
+        except ConnectionError:
+            line = b""
         except OSError as error:
             raise NetworkError(f"the node of {folder} does not answer: {error}") from error
     return _result(line, folder)

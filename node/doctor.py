@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import apsw
 
-from node.agency import CARD_FILE, ROOT_FILE, SERVICE_FILE, read_card
+from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, read_card
 from node.config import SETTINGS_FILE, load_settings, refuse_local
 from node.control import FolderLock, ask_node
 from node.errors import IvorError
@@ -22,7 +22,6 @@ from protocol.errors import PeerError
 
 State = Literal["ok", "warn", "fail"]
 
-DATABASE_FILE: Final = "node.db"
 FREE_BYTES_LOW: Final = 1024**3
 CA_DAYS_LOW: Final = 90
 FIRST_YEAR: Final = 2026  # no honest clock is before this program
@@ -118,7 +117,7 @@ def _database(folder: Path, _now: float) -> tuple[State, str]:
     try:
         connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
-            found = str(connection.pragma("quick_check(1)"))
+            found = str(connection.execute("PRAGMA quick_check(1)").get)
         finally:
             connection.close()
     finally:

@@ -68,6 +68,7 @@ CONSULTATIONS_MAX = 8
 SEND_BYTES = 256 * 1024
 SEND_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 2.0
+UNREAD_BYTES_MAX = 4 * QUEUE_BYTES_MAX  # that wait for a peer, before it is given up; guess
 
 
 class Surroundings(Protocol):
@@ -102,6 +103,7 @@ class Connection:
         stream: trio.abc.Stream,
         peer: PeerKind,
         key: bytes,
+        greeting: Greeting,
         replica: Replica,
         journal: Journal,
         surroundings: Surroundings,
@@ -114,7 +116,7 @@ class Connection:
         self._journal = journal
         self._surroundings = surroundings
         self._now: Callable[[], float] = trio.current_time
-        self._session = Session(peer, self._greeting(), self._now())
+        self._session = Session(peer, greeting, self._now())
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._work = trio.Event()
@@ -126,10 +128,6 @@ class Connection:
         self._answered = trio.Condition()
         self._asked = 0
         self._scope = trio.CancelScope()
-
-    def _greeting(self) -> Greeting:
-        seen_incarnation, seen = self._replica.sharing.cursor(self.key)
-        return Greeting(self._replica.store.incarnation, seen_incarnation, seen)
 
     @property
     def open(self) -> bool:
@@ -153,8 +151,9 @@ class Connection:
                     nursery.cancel_scope.cancel()
         finally:
             self._session.state = State.CLOSED
-            async with self._answered:
-                self._answered.notify_all()
+            with trio.CancelScope(shield=True):
+                async with self._answered:
+                    self._answered.notify_all()
             await self._part()
 
     def close(self) -> None:
@@ -221,8 +220,9 @@ class Connection:
             case LoadRun() | LoadHeads() | LoadSeals() | Compare():
                 await self._load(effect)
             case Consult(ask):
-                await self._consultations.acquire_on_behalf_of(ask)
-                self._nursery.start_soon(self._guard, lambda: self._consult(ask))
+                token = object()
+                await self._consultations.acquire_on_behalf_of(token)
+                self._nursery.start_soon(self._guard, lambda: self._consult(ask, token))
             case Deliver(answer):
                 await self._deliver(answer)
             case Close():
@@ -269,18 +269,26 @@ class Connection:
                 )
                 self._surroundings.seals_kept(chat, epoch, kept)
             case StoreFork(forked):
-                new = await self._journal.write(lambda: replica.keep_fork(forked))
+                new, readers = await self._journal.write(lambda: self._take_fork(forked))
                 if new is not None:
-                    self._surroundings.fork_kept(new, list(replica.readers_of(new.chat)))
+                    self._surroundings.fork_kept(new, readers)
             case NoteHoldings(holdings):
-                await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
-                self._surroundings.holdings_noted(holdings, self)
+                told = await self._journal.write(
+                    lambda: replica.note_holdings(holdings, self.key)
+                )
+                self._surroundings.holdings_noted(told, self)
             case SaveCursor(incarnation, cursor):
                 await self._journal.write(
                     lambda: replica.sharing.save_cursor(self.key, incarnation, cursor)
                 )
             case _:
                 raise UsageError(f"an effect that nobody carries out: {effect}")
+
+    def _take_fork(self, forked: Forked) -> tuple[Forked | None, list[bytes]]:
+        if not self._replica.sharing.may_read(self.key, forked.chat):
+            return None, []
+        new = self._replica.keep_fork(forked)
+        return new, [] if new is None else list(self._replica.readers_of(new.chat))
 
     # Admission
 
@@ -297,16 +305,23 @@ class Connection:
         parts = [(run, _unpack(run)) for run in runs]
         token = object()
         await self._in_flight.acquire_on_behalf_of(token)
-        pending = await self._journal.begin(lambda: self._replica.append_together(parts))
+        pending = await self._journal.begin(lambda: self._append(parts))
 
         async def finish() -> None:
             try:
-                stored = await pending()
+                stored, holdings = await pending()
             finally:
                 self._in_flight.release_on_behalf_of(token)
-            await self._stored(stored)
+            await self._stored(stored, holdings)
 
         self._nursery.start_soon(self._guard, finish)
+
+    def _append(
+        self, parts: Sequence[tuple[Run, Sequence[Entry]]]
+    ) -> tuple[Sequence[Stored], Sequence[Holding]]:
+        stored = self._replica.append_together(parts)
+        holdings = [self._replica.holding(one) for one in stored]
+        return stored, [holding for holding in holdings if holding is not None]
 
     def _may_bring(self, run: Run) -> bool:
         known = self._replica.store.chat(run.chat) is not None
@@ -320,11 +335,8 @@ class Connection:
             for at in range(0, len(devices), SEALS_FRAME_MAX):
                 self.send(WantSeals(chat, epoch, devices[at : at + SEALS_FRAME_MAX]))
 
-    async def _stored(self, parts: Sequence[Stored]) -> None:
-        holdings = []
+    async def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> None:
         for stored in parts:
-            holding = self._replica.holding(stored)
-            holdings += [] if holding is None else [holding]
             if stored.appended:
                 self._surroundings.stored(stored, self)
             if stored.fork is not None:
@@ -335,11 +347,11 @@ class Connection:
 
     # Questions
 
-    async def _consult(self, ask: Ask) -> None:
+    async def _consult(self, ask: Ask, token: object) -> None:
         try:
             answer = await self._surroundings.consult(self, ask)
         finally:
-            self._consultations.release_on_behalf_of(ask)
+            self._consultations.release_on_behalf_of(token)
         self.send(answer)
 
     async def _deliver(self, answer: Answer) -> None:
@@ -368,10 +380,12 @@ class Connection:
 
     def send(self, frame: Frame) -> None:
         """Queue a frame that must not be lost. Closes on a peer that never reads."""
-        if len(self._queue) >= QUEUE_FRAMES_MAX * 4:
+        raw = encode_frame(frame)
+        frames, size = len(self._queue), self._queued_bytes + len(raw)
+        if frames >= QUEUE_FRAMES_MAX * 4 or size > UNREAD_BYTES_MAX:
             self._fail(NetworkError("the peer does not read what it is sent"))
             return
-        self._enqueue(encode_frame(frame))
+        self._enqueue(raw)
 
     def push(self, raw: bytes) -> None:
         """Queue an encoded run, if there is room; heads will tell of it in any case."""
@@ -439,6 +453,12 @@ class Connection:
             self._wake_at = float("inf")
             await self._carry_out(self._session.expired(self._now()))
             self._work.set()
+
+
+def greeting_for(replica: Replica, key: bytes) -> Greeting:
+    """Read what a session with this peer begins with."""
+    seen_incarnation, seen = replica.sharing.cursor(key)
+    return Greeting(replica.store.incarnation, seen_incarnation, seen)
 
 
 def _unpack(run: Run) -> Sequence[Entry]:

@@ -49,6 +49,7 @@ from protocol.limits import (
     TIME_MS_MAX,
 )
 
+LINKS_PLACE = 3  # in the records of both lanes
 BAD_SIGNATURES_MAX = 64  # in one run: more is an attack on our time, not a mistake
 
 
@@ -139,8 +140,8 @@ def pack(header: Header, payload: bytes | None, before: Context) -> bytes:
 def _trim(fields: list[object]) -> bytes:
     while fields[-1] is None:
         fields.pop()
-    if len(fields) > 3 and fields[3] is None:  # noqa: PLR2004 - the place of `links`
-        fields[3] = ()
+    if len(fields) > LINKS_PLACE and fields[LINKS_PLACE] is None:
+        fields[LINKS_PLACE] = ()
     return _encode(fields)
 
 
@@ -293,10 +294,10 @@ def _check_shortest(record: ControlRecord | ContentRecord, raw: bytes) -> None:
     """
     whole = _encode(record)
     left_out = whole[0] - raw[0]
-    given = len(record.__struct_fields__) - left_out
-    last = getattr(record, record.__struct_fields__[given - 1]) if left_out >= 0 else None
+    place = len(record.__struct_fields__) - left_out - 1
+    last = getattr(record, record.__struct_fields__[place]) if left_out >= 0 else None
     same = len(whole) - len(raw) == left_out and whole[1 : len(raw)] == raw[1:]
-    if not same or last is None or last == ():
+    if not same or last is None or (place == LINKS_PLACE and not last):
         raise NotCanonical("a record that is not in its shortest encoding (SPEC 6.4)")
 
 

@@ -1,6 +1,7 @@
 """What the makers of the vectors share: cases, their JSON form, and the committed inputs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,18 +21,39 @@ Value = int | bytes | str | None | Sequence["Value"] | Mapping[str, "Value"]
 Json = int | str | None | list["Json"] | dict[str, "Json"]
 Case = dict[str, Json]
 
+REPEATED: Final = re.compile(rb"(.)\1{255,}", re.DOTALL)
+
 
 def as_json(value: Value) -> Json:
     """Write bytes as hex, and arrays and maps in turn."""
     match value:
         case bytes():
-            return value.hex()
+            return as_hex(value)
         case Mapping():
             return {name: as_json(one) for name, one in value.items()}
         case str() | int() | None:
             return int(value) if isinstance(value, int) else value
         case _:
             return [as_json(one) for one in value]
+
+
+def as_hex(value: bytes) -> str:
+    """Write bytes as hex; 256 or more equal ones as `xx*COUNT`, between spaces."""
+    parts: list[str] = []
+    done = 0
+    for found in REPEATED.finditer(value):
+        parts += [value[done : found.start()].hex(), f"{found[1].hex()}*{len(found[0])}"]
+        done = found.end()
+    return " ".join(part for part in (*parts, value[done:].hex()) if part)
+
+
+def from_hex(text: str) -> bytes:
+    """Read what `as_hex` wrote."""
+    whole = b""
+    for part in text.split(" "):
+        digits, _, count = part.partition("*")
+        whole += bytes.fromhex(digits) * int(count or 1)
+    return whole
 
 
 def valid(name: str, result: Value, **inputs: Value) -> Case:

@@ -252,6 +252,27 @@ class TestRanks:
         assert reason(story, late) == Void.OUTRANKED
         assert outcome(story) == {"anna@mz": Role.OWNER, "clara@mz": Role.MEMBER}
 
+    def test_what_another_device_did_before_knowing_of_the_leave_stays(self) -> None:
+        story = Story(CAST)
+        both = story.tell(BORIS, Enroll(credential(BORIS, (1,))))
+        story.tell(BORIS, Leave(()), [both])
+        told = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [both], number=1)
+        assert reason(story, told) is None
+        assert set(outcome(story)) == {"anna@mz", "clara@mz", "dina@mvd"}
+
+    def test_void_to_its_author_is_void_for_good(self) -> None:
+        """Boris acts though he knows of his demotion; that the demotion falls changes nothing."""
+        owners = [(ANNA, Role.OWNER), (DINA, Role.OWNER), (OLGA, Role.OWNER)]
+        story = Story([*owners, *CAST[1:]])
+        demotion = story.tell(OLGA, SetRole(BORIS.user, Role.MEMBER, ()), [story.genesis])
+        defiant = story.tell(BORIS, Remove(CLARA.user, ()), [demotion])
+        decided = story.quorum(ANNA, [SetRole(OLGA.user, Role.MEMBER, ())], [DINA])
+        story.tell(ANNA, decided, [story.genesis])
+        assert reason(story, demotion) == Void.OUTRANKED
+        assert reason(story, defiant) == Void.RANK
+        assert outcome(story)["boris@mz"] == Role.ADMIN
+        assert outcome(story)["clara@mz"] == Role.MEMBER
+
     def test_what_was_seen_before_a_demotion_stays(self) -> None:
         story = Story(CAST)
         removal = story.tell(BORIS, Remove(CLARA.user, ()))
@@ -331,6 +352,16 @@ class TestQuorum:
         told = story.tell(ANNA, story.quorum(ANNA, [Remove(DINA.user, ())], signers))
         assert reason(story, told) == Void.UNSIGNED
 
+    @pytest.mark.parametrize(("count", "signed"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (6, 4)])
+    def test_two_thirds_rounded_up(self, count: int, signed: int) -> None:
+        names = ("anna@mz", "boris@mz", "clara@mz", "dina@mvd", "egor@mvd", "olga@mz")
+        owners = [person(name) for name in names[:count]]
+        for number in range(1, count + 1):
+            story = Story([(who, Role.OWNER) for who in owners])
+            parts: list[Inner] = [SetPolicy(Policy(("RU",), 9, HistoryRule.SHARED))]
+            told = story.tell(ANNA, story.quorum(ANNA, parts, owners[1:number]))
+            assert (reason(story, told) is None) == (number >= signed)
+
     def test_an_admin_does_not_publish_it(self) -> None:
         story = Story(self.OWNERS)
         told = story.tell(BORIS, story.quorum(BORIS, [Remove(DINA.user, ())], [ANNA, OLGA]))
@@ -368,6 +399,7 @@ class TestQuorum:
         story = Story(self.OWNERS)
         start = [story.genesis]
         told = story.tell(ANNA, story.quorum(ANNA, [Remove(DINA.user, ())], [OLGA]), start)
+        story.tell(ANNA, SetPolicy(Policy(("RU",), 9, HistoryRule.SHARED)), [])
         story.tell(BORIS, story.revocation(OLGA), start)
         assert reason(story, told) == Void.UNSIGNED
         assert outcome(story)["dina@mvd"] == Role.OWNER
@@ -409,6 +441,13 @@ class TestDevices:
         story.tell(CLARA, Enroll(credential(CLARA, (1,))))
         story.tell(CLARA, Enroll(credential(CLARA, (2,))), number=1)
         assert resolve(story.history()).users[CLARA.user].devices == set(CLARA.devices)
+
+    def test_a_new_stint_has_the_devices_that_it_names(self) -> None:
+        story = Story(CAST)
+        story.tell(CLARA, Enroll(credential(CLARA, (1,))))
+        story.tell(BORIS, Remove(CLARA.user, ()))
+        story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+        assert resolve(story.history()).users[CLARA.user].devices == {CLARA.devices[0]}
 
     def test_not_by_others(self) -> None:
         story = Story(CAST)
@@ -493,7 +532,9 @@ class TestDevices:
                 grant(who, Role.MEMBER), credential=replace(credential(who), user=named)
             )
             story.tell(author, Admit((claim,)), start)
-        assert resolve(story.history()).devices[shared] == both[0].user
+        membership = resolve(story.history())
+        assert membership.devices[shared] == both[0].user
+        assert membership.users[both[1].user].devices == {both[1].devices[0]}
 
     def test_a_member_keeps_their_agency(self) -> None:
         story = Story(CAST)
@@ -531,6 +572,38 @@ class TestForks:
         vouching = Checkpoint((one.reference,), None, None)
         story.tell(ANNA, vouching, [proof])
         assert [reason(story, one), reason(story, other)] == [None, None]
+
+    def test_also_for_what_the_proof_had_not_seen(self) -> None:
+        story = Story(CAST)
+        story.tell(BORIS, Checkpoint((), None, None))
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
+        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        proof = story.tell(CLARA, story.exposure(one, other), [story.genesis])
+        story.tell(ANNA, Checkpoint((one.reference,), None, None), [proof, one])
+        assert reason(story, one) is None
+        assert reason(story, other) == Void.FORKED
+
+    def test_not_for_a_fork_that_the_owner_does_not_know(self) -> None:
+        story, _, _, proof = self.forked()
+        one = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [proof])
+        other = story.retell(CLARA, Leave(()), one, [proof])
+        unaware = story.tell(ANNA, Checkpoint((one.reference,), None, None), [one])
+        story.tell(ANNA, story.exposure(one, other))
+        assert reason(story, unaware) is None
+        assert reason(story, one) == Void.FORKED
+
+    def test_what_was_vouched_for_stays_whoever_acts_beside(self) -> None:
+        """An operation about the forked device's user, seen by nobody yet, changes nothing."""
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        story.tell(BORIS, Checkpoint((), None, None))
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
+        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        proof = story.tell(CLARA, story.exposure(one, other))
+        story.tell(ANNA, Checkpoint((one.reference,), None, None), [proof])
+        story.tell(ANNA, SetPolicy(Policy(("RU",), 9, HistoryRule.SHARED)))
+        story.tell(OLGA, SetRole(BORIS.user, Role.ADMIN, ()), [story.genesis])
+        assert reason(story, one) is None
+        assert "dina@mvd" in outcome(story)
 
     def test_only_for_what_the_owner_has_seen(self) -> None:
         story, one, _, proof = self.forked()
@@ -617,6 +690,18 @@ class TestContent:
         history = story.history()
         start = history.past([story.genesis.id])
         assert content_void(history, CLARA.devices[0], 4, start) == Void.REMOVED
+
+    def test_nor_does_one_that_fell(self) -> None:
+        """A removal by an admin who was demoted beside it names a high head; it does not count."""
+        story = Story([*CAST, (OLGA, Role.ADMIN)])
+        start = [story.genesis]
+        fallen = story.tell(BORIS, Remove(CLARA.user, (head(CLARA, 200),)), start)
+        demotion = story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), start)
+        story.tell(OLGA, Remove(CLARA.user, (head(CLARA, 3),)), [fallen, demotion])
+        history = story.history()
+        seen = history.past([story.genesis.id])
+        assert content_void(history, CLARA.devices[0], 3, seen) is None
+        assert content_void(history, CLARA.devices[0], 4, seen) == Void.REMOVED
 
     def test_an_earlier_frontier_stays_valid(self) -> None:
         """Who was removed, taken back and removed again keeps what the first removal had seen."""

@@ -1,0 +1,73 @@
+"""`python -m bench [NAME…] [--quick | --long] [--runs N] [--json]`: measure, then print.
+
+A table, or with --json one JSON object a figure. Progress goes to stderr. See bench/README.md.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+
+from bench import catch_up, live
+from bench.figures import Line, encoded, table
+
+Measure = Callable[[str, int], list[Line]]
+
+
+def _catch_up(scale: str, runs: int) -> list[Line]:
+    sizes = {
+        "tiny": [200],
+        "quick": [1_000, 10_000],
+        "normal": [1_000, 10_000, 100_000],
+        "long": [1_000, 10_000, 100_000, 1_000_000],
+    }
+    return catch_up.measure(sizes[scale], runs)
+
+
+def _live(scale: str, runs: int) -> list[Line]:
+    counts = {"tiny": 20, "quick": 400, "normal": 2_000, "long": 10_000}
+    return live.measure(counts[scale], runs)
+
+
+BENCHMARKS: Mapping[str, Measure] = {
+    catch_up.NAME: _catch_up,
+    live.NAME: _live,
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--runs", type=int, default=3, help="of each case")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    parser.set_defaults(scale="normal")
+    for scale, text in (
+        ("tiny", "smallest sizes: shows that it runs, measures nothing"),
+        ("quick", "small sizes"),
+        ("long", "also a million entries"),
+    ):
+        parser.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, help=text)
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    signal.signal(signal.SIGTERM, _stop)
+    lines: list[Line] = []
+    for name in chosen.names or BENCHMARKS:
+        found = BENCHMARKS[name](chosen.scale, chosen.runs)
+        lines += found
+        if chosen.json:
+            print("\n".join(map(encoded, found)), flush=True)
+    if not chosen.json:
+        print(table(lines))
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """Leave by an exception, so that children and folders are cleared away."""
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

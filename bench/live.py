@@ -1,0 +1,92 @@
+"""Live delivery: device → node → node → device, four processes, each durable at every step.
+
+The clock runs from the call of `send` until the other device has the text, opened and stored.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.federation import Site, founded, node_of, opened, user_of
+from bench.figures import Line, calibrate, lines_of, progress
+from bench.history import new_chat
+from bench.processes import Child, started
+
+NAME = "live"
+RATE = 200
+AT_ONCE = 256
+WARM_UP = 50
+PACED_UNITS = {
+    "p50": "ms",
+    "p99": "ms",
+    "most": "ms",
+    "cpu_writer": "µs/message",
+    "cpu_reader": "µs/message",
+    "cpu_nodes": "µs/message",
+}
+FLOOD_UNITS = {
+    "rate": "messages/s",
+    "cpu_writer": "µs/message",
+    "cpu_reader": "µs/message",
+    "cpu_nodes": "µs/message",
+}
+
+
+def measure(count: int, runs: int) -> list[Line]:
+    """Measure both cases with this many messages a run."""
+    with TemporaryDirectory(prefix="ivor-bench-") as folder:
+        progress(f"{NAME}: two agencies, and a chat")
+        sites = founded(Path(folder), ["minzdrav", "mincifry"])
+        device = opened(sites[0])
+        chat = new_chat(device, [user_of(device, sites[1])])
+        device.close()
+        with (
+            node_of(sites[0]) as first,
+            node_of(sites[1]) as second,
+            _devices(sites[0], sites[1], chat.hex()) as (writer, reader),
+        ):
+            four = first, second, writer, reader
+            _run(four, f"paced {WARM_UP} {RATE}", WARM_UP)
+            paced, flood = [], []
+            calib_s = calibrate()
+            for _ in range(runs):
+                paced.append(_run(four, f"paced {count} {RATE}", count))
+                progress(f"{NAME}: p50 {paced[-1]['p50']:.1f}, p99 {paced[-1]['p99']:.1f} ms")
+            for _ in range(runs):
+                flood.append(_run(four, f"flood {count} {AT_ONCE}", count))
+                progress(f"{NAME}: {flood[-1]['rate']:,.0f} messages/s")
+    return [
+        *lines_of(NAME, f"{RATE} messages/s", PACED_UNITS, paced, calib_s),
+        *lines_of(NAME, "flat out", FLOOD_UNITS, flood, calib_s),
+    ]
+
+
+@contextmanager
+def _devices(first: Site, second: Site, chat: str) -> Iterator[tuple[Child, Child]]:
+    with (
+        started("bench.device_worker", "write", first.home, chat) as writer,
+        started("bench.device_worker", "read", second.home) as reader,
+    ):
+        writer.event("ready")
+        reader.event("ready")
+        yield writer, reader
+
+
+def _run(four: tuple[Child, Child, Child, Child], command: str, count: int) -> dict[str, float]:
+    first, second, writer, reader = four
+    before = first.cpu_seconds() + second.cpu_seconds()
+    reader.say(f"await {count}")
+    writer.say(command)
+    sent = writer.event("sent")
+    received = reader.event("received")
+    nodes = first.cpu_seconds() + second.cpu_seconds() - before
+    return {
+        "p50": float(received["p50"]),
+        "p99": float(received["p99"]),
+        "most": float(received["most"]),
+        "rate": count / (float(received["ended"]) - float(sent["begun"])),
+        "cpu_writer": float(sent["cpu"]),
+        "cpu_reader": float(received["cpu"]),
+        "cpu_nodes": nodes / count * 1e6,
+    }

@@ -1,0 +1,111 @@
+"""What `ivor chat show` tells of one chat."""
+
+from typing import TYPE_CHECKING
+
+from cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from client.device import Device
+    from protocol.chat import Chat
+    from protocol.roster import Member
+
+
+def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
+    """Print the chat, its members, its forks and what has no effect."""
+    from client.chats import summary
+
+    one = summary(device, judge)
+    policy = one.membership.policy
+    output.facts(
+        {
+            "type": "chat",
+            "chat": judge.id.hex(),
+            "title": one.label,
+            "kind": one.membership.kind.name.lower(),
+            "you": _standing(device, judge),
+            "zones": list(policy.zones),
+            "retention_seconds": policy.retention or None,
+            "agencies": len(one.membership.agencies),
+            "messages": one.letters,
+            "epoch": _epoch(device, judge),
+            "control_entries": len(judge.history),
+        }
+    )
+    members = [_member(device, judge, member) for member in one.membership.users.values()]
+    columns = {"name": "MEMBER", "role": "ROLE", "zone": "ZONE", "devices": "DEVICES"}
+    rest = {"verified": "VERIFIED", "trusted": "AGENCY TRUSTED", "stored": "AGENCY MAY STORE"}
+    output.rows(sorted(members, key=lambda record: str(record["name"])), columns | rest)
+    forks = list(_forks(device, judge))
+    if forks or output.as_json:
+        output.rows(forks, {"type": "", "name": "BY", "lane": "LANE", "seq": "SEQ"})
+    voids = list(_voids(judge))
+    if voids or output.as_json:
+        output.rows(voids, {"type": "", "id": "ENTRY", "operation": "OPERATION", "why": "WHY"})
+
+
+def _standing(device: "Device", judge: "Chat") -> str:
+    member = judge.membership().member_of(device.key)
+    return "not a member" if member is None else member.role.name.lower()
+
+
+def _epoch(device: "Device", judge: "Chat") -> str | None:
+    """The epoch that the next message goes into, unless one has to be started."""
+    from protocol.epoch import eligible
+
+    devices = judge.membership().devices.keys()
+    current = device.replica.last_epoch(judge.id, device.key)
+    found = eligible(judge.history, judge.history.everything, devices, current, frozenset())
+    return None if found is None else found.hex()[:16]
+
+
+def _member(device: "Device", judge: "Chat", member: "Member") -> dict[str, object]:
+    from client.people import acquaintance, trusted
+
+    known = acquaintance(device, member.name)
+    ours = member.user == device.profile.user.user
+    same = known is not None and known.user == member.user
+    return {
+        "type": "member",
+        "name": member.name,
+        "user": member.user.hex(),
+        "role": member.role.name.lower(),
+        "zone": member.zone,
+        "devices": len(member.devices),
+        "verified": ours or (known is not None and same and known.verified),
+        "changed": known is not None and not same,
+        "trusted": trusted(device, member.agency),
+        "stored": member.agency in judge.membership().agencies,
+    }
+
+
+def _forks(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
+    from protocol.fork import verify_fork
+
+    stored = device.replica.store.chat(judge.id)
+    for proof in [] if stored is None else device.replica.sharing.forks(stored):
+        fork = verify_fork(proof)
+        member = judge.membership().member_of(fork.device)
+        yield {
+            "type": "fork",
+            "device": fork.device.hex(),
+            "name": "a device put out" if member is None else member.name,
+            "lane": fork.lane,
+            "seq": fork.seq,
+        }
+
+
+def _voids(judge: "Chat") -> "Iterator[dict[str, object]]":
+    """Operations that have no effect, with the reason, in the order of their arrival."""
+    void = judge.membership().void
+    for entry in judge.history.entries:
+        why = void.get(entry.id)
+        if why is not None:
+            yield {
+                "type": "void",
+                "id": entry.id.hex()[:16],
+                "device": entry.device.hex(),
+                "operation": type(entry.operation).__name__.lower(),
+                "why": why.value,
+            }

@@ -1,0 +1,244 @@
+"""`ivor join`, `whoami`, `verify`: become somebody, and make sure who the others are."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.opening import Home, confirmed, home_folder, opened, quiet_log
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note
+from cli.text import when
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from client.people import Acquaintance
+    from protocol.invitation import Invitation
+
+Label = Annotated[str | None, typer.Option(help="What to call this device [the host's name].")]
+UNTRUSTED: Final = 4
+LABEL_BYTES_MAX: Final = 64
+INVITATION_FILE_CHARS_MAX: Final = 64 * 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    for command in (join, whoami, verify):
+        app.command(rich_help_panel="Official")(command)
+
+
+def join(
+    invitation: Annotated[
+        str, typer.Argument(help="The text of an invitation, a file with it, or - for stdin.")
+    ],
+    *,
+    label: Label = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Enrol this device: your first one, with an invitation of your administrator."""
+    import trio
+
+    from cli.passphrase import new_passphrase
+    from client.enrol import join as enrol
+    from client.folder import check_free
+    from protocol.invitation import decode_invitation
+
+    found = decode_invitation(read_text(invitation))
+    check_time(found)
+    folder = home_folder(home)
+    check_free(folder)
+    quiet_log()
+    passphrase = new_passphrase(passphrase_file, "this device")
+    trio.run(enrol, folder, found, device_label(label), passphrase, os.urandom)
+    with opened_with(folder, passphrase) as device:
+        bring_up(device)
+        Output(as_json).facts(_who(device))
+    note("keep the passphrase: without it nobody can open this device, not even your agency")
+
+
+def read_text(argument: str) -> str:
+    """Read what may be given as text, as a file, or on stdin."""
+    from node.errors import UserError
+    from protocol.invitation import PREFIX
+
+    if argument == "-":
+        return sys.stdin.read(INVITATION_FILE_CHARS_MAX)
+    if argument.lstrip().startswith(PREFIX):
+        return argument
+    try:
+        with Path(argument).open(encoding="utf-8") as file:
+            return file.read(INVITATION_FILE_CHARS_MAX)
+    except (OSError, UnicodeDecodeError, ValueError):
+        raise UserError(
+            f"that is neither an invitation, which begins with {PREFIX}, nor a file with one"
+        ) from None
+
+
+def check_time(invitation: "Invitation") -> None:
+    """Raise RefusedError if an invitation is over."""
+    import time
+
+    from node.errors import RefusedError
+
+    if invitation.expires < time.time() * 1000:
+        raise RefusedError(
+            f"this invitation was good until {when(invitation.expires)}: ask for a new one "
+            "(and check this machine's clock)"
+        )
+
+
+def device_label(label: str | None) -> str:
+    """Return what to call this device."""
+    import platform
+
+    from node.errors import LimitReached
+
+    chosen = label or platform.node() or "device"
+    if len(chosen.encode()) > LABEL_BYTES_MAX:
+        raise LimitReached(f"a device's label has at most {LABEL_BYTES_MAX} bytes")
+    return chosen
+
+
+def opened_with(folder: Path, passphrase: bytes) -> "_Opened":
+    """Open a device whose passphrase is known already."""
+    return _Opened(folder, passphrase)
+
+
+class _Opened:
+    """A device for the length of a block."""
+
+    def __init__(self, folder: Path, passphrase: bytes) -> None:
+        from client.device import open_device
+
+        self._device = open_device(folder, passphrase, os.urandom)
+
+    def __enter__(self) -> "Device":
+        return self._device
+
+    def __exit__(self, *_: object) -> None:
+        self._device.close()
+
+
+def bring_up(device: "Device") -> None:
+    """Take up cards and chats once, if the node can be reached; it is no error if not."""
+    import trio
+
+    from client.exchange import visit_fresh
+    from client.link import linked
+    from node.errors import NetworkError
+
+    async def run() -> None:
+        async with linked(device) as link:
+            await visit_fresh(device, link, 3.0)
+
+    try:
+        trio.run(run)
+    except NetworkError as error:
+        note(f"enrolled; nothing was fetched yet: {error}")
+
+
+def whoami(
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show who you are, and this device's fingerprint."""
+    with opened(home, passphrase_file) as device:
+        Output(as_json).facts(_who(device))
+
+
+def _who(device: "Device") -> dict[str, object]:
+    from crypto.fingerprint import fingerprint
+    from protocol.identity import verify_device
+
+    profile = device.profile
+    certificate = verify_device(profile.device_certificate, profile.charter)
+    return {
+        "name": profile.name,
+        "user": profile.user.user.hex(),
+        "device": device.key.hex(),
+        "label": certificate.label,
+        "fingerprint": fingerprint(device.key),
+        "agency": profile.charter.name,
+        "zone": profile.charter.zone,
+        "agency_fingerprint": fingerprint(profile.charter.agency),
+        "first_device": device.secrets.user is not None,
+        "folder": str(device.folder),
+    }
+
+
+def verify(
+    user: Annotated[str, typer.Argument(help="Such as boris@mincifry.", metavar="USER")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="The numbers were compared.")] = False,
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="Take the user's new identity.")
+    ] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show the safety number that you and the other both see; then mark them as verified."""
+    from cli.opening import addresses
+    from client import people
+
+    with opened(home, passphrase_file) as device:
+        (name,) = addresses(device, [user])
+        person = _look_up(device, name, accept_change=accept_change)
+        number = people.safety_number_with(device, person)
+        if sys.stdout.isatty() and not as_json:
+            _show_number(name, number)
+        if not person.verified and (yes or (sys.stdin.isatty() and not as_json)):
+            question = f"Does {name} see the same number?"
+            if confirmed(question, yes=yes):
+                with device.transaction():
+                    people.mark_verified(device, person)
+        known = people.acquaintance(device, name)
+        verified = known is not None and known.verified
+        record = {"name": name, "user": person.user.hex(), "safety_number": number}
+        Output(as_json).facts(record | {"verified": verified})
+
+
+def _look_up(device: "Device", name: str, *, accept_change: bool) -> "Acquaintance":
+    """Ask for the user's present identity; without a network the known one has to do."""
+    import trio
+
+    from client import people
+    from client.link import linked
+    from node.errors import NetworkError, UserError
+
+    async def ask() -> None:
+        async with linked(device) as link:
+            if accept_change:
+                await link.accept_change(name)
+            else:
+                await link.look_up([name])
+
+    try:
+        trio.run(ask)
+    except NetworkError as error:
+        if accept_change or people.acquaintance(device, name) is None:
+            raise
+        note(f"from what is known here: {error}")
+    person = people.acquaintance(device, name)
+    if person is None:
+        raise UserError(f"{name} is not known here")
+    return person
+
+
+def _show_number(name: str, number: str) -> None:
+    """Print the number in three rows, and as a QR code."""
+    import segno
+
+    groups = number.split()
+    print(f"Safety number of you and {name}:\n")
+    for at in range(0, len(groups), 4):
+        print("    " + " ".join(groups[at : at + 4]))
+    print()
+    segno.make_qr("".join(groups)).terminal(compact=True)
+    print("Compare it by voice or in person, never by a message.")

@@ -1,0 +1,151 @@
+"""One message on a screen, in a pipe, and for a script (SPEC 11).
+
+On a terminal a message stands behind a margin, wrapped there, so that no line of it can pass for a
+line of ours or for another sender's. In a pipe it is one line: line breaks are shown escaped.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from cli.output import Output, cell
+from cli.text import inert, when
+from client.chats import SHORT_CHARS
+from client.mailbox import State
+from protocol.message import Edit, Reaction, Text, Title
+
+if TYPE_CHECKING:
+    from client.reading import Line
+    from protocol.entry import Reference
+    from protocol.message import Message
+
+MARGIN: Final = "    │ "
+WIDTH_MIN: Final = 20
+_NOTES: Final = {
+    State.SEALED: "its key has not come yet",
+    State.UNREADABLE: "cannot be read here: its key was not for this device",
+    State.REFUSED: "refused: what is inside is not what its author signed",
+}
+
+
+def record(line: "Line") -> dict[str, object]:
+    """Return what --json prints of a message."""
+    letter, author, progress = line.letter, line.author, line.progress
+    return {
+        "type": "message",
+        "chat": letter.chat.hex(),
+        "id": letter.reference.id.hex(),
+        "time": when(letter.time),
+        "from": None if author is None else author.name,
+        "user": None if author is None else author.user.hex(),
+        "device": letter.reference.device.hex(),
+        "own": line.own,
+        "readable": letter.state.name.lower(),
+        **_content(letter.message),
+        "state": None if progress is None else progress.state,
+        "agencies": None if progress is None else progress.agencies,
+        "of": None if progress is None else progress.of,
+        "void": None if line.void is None else line.void.value,
+        "verified": line.verified,
+        "trusted": line.trusted,
+        "future": line.future,
+    }
+
+
+def _content(message: "Message | None") -> dict[str, object]:
+    match message:
+        case Text(text, reply):
+            told = None if reply is None else reply.id.hex()
+            return {"kind": "text", "text": text, "reply_to": told}
+        case Title(text):
+            return {"kind": "title", "text": text}
+        case Reaction(target, text):
+            return {"kind": "reaction", "text": text, "target": target.id.hex()}
+        case Edit(target, text):
+            return {"kind": "edit", "text": text, "target": target.id.hex()}
+        case None:
+            return {"kind": None, "text": None}
+
+
+def show(output: Output, lines: "Sequence[Line]") -> None:
+    """Print messages, and flush: somebody may wait for them."""
+    for line in lines:
+        if output.as_json:
+            output.line("", record(line))
+        elif sys.stdout.isatty():
+            print(_block(line))
+        else:
+            print("\t".join(_columns(line)))
+    sys.stdout.flush()
+
+
+def _columns(line: "Line") -> list[str]:
+    marks = "; ".join(_marks(line)) or "-"
+    short = _short(line.letter.reference)
+    return [when(line.letter.time), short, _name(line), marks, inert(_said(line))]
+
+
+def _name(line: "Line") -> str:
+    """The author with the agency, always; a name holds no character of a mark."""
+    return "(unknown)" if line.author is None else cell(line.author.name)
+
+
+def _marks(line: "Line") -> list[str]:
+    marks = []
+    if line.author is not None and not line.trusted:
+        marks.append("UNTRUSTED AGENCY")
+    elif not line.verified:
+        marks.append("not verified")
+    if line.void is not None:
+        marks.append(f"VOID: {line.void.value}")
+    if line.future:
+        marks.append("its clock is ahead")
+    if line.progress is not None:
+        marks.append(str(line.progress))
+    return marks
+
+
+def _said(line: "Line") -> str:
+    message = line.letter.message
+    if message is None:
+        return f"({_NOTES.get(line.letter.state, 'no message')})"
+    return _what(message) + message.text
+
+
+def _what(message: "Message") -> str:
+    match message:
+        case Text(_, None):
+            return ""
+        case Text(_, reply):
+            return f"(reply to {_short(reply)}) "
+        case Title():
+            return "(title) "
+        case Reaction(target, text):
+            return f"(reaction to {_short(target)}{'' if text else ' taken back'}) "
+        case Edit(target, _):
+            return f"(new text of {_short(target)}) "
+
+
+def _short(reference: "Reference") -> str:
+    return reference.id.hex()[:SHORT_CHARS]
+
+
+def _block(line: "Line") -> str:
+    """A heading of ours, and what they said behind a margin, wrapped to the terminal."""
+    short = _short(line.letter.reference)
+    marks = "".join(f" [{mark}]" for mark in _marks(line))
+    heading = f"{when(line.letter.time)} {short} {_name(line)}{marks}"
+    return "\n".join([heading, *(MARGIN + part for part in _wrapped(_said(line)))])
+
+
+def _wrapped(text: str) -> list[str]:
+    from rich.console import Console
+    from rich.text import Text as Printed
+
+    console = Console()
+    width = max(WIDTH_MIN, console.width - len(MARGIN))
+    return [
+        part.plain.rstrip()
+        for line in text.split("\n")
+        for part in Printed(inert(line)).wrap(console, width, overflow="fold") or [Printed("")]
+    ]

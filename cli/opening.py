@@ -1,0 +1,177 @@
+"""The device behind an official's command: its folder, its passphrase, and its way to the node.
+
+What a command writes is stored first, in one transaction; only then is the node looked for. So
+every command works without a network, and what could not be brought is queued.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Generic, TypeVar
+
+import typer
+
+from cli.output import note
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from protocol.identity import UserId
+
+Result = TypeVar("Result")
+
+SETTLE_SECONDS: Final = 3.0
+_FOLDER: Final = "ivor"
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        envvar="IVOR_HOME",
+        help="The device's folder [~/.local/share/ivor].",
+        show_default=False,
+    ),
+]
+
+
+def home_folder(home: Path | None) -> Path:
+    """Return the folder of the device: the given one, else that of XDG."""
+    if home is not None:
+        return home.expanduser()
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / _FOLDER
+
+
+def quiet_log() -> None:
+    """Let no log line of the node's code reach the official's terminal, unless something broke."""
+    from node.logs import log_form, open_log
+
+    open_log(sys.stderr, log_form(sys.stderr), "error")
+
+
+@contextmanager
+def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]":
+    """Open the device for the length of a block."""
+    from cli.passphrase import read_passphrase
+    from client.device import open_device
+    from client.folder import is_device
+    from node.errors import UserError
+
+    folder = home_folder(home)
+    if not is_device(folder):
+        raise UserError(
+            f"no device in {folder}: enrol with 'ivor join INVITATION', or set IVOR_HOME"
+        )
+    quiet_log()
+    device = open_device(folder, read_passphrase(passphrase_file, "this device"), os.urandom)
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+class Offline(Generic[Result]):
+    """What became of a change. problem: why the node does not have it yet, None if it has."""
+
+    def __init__(self, result: Result, problem: str | None) -> None:
+        self.result = result
+        self.problem = problem
+
+    def warn(self) -> None:
+        """Say that it is queued, if it is."""
+        if self.problem is not None:
+            note(f"queued: {self.problem}")
+
+
+def change(
+    device: "Device",
+    names: Sequence[str],
+    work: "Callable[[Sequence[UserId]], Result]",
+) -> Offline[Result]:
+    """Look users up, write something about them in one transaction, and bring it to the node.
+
+    work: gets the users in the order of `names`. Without a network those known here have to do,
+    and what was written is queued. Raises UserError for a user who is not known.
+    """
+    import trio
+
+    from node.errors import NetworkError
+
+    done: list[Result] = []
+    try:
+        trio.run(_change, device, names, work, done)
+    except NetworkError as error:
+        if not done:
+            users = _known(device, names, str(error))
+            with device.transaction():
+                done.append(work(users))
+        return Offline(done[0], str(error))
+    return Offline(done[0], None)
+
+
+async def _change(
+    device: "Device",
+    names: "Sequence[str]",
+    work: "Callable[[Sequence[UserId]], Result]",
+    done: list[Result],
+) -> None:
+    from client.exchange import receive
+    from client.link import linked
+    from node.errors import NetworkError
+
+    async with linked(device) as link:
+        await link.settle(SETTLE_SECONDS)
+        await receive(device, link)
+        users = await link.look_up(names) if names else []
+        done.append(await link.write(partial(work, users)))
+        if not await link.settle(SETTLE_SECONDS):
+            raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
+
+
+def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId]":
+    from client.people import acquaintance
+    from node.errors import NetworkError
+
+    found = []
+    for name in names:
+        person = acquaintance(device, name)
+        if person is None:
+            raise NetworkError(f"{name} is not known here yet, and {problem}")
+        found.append(person.user)
+    return found
+
+
+def addresses(device: "Device", names: Sequence[str]) -> list[str]:
+    """Read `anna@minzdrav` as typed, each once; warn of one that looks like another known one."""
+    from node.errors import UserError
+    from protocol.name import look_alike, parse_address
+
+    found = list(dict.fromkeys(parse_address(name).text for name in names))
+    if device.profile.name in found:
+        raise UserError("that is you: you are in your own chats anyway")
+    known = [row[0] for row in device.connection.execute("SELECT name FROM users")]
+    for name in found:
+        for other in known:
+            if look_alike(name, other):
+                note(f"careful: {name} ({name!a}) is not {other} ({other!a}), it only looks alike")
+    return found
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds UTC."""
+    import time
+
+    return int(time.time() * 1000)
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Ask the person at the terminal. yes: of --yes. Raises UserError if there is nobody to ask."""
+    from node.errors import UserError
+
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError("nobody is there to answer: compare, then repeat with --yes")
+    return typer.confirm(question, err=True)

@@ -1,0 +1,257 @@
+"""`ivor send`, `react`, `edit`: write into a chat; what has no network yet is queued."""
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.opening import Home, addresses, change, now_ms, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from client.link import Link
+    from protocol.chat import Chat
+    from protocol.entry import ChatId, Reference
+    from protocol.message import Message
+
+ChatName = Annotated[
+    str, typer.Argument(help="A title, the beginning of an id, or anna@minzdrav.", metavar="CHAT")
+]
+MessageId = Annotated[
+    str, typer.Argument(help="The message: the beginning of its id.", metavar="ID")
+]
+
+SETTLE_SECONDS: Final = 3.0
+WAIT_SECONDS: Final = 30.0
+NOT_IN_TIME: Final = 3
+STDIN: Final = "-"
+
+
+class Wait(StrEnum):
+    """How far a message must be before the command ends."""
+
+    STORED = "stored"
+    ALL = "all"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    panel = "Official"
+    app.command(rich_help_panel=panel)(send)
+    app.command(rich_help_panel=panel)(react)
+    app.command(rich_help_panel=panel)(edit)
+
+
+def send(
+    chat: ChatName,
+    text: Annotated[
+        str | None,
+        typer.Argument(help="What to say; - reads it from stdin. After -- it may begin with -."),
+    ] = None,
+    *,
+    reply_to: Annotated[
+        str | None, typer.Option(help="Id of the message that this answers.", metavar="ID")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Send once under this key, however often called.")
+    ] = None,
+    wait: Annotated[
+        Wait | None,
+        typer.Option(help="Return when our node, or each agency of the chat, stores it; else 3."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for --wait.", min=0.0)] = WAIT_SECONDS,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Send a message. Without a network it is queued, and goes with the next command."""
+    words = _words(text)
+    with opened(home, passphrase_file) as device:
+        judge = _chat_for(device, chat)
+
+        def message() -> "Message":
+            from client.chats import find_letter
+            from protocol.message import Text
+
+            reply = None if reply_to is None else find_letter(device, judge.id, reply_to)
+            return Text(words, reply)
+
+        _write(device, judge, message, idempotency_key, wait, timeout, Output(as_json))
+
+
+def react(
+    chat: ChatName,
+    message_id: MessageId,
+    reaction: Annotated[str, typer.Argument(help="Such as 👍; empty takes it back.")],
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """React to a message."""
+    with opened(home, passphrase_file) as device:
+        from client.chats import find, find_letter
+        from protocol.message import Reaction
+
+        judge = find(device, chat)
+        made = partial(Reaction, find_letter(device, judge.id, message_id), reaction)
+        _write(device, judge, made, None, None, 0, Output(as_json))
+
+
+def edit(
+    chat: ChatName,
+    message_id: MessageId,
+    text: Annotated[str | None, typer.Argument(help="The new text; - reads it from stdin.")] = None,
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a message of yours a new text; the old one stays in the log."""
+    words = _words(text)
+    with opened(home, passphrase_file) as device:
+        from client.chats import find, find_letter
+        from node.errors import RefusedError
+        from protocol.message import Edit
+
+        judge = find(device, chat)
+        place = find_letter(device, judge.id, message_id)
+        author = judge.membership().devices.get(place.device)
+        if author != device.profile.user.user:
+            raise RefusedError("only the author of a message can change it")
+        _write(device, judge, lambda: Edit(place, words), None, None, 0, Output(as_json))
+
+
+def _words(text: str | None) -> str:
+    """Return what to say. Raises UserError if it is no UTF-8, LimitReached if it is too long."""
+    from node.errors import LimitReached, UserError
+    from protocol.limits import TEXT_BYTES_MAX
+
+    if text is None and sys.stdin.isatty():
+        raise UserError("nothing to say: give a text, or - to read it from stdin")
+    if text is not None and text != STDIN:
+        raw = text.encode(errors="surrogateescape")
+    else:
+        raw = sys.stdin.buffer.read(TEXT_BYTES_MAX + 2).removesuffix(b"\n")
+    if len(raw) > TEXT_BYTES_MAX:
+        raise LimitReached(
+            f"a message is at most {TEXT_BYTES_MAX} bytes long, and this is longer: "
+            "send it in parts"
+        )
+    try:
+        words = raw.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the text is not UTF-8, at byte {error.start}: convert it first") from None
+    if not words:
+        raise UserError("the text is empty: nothing was sent")
+    return words
+
+
+def _chat_for(device: "Device", name: str) -> "Chat":
+    """Return the chat; a direct one with somebody is begun if there is none."""
+    from client.chats import find, find_direct
+    from client.compose import require
+
+    if "@" not in name:
+        return find(device, name)
+    found = find_direct(device, name)
+    return require(device, _begin_direct(device, name)) if found is None else found
+
+
+def _begin_direct(device: "Device", name: str) -> "ChatId":
+    from client.compose import new_chat
+    from client.residency import zones_of
+    from protocol.policy import ChatKind, HistoryRule, Policy, Role
+
+    (address,) = addresses(device, [name])
+    made = change(
+        device,
+        [address],
+        lambda users: new_chat(
+            device,
+            ChatKind.DIRECT,
+            "",
+            Policy(zones_of(device, users), 0, HistoryRule.FROM_JOIN),
+            [(user, Role.OWNER) for user in users],
+            now_ms(),
+        ),
+    )
+    return made.result
+
+
+def _write(
+    device: "Device",
+    chat: "Chat",
+    message: "Callable[[], Message]",
+    once: str | None,
+    wait: Wait | None,
+    timeout: float,
+    output: Output,
+) -> None:
+    """Store a message, bring it to the node, and tell how far it is."""
+    from client import compose
+    from client.delivery import progress_of
+
+    with device.transaction():
+        place = compose.send(device, chat.id, message(), now_ms(), once)
+    problem = _bring(device, chat, place, wait, timeout)
+    progress = progress_of(device, chat.id, place)
+    told = f"{place.id.hex()[:8]} {progress}"
+    output.line(
+        told if problem is None else f"{told}: {problem}",
+        {
+            "type": "sent",
+            "chat": chat.id.hex(),
+            "id": place.id.hex(),
+            "state": progress.state,
+            "agencies": progress.agencies,
+            "of": progress.of,
+            "problem": problem,
+        },
+    )
+    late = (wait is Wait.ALL and not progress.everywhere) or (
+        wait is Wait.STORED and not progress.own
+    )
+    if late:
+        note(f"not in time: {progress}; it goes on with the next command or 'ivor sync'")
+        raise typer.Exit(NOT_IN_TIME)
+
+
+def _bring(
+    device: "Device", chat: "Chat", place: "Reference", wait: Wait | None, timeout: float
+) -> str | None:
+    """Bring what is queued to the node; return why that did not work, None if it did."""
+    import trio
+
+    from client.delivery import progress_of
+    from client.exchange import wait_until
+    from client.link import linked
+    from node.errors import NetworkError
+
+    def far_enough() -> bool:
+        progress = progress_of(device, chat.id, place)
+        return progress.everywhere if wait is Wait.ALL else progress.own
+
+    async def bring(link: "Link") -> None:
+        from client.exchange import revoke_caught
+
+        await link.settle(SETTLE_SECONDS)
+        if await revoke_caught(device, link):
+            await link.settle(SETTLE_SECONDS)
+        if wait is not None:
+            await wait_until(link, far_enough, timeout)
+
+    async def run() -> None:
+        async with linked(device) as link:
+            await bring(link)
+
+    try:
+        trio.run(run)
+    except NetworkError as error:
+        return str(error)
+    return None

@@ -1,0 +1,159 @@
+"""One visit to the node: bring what we wrote, take what others wrote, and do what follows from it.
+
+Order matters: first both sides are even, then what came is opened, then what it calls for is
+written (a caught device is revoked, a further device of ours is brought in), and that is sent too.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from client import archive, mailbox
+from client.device import Device
+from client.link import Link
+from client.linking import History, bring_in, take_parcels
+from client.revoking import Exposed, exposed, revoke_exposed
+from crypto.certificate import public_pem
+from protocol.identity import DeviceCertificate, verify_device
+from protocol.question import Certified, Renew
+
+REFRESH_MS = 24 * 3600 * 1000
+RENEW_MS = 30 * 24 * 3600 * 1000  # a TLS certificate is good for 90 days
+SEALS_SECONDS_MAX = 2.0
+NEWS_SECONDS_MAX = 0.5
+_REFRESHED = "refreshed"
+_RENEWED = "renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a visit brought.
+
+    even: whether both sides had all in time. archived: messages from another device of ours.
+    revoked: devices that were caught, and put out by us. warning: a parcel that was thrown away.
+    """
+
+    even: bool
+    letters: Sequence[mailbox.Letter]
+    archived: int
+    revoked: Sequence[Exposed]
+    warning: str | None
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds UTC."""
+    return int(time.time() * 1000)
+
+
+async def visit(device: Device, link: Link, seconds: float) -> Visit:
+    """Exchange all there is, for at most about that long. Raises NetworkError."""
+    even = await link.settle(seconds)
+    await _refresh(device, link, REFRESH_MS)
+    return await finish(device, link, seconds, even=even)
+
+
+async def visit_fresh(device: Device, link: Link, seconds: float) -> Visit:
+    """The same, and ask anew for prekeys, cards and people however fresh they are."""
+    even = await link.settle(seconds)
+    await _refresh(device, link, 0)
+    return await finish(device, link, seconds, even=even)
+
+
+async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> Visit:
+    """Open what came, take parcels, write what follows from it, and send that."""
+    history = History()
+    await take_parcels(device, link, history)
+    letters = await receive(device, link)
+    revoked = await revoke_caught(device, link)
+    if await link.write(partial(bring_in, device, now_ms())) or revoked:
+        even = await link.settle(seconds)
+    return Visit(even, letters, history.readable, revoked, history.refused)
+
+
+async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
+    """Revoke the devices that a stored proof exposes; return which."""
+    if not await link.journal.read(partial(exposed, device)):
+        return ()
+    return await link.write(partial(revoke_exposed, device, now_ms()))
+
+
+async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
+    """Open what came; wait a little for seals that are on their way."""
+    found = await link.write(partial(_open, device))
+    with trio.move_on_after(SEALS_SECONDS_MAX):
+        while await link.journal.read(partial(_lacks_seals, device)):
+            news = link.news
+            link.check()
+            with trio.move_on_after(NEWS_SECONDS_MAX):
+                await news.wait()
+            found += await link.write(partial(_open, device))
+    return found
+
+
+def _open(device: Device) -> list[mailbox.Letter]:
+    opened = mailbox.receive(device)
+    archive.take_up(device)
+    return opened
+
+
+def _lacks_seals(device: Device) -> bool:
+    """Whether a seal is outstanding, and a message waits for one."""
+    waits = device.connection.execute(
+        "SELECT 1 FROM mailbox WHERE state = ? LIMIT 1", (mailbox.State.SEALED,)
+    ).get
+    return waits is not None and bool(device.replica.sealless(device.profile.charter.agency))
+
+
+async def wait_until(link: Link, reached: Callable[[], bool], seconds: float) -> bool:
+    """Wait for something in the database, as news comes; return whether it came in time."""
+    with trio.move_on_after(seconds):
+        while True:
+            news = link.news
+            if await link.journal.read(reached):
+                return True
+            link.check()
+            with trio.move_on_after(NEWS_SECONDS_MAX):
+                await news.wait()
+    return False
+
+
+async def _refresh(device: Device, link: Link, age: int) -> None:
+    """Publish our prekey, take up cards and people, and renew our certificate, if it is time."""
+    now = now_ms()
+    if now - await link.journal.read(partial(_noted, device, _REFRESHED)) >= age:
+        await link.refresh()
+        await link.write(partial(_note, device, _REFRESHED, now))
+    renewed = await link.journal.read(partial(_noted, device, _RENEWED))
+    if now - max(renewed, _own_certificate(device).issued) >= RENEW_MS:
+        reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
+        if isinstance(reply, Certified):
+            await link.write(partial(_keep_credential, device, reply.certificate, now))
+
+
+def _keep_credential(device: Device, certificate: bytes, now: int) -> None:
+    device.connection.execute("UPDATE profile SET tls = ?", (certificate,))
+    _note(device, _RENEWED, now)
+
+
+def _own_certificate(device: Device) -> DeviceCertificate:
+    return verify_device(device.profile.device_certificate, device.profile.charter)
+
+
+def refreshed(device: Device) -> int:
+    """Return when we last asked for people and cards, in milliseconds; 0 for never."""
+    return _noted(device, _REFRESHED)
+
+
+def _noted(device: Device, key: str) -> int:
+    value = device.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).get
+    return 0 if value is None else int(value)
+
+
+def _note(device: Device, key: str, value: int) -> None:
+    device.connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )

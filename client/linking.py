@@ -1,0 +1,214 @@
+"""Bringing a further device of the same user in, seen from a device that is enrolled (SPEC 5.6).
+
+The user identity key stays on the first device; it signs the new one's certificate after the person
+has compared the new device's fingerprint on both screens. Then the first device brings the new one
+into every chat, and hands over what it has read.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+from msgspec import convert
+
+from client import archive, compose, people
+from client.device import Device
+from client.link import Link
+from client.mailbox import receive
+from node.errors import IdentityError, NetworkError, RefusedError, UserError
+from protocol.entry import ChatId, DeviceKey
+from protocol.errors import PeerError
+from protocol.identity import (
+    DeviceCertificate,
+    LinkRequest,
+    UserId,
+    endorse_link,
+    read_link,
+    verify_device,
+    verify_prekey,
+)
+from protocol.invitation import Invitation, decode_invitation
+from protocol.limits import KEY_BYTES
+from protocol.question import (
+    Approve,
+    BeginLink,
+    Certified,
+    GetParcels,
+    GetPending,
+    LinkInvitation,
+    Lookup,
+    Parcels,
+    Pending,
+    PendingLinks,
+    People,
+    PutParcel,
+    Taken,
+)
+
+POLL_SECONDS = 1.0
+_SEPARATOR = "~"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCode:
+    """What is carried from the old screen to the new device. The user: whose device it will be."""
+
+    invitation: Invitation
+    user: UserId
+
+
+def read_code(text: str) -> LinkCode:
+    """Read `INVITATION~USER`. Raises UserError, or PeerError for a damaged invitation."""
+    line = "".join(text.split())
+    invitation, separator, user = line.rpartition(_SEPARATOR)
+    try:
+        key = bytes.fromhex(user)
+    except ValueError:
+        key = b""
+    if not separator or len(key) != KEY_BYTES:
+        raise UserError("that is no link code: copy all that 'ivor device link' shows")
+    return LinkCode(decode_invitation(invitation), UserId(key))
+
+
+async def begin(device: Device, link: Link) -> tuple[str, Invitation]:
+    """Ask our node for a link invitation; return the code to show, and the invitation in it."""
+    if device.secrets.user is None:
+        raise RefusedError("only your first device, which holds your identity key, can link others")
+    reply = await link.ask(BeginLink())
+    if not isinstance(reply, LinkInvitation):
+        raise NetworkError("the node answered another question than was asked")
+    invitation = decode_invitation(reply.text)
+    return f"{reply.text}{_SEPARATOR}{device.profile.user.user.hex()}", invitation
+
+
+async def wait(link: Link, invitation: Invitation) -> tuple[Pending, LinkRequest]:
+    """Wait until the new device has presented itself. Raises RefusedError when time is over."""
+    while time.time() * 1000 < invitation.expires:
+        reply = await link.ask(GetPending())
+        for pending in reply.links if isinstance(reply, PendingLinks) else ():
+            if pending.ticket == invitation.ticket:
+                return pending, read_link(pending.request)
+        await trio.sleep(POLL_SECONDS)
+    raise RefusedError("no device has used the code in time; begin again")
+
+
+async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertificate:
+    """Endorse the new device, have it certified, and take up its prekey."""
+    user = device.secrets.user
+    if user is None:
+        raise RefusedError("only your first device, which holds your identity key, can link others")
+    wanted = read_link(pending.request)
+    reply = await link.ask(Approve(pending.ticket, endorse_link(user, pending.request)))
+    if not isinstance(reply, Certified):
+        raise NetworkError("the node answered another question than was asked")
+    certificate = verify_device(reply.certificate, device.profile.charter)
+    if (certificate.device, certificate.user) != (wanted.device, user.public):
+        raise IdentityError("the node certified another device than you approved; nothing was done")
+    found = await link.ask(Lookup(users=(device.profile.user.user,)))
+    for person in found.people if isinstance(found, People) else ():
+        if person is not None:
+            await link.write(partial(people.keep_person, device, person))
+    return certificate
+
+
+def bring_in(device: Device, now: int) -> int:
+    """Enrol each device of ours in each chat that lacks it; return how often that was needed.
+
+    Only the first device does it, so that two do not do the same at once. now: milliseconds.
+    Call inside a transaction.
+    """
+    if device.secrets.user is None:
+        return 0
+    rows = device.connection.execute(
+        "SELECT id, certificate FROM devices WHERE user = ? AND revoked = 0 ORDER BY id",
+        (device.profile.user.user,),
+    ).fetchall()
+    devices = convert(rows, list[tuple[DeviceKey, bytes]])
+    count = 0
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is None or device.key not in judge.membership().devices:
+            continue
+        for key, certificate in devices:
+            if key not in judge.membership().devices:
+                count += _enroll(device, judge.id, certificate, now)
+    return count
+
+
+def _enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> int:
+    try:
+        compose.enroll(device, chat, certificate, now)
+    except (RefusedError, PeerError):
+        return 0  # revoked in this chat for good, or the chat is full
+    return 1
+
+
+async def send_history(
+    device: Device, link: Link, target: DeviceKey, advance: Callable[[int, int], None]
+) -> int:
+    """Hand over what we have read; return the number of messages. advance: told (done, of)."""
+    raw = await link.journal.read(
+        lambda: device.connection.execute("SELECT prekey FROM devices WHERE id = ?", (target,)).get
+    )
+    if raw is None:
+        raise NetworkError("the node does not show the new device's prekey; run this again")
+    parcels = await link.journal.read(partial(archive.pack, device, verify_prekey(raw)))
+    for done, parcel in enumerate(parcels, 1):
+        await link.ask(PutParcel(target, parcel))
+        advance(done, len(parcels))
+    return len(parcels)
+
+
+@dataclass(slots=True)
+class History:
+    """How much of the history has come. parts: None until the first segment tells."""
+
+    parts: int | None = None
+    came: int = 0
+    readable: int = 0
+    refused: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all segments have come."""
+        return self.parts is not None and self.came >= self.parts
+
+
+async def take_parcels(device: Device, link: Link, history: History) -> None:
+    """Take what waits for this device: keep it durably first, then tell the node to forget it."""
+    while True:
+        reply = await link.ask(GetParcels())
+        if not isinstance(reply, Parcels) or not reply.parcels:
+            return
+        for parcel in reply.parcels:
+            try:
+                segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
+            except (PeerError, IdentityError) as error:
+                history.refused = str(error)
+                continue
+            await link.write(partial(archive.keep, device, segment))
+            history.parts = segment.parts
+            history.came += 1
+        await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
+        history.readable += await link.write(partial(_take_up, device))
+
+
+def _take_up(device: Device) -> int:
+    receive(device)
+    return archive.take_up(device)
+
+
+async def take_history(
+    device: Device, link: Link, seconds: float, advance: Callable[[History], None]
+) -> History:
+    """Wait until the whole history has come, or for that long. advance: told how far it is."""
+    history = History()
+    with trio.move_on_after(seconds):
+        while not history.complete:
+            await take_parcels(device, link, history)
+            advance(history)
+            if not history.complete:
+                await trio.sleep(POLL_SECONDS)
+    return history

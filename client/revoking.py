@@ -1,0 +1,102 @@
+"""Putting devices out of chats: our own that are lost, and those that were caught forking.
+
+Call inside one transaction. Each revocation is followed by an epoch that the device cannot read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import convert
+
+from client.compose import content_heads
+from client.device import Device
+from client.epochs import start_epoch
+from client.writing import append_control
+from node.errors import RefusedError
+from protocol.chat import Chat
+from protocol.entry import ChatId, DeviceKey
+from protocol.errors import PeerError
+from protocol.fork import verify_fork
+from protocol.operation import REVOKE_LABEL, Revoke, UserSignature, revoke_message
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A member's device that is caught, and in which chat. proof: two signed entries at one seq."""
+
+    chat: ChatId
+    device: DeviceKey
+    proof: bytes
+
+
+def exposed(device: Device) -> list[Exposed]:
+    """Return the devices that are caught and not revoked yet, where we may revoke them."""
+    rows = device.connection.execute(
+        "SELECT id, device, proof FROM forks JOIN chats ON no = chat ORDER BY seq"
+    ).fetchall()
+    found: dict[tuple[ChatId, DeviceKey], Exposed] = {}
+    for one in convert(
+        [{"chat": row[0], "device": row[1], "proof": row[2]} for row in rows], list[Exposed]
+    ):
+        judge = device.replica.chat(one.chat)
+        if judge is None or one.device == device.key:
+            continue
+        membership = judge.membership()
+        if one.device in membership.devices and membership.may_write(device.key):
+            found.setdefault((one.chat, one.device), one)
+    return list(found.values())
+
+
+def revoke_exposed(device: Device, now: int) -> Sequence[Exposed]:
+    """Revoke each device that a proof exposes; any member may. Return which. now: milliseconds."""
+    done = []
+    for one in exposed(device):
+        judge = device.replica.chat(one.chat)
+        if judge is None:
+            continue
+        operation = Revoke(
+            one.device,
+            verify_fork(one.proof),
+            None,
+            content_heads(device, one.chat, [one.device]),
+        )
+        try:
+            _revoke(device, judge, operation, now)
+        except (RefusedError, PeerError):
+            continue  # our own chain is forked too, or the chat has no room: others will do it
+        done.append(one)
+    return done
+
+
+def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
+    """Put a device of ours out of every chat that it is in; return of how many.
+
+    Raises RefusedError on a device without the user identity key.
+    """
+    user = device.secrets.user
+    if user is None:
+        raise RefusedError(
+            "only your first device may revoke others: it holds your identity key; ask your "
+            "administrator if it is lost"
+        )
+    count = 0
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is None or not {target, device.key} <= judge.membership().devices.keys():
+            continue
+        signature = user.sign(REVOKE_LABEL, revoke_message(chat, target))
+        by_user = UserSignature(device.profile.user.user, signature)
+        seen = content_heads(device, chat, [target])
+        _revoke(device, judge, Revoke(target, None, by_user, seen), now)
+        count += 1
+    device.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (target,))
+    return count
+
+
+def _revoke(device: Device, chat: Chat, operation: Revoke, now: int) -> None:
+    entry = append_control(device, chat, operation, now)
+    void = chat.membership().void.get(entry.id)
+    if void is not None:
+        raise RefusedError(f"this has no effect: {void.value}")
+    if device.key in chat.membership().devices:
+        start_epoch(device, chat, now)

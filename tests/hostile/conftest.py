@@ -1,0 +1,69 @@
+"""One federation a test, attacked while an honest pair talks; what must hold after every attack."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+import structlog
+import trio
+
+from node.service import DATABASE_FILE
+from tests.hostile import federation as made
+from tests.hostile.federation import NODES, Federation, Founded
+
+BUGS = ("a bug ended a session", "a bug ended a job", "transaction failed")
+LATENCY_SECONDS_MAX = 3.0  # of the worst message, on a machine that does other things too
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Founded]:
+    base = tmp_path_factory.mktemp("hostile")
+    return base, made.found(base)
+
+
+@pytest.fixture
+def events() -> Iterator[list[structlog.typing.EventDict]]:
+    """What the nodes log; a bug among it fails the test."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+    found = [event for event in captured if event["event"] in BUGS]
+    assert not found
+
+
+@pytest.fixture
+async def federation(
+    template: tuple[Path, Founded],
+    tmp_path: Path,
+    events: list[structlog.typing.EventDict],
+) -> AsyncIterator[Federation]:
+    """Two nodes and an honest pair that talks all the time.
+
+    After the test: the pair has noticed nothing, what was acknowledged is unchanged, the files are
+    sound, and both nodes start again.
+    """
+    del events
+    folder, founded = template
+    base = made.copied(folder, tmp_path / "federation")
+    async with trio.open_nursery() as nursery:
+        running = await made.start(base, founded, nursery)
+        before = {name: running.entries(name) for name in NODES}
+        yield running
+        await running.more_messages()
+        await running.finish()
+        assert max(running.latencies) < LATENCY_SECONDS_MAX
+        nursery.cancel_scope.cancel()
+    for name in NODES:
+        assert before[name] <= running.entries(name)
+        check_file(base / name / DATABASE_FILE)
+    async with trio.open_nursery() as nursery:
+        again = await made.start(base, founded, nursery)
+        await again.finish()
+        nursery.cancel_scope.cancel()
+
+
+def check_file(file: Path) -> None:
+    """The database is whole."""
+    connection = apsw.Connection(str(file))
+    assert connection.pragma("integrity_check") == "ok"
+    connection.close()

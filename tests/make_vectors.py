@@ -1,0 +1,52 @@
+"""Writes vectors/*.json: always the same bytes. `vectors/README.md` says what they mean.
+
+    python -m tests.make_vectors
+
+A large hex string is kept as it is; files are one case a line, so that a change shows as a line.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tests import vectors_chat as chat
+from tests import vectors_log as log
+from tests import vectors_people as people
+from tests.vectors import FOLDER, Case
+
+FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
+    "encoding": ("1", log.encoding),
+    "entries": ("2.2", log.entries),
+    "covers": ("2.4", log.covers),
+    "forks": ("2.5", log.forks),
+    "runs": ("6.4", log.runs),
+    "operations": ("3.2", chat.operations),
+    "membership": ("3.6", chat.membership),
+    "schedule": ("4.3", chat.schedules),
+    "content": ("4.3", chat.contents),
+    "messages": ("5.5", chat.messages),
+    "order": ("5.5", chat.order),
+    "names": ("5.1", people.names),
+    "identity": ("5.2", people.identities),
+    "keys": ("5.4", people.keys),
+    "invitations": ("5.3", people.invitations),
+    "frames": ("6.2", people.frames),
+    "questions": ("7", people.questions),
+}
+
+
+def text_of(name: str) -> str:
+    """Return a whole file."""
+    section, make = FILES[name]
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in make())
+    return f'{{"spec": "{section}", "cases": [\n{lines}\n]}}\n'
+
+
+def main() -> None:
+    """Write every file."""
+    for name in FILES:
+        (FOLDER / f"{name}.json").write_text(text_of(name))
+
+
+if __name__ == "__main__":
+    main()

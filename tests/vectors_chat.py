@@ -1,0 +1,464 @@
+"""Vectors of a chat: operations, membership, key schedule, content, messages, order (SPEC 3 to 5)."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from crypto import archive, content, labels, merkle, schedule
+from crypto.errors import ContentRefused, SealRefused
+from crypto.sealing import Prekey, prekey_id
+from protocol import codec, operation
+from protocol.entry import ChatId, EntryId, Reference
+from protocol.epoch import BadSeal, context, recipients_root
+from protocol.errors import (
+    Inadmissible,
+    LimitExceeded,
+    NotCanonical,
+    PeerError,
+    Unauthentic,
+    Untrusted,
+)
+from protocol.message import Edit, Reaction, Text, Title, encode_message
+from protocol.operation import (
+    QUORUM_LABEL,
+    Admit,
+    Checkpoint,
+    CoSignature,
+    Enroll,
+    EpochOperation,
+    Genesis,
+    Kind,
+    Leave,
+    Nack,
+    Operation,
+    Quorum,
+    Recipient,
+    Redact,
+    Remove,
+    Revoke,
+    SetPolicy,
+    SetRole,
+    encode_operation,
+    kind_of,
+    quorum_message,
+)
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.testing.cast import credential, grant, person, prekey, prekey_record, seed
+from protocol.testing.story import Story, Told
+from tests.protocol.membership_cases import Content, WorkedCase, make_cases
+from tests.vectors import Case, Value, drawn, drawn_seals, epoch_place, invalid, three, valid
+
+ANNA: Final = person("anna@mz")
+BORIS: Final = person("boris@mz")
+CLARA: Final = person("clara@mvd")
+STRANGER: Final = person("egor@mvd")
+POLICY: Final = Policy(("RU", "RU-UDM"), 86_400, HistoryRule.SHARED)
+SEEN: Final = (Reference(BORIS.devices[0], 4, EntryId(seed("seen"))),)
+
+
+def story_epoch() -> EpochOperation:
+    """Return the epoch whose seals are among the committed inputs."""
+    devices = sorted(one.devices[0] for one in (ANNA, BORIS, CLARA))
+    place = epoch_place()
+    recipients = tuple(Recipient(one, prekey_id(prekey(one).public)) for one in devices)
+    record = prekey_record(ANNA.signers[0])
+    draft = EpochOperation(
+        operation.SUITE, bytes(32), False, recipients, (), bytes(32), record  # noqa: FBT003
+    )
+    commit = schedule.commitment(seed("epoch", "secret"), context(place, draft))
+    root = merkle.root(drawn_seals())
+    return EpochOperation(
+        operation.SUITE, commit, False, recipients, (), root, record  # noqa: FBT003
+    )
+
+
+def _exposed(story: Story) -> Revoke:
+    one = story.tell(BORIS, Leave(()))
+    return story.exposure(one, story.retell(BORIS, Leave(SEEN), one))
+
+
+def operations() -> list[Case]:
+    """Payloads of control entries."""
+    story = three()
+    chat = story.chat
+    grants = tuple(
+        sorted((grant(ANNA, Role.OWNER), grant(BORIS, Role.OWNER)), key=lambda g: g.credential.user.user)
+    )
+    removal = Remove(BORIS.user, SEEN)
+    accepted: list[tuple[str, Operation]] = [
+        ("genesis of a direct chat", Genesis(ChatKind.DIRECT, bytes(16), POLICY, grants)),
+        ("grant with two devices", Admit((grant(CLARA, Role.MEMBER, (0, 1)),))),
+        ("remove", removal),
+        ("role", SetRole(BORIS.user, Role.READER, SEEN)),
+        ("enroll", Enroll(credential(BORIS, (1,)))),
+        ("revoke by rank", Revoke(BORIS.devices[0], None, None, SEEN)),
+        ("revoke by the user", story.revocation(BORIS)),
+        ("revoke by a fork", _exposed(three())),
+        ("policy", SetPolicy(POLICY)),
+        ("epoch", story_epoch()),
+        ("redact", Redact(BORIS.devices[0], 1, 3, EntryId(seed("target")), "ошибка")),
+        ("leave", Leave(SEEN)),
+        ("quorum", story.quorum(ANNA, (removal,), (BORIS,))),
+        ("checkpoint", Checkpoint(SEEN, None, None)),
+        ("checkpoint with ML-DSA", Checkpoint((), bytes(1952), bytes(3309))),
+        ("nack", Nack(EntryId(seed("epoch")), 2)),
+    ]
+    cases = [
+        valid(name, {"operation": Kind(kind_of(one)).name.lower()}, **_inputs(one, chat))
+        for name, one in accepted
+    ]
+    return cases + _bad_fields(chat) + _bad_operations(story)
+
+
+def _inputs(one: Operation, chat: ChatId) -> dict[str, Value]:
+    return {"kind": int(kind_of(one)), "payload": encode_operation(one), "chat": chat}
+
+
+def _bad_fields(chat: ChatId) -> list[Case]:
+    heads = [tuple(SEEN[0])] * 2
+    fields: list[tuple[str, int, codec.Value, type[PeerError]]] = [
+        ("unknown kind", 13, (), NotCanonical),
+        ("one field too few", 2, (BORIS.user,), NotCanonical),
+        ("a user of 31 bytes", 2, (bytes(31), ()), NotCanonical),
+        ("heads twice", 2, (BORIS.user, heads), NotCanonical),
+        ("33 heads", 9, ([(bytes([n]) * 32, 0, bytes(32)) for n in range(33)],), LimitExceeded),
+        ("role 4", 3, (BORIS.user, 4, ()), LimitExceeded),
+        ("no grants", 1, ((),), NotCanonical),
+        ("no zones", 6, (((), 0, 0),), NotCanonical),
+        ("zones out of order", 6, (((b"RU-UDM", b"RU"), 0, 0),), NotCanonical),
+        ("a zone in small letters", 6, (((b"ru",), 0, 0),), NotCanonical),
+        ("history 2", 6, (((b"RU",), 0, 2),), LimitExceeded),
+        ("a reason that is not UTF-8", 8, (bytes(32), 1, 0, bytes(32), b"\xff"), NotCanonical),
+        ("a reason of 513 bytes", 8, (bytes(32), 1, 0, bytes(32), bytes(513)), LimitExceeded),
+        ("lane 2", 8, (bytes(32), 2, 0, bytes(32), b""), LimitExceeded),
+        ("an ML-DSA key without its signature", 11, ((), bytes(1952), None), NotCanonical),
+        ("a reason code of 256", 12, (bytes(32), 256), LimitExceeded),
+        ("a quorum about nothing", 10, (bytes(32), 0, (), ()), NotCanonical),
+        ("a quorum about leaving", 10, (bytes(32), 0, ((9, b"\x91\x90"),), ()), NotCanonical),
+        ("a fork proof that is none", 5, (bytes(32), b"\x90", None, ()), NotCanonical),
+        ("suite 2", 7, (2, bytes(32), 0, (), (), bytes(32), b""), Inadmissible),
+        ("shareable 2", 7, (1, bytes(32), 2, (), (), bytes(32), b""), LimitExceeded),
+        ("recipients twice", 7, (1, bytes(32), 0, [(bytes(32), bytes(16))] * 2, (), bytes(32), b""), NotCanonical),
+    ]
+    return [
+        invalid(name, error, kind=kind, payload=codec.encode(value), chat=chat)
+        for name, kind, value, error in fields
+    ] + [
+        invalid("not canonical", NotCanonical, kind=9, payload=b"\x91\x90\x00", chat=chat),
+        invalid("over 64 KiB", LimitExceeded, kind=9, payload=bytes(65537), chat=chat),
+    ]
+
+
+def _bad_operations(story: Story) -> list[Case]:
+    chat = story.chat
+    anna, boris = grant(ANNA, Role.OWNER), grant(BORIS, Role.OWNER)
+    ordered = sorted((anna, boris), key=lambda one: one.credential.user.user)
+    removal = Remove(BORIS.user, ())
+    stranger = [ANNA.agency.charter, ANNA.certificate, [CLARA.certificates[0]]]
+    borrowed = [ANNA.agency.charter, ANNA.certificate, [BORIS.certificates[0]]]
+    wrong = Quorum(
+        ANNA.devices[0], 5, (removal,), (CoSignature(BORIS.devices[0], bytes(64)),)
+    )
+    other_message = quorum_message(chat, ANNA.devices[0], 6, (removal,))
+    other = CoSignature(BORIS.devices[0], BORIS.signers[0].sign(QUORUM_LABEL, other_message))
+    moved = Quorum(ANNA.devices[0], 5, (removal,), (other,))
+    twice = story.quorum(ANNA, (removal, SetRole(BORIS.user, Role.MEMBER, ())), ())
+    proven = story.quorum(ANNA, (story.revocation(BORIS),), ())
+    one_owner = Genesis(ChatKind.DIRECT, bytes(16), POLICY, (anna,))
+    no_owner = Genesis(ChatKind.GROUP, bytes(16), POLICY, (grant(ANNA, Role.ADMIN),))
+    elsewhere = Revoke(CLARA.devices[0], _exposed(three()).fork, None, ())
+    signed_elsewhere = three().revocation(BORIS)
+    made: list[tuple[str, Operation, ChatId, type[PeerError]]] = [
+        ("a chat without an owner", no_owner, chat, Inadmissible),
+        ("a direct chat of one", one_owner, chat, Inadmissible),
+        ("grants out of order", Admit(tuple(ordered[::-1])), chat, NotCanonical),
+        ("a co-signature that is none", wrong, chat, Unauthentic),
+        ("a co-signature of another decision", moved, chat, Unauthentic),
+        ("a quorum twice about one user", twice, chat, NotCanonical),
+        ("a quorum that brings a proof", proven, chat, NotCanonical),
+        ("a fork proof of another device", elsewhere, chat, Unauthentic),
+        ("a fork proof of another chat", _exposed(three()), ChatId(bytes(32)), Unauthentic),
+        ("a user's signature for another chat", signed_elsewhere, ChatId(bytes(32)), Unauthentic),
+    ]
+    cases = [invalid(name, error, **_inputs(one, at)) for name, one, at, error in made]
+    for name, fields in (("another agency's device", stranger), ("another user's device", borrowed)):
+        payload = codec.encode([[[1, *fields]]])
+        cases.append(invalid(name, Untrusted, kind=1, payload=payload, chat=chat))
+    epoch = story_epoch()
+    broken = [epoch.suite, epoch.commit, 0, (), (), epoch.seals_root, epoch.prekey[:-1] + b"\x00"]
+    payload = codec.encode(broken)
+    cases.append(invalid("a prekey that is not signed", Untrusted, kind=7, payload=payload, chat=chat))
+    return cases
+
+
+# Membership
+
+
+def membership() -> list[Case]:
+    """The worked cases (a) to (h), and entries that are never admitted."""
+    return [_worked(one) for one in make_cases()] + _inadmissible()
+
+
+def _entries(told: Sequence[Told]) -> list[Value]:
+    return [
+        {"id": one.id, "header": one.raw, "payload": one.payload, "signature": one.signature}
+        for one in told
+    ]
+
+
+def _worked(case: WorkedCase) -> Case:
+    roles = {who.user.hex(): int(role) for who, role in case.roles.items()}
+    policy = case.policy
+    result: dict[str, Value] = {
+        "roles": dict(sorted(roles.items())),
+        "void": {entry.hex(): reason.name for entry, reason in sorted(case.void.items())},
+        "content": [None if one.void is None else one.void.name for one in case.content],
+    }
+    if policy is not None:
+        result["policy"] = [list(policy.zones), policy.retention, int(policy.history)]
+    return valid(
+        f"({case.letter}) {case.title}",
+        result,
+        chat=case.story.chat,
+        names={who.user.hex(): who.name for who in case.roles},
+        entries=_entries(case.story.told),
+        content=[_content(one) for one in case.content],
+    )
+
+
+def _content(one: Content) -> Value:
+    return {"what": one.what, "device": one.device, "seq": one.seq, "control": list(one.saw)}
+
+
+def _inadmissible() -> list[Case]:
+    cases: list[Case] = []
+
+    def add(name: str, story: Story, error: type[PeerError] = Inadmissible) -> None:
+        entries = _entries(story.told)
+        cases.append(invalid(name, error, chat=story.chat, entries=entries, content=[]))
+
+    story = three()
+    story.tell(STRANGER, Leave(()))
+    add("an entry by a stranger", story)
+    story = three()
+    story.tell(BORIS, Leave(()), number=1)
+    add("an entry by a device that was not enrolled", story)
+    story = three()
+    genesis = story.genesis.entry.operation
+    story.tell(ANNA, genesis)
+    add("a second genesis", story)
+    story = three()
+    gone = story.tell(ANNA, Remove(BORIS.user, ()))
+    story.tell(BORIS, Leave(()), [gone])
+    add("an entry by a user who has seen their removal", story)
+    story = three()
+    story.tell(ANNA, story.epoch(ANNA, [ANNA.devices[0]]))
+    add("an epoch that leaves devices out", story)
+    story = three()
+    everyone = [one.devices[0] for one in (ANNA, BORIS, CLARA, STRANGER)]
+    story.tell(ANNA, story.epoch(ANNA, everyone))
+    add("an epoch for a ghost", story)
+    return cases
+
+
+# Keys
+
+
+def schedules() -> list[Case]:
+    """Labels, the schedule from a secret to seeds, trees, seals and bundles."""
+    return [*_labels(), _schedule(), *_trees(), *_seals(), *_bundles()]
+
+
+def _labels() -> list[Case]:
+    key, context_bytes = seed("key"), b"context"
+    hashed = {"digest": labels.digest("entry", b"a", b"b"), "mac": labels.mac(key, "pc", b"a")}
+    long = bytes(20_000)
+    return [
+        valid("hashes", hashed, do="hash", key=key),
+        *(
+            valid(
+                f"ExpandWithLabel, context of {len(one)} bytes",
+                {"out": labels.expand_with_label(key, "aead", one, 56)},
+                do="expand",
+                secret=key,
+                label="aead",
+                context=one,
+                length=56,
+            )
+            for one in (b"", context_bytes, bytes(64), long)
+        ),
+    ]
+
+
+def _schedule() -> Case:
+    epoch = story_epoch()
+    place = epoch_place()
+    secret = seed("epoch", "secret")
+    entry = EntryId(seed("epoch", "id"))
+    shared = schedule.epoch_secret(entry, secret)
+    chains, seeds = [schedule.sender_chain(shared, ANNA.devices[0])], []
+    for _ in range(3):
+        one, following = schedule.advance(chains[-1])
+        seeds.append(one)
+        chains.append(following)
+    result: Value = {
+        "recipients_root": recipients_root(epoch.recipients),
+        "ectx": context(place, epoch),
+        "commit": epoch.commit,
+        "es": shared,
+        "chains": chains,
+        "seeds": seeds,
+    }
+    return valid(
+        "from a secret to seeds",
+        result,
+        do="schedule",
+        place=list(place),
+        payload=encode_operation(epoch),
+        secret=secret,
+        epoch=entry,
+        device=ANNA.devices[0],
+    )
+
+
+def _trees() -> list[Case]:
+    cases: list[Case] = []
+    for count in (0, 1, 2, 3, 5, 8):
+        leaves = [bytes([n]) for n in range(count)]
+        result: Value = {"root": merkle.root(leaves), "paths": merkle.paths(leaves) if count else []}
+        cases.append(valid(f"a tree of {count}", result, do="tree", leaves=leaves))
+    return cases
+
+
+def _seals() -> list[Case]:
+    epoch, place = story_epoch(), epoch_place()
+    seals = drawn_seals()
+    paths = merkle.paths(seals)
+    cases: list[Case] = []
+    for who in (ANNA, BORIS, CLARA):
+        device = who.devices[0]
+        index = [one.device for one in epoch.recipients].index(device)
+        inputs: dict[str, Value] = {
+            "do": "seal",
+            "place": list(place),
+            "payload": encode_operation(epoch),
+            "device": device,
+            "private": prekey(device).private,
+            "seal": seals[index],
+            "path": paths[index],
+        }
+        cases.append(valid(f"the seal of {who.name}", {"secret": seed("epoch", "secret")}, **inputs))
+        if who is not ANNA:
+            continue
+        wrong: list[tuple[str, dict[str, Value]]] = [
+            ("another's seal", {"seal": seals[(index + 1) % 3]}),
+            ("a wrong path", {"path": [bytes(32)] * len(paths[index])}),
+            ("a short path", {"path": []}),
+            ("another prekey", {"private": seed("no", "prekey")}),
+            ("another place", {"place": [bytes(32), *list(place)[1:]]}),
+            ("no recipient", {"device": STRANGER.devices[0]}),
+        ]
+        cases += [invalid(name, BadSeal, **inputs | change) for name, change in wrong]
+    return cases
+
+
+def _bundles() -> list[Case]:
+    private = Prekey(seed("seal", "prekey")).private
+    bundle = drawn("bundle")
+    inputs: dict[str, Value] = {"do": "bundle", "private": private, "info": b"info", "bundle": bundle}
+    assert archive.open_bundle(private, b"info", bundle) == b"segments"
+    return [
+        valid("a bundle", {"plaintext": b"segments"}, **inputs),
+        invalid("a bundle under another info", SealRefused, **inputs | {"info": b"other"}),
+        invalid("a bundle cut off", SealRefused, **inputs | {"bundle": bundle[:-1]}),
+        invalid("a bundle of another key", SealRefused, **inputs | {"private": seed("x")}),
+        invalid("less than a seal", SealRefused, **inputs | {"bundle": bundle[:1183]}),
+    ]
+
+
+# Content
+
+
+def contents() -> list[Case]:
+    """Messages sealed and opened, and every reason why one does not open."""
+    seeded, pre, kf = seed("content", "seed"), b"header before pc", seed("content", "kf")
+    cases: list[Case] = []
+    for m in (b"", b"a", b"hello", bytes(100), bytes(1000), bytes(60_000)):
+        pc, ciphertext = content.seal_content(seeded, pre, kf, m)
+        result: Value = {"kf": kf, "m": m, "padded": len(content.pad(m))}
+        opened = {"seed": seeded, "pre": pre, "pc": pc, "ciphertext": ciphertext}
+        cases.append(valid(f"{len(m)} bytes", result, **opened))
+    pc, good = content.seal_content(seeded, pre, kf, b"hello")
+    other, _ = content.seal_content(seeded, pre, kf, b"hullo")
+    inputs: dict[str, Value] = {"seed": seeded, "pre": pre, "pc": pc, "ciphertext": good}
+    wrong: list[tuple[str, dict[str, Value]]] = [
+        ("another seed", {"seed": seed("other")}),
+        ("another header", {"pre": b"header before PC"}),
+        ("another commitment", {"pc": other}),
+        ("a bit flipped", {"ciphertext": bytes([good[0] ^ 1]) + good[1:]}),
+        ("cut off", {"ciphertext": good[:-1]}),
+        ("less than a tag", {"ciphertext": b"short"}),
+        ("a commitment to another text", _resealed(seeded, pre, kf, content.pad(b"hullo"), pc)),
+        ("padding too long", _resealed(seeded, pre, kf, b"hello\x80" + bytes(10), pc)),
+        ("padding without its mark", _resealed(seeded, pre, kf, bytes(6), pc)),
+    ]
+    return cases + [invalid(name, ContentRefused, **inputs | change) for name, change in wrong]
+
+
+def _resealed(seeded: bytes, pre: bytes, kf: bytes, padded: bytes, pc: bytes) -> dict[str, Value]:
+    """Encrypt any padded plaintext under the keys that go with `pc`."""
+    bound, key, nonce = content._keys(seeded, pre, pc)
+    seal = content.crypto_aead_xchacha20poly1305_ietf_encrypt
+    return {"ciphertext": seal(kf + padded, bound, nonce, key)}
+
+
+def messages() -> list[Case]:
+    """What a plaintext says."""
+    target = SEEN[0]
+    accepted: list[tuple[str, Text | Title | Reaction | Edit]] = [
+        ("text", Text("Привет", None)),
+        ("reply", Text("yes", target)),
+        ("title", Title("Ӟеч")),
+        ("reaction", Reaction(target, "👍")),
+        ("reaction taken back", Reaction(target, "")),
+        ("edit", Edit(target, "better")),
+    ]
+    refused: list[tuple[str, codec.Value, type[PeerError]]] = [
+        ("unknown kind", (4, b"a"), NotCanonical),
+        ("no fields", (), NotCanonical),
+        ("one field too many", (1, b"a", None), NotCanonical),
+        ("empty text", (0, b"", None), NotCanonical),
+        ("not UTF-8", (0, b"\xff", None), NotCanonical),
+        ("a reply that is no reference", (0, b"a", (1, 2)), NotCanonical),
+        ("text over the limit", (0, bytes(61_441), None), LimitExceeded),
+        ("title over the limit", (1, b"a" * 257), LimitExceeded),
+        ("reaction over the limit", (2, target, b"a" * 33), LimitExceeded),
+    ]
+    cases = [
+        valid(name, {"kind": type(one).__name__.lower()}, m=encode_message(one))
+        for name, one in accepted
+    ]
+    return cases + [invalid(name, error, m=codec.encode(value)) for name, value, error in refused]
+
+
+def order() -> list[Case]:
+    """Content entries in the order for people, whatever order they come in."""
+    ids = {name: EntryId(seed("order", name)) for name in "abcdefg"}
+    graph: list[tuple[str, int, list[str]]] = [
+        ("a", 900, []),
+        ("b", 100, ["a"]),
+        ("c", 100, ["a"]),
+        ("d", 50, ["b", "c"]),
+        ("e", 10, []),
+        ("f", 10, ["e"]),
+        ("g", 0, ["d", "f"]),
+    ]
+    entries: list[Value] = [
+        {"name": name, "id": ids[name], "time": time, "parents": [ids[one] for one in parents]}
+        for name, time, parents in graph
+    ]
+    after = {"a": 0, "b": 1, "c": 1, "d": 2, "e": 0, "f": 1, "g": 3}
+    times = {name: time for name, time, _ in graph}
+    sorted_names = sorted(after, key=lambda name: (after[name], times[name], ids[name]))
+    result: Value = {"depths": [after[name] for name, _, _ in graph], "order": sorted_names}
+    return [valid("by depth, then time, then id", result, entries=entries)]
+
