@@ -15,6 +15,7 @@ from typing import Final
 import typer
 
 from cli import operator
+from cli.demo import command as demo
 from cli.output import end_quietly, note
 
 INTERRUPTED: Final = 130
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 
 def _register() -> None:
+    demo.register(app)
     operator.register(app)
 
 

@@ -291,9 +291,7 @@ def sign_revocation(user: Signer, agency: AgencyId, device: DeviceKey) -> bytes:
     return user.sign("revoke-device", agency + device)
 
 
-def verify_revocation(
-    user: UserId, agency: AgencyId, device: DeviceKey, signature: bytes
-) -> None:
+def verify_revocation(user: UserId, agency: AgencyId, device: DeviceKey, signature: bytes) -> None:
     """Check a revocation. Raises Untrusted unless the user signed it for this agency."""
     _check(user, "revoke-device", agency + device, signature, "user")
 

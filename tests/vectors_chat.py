@@ -184,10 +184,14 @@ def _bad_operations(story: Story) -> list[Case]:
         payload = codec.encode([[[1, *fields]]])
         cases.append(invalid(name, Untrusted, kind=1, payload=payload, chat=chat))
     epoch = story_epoch()
-    broken = [epoch.suite, epoch.commit, 0, (), (), epoch.seals_root, epoch.prekey[:-1] + b"\x00"]
+    broken = [epoch.suite, epoch.commit, 0, (), (), epoch.seals_root, _flipped(epoch.prekey)]
     payload = codec.encode(broken)
     cases.append(invalid("a prekey that is not signed", Untrusted, kind=7, payload=payload, chat=chat))
     return cases
+
+
+def _flipped(raw: bytes) -> bytes:
+    return raw[:-1] + bytes([raw[-1] ^ 1])
 
 
 # Membership

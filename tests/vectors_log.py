@@ -135,7 +135,7 @@ def entries() -> list[Case]:
     headers: list[tuple[str, Header]] = [
         ("control, seq 0", control()),
         ("control, later", control(1, EntryId(seed("prev")))),
-        ("control, genesis form: chat nil", replace(control(), chat=None, links=())),
+        ("control, a genesis: chat nil", replace(control(), chat=None, kind=0, links=())),
         ("control, two links", replace(control(), links=(OTHER, LATER))),
         ("content, seq 0", content()),
         ("content, later, with a link", replace(content(9, EntryId(seed("p"))), links=(LATER,))),
@@ -166,6 +166,8 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
     changed: list[tuple[str, list[object], int, object]] = [
         ("version 0", fields, 0, 0),
         ("version 2", fields, 0, 2),
+        ("chat nil in an entry that is no genesis", fields, 1, None),
+        ("a genesis that names a chat", fields, 8, 0),
         ("chat of 31 bytes", fields, 1, bytes(31)),
         ("device of 33 bytes", fields, 2, bytes(33)),
         ("lane 2", fields, 3, 2),

@@ -33,7 +33,7 @@ async def command(arguments: Sequence[str], environment: dict[str, str], text: s
     )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
-        raise CommandFailed(f"ivor {' '.join(arguments)}: exit {done.returncode}: {said}")
+        raise CommandFailed(f"ivor {' '.join(arguments[:2])}: exit {done.returncode}: {said}")
     return [json.loads(line) for line in done.stdout.decode().splitlines() if line]
 
 

@@ -1,29 +1,14 @@
-"""Sets the stage for `ivor demo`, plays the story, and cleans up whatever happens."""
+"""`ivor demo`, as the command line sees it."""
 
-import shutil
-import socket
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
-from cli.demo.actors import AgencyActor, CommandFailed, OfficialActor
-from cli.demo.relay import Network, relay
-from cli.demo.story import TITLE, CheckFailed, Stage, play
 
-AGENCIES = ("minzdrav", "mincifry", "minfin")
-OFFICIALS = (
-    ("anna", 0),
-    ("pavel", 0),
-    ("boris", 1),
-    ("vera", 1),
-    ("galina", 2),
-    ("denis", 2),
-)
-README = Path(__file__).parents[2] / "README.md"
-FAILED = 7
+def register(app: typer.Typer) -> None:
+    """Add the demo to the program."""
+    app.command(rich_help_panel="Start here")(demo)
 
 
 def demo(
@@ -31,89 +16,7 @@ def demo(
         Path | None, typer.Option(help="Leave the federation in this new folder.")
     ] = None,
 ) -> None:
-    """Run three agencies and six officials here, with a crash, a cut line and a removal."""
-    folder = keep or Path(tempfile.mkdtemp(prefix="ivor-demo-"))
-    if keep is not None:
-        if keep.exists() and any(keep.iterdir()):
-            raise typer.BadParameter(f"{keep} is not empty; name a new folder")
-        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        code = trio.run(_perform, folder.resolve(), keep is not None)
-    finally:
-        if keep is None:
-            shutil.rmtree(folder)
-    raise typer.Exit(code)
+    """Run three agencies and six officials here: a crash, a cut line, a removal; half a minute."""
+    from cli.demo.stage import perform
 
-
-async def _perform(folder: Path, kept: bool) -> int:
-    stage = _set(folder)
-    failures: list[str] = []
-    try:
-        async with trio.open_nursery() as nursery:
-            for agency in stage.agencies:
-                listener = await _listen(agency)
-                nursery.start_soon(relay, stage.network, agency.source, listener, agency.port)
-            await play(stage, README)
-            nursery.cancel_scope.cancel()
-    except* (CheckFailed, CommandFailed) as group:
-        failures += [str(error) for error in _flat(group)]
-    finally:
-        with trio.CancelScope(shield=True):
-            for agency in stage.agencies:
-                await agency.stop()
-    if failures:
-        for failure in failures:
-            stage.act(f"FAILED: {failure}")
-        return FAILED
-    stage.act(f"All {len(stage.passed)} checks held.")
-    if kept:
-        _tell_what_to_try(stage, folder)
-    return 0
-
-
-def _set(folder: Path) -> Stage:
-    """Choose ports, addresses and folders; write the passphrase file of this throw-away world."""
-    passphrase = folder / "passphrase"
-    passphrase.touch(mode=0o600)
-    passphrase.write_text("demo, not a secret\n")
-    agencies = []
-    for number, name in enumerate(AGENCIES):
-        port, relay_port = _free_port(), _free_port()
-        source = f"127.0.0.{11 + number}"
-        agencies.append(AgencyActor(name, folder / name, passphrase, source, port, relay_port))
-    officials = [
-        OfficialActor(name, agencies[at], folder / f"{name}-device", passphrase)
-        for name, at in OFFICIALS
-    ]
-    return Stage(typer.echo, Network(), agencies, officials)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _listen(agency: AgencyActor) -> trio.SocketListener:
-    listeners = await trio.open_tcp_listeners(agency.relay_port, host="127.0.0.1")
-    return listeners[0]
-
-
-def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _flat(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
-
-def _tell_what_to_try(stage: Stage, folder: Path) -> None:
-    first, other = stage.agencies[0], stage.officials[2]
-    anna = stage.officials[0]
-    passphrase = f"IVOR_PASSPHRASE_FILE={folder}/passphrase"
-    stage.say(
-        f"\nThe federation is in {folder}. Try next, each in a terminal of its own:\n\n"
-        f"  for a in {' '.join(AGENCIES)}; do {passphrase} ivor node run --dir {folder}/$a & done\n"
-        f"  {passphrase} IVOR_HOME={other.home} ivor read '{TITLE}' --follow\n"
-        f"  {passphrase} IVOR_HOME={anna.home} ivor send '{TITLE}' 'Здравствуйте!'\n\n"
-        f"and ask a node how it is: {passphrase} ivor node status --dir {first.folder}"
-    )
+    raise typer.Exit(perform(keep))

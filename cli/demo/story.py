@@ -124,9 +124,13 @@ async def found(stage: Stage) -> None:
         )  # fmt: skip
 
     await together(create, stage.agencies)
-    pairs = [(a, b) for a in stage.agencies for b in stage.agencies if a is not b]
-    for a, b in pairs:
-        await a.run("node", "trust", str(b.folder / "card.ivor"), "--yes")
+
+    async def trust(agency: AgencyActor) -> None:
+        for other in stage.agencies:
+            if other is not agency:
+                await agency.run("node", "trust", str(other.folder / "card.ivor"), "--yes")
+
+    await together(trust, stage.agencies)
     await together(AgencyActor.start, stage.agencies)
     names = ", ".join(agency.name for agency in stage.agencies)
     stage.say(f"          {names}: nodes run and trust each other's cards")
@@ -138,7 +142,7 @@ async def enrol(stage: Stage) -> None:
 
     async def join(official: OfficialActor) -> None:
         (invitation,) = await official.agency.run("node", "invite", official.name)
-        await official.run("join", str(invitation["invitation"]))
+        await official.run("join", "-", text=str(invitation["invitation"]))
         await official.run("sync")
 
     await together(join, stage.officials)
