@@ -114,10 +114,8 @@ def _said(line: "Line") -> str:
 
 def _what(message: "Message") -> str:
     match message:
-        case Text(_, None):
-            return ""
         case Text(_, reply):
-            return f"(reply to {_short(reply)}) "
+            return "" if reply is None else f"(reply to {_short(reply)}) "
         case Title():
             return "(title) "
         case Reaction(target, text):

@@ -14,7 +14,7 @@ from typing import Final
 
 import typer
 
-from cli import operator
+from cli import official, operator
 from cli.demo import command as demo
 from cli.output import end_quietly, note
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 def _register() -> None:
     demo.register(app)
     operator.register(app)
+    official.register(app)
 
 
 _register()

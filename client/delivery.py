@@ -75,7 +75,7 @@ def progress_of(device: Device, chat: ChatId, place: Reference) -> Progress:
     return Deliveries(device, chat, judge.membership()).of(place)
 
 
-def lengths_of(device: Device, chat: ChatId) -> int:
+def written(device: Device, chat: ChatId) -> int:
     """Return how many messages we have written in a chat from this device."""
     stored = device.replica.store.chat(chat)
     chain = [] if stored is None else stored.chains.get((device.key, CONTENT), [])

@@ -12,7 +12,7 @@ from pathlib import Path
 from crypto.errors import KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
-from node.errors import IdentityError, StorageError, UserError
+from node.errors import StorageError, UserError
 from node.files import write_private
 from protocol import codec
 
@@ -65,7 +65,7 @@ def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Ran
 
 
 def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
-    """Open the key file. Raises UserError if there is none, IdentityError if it does not open."""
+    """Open the key file. Raises UserError if there is none or the passphrase is wrong."""
     try:
         sealed = (folder / KEY_FILE).read_bytes()
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
     try:
         plain = open_key(sealed, passphrase, PURPOSE)
     except KeyFileRefused as error:
-        raise IdentityError(f"{folder / KEY_FILE} does not open: {error}") from None
+        raise UserError(f"{folder / KEY_FILE} does not open: {error}") from None
     _, device, user, database_key, tls_key = codec.record(
         codec.decode(plain, SECRETS_BYTES_MAX), 5, "device key file"
     )

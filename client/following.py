@@ -16,7 +16,6 @@ from client.link import Link, linked
 from client.reading import Follower, Line, Reader
 from client.revoking import exposed
 from node.errors import NetworkError
-from protocol.chat import Chat
 from protocol.entry import ChatId
 
 LOOK_SECONDS = 0.15
@@ -28,16 +27,16 @@ _RANDOM_BYTES = 2
 
 async def follow(
     device: Device,
-    chat: Chat,
+    chat: ChatId,
+    follower: Follower,
     show: Callable[[Sequence[Line]], None],
     tell: Callable[[str], None],
 ) -> None:
     """Show new messages of a chat for ever; cancel it to end. Raises what is not the network's.
 
-    show: gets what is new in the order of the chat. tell: gets a sentence when the node goes or
+    follower: made before what is old was shown, so that nothing falls between. show: gets what is new in the order of the chat. tell: gets a sentence when the node goes or
     comes back.
     """
-    follower = Follower(device, chat)
     pause = 1.0
     away = False
     while True:
@@ -46,12 +45,12 @@ async def follow(
                 if away:
                     tell("connected again")
                 pause, away = 1.0, False
-                await _follow_link(device, link, chat.id, follower, show)
+                await _follow_link(device, link, chat, follower, show)
         except NetworkError as error:
             if not away:
                 tell(f"offline, trying again: {error}")
             away = True
-        await _follow_alone(device, chat.id, follower, show, pause * _jitter(device))
+        await _follow_alone(device, chat, follower, show, pause * _jitter(device))
         pause = min(pause * 2, BACK_OFF_SECONDS_MAX)
 
 

@@ -96,6 +96,7 @@ class Link:
             stream,
             PeerKind.NODE,
             device.profile.charter.agency,
+            greeting_for(device.replica, device.profile.charter.agency),
             device.replica,
             journal,
             self,

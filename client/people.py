@@ -64,6 +64,14 @@ def keep_person(device: Device, person: Person) -> UserId:
     certificates = [one.certificate for one in person.devices]
     credential = verified(person.charter, person.certificate, certificates)
     user = credential.user
+    root = device.connection.execute(
+        "SELECT id FROM agencies WHERE name = ?", (user.agency_name,)
+    ).get
+    if root is not None and root != user.agency:
+        raise IdentityError(
+            f"{user.name} comes with another root key of {user.agency_name} than our node trusts; "
+            "ask your administrator before you go on"
+        )
     row = device.connection.execute("SELECT id FROM users WHERE name = ?", (user.name,)).get
     if row is not None and row != user.user:
         raise IdentityError(

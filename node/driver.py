@@ -242,9 +242,7 @@ class Connection:
             case LoadRun(want):
                 run = await self._journal.read(
                     lambda: (
-                        self._replica.store.run(want)
-                        if sharing.may_ask(self.key, want)
-                        else None
+                        self._replica.store.run(want) if sharing.may_ask(self.key, want) else None
                     )
                 )
                 await self._carry_out(self._session.loaded(want, run))
@@ -273,9 +271,7 @@ class Connection:
                 if new is not None:
                     self._surroundings.fork_kept(new, readers)
             case NoteHoldings(holdings):
-                told = await self._journal.write(
-                    lambda: replica.note_holdings(holdings, self.key)
-                )
+                told = await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
                 self._surroundings.holdings_noted(told, self)
             case SaveCursor(incarnation, cursor):
                 await self._journal.write(

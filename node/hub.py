@@ -54,7 +54,7 @@ class Hub:
         """Hand a durable run on. source: where it came from, None if it was written here."""
         whole = stored.outcome.reached >= stored.run.start + len(stored.run.records)
         relayed = source is not None and source.peer is PeerKind.NODE
-        raw = encode_frame(stored.run) if whole else b""
+        raw = encode_frame(stored.verified) if whole else b""
         for peer in stored.readers:
             for connection in self._connections.get(peer, ()):
                 if connection is source:

@@ -122,6 +122,13 @@ class Journal:
             self._connection.execute("ROLLBACK TO job")
             if self._connection.total_changes() != before:
                 self._forget()
+        except Exception as error:
+            if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
+                raise  # the disk, which concerns all
+            log.exception("a bug ended a job")
+            job.error = error
+            self._connection.execute("ROLLBACK TO job")
+            self._forget()
         self._connection.execute("RELEASE job")
 
     def _roll_back(self, jobs: list[_Job], error: apsw.Error) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import apsw
+from msgspec import structs
 
 from crypto import merkle
 from node.sharing import Sharing
@@ -129,6 +130,12 @@ class Stored:
     readers: AbstractSet[bytes] = frozenset()
     sealless: tuple[Sealless, ...] = ()
     refusal: PeerError | None = None
+    signatures: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def verified(self) -> Run:
+        """The run without those of its signatures that nobody has found valid."""
+        return structs.replace(self.run, signatures=self.signatures)
 
     def then(self, rest: "Stored") -> "Stored":
         """Return both as one: the rest of the same run was judged in the same transaction."""
@@ -140,6 +147,7 @@ class Stored:
             rest.readers or self.readers,
             self.sealless + rest.sealless,
             rest.refusal,
+            self.signatures,
         )
 
 
@@ -259,7 +267,16 @@ class Replica:
             readers = self._share(chat, stored, run.lane)
         sealless = self._lacking_seals(chat, stored, accepted)
         outcome = self._outcome(entries, admission)
-        return Stored(outcome, run, len(accepted), fork, readers, sealless, admission.refusal)
+        return Stored(
+            outcome,
+            run,
+            len(accepted),
+            fork,
+            readers,
+            sealless,
+            admission.refusal,
+            _signatures(run, entries),
+        )
 
     def _outcome(self, entries: Sequence[Entry], admission: Admission) -> Outcome:
         for item in admission.missing:
@@ -372,8 +389,16 @@ class Replica:
             readers = self.readers(candidate.chat)
             if self.owner in readers:
                 sealless = self._adopt(candidate, readers)
-                count = len(admission.entries)
-                return Stored(outcome, run, count, None, readers, sealless, admission.refusal)
+                return Stored(
+                    outcome,
+                    run,
+                    len(admission.entries),
+                    None,
+                    readers,
+                    sealless,
+                    admission.refusal,
+                    _signatures(run, entries),
+                )
         self._evict()
         return Stored(outcome, run, 0, refusal=admission.refusal)
 
@@ -439,7 +464,15 @@ class Replica:
         stored = self.store.chat(forked.chat)
         if stored is None or fork.chat != forked.chat:
             raise Inadmissible("a fork proof of another chat (SPEC 2.5)")
+        if not self._takes_part(stored, fork.device):
+            return None
         return forked if self.sharing.keep_fork(stored, fork) else None
+
+    def _takes_part(self, stored: StoredChat, device: DeviceKey) -> bool:
+        """Tell whether a device is or was in a chat: anybody can fork a chain of their own."""
+        judge = self.chat(stored.id)
+        member = judge is not None and device in judge.membership().devices
+        return member or any((device, lane) in stored.chains for lane in (CONTROL, CONTENT))
 
     def compare(self, chats: Sequence[ChatHeads], peer: bytes) -> list[Want]:
         """Return what we lack of these heads; nothing of chats that the peer is not in."""
@@ -489,13 +522,27 @@ class Replica:
             self.sharing.forget_sealless(epoch)
         return [(operation.recipients[seal.index].device, seal) for seal in seals]
 
-    def note_holdings(self, holdings: Sequence[Holding], peer: bytes) -> None:
-        """Keep what a peer says about who stores what, in chats that it is in."""
+    def note_holdings(self, holdings: Sequence[Holding], peer: bytes) -> list[Holding]:
+        """Keep what a peer says about who stores what, in chats that it is in; return that.
+
+        A node may speak for its own agency only, or it could acknowledge in another's name. To a
+        device its own node speaks for all.
+        """
+        kept = []
         for chat_id in {holding.chat for holding in holdings}:
             stored = self.store.chat(chat_id)
-            if stored is not None and self.sharing.may_read(peer, chat_id):
-                told = [holding for holding in holdings if holding.chat == chat_id]
-                self.sharing.note_holdings(stored, told)
+            if stored is None or not self.sharing.may_read(peer, chat_id):
+                continue
+            told = [
+                holding
+                for holding in holdings
+                if holding.chat == chat_id
+                and (holding.agency == peer or self.owner != self.agency)
+                and (holding.device, holding.lane) in stored.chains
+            ]
+            self.sharing.note_holdings(stored, told)
+            kept += told
+        return kept
 
     def readers_of(self, chat: ChatId) -> AbstractSet[bytes]:
         """Return who may see a stored chat."""
@@ -550,6 +597,15 @@ class Replica:
         if seq < run.start or self.store.chat(run.chat) is None:
             return None
         return Holding(DeviceKey(self.agency), run.chat, run.device, run.lane, seq)
+
+
+def _signatures(run: Run, entries: Sequence[Entry]) -> tuple[tuple[int, bytes], ...]:
+    """Return the signatures of a run that were verified, by index."""
+    return tuple(
+        (entry.header.seq - run.start, entry.signature)
+        for entry in entries
+        if entry.signature is not None
+    )
 
 
 def _cover(entries: Sequence[Entry], reached: int) -> Sequence[Entry]:

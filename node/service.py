@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,13 @@ import apsw
 import structlog
 import trio
 
-from node import operations, tls
-from node.agency import Agency, node_credential, open_agency
+from node import abroad, operations, tls
+from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
 from node.dialler import keep_dialling
 from node.directory import Directory
-from node.driver import Connection
+from node.driver import Connection, greeting_for
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
 from node.journal import Journal
@@ -38,10 +39,9 @@ from protocol.session import PeerKind
 
 log = structlog.get_logger()
 
-DATABASE_FILE = "node.db"
 HANDSHAKE_SECONDS_MAX = 10.0
-FORWARD_SECONDS_MAX = 5.0
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
+PEER_CONNECTIONS_MAX = 16  # of one device, agency or invitation at a time; guess
 
 
 async def serve(
@@ -74,16 +74,17 @@ class Node:
         self.directory = Directory(connection, agency, os.urandom)
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
-        self._trust()
+        self._held: Counter[bytes] = Counter()
+        self._trust(self.directory.cards())
 
     @property
     def id(self) -> AgencyId:
         """Our own agency."""
         return self.agency.id
 
-    def _trust(self) -> None:
+    def _trust(self, cards: Mapping[AgencyId, Card]) -> None:
         """Take up the cards of the directory: whom TLS lets in, and whom we dial."""
-        self.cards: Mapping[AgencyId, Card] = self.directory.cards()
+        self.cards = cards
         authorities = [card.ca for card in self.cards.values()]
         credential = node_credential(self.agency, time.time(), os.urandom)
         self._server_context = tls.server_context(credential, authorities)
@@ -121,7 +122,7 @@ class Node:
     async def _renew_credential(self) -> None:
         while True:
             await trio.sleep(CREDENTIAL_RENEW_SECONDS)
-            self._trust()
+            self._trust(self.cards)
 
     # Connections
 
@@ -166,13 +167,30 @@ class Node:
 
     async def hold(self, stream: trio.abc.Stream, kind: PeerKind, key: bytes) -> Exception | None:
         """Run a session over an authenticated stream to its end; return what ended it."""
-        try:
-            self._connections.acquire_on_behalf_of_nowait(stream)
-        except trio.WouldBlock:
-            log.warning("connection slots are full")
+        if self._held[key] >= PEER_CONNECTIONS_MAX or not self._connections.available_tokens:
+            log.warning("connection slots are full", kind=kind.value, peer=key.hex()[:16])
             await trio.aclose_forcefully(stream)
             return None
-        connection = Connection(stream, kind, key, self.replica, self.journal, self)
+        self._connections.acquire_on_behalf_of_nowait(stream)
+        self._held[key] += 1
+        try:
+            return await self._converse(stream, kind, key)
+        finally:
+            self._connections.release_on_behalf_of(stream)
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+
+    async def _converse(
+        self, stream: trio.abc.Stream, kind: PeerKind, key: bytes
+    ) -> Exception | None:
+        try:
+            greeting = await self.journal.read(partial(greeting_for, self.replica, key))
+        except IvorError as error:
+            log.exception("no session: the database cannot be read")
+            await trio.aclose_forcefully(stream)
+            return error
+        connection = Connection(stream, kind, key, greeting, self.replica, self.journal, self)
         peer = key.hex()[:16]
         log.info("peer connected", kind=kind.value, peer=peer)
         try:
@@ -180,7 +198,6 @@ class Node:
                 await connection.run()
         finally:
             self.hub.remove(connection)
-            self._connections.release_on_behalf_of(stream)
         reason = None if connection.failure is None else str(connection.failure)
         log.info("peer gone", kind=kind.value, peer=peer, reason=reason)
         return connection.failure
@@ -192,9 +209,14 @@ class Node:
         if connection.peer is PeerKind.NODE:
             for other in self.hub.of(connection.key):
                 other.close()
+            self._nursery.start_soon(self._renew_card, connection)
         self.hub.add(connection)
         if connection.peer is PeerKind.DEVICE:
             self._nursery.start_soon(self._tell_holdings, connection)
+
+    async def _renew_card(self, connection: Connection) -> None:
+        if await abroad.renew_card(self, connection):
+            self._trust(await self.journal.read(self.directory.cards))
 
     async def _tell_holdings(self, connection: Connection) -> None:
         device = DeviceKey(connection.key)
@@ -226,30 +248,14 @@ class Node:
     async def consult(self, connection: Connection, ask: Ask) -> Answer:
         """Answer a question; for users of other agencies ask those first."""
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
-            await self._look_up_abroad(ask)
+            await abroad.look_up(self, ask)
         now = time.time()
-        return await self.journal.write(
+        answer = await self.journal.write(
             lambda: self.directory.answer(connection.peer, connection.key, ask, now)
         )
-
-    async def _look_up_abroad(self, ask: Ask) -> None:
-        """Ask the agencies concerned, all at once, and keep what they answer."""
-        wanted = await self.journal.read(lambda: self.directory.foreign(ask))
-
-        async def forward(agency: AgencyId, body: bytes) -> None:
-            for connection in self.hub.of(agency):
-                with trio.move_on_after(FORWARD_SECONDS_MAX):
-                    try:
-                        answer = await connection.ask(Topic.LOOKUP, body)
-                        remember = partial(self.directory.remember, agency, answer, body)
-                        await self.journal.write(remember)
-                    except (PeerError, IvorError) as error:
-                        log.warning("look-up failed", agency=agency.hex()[:16], error=str(error))
-                return
-
-        async with trio.open_nursery() as nursery:
-            for agency, body in wanted.items():
-                nursery.start_soon(forward, agency, body)
+        if ask.topic == Topic.REVOKE:
+            await self._drop_revoked()
+        return answer
 
     # The operator
 
@@ -262,7 +268,7 @@ class Node:
             )
         )
         if command in operations.CHANGES_TRUST:
-            self._trust()
+            self._trust(await self.journal.read(self.directory.cards))
         if command in operations.CHANGES_DEVICES:
             await self._drop_revoked()
         return answer

@@ -43,8 +43,7 @@ class Sharing:
             [(chat.no, peer) for peer in peers - before],
         )
         self.connection.executemany(
-            "DELETE FROM former WHERE peer = ?"
-            " AND chain IN (SELECT no FROM chains WHERE chat = ?)",
+            "DELETE FROM former WHERE peer = ? AND chain IN (SELECT no FROM chains WHERE chat = ?)",
             [(peer, chat.no) for peer in peers - before],
         )
 

@@ -215,11 +215,7 @@ class Store:
         """List all chains of a chat as changed, so that a new reader is told of them."""
         self.connection.executemany(
             "UPDATE chains SET changed = ? WHERE no = ?",
-            [
-                (self.next_change(), branch.no)
-                for chain in chat.chains.values()
-                for branch in chain
-            ],
+            [(self.next_change(), branch.no) for chain in chat.chains.values() for branch in chain],
         )
 
     def next_change(self) -> int:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from msgspec import structs
+
 from protocol.chat import Missing
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
 from protocol.errors import LimitExceeded, OutOfTurn
@@ -304,6 +306,7 @@ class Intake:
         if work.tries > HELD_TRIES_MAX:
             self._ask_again(work)
             return
+        work.run = _detached(work.run)
         self._held[id(work.run)] = work
         self._held_entries += len(work.run.records)
         self._held_bytes += work.size
@@ -371,6 +374,11 @@ class Intake:
 
 def _branch(want: Want) -> Branch:
     return (want.chat, want.device, want.lane), want.prefix
+
+
+def _detached(run: Run) -> Run:
+    """Return a run to be kept: what it came in may be far bigger than its records."""
+    return structs.replace(run, records=tuple(record.copy() for record in run.records))
 
 
 def _from(want: Want, start: int) -> Want:

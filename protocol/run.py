@@ -44,7 +44,6 @@ from protocol.limits import (
     HEADER_BYTES_MAX,
     KEYFRAME_ENTRIES,
     PAYLOAD_BYTES_MAX,
-    RUN_BYTES_MAX,
     SEQ_MAX,
     TIME_MS_MAX,
 )
@@ -163,8 +162,6 @@ def unpack(
     entry is covered. What the peer claims of `prev` and `context` needs no trust: if either is
     wrong, every id is, and no signature fits.
     """
-    if len(records) > 1 and sum(map(len, records)) > RUN_BYTES_MAX:
-        raise LimitExceeded(f"a run of over {RUN_BYTES_MAX} bytes (SPEC 8)")
     if start + len(records) - 1 > SEQ_MAX:
         raise LimitExceeded(f"seq {start + len(records) - 1}, at most {SEQ_MAX} (SPEC 2.2)")
     entries = rebuild(chat, device, lane, start, prev, context, records)

@@ -63,6 +63,7 @@ from protocol.limits import (
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
     PAGES_OPEN_MAX,
+    RUN_BYTES_MAX,
     WANTS_SERVED_MAX,
 )
 
@@ -149,6 +150,7 @@ class Session:
             case Want():
                 return self._asked(frame)
             case Run():
+                _check_size(frame)
                 self._intake.received(frame, now)
                 return [Admit((frame,))]
             case Absent():
@@ -285,6 +287,13 @@ class Session:
         if silent >= most:
             raise OutOfTurn(f"no word for {most:.0f} s (SPEC 6.2)")
         return [Wake(now - silent + most)]
+
+
+def _check_size(run: Run) -> None:
+    """Refuse a run so long that, signed at its end only, it could not be served on from here."""
+    size = sum(len(memoryview(record)) for record in run.records)
+    if len(run.records) > 1 and size > RUN_BYTES_MAX:
+        raise LimitExceeded(f"a run of {size} bytes, at most {RUN_BYTES_MAX} allowed (SPEC 8)")
 
 
 def _handed_on(frame: Frame) -> list[Effect]:

@@ -15,7 +15,6 @@ from protocol.limits import (
     COVER_ENTRIES_MAX,
     KEYFRAME_ENTRIES,
     PAYLOAD_BYTES_MAX,
-    RUN_BYTES_MAX,
     SEQ_MAX,
     TIME_MS_MAX,
 )
@@ -224,15 +223,6 @@ class TestAltered:
         )
         with pytest.raises(NotCanonical):
             opened(generation)
-
-    def test_too_many_bytes(self) -> None:
-        """Or a relay could leave so much between two signatures that it can't be served on."""
-        chain = Chain(signer("anna"), CHAT, CONTENT)
-        chain.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 5)
-        assert len(opened(chain.run(0, 1))) == 1
-        assert 4 * PAYLOAD_BYTES_MAX <= RUN_BYTES_MAX
-        with pytest.raises(LimitExceeded):
-            opened(chain.run(0, 5))
 
 
 class Counting:

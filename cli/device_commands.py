@@ -1,0 +1,312 @@
+"""`ivor device …`: further devices of one user, and giving one up."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from cli.enrolment import (
+    Label,
+    bring_up,
+    check_time,
+    device_label,
+    opened_with,
+)
+from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note, progress
+from cli.text import inert, when
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from client.link import Link
+    from client.linking import History
+    from protocol.identity import DeviceCertificate
+
+device_app = typer.Typer(help="Your devices: link a further one, give one up.")
+SETTLE_SECONDS = 5.0
+HISTORY_SECONDS = 60.0
+PREFIX_CHARS_MIN = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(device_app, name="device", rich_help_panel="Official")
+
+
+@device_app.callback(no_args_is_help=True)
+def _device() -> None:
+    """Your devices: link a further one, give one up."""
+
+
+@device_app.command("link")
+def link_device(
+    code: Annotated[
+        str | None,
+        typer.Argument(help="On the new device: the code; - for stdin. On the old one: nothing."),
+    ] = None,
+    *,
+    label: Label = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Approve the next device without asking.")
+    ] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Link a further device: without CODE on the old one, with it on the new one."""
+    import trio
+
+    output = Output(as_json)
+    if code is not None:
+        _join_as_further(code, label, home, passphrase_file, output)
+        return
+    with opened(home, passphrase_file) as device:
+        certificate = trio.run(_approve_next, device, yes, output)
+        with progress("handing over history", None):
+            parts = trio.run(_introduce, device, certificate)
+        output.facts(
+            {
+                "type": "linked",
+                "device": certificate.device.hex(),
+                "label": certificate.label,
+                "chats": len(device.replica.store.chats()),
+                "history_parts": parts,
+            }
+        )
+
+
+async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceCertificate":
+    """Show a code, wait for the device that uses it, and approve it."""
+    from client import linking
+    from client.link import linked
+    from crypto.fingerprint import fingerprint
+    from node.errors import RefusedError
+
+    async with linked(device) as link:
+        code, invitation = await linking.begin(device, link)
+        until = when(invitation.expires)
+        output.line(code, {"type": "code", "code": code, "expires": until})
+        note(f"on the new device run: ivor device link CODE (good once, until {until})")
+        pending, request = await linking.wait(link, invitation)
+        shown = fingerprint(request.device)
+        record = {"type": "waiting", "device": request.device.hex(), "fingerprint": shown}
+        if output.as_json:
+            output.line("", record | {"label": request.label})
+        note(f"a device called {inert(request.label)!r} asks, its fingerprint: {shown}")
+        if not confirmed("Does the new device show the same fingerprint?", yes=yes):
+            raise RefusedError("not approved: nothing was given to that device")
+        return await linking.approve(device, link, pending)
+
+
+async def _introduce(device: "Device", certificate: "DeviceCertificate") -> int:
+    """Bring an approved device into every chat, and hand over what we have read."""
+    from functools import partial
+
+    from client import linking
+    from client.link import linked
+
+    async with linked(device) as link:
+        await link.settle(SETTLE_SECONDS)
+        await link.write(partial(linking.bring_in, device, now_ms()))
+        await link.settle(SETTLE_SECONDS)
+        return await linking.send_history(device, link, certificate.device, lambda *_: None)
+
+
+def _join_as_further(
+    code: str, label: str | None, home: Home, passphrase_file: PassphraseFile, output: Output
+) -> None:
+    """On the new device: ask, wait to be approved, take over chats and history."""
+    import trio
+
+    from cli.passphrase import new_passphrase
+    from client import enrol, linking
+    from client.folder import check_free
+    from crypto.fingerprint import fingerprint
+
+    found = linking.read_code(sys.stdin.read() if code == "-" else code)
+    check_time(found.invitation)
+    folder = home_folder(home)
+    check_free(folder)
+    quiet_log()
+    passphrase = new_passphrase(passphrase_file, "this device")
+
+    def shown(key: bytes) -> None:
+        told = fingerprint(key)
+        if output.as_json:
+            output.line("", {"type": "fingerprint", "device": key.hex(), "fingerprint": told})
+        note(f"this device's fingerprint: {told}; compare it on the other device, and approve")
+
+    name = trio.run(
+        enrol.link,
+        folder,
+        found.invitation,
+        found.user,
+        device_label(label),
+        passphrase,
+        os.urandom,
+        shown,
+    )
+    with opened_with(folder, passphrase) as device:
+        bring_up(device)
+        history = _take_history(device)
+        output.facts(
+            {
+                "type": "linked",
+                "name": name,
+                "device": device.key.hex(),
+                "chats": len(device.replica.store.chats()),
+                "history": history.readable,
+                "complete": history.complete,
+            }
+        )
+        if not history.complete:
+            note("the history has not come whole yet: 'ivor sync' fetches the rest")
+
+
+def _take_history(device: "Device") -> "History":
+    import trio
+
+    from client.exchange import visit
+    from client.link import linked
+    from client.linking import History, take_history
+    from node.errors import NetworkError
+
+    async def run() -> "History":
+        async with linked(device) as link:
+            with progress("waiting for the history", None):
+                history = await take_history(device, link, HISTORY_SECONDS, lambda _: None)
+            rest = await visit(device, link, SETTLE_SECONDS)
+            history.readable += rest.archived
+            return history
+
+    try:
+        return trio.run(run)
+    except NetworkError as error:
+        note(f"linked, and then: {error}")
+        return History()
+
+
+@device_app.command("list")
+def list_devices(
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """List your devices."""
+    with opened(home, passphrase_file) as device:
+        bring_up(device)
+        records = _devices(device)
+    columns = {"short": "KEY", "label": "LABEL", "fingerprint": "FINGERPRINT"}
+    rest = {"issued": "SINCE", "this": "THIS ONE", "revoked": "REVOKED"}
+    Output(as_json).rows(records, columns | rest)
+
+
+def _own_devices(device: "Device") -> "list[tuple[DeviceCertificate, bool]]":
+    """Return our devices, oldest first, and whether each was given up."""
+    from protocol.identity import verify_device
+
+    rows = device.connection.execute(
+        "SELECT certificate, revoked FROM devices WHERE user = ?", (device.profile.user.user,)
+    ).fetchall()
+    charter = device.profile.charter
+    found = [
+        (verify_device(raw, charter), revoked)
+        for raw, revoked in msgspec.convert(rows, list[tuple[bytes, bool]], strict=False)
+    ]
+    return sorted(found, key=lambda item: item[0].issued)
+
+
+def _devices(device: "Device") -> list[dict[str, object]]:
+    from crypto.fingerprint import fingerprint
+
+    return [
+        {
+            "device": one.device.hex(),
+            "short": one.device.hex()[:8],
+            "label": one.label,
+            "fingerprint": fingerprint(one.device),
+            "issued": when(one.issued),
+            "this": one.device == device.key,
+            "revoked": revoked,
+        }
+        for one, revoked in _own_devices(device)
+    ]
+
+
+@device_app.command()
+def revoke(
+    which: Annotated[str, typer.Argument(help="Its label, or the beginning of its key.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give up a device that is lost: nothing is sealed to it any more, in any chat."""
+    import trio
+
+    from client.revoking import revoke_own
+    from node.errors import RefusedError
+
+    with opened(home, passphrase_file) as device:
+        target = _choose(device, which)
+        if not confirmed(f"Give up {inert(target.label)!r} for good?", yes=yes):
+            raise RefusedError("nothing was done")
+        with device.transaction():
+            chats = revoke_own(device, target.device, now_ms())
+        problem = trio.run(_tell_node, device, target)
+        Output(as_json).facts(
+            {
+                "device": target.device.hex(),
+                "label": target.label,
+                "chats": chats,
+                "state": "queued" if problem else "stored",
+                "problem": problem,
+            }
+        )
+        if problem is not None:
+            note(f"the node does not know yet ({problem}): run the same command again")
+            raise typer.Exit(3)
+
+
+def _choose(device: "Device", which: str) -> "DeviceCertificate":
+    from node.errors import UserError
+
+    known = [one for one, _ in _own_devices(device)]
+    fitting = [one for one in known if one.label == which]
+    if not fitting and len(which) >= PREFIX_CHARS_MIN:
+        fitting = [one for one in known if one.device.hex().startswith(which.lower())]
+    if len(fitting) != 1:
+        how_many = "no device" if not fitting else f"{len(fitting)} devices"
+        raise UserError(f"{how_many} of yours fit {which!r}; 'ivor device list' shows their keys")
+    if fitting[0].device == device.key:
+        raise UserError("that is this very device: give it up from another one of yours")
+    return fitting[0]
+
+
+async def _tell_node(device: "Device", target: "DeviceCertificate") -> str | None:
+    """Have our agency refuse the device from now on; return why that did not work."""
+    from client.link import linked
+    from node.errors import NetworkError
+    from protocol.identity import sign_revocation
+    from protocol.question import Revoke
+
+    user = device.secrets.user
+    if user is None:
+        return "this device does not hold the identity key"
+    signature = sign_revocation(user, device.profile.charter.agency, target.device)
+
+    async def tell(link: "Link") -> None:
+        await link.ask(Revoke(target.device, signature))
+        await link.settle(SETTLE_SECONDS)
+
+    try:
+        async with linked(device) as link:
+            await tell(link)
+    except NetworkError as error:
+        return str(error)
+    return None

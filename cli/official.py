@@ -1,0 +1,11 @@
+"""The commands of an official: `ivor join`, `chat …`, `send`, `read`, and the rest (SPEC 11)."""
+
+import typer
+
+from cli import chat_commands, device_commands, enrolment, reading, upkeep, writing
+
+
+def register(app: typer.Typer) -> None:
+    """Add the official's commands to the program, in the order in which they are met."""
+    for family in (enrolment, chat_commands, writing, reading, upkeep, device_commands):
+        family.register(app)

@@ -1,0 +1,115 @@
+"""`ivor read`: what was said in a chat, and what is being said."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.opening import Home, now_ms, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note
+from cli.writing import ChatName
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from client.reading import Line
+    from protocol.chat import Chat
+
+LIMIT: Final = 50
+EVERYTHING: Final = -1  # SQLite's LIMIT for no limit
+_AGO: Final = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the program."""
+    app.command(rich_help_panel="Official")(read)
+
+
+def read(
+    chat: ChatName,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as messages come.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="A time such as 2026-05-01 or 2026-05-01T08:00Z, or 2h, 3d.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help=f"At most so many [{LIMIT}; all with --since].", min=0)
+    ] = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Read a chat. What others wrote is shown inert; what is doubtful is marked."""
+    start = 0 if since is None else read_since(since, datetime.now(UTC))
+    most = limit if limit is not None else (LIMIT if since is None else EVERYTHING)
+    output = Output(as_json)
+    with opened(home, passphrase_file) as device:
+        from client.chats import find
+
+        judge = find(device, chat)
+        if not follow:
+            _catch_up(device)
+            _show(device, judge, start, most, output)
+            return
+        try:
+            _follow(device, judge, start, most, output)
+        except KeyboardInterrupt:
+            return
+
+
+def read_since(text: str, now: datetime) -> int:
+    """Read a time, or how long ago; in milliseconds. Raises UserError."""
+    from node.errors import UserError
+
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago is not None:
+            moment = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
+            moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise UserError(
+            f"{text!r} is no time: give one such as 2026-05-01T08:00Z (UTC), or 2h, 3d, 1w"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0, int(moment.timestamp() * 1000))
+
+
+def _catch_up(device: "Device") -> None:
+    """Open what other commands have fetched and left sealed."""
+    from client import archive, mailbox
+
+    with device.transaction():
+        mailbox.receive(device)
+        archive.take_up(device)
+
+
+def _show(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:
+    from cli.letters import show
+    from client.compose import require
+    from client.reading import Reader, letters
+
+    fresh = require(device, judge.id)
+    reader = Reader(device, fresh, now_ms())
+    show(output, [reader.line(letter) for letter in letters(device, fresh, since, limit)])
+
+
+def _follow(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:
+    import trio
+
+    from cli.letters import show
+    from client.following import follow
+    from client.reading import Follower
+
+    _catch_up(device)
+    follower = Follower(device, judge)
+    _show(device, judge, since, limit, output)
+
+    def new(lines: "Sequence[Line]") -> None:
+        show(output, lines)
+
+    trio.run(follow, device, judge.id, follower, new, note)

@@ -1,0 +1,187 @@
+"""`ivor sync`, `status`, `log verify`: whether all is where it should be, and what it was."""
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.opening import Home, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note, progress
+from cli.text import when
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from client.audit import Audit
+    from client.device import Device
+    from client.exchange import Visit
+    from protocol.chat import Chat
+
+log = typer.Typer(help="The signed log.", no_args_is_help=True)
+SYNC_SECONDS: Final = 60.0
+NOT_VERIFIED: Final = 7
+NOT_IN_TIME: Final = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command(rich_help_panel="Official")(sync)
+    app.command(rich_help_panel="Official")(status)
+    app.add_typer(log, name="log", rich_help_panel="Official")
+
+
+@log.callback()
+def _log() -> None:
+    """The signed log."""
+
+
+def sync(
+    *,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.0)] = SYNC_SECONDS,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Bring what is queued, fetch what is new."""
+    import trio
+
+    from client.exchange import visit_fresh
+    from client.link import linked, unstored
+
+    with opened(home, passphrase_file) as device:
+
+        async def run() -> "Visit":
+            async with linked(device) as link:
+                with progress("exchanging with the node", None):
+                    return await visit_fresh(device, link, timeout)
+
+        done = trio.run(run)
+        Output(as_json).facts(
+            {
+                "messages": len(done.letters),
+                "chats": len({letter.chat for letter in done.letters}),
+                "archived": done.archived,
+                "queued_entries": unstored(device),
+                "revoked": [one.device.hex() for one in done.revoked],
+                "complete": done.even,
+            }
+        )
+    for one in done.revoked:
+        note(f"a device forked its log and was put out: {one.device.hex()[:16]}; see chat show")
+    if done.warning is not None:
+        note(done.warning)
+    if not done.even:
+        note("not everything came in time: run it again")
+        raise typer.Exit(NOT_IN_TIME)
+
+
+def status(
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is queued, and which agency stores how much of what you wrote. Asks nobody."""
+    from client.exchange import refreshed
+    from client.link import unstored
+
+    output = Output(as_json)
+    with opened(home, passphrase_file) as device:
+        last = refreshed(device)
+        queued = unstored(device)
+        output.facts(
+            {
+                "type": "device",
+                "name": device.profile.name,
+                "chats": len(device.replica.store.chats()),
+                "queued_entries": queued,
+                "state": "queued" if queued else "stored",
+                "last_sync": when(last) if last else None,
+            }
+        )
+        records = [record for chat in _chats(device) for record in _stored(device, chat)]
+    columns = {"short": "CHAT", "title": "TITLE", "agency": "AGENCY", "written": "WRITTEN"}
+    output.rows(records, columns | {"stored": "STORED THERE", "queued": "NOT YET"})
+
+
+def _chats(device: "Device") -> "Iterator[Chat]":
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is not None and judge.history:
+            yield judge
+
+
+def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
+    """How much of what we wrote in a chat each of its agencies stores, ours first."""
+    from client.chats import summary
+    from client.delivery import Deliveries, written
+
+    membership = judge.membership()
+    names = {one.agency: one.identity.agency_name for one in membership.users.values()}
+    deliveries = Deliveries(device, judge.id, membership)
+    total = written(device, judge.id)
+    ours = device.profile.charter.agency
+    for agency in sorted(membership.agencies, key=lambda one: (one != ours, names[one])):
+        there = min(deliveries.length_at(agency), total)
+        yield {
+            "type": "stored",
+            "chat": judge.id.hex(),
+            "short": judge.id.hex()[:8],
+            "title": summary(device, judge).label,
+            "agency": names[agency],
+            "own": agency == ours,
+            "written": total,
+            "stored": there,
+            "queued": total - there,
+        }
+
+
+@log.command()
+def verify(
+    chat: Annotated[str | None, typer.Argument(help="The chat.", metavar="CHAT")] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All chats.")] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Verify the whole log anew, from its bytes; exit 7 if something does not hold."""
+    from client import audit
+    from client.chats import find
+    from node.errors import UserError
+
+    if (chat is None) is not everything:
+        raise UserError("name one chat, or give --all")
+    output = Output(as_json)
+    with opened(home, passphrase_file) as device:
+        chosen = device.replica.store.chats() if chat is None else [find(device, chat).id]
+        total = sum(audit.entries_stored(device, one) for one in chosen)
+        with progress("verifying", total) as advance:
+            audits = [audit.audit(device, one, advance) for one in chosen]
+    columns = {"short": "CHAT", "sound": "HOLDS", "control": "CONTROL", "content": "CONTENT"}
+    rest = {"messages": "OPENED", "chains": "CHAINS", "forks": "FORKED DEVICES"}
+    output.rows([_audited(one) for one in audits], columns | rest)
+    for one in audits:
+        for fault in one.faults:
+            note(f"chat {one.chat.hex()[:8]}: {fault}")
+        for forked in sorted(one.forked):
+            note(f"chat {one.chat.hex()[:8]}: device {forked.hex()[:16]} has forked; proof kept")
+    if any(one.faults or one.forked for one in audits):
+        raise typer.Exit(NOT_VERIFIED)
+
+
+def _audited(one: "Audit") -> dict[str, object]:
+    return {
+        "type": "audit",
+        "chat": one.chat.hex(),
+        "short": one.chat.hex()[:8],
+        "sound": one.sound,
+        "control": one.control,
+        "content": one.content,
+        "messages": one.messages,
+        "dropped": one.dropped,
+        "chains": one.chains,
+        "forks": len(one.forked),
+        "forked": [device.hex() for device in sorted(one.forked)],
+        "faults": list(one.faults),
+    }

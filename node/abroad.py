@@ -1,0 +1,71 @@
+"""What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.3)."""
+
+from functools import partial
+from typing import Protocol
+
+import structlog
+import trio
+
+from node.config import Settings
+from node.directory import Directory
+from node.driver import Connection
+from node.errors import IvorError
+from node.hub import Hub
+from node.journal import Journal
+from protocol.errors import PeerError
+from protocol.frame import Ask
+from protocol.identity import AgencyId, verify_card
+from protocol.question import Cards, GetCards, Refusal, Topic, decode_answer, encode_question
+
+log = structlog.get_logger()
+
+ANSWER_SECONDS_MAX = 5.0
+
+
+class Asker(Protocol):
+    """What of a node is needed to ask, and to keep the answers."""
+
+    settings: Settings
+    hub: Hub
+    journal: Journal
+    directory: Directory
+
+
+async def look_up(node: Asker, ask: Ask) -> None:
+    """Put a device's look-up to the agencies concerned, all at once, and keep the answers.
+
+    An agency that cannot be reached costs `ANSWER_SECONDS_MAX`, and its users are those known here.
+    """
+    wanted = await node.journal.read(lambda: node.directory.foreign(ask))
+
+    async def forward(agency: AgencyId, body: bytes) -> None:
+        for connection in node.hub.of(agency)[:1]:
+            with trio.move_on_after(ANSWER_SECONDS_MAX):
+                try:
+                    answer = await connection.ask(Topic.LOOKUP, body)
+                    keep = partial(node.directory.remember, agency, answer, body)
+                    await node.journal.write(keep)
+                except (PeerError, IvorError) as error:
+                    log.warning("look-up failed", agency=agency.hex()[:16], why=str(error))
+
+    async with trio.open_nursery() as nursery:
+        for agency, body in wanted.items():
+            nursery.start_soon(forward, agency, body)
+
+
+async def renew_card(node: Asker, connection: Connection) -> bool:
+    """Ask an agency for its own card; return whether a newer one was taken."""
+    topic, body = encode_question(GetCards())
+    with trio.move_on_after(ANSWER_SECONDS_MAX):
+        try:
+            answer = await connection.ask(topic, body)
+            reply = decode_answer(topic, answer.code, answer.body)
+            for raw in reply.cards if isinstance(reply, Cards) else ():
+                if verify_card(raw).charter.agency == connection.key:
+                    renew = partial(
+                        node.directory.trust.renew, raw, allow_local=node.settings.allow_local
+                    )
+                    return await node.journal.write(renew)
+        except (PeerError, IvorError, Refusal) as error:
+            log.warning("card not renewed", agency=connection.key.hex()[:16], why=str(error))
+    return False

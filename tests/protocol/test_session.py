@@ -1,0 +1,734 @@
+"""SPEC 6: sessions, and the receiving half of them."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import frame as frames
+from protocol.chat import Missing
+from protocol.effect import (
+    Admit,
+    Close,
+    Compare,
+    Consult,
+    Deliver,
+    Effect,
+    LoadHeads,
+    LoadRun,
+    LoadSeals,
+    NoteHoldings,
+    SaveCursor,
+    Send,
+    StoreFork,
+    StoreSeals,
+    Wake,
+)
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.errors import LimitExceeded, OutOfTurn, PeerError
+from protocol.frame import Absent, ChatHeads, Head, Heads, Hello, Run, Seen, Want
+from protocol.intake import NEVER, Intake, Outcome
+from protocol.limits import (
+    HEADS_DELAY_SECONDS,
+    HELD_ENTRIES_MAX,
+    HELD_RUNS_MAX,
+    HELD_TRIES_MAX,
+    HELLO_TIMEOUT_SECONDS,
+    IDLE_CLOSE_SECONDS,
+    IDLE_PING_SECONDS,
+    KEYFRAME_ENTRIES,
+    PAGES_OPEN_MAX,
+    PAYLOAD_BYTES_MAX,
+    REFUSALS_MAX,
+    SEQ_MAX,
+    WANT_TIMEOUT_SECONDS,
+    WANT_TIMEOUTS_MAX,
+    WANTS_OUTSTANDING_MAX,
+    WANTS_SERVED_MAX,
+)
+from protocol.session import ALLOWED, Greeting, PeerKind, Session, State
+from protocol.testing.cast import seed
+from protocol.testing.chains import CHAT, Chain, Step, signer
+from protocol.testing.conversations import Conversation, conversation
+from protocol.testing.histories import Dice
+from protocol.testing.network import Network, Replica
+
+NUMBERS = st.integers(0, 2**32)
+SOME = settings(max_examples=30)
+OURS, THEIRS = seed("ours")[:16], seed("theirs")[:16]
+HELLO = Hello((1,), THEIRS, None, 0)
+DEVICE = DeviceKey(seed("device"))
+
+
+def filled(name: str, talk: Conversation, count: int, page: int = 3) -> Replica:
+    """Return a replica that has the first so many entries of a conversation."""
+    replica = Replica(name, page)
+    for run in talk.runs[:count]:
+        assert replica.take(run)[0].reached == run.start + 1
+    return replica
+
+
+class TestConvergence:
+    """I2, I3: any two replicas end equal, whatever each had and whatever happens between."""
+
+    @SOME
+    @given(NUMBERS, st.integers(0, 40), st.data())
+    def test_any_two(self, number: int, messages: int, data: st.DataObject) -> None:
+        talk = conversation(Dice(number), messages, epochs=8)
+        sizes = st.integers(0, len(talk.runs))
+        replicas = [filled(name, talk, data.draw(sizes)) for name in ("north", "south")]
+        network = Network(Dice(number), replicas)
+        network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+        for side in network.sides:
+            assert side.session.caught_up
+            repeated = Counter(side.entries_sent()).most_common(1)
+            assert not repeated or repeated[0][1] == 1, "an entry was sent twice"
+
+    @SOME
+    @given(NUMBERS, st.integers(1, 30), st.integers(1, 60))
+    def test_connections_lost(self, number: int, messages: int, steps: int) -> None:
+        """A lost connection loses time, never an entry: no cursor runs ahead (see `Side`)."""
+        talk = conversation(Dice(number), messages, epochs=8)
+        replicas = [filled("north", talk, len(talk.runs)), filled("south", talk, messages // 2)]
+        network = Network(Dice(number), replicas)
+        for _ in range(5):
+            network.connect(0, 1)
+            for _ in range(steps):
+                network.step()
+            network.disconnect()
+        network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+
+    @SOME
+    @given(NUMBERS, st.integers(1, 30))
+    def test_pushes(self, number: int, messages: int) -> None:
+        """What is written while peers are connected reaches all, in a line of three."""
+        talk = conversation(Dice(number), messages, epochs=8)
+        begun = len(talk.runs) // 2
+        replicas = [filled(name, talk, begun) for name in ("north", "middle", "south")]
+        network = Network(Dice(number), replicas)
+        network.connect(0, 1)
+        network.connect(1, 2)
+        for run in talk.runs[begun:]:
+            network.write(replicas[0], run)
+            for _ in range(network.dice.pick(range(6))):
+                network.step()
+        network.settle()
+        for side in network.sides:
+            side.perform(side.session.pushed(network.now), network.now)
+        for _ in range(3):
+            network.tick(HEADS_DELAY_SECONDS)
+            network.settle()
+            for side in network.sides:
+                side.perform(side.session.pushed(network.now), network.now)
+        assert replicas[0].summary() == replicas[1].summary() == replicas[2].summary()
+
+    def test_two_who_answer_each_other(self) -> None:
+        """A chat in which each message links the one before comes in a few frames, not in one each."""
+        talk = conversation(Dice(1), 0)
+        for number in range(300):
+            talk.say(talk.people[number % 2], b"%d" % number)
+        replicas = [filled("north", talk, len(talk.runs), page=99), Replica("south")]
+        network = Network(Dice(1), replicas)
+        ours, theirs = network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+        assert len(ours.sent) < 12
+        assert len(theirs.sent) < 30
+
+    def test_many_chains(self) -> None:
+        """Pages of heads go on until the last."""
+        talk = conversation(Dice(5), 60)
+        replicas = [filled("north", talk, len(talk.runs), page=1), Replica("south")]
+        network = Network(Dice(1), replicas)
+        ours, _ = network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+        assert len([frame for frame in ours.sent if isinstance(frame, Heads)]) > PAGES_OPEN_MAX
+
+
+class TestCost:
+    @given(NUMBERS, st.integers(0, 30))
+    def test_nothing_new(self, number: int, messages: int) -> None:
+        """One round trip and under 200 bytes each way."""
+        talk = conversation(Dice(number), messages)
+        replicas = [filled(name, talk, len(talk.runs)) for name in ("north", "south")]
+        network = Network(Dice(number), replicas)
+        network.connect(0, 1)
+        network.settle()
+        network.disconnect()
+        for side in network.connect(0, 1):
+            network.settle()
+            assert side.bytes_sent < 200
+            assert [type(frame) for frame in side.sent] == [Hello, Heads, Seen]
+
+    def test_the_difference_not_the_history(self) -> None:
+        talk = conversation(Dice(2), 200)
+        replicas = [filled("north", talk, 200, 99), filled("south", talk, 190, 99)]
+        network = Network(Dice(2), replicas)
+        network.connect(0, 1)
+        network.settle()
+        assert sum(len(side.entries_sent()) for side in network.sides) == 10
+
+
+class TestForks:
+    """I5: two branches of equal length at two replicas (case 17)."""
+
+    @SOME
+    @given(NUMBERS, st.integers(1, 40), st.data())
+    def test_both_end_with_both_and_the_proof(
+        self, number: int, messages: int, data: st.DataObject
+    ) -> None:
+        talk = conversation(Dice(number), messages, epochs=99)
+        writers = [who for who in talk.people if (who.devices[0], CONTENT) in talk.chains]
+        who = data.draw(st.sampled_from(writers))
+        chain = talk.chain(who, CONTENT)
+        at = data.draw(st.integers(0, len(chain.entries) - 1))
+        count = data.draw(st.integers(1, len(chain.entries) - at))
+        branch = talk.fork(who, at, count)
+        north = filled("north", talk, len(talk.runs))
+        south = Replica("south")
+        first = next(
+            place
+            for place, run in enumerate(talk.runs)
+            if (run.device, run.lane, run.start) == (chain.device, CONTENT, at)
+        )
+        for run in talk.runs[:first]:
+            south.take(run)
+        outcome = south.take(branch.run(at))[0]
+        assert outcome.reached == at + count
+        network = Network(Dice(number), [north, south])
+        network.connect(0, 1)
+        network.settle()
+        assert north.summary() == south.summary()
+        entries, forked = north.summary()[talk.chat]
+        assert forked == {(chain.device, CONTENT)}
+        assert {made.id for made in (*chain.entries, *branch.entries)} <= entries
+
+
+def session(peer: PeerKind = PeerKind.NODE) -> Session:
+    return Session(peer, Greeting(OURS, None, 0), 0.0)
+
+
+def opened(peer: PeerKind = PeerKind.NODE) -> Session:
+    made = session(peer)
+    made.receive(HELLO, 0.0)
+    return made
+
+
+CHAIN = Chain(signer("anna"), CHAT, CONTENT)
+CHAIN.extend([Step(b"x")] * 20)
+SAMPLES: dict[type, frames.Frame] = {
+    type(frame): frame
+    for frame in (
+        HELLO,
+        Heads(0, 1, ()),
+        Want(CHAT, DEVICE, 0, bytes(8), 0, 1),
+        CHAIN.run(0, 1),
+        Absent(CHAT, DEVICE, 0, 0),
+        frames.Have(()),
+        frames.Forked(CHAT, b""),
+        frames.WantSeals(CHAT, EntryId(bytes(32)), ()),
+        frames.Seals(CHAT, EntryId(bytes(32)), ()),
+        frames.Ask(0, 0, b""),
+        frames.Answer(0, 0, b""),
+        frames.Error(0, b""),
+        frames.Bye(),
+        frames.Ping(),
+        frames.Pong(),
+        Seen(0),
+    )
+}
+
+
+class TestAllowed:
+    """SPEC 6.2: which frame may come when."""
+
+    @pytest.mark.parametrize("kind", get_args(frames.Frame))
+    @pytest.mark.parametrize("peer", PeerKind)
+    @pytest.mark.parametrize("state", State)
+    def test_table(self, state: State, peer: PeerKind, kind: type) -> None:
+        """Every frame in every state from every kind of peer: taken or OutOfTurn, nothing else."""
+        one = session(peer)
+        one.state = state
+        if kind in ALLOWED.get((state, peer), frozenset()):
+            one.receive(SAMPLES[kind], 0.0)
+        else:
+            with pytest.raises(OutOfTurn):
+                one.receive(SAMPLES[kind], 0.0)
+
+    def test_every_frame_is_somewhere(self) -> None:
+        assert frozenset().union(*ALLOWED.values()) == frozenset(get_args(frames.Frame))
+
+    def test_hello_only_once(self) -> None:
+        with pytest.raises(OutOfTurn, match="HELLO from a node while open"):
+            opened().receive(HELLO, 0.0)
+
+    def test_version(self) -> None:
+        with pytest.raises(OutOfTurn, match="versions"):
+            session().receive(msgspec.structs.replace(HELLO, versions=(2, 3)), 0.0)
+        session().receive(msgspec.structs.replace(HELLO, versions=(1, 2)), 0.0)
+
+    @pytest.mark.parametrize(
+        ("frame", "effect"),
+        [
+            (frames.Have(()), NoteHoldings(())),
+            (frames.Forked(CHAT, b"p"), StoreFork(frames.Forked(CHAT, b"p"))),
+            (SAMPLES[frames.WantSeals], LoadSeals(CHAT, EntryId(bytes(32)), ())),
+            (SAMPLES[frames.Seals], StoreSeals(CHAT, EntryId(bytes(32)), ())),
+            (frames.Ask(1, 2, b""), Consult(frames.Ask(1, 2, b""))),
+            (frames.Answer(1, 2, b""), Deliver(frames.Answer(1, 2, b""))),
+            (frames.Ping(), Send(frames.Pong())),
+            (frames.Bye(), Close(None)),
+            (frames.Error(1, b""), Close(None)),
+        ],
+    )
+    def test_what_is_handed_on(self, frame: frames.Frame, effect: Effect) -> None:
+        assert opened().receive(frame, 0.0) == [effect]
+        assert opened().receive(frames.Pong(), 0.0) == []
+
+    def test_after_the_end(self) -> None:
+        one = opened()
+        one.receive(frames.Bye(), 0.0)
+        assert one.state is State.CLOSED
+        assert one.idle() == one.pushed(0.0) == one.expired(1e9) == []
+
+
+class TestGreeting:
+    def test_an_invitation_has_no_replica(self) -> None:
+        one = session(PeerKind.INVITATION)
+        assert one.start(5.0) == [Wake(5.0 + IDLE_CLOSE_SECONDS)]
+        one.receive(frames.Ask(0, 0, b""), 50.0)
+        assert one.expired(95.0) == [Wake(50.0 + IDLE_CLOSE_SECONDS)]
+        with pytest.raises(OutOfTurn):
+            one.expired(50.0 + IDLE_CLOSE_SECONDS)
+
+    @pytest.mark.parametrize(
+        ("seen_incarnation", "told"), [(None, 0), (seed("old")[:16], 0), (OURS, 7)]
+    )
+    def test_what_is_told(self, seen_incarnation: bytes | None, told: int) -> None:
+        """A cursor counts for the incarnation that gave it only."""
+        hello = Hello((1,), THEIRS, seen_incarnation, 7)
+        assert session().receive(hello, 0.0)[0] == LoadHeads(told)
+
+    def test_a_cursor_is_saved_once(self) -> None:
+        """A reconnection with nothing new writes nothing."""
+        for incarnation, saves in ((THEIRS, []), (OURS, [SaveCursor(THEIRS, 7)])):
+            one = Session(PeerKind.NODE, Greeting(OURS, incarnation, 7), 0.0)
+            one.receive(HELLO, 0.0)
+            one.receive(Heads(7, 1, ()), 0.0)
+            assert one.compared((), 0.0) == [*saves, Send(Seen(7))]
+
+
+class TestTime:
+    def test_silence_before_hello(self) -> None:
+        """Case 3."""
+        one = session()
+        assert Wake(HELLO_TIMEOUT_SECONDS) in one.start(0.0)
+        assert one.expired(1.0) == [Wake(HELLO_TIMEOUT_SECONDS)]
+        with pytest.raises(OutOfTurn, match="no word for 10 s"):
+            one.expired(HELLO_TIMEOUT_SECONDS)
+
+    def test_silence_later(self) -> None:
+        one = opened()
+        assert Send(frames.Ping()) not in one.expired(IDLE_PING_SECONDS - 1)
+        assert Send(frames.Ping()) in one.expired(IDLE_PING_SECONDS)
+        one.receive(frames.Pong(), 60.0)
+        one.expired(60.0 + IDLE_CLOSE_SECONDS - 1)
+        with pytest.raises(OutOfTurn, match="nothing heard"):
+            one.expired(60.0 + IDLE_CLOSE_SECONDS)
+
+    def test_heads_after_pushes(self) -> None:
+        """Pushes are followed by one page of heads, however many they were."""
+        one = opened()
+        assert one.pushed(1.0) == [Wake(1.0 + HEADS_DELAY_SECONDS)]
+        assert one.pushed(2.0) == []
+        assert one.idle() == []
+        one.expired(1.0 + HEADS_DELAY_SECONDS)
+        assert one.idle() == [LoadHeads(0)]
+        assert one.idle() == []
+
+    def test_nothing_is_said_when_nothing_changed(self) -> None:
+        """But the first page always is: it tells the peer that we are at our end."""
+        one = opened()
+        page = Heads(7, 1, ())
+        assert one.heads(page) == [Send(page)]
+        assert one.heads(page) == []
+
+
+class TestServing:
+    def test_pages_wait_for_seen(self) -> None:
+        one = opened()
+        for cursor in range(1, PAGES_OPEN_MAX + 1):
+            one.heads(Heads(cursor, 0, ()))
+        assert one.idle() == []
+        one.receive(Seen(0), 0.0)
+        assert one.idle() == []
+        one.receive(Seen(1), 0.0)
+        assert one.idle() == [LoadHeads(PAGES_OPEN_MAX)]
+
+    def test_wants(self) -> None:
+        one = opened()
+        want = Want(CHAT, CHAIN.device, CONTENT, bytes(8), 3, 9)
+        assert one.receive(want, 0.0) == []
+        assert one.idle() == [LoadRun(want)]
+        run = CHAIN.run(3, 5)
+        assert one.loaded(want, run) == [Send(run)]
+        rest = msgspec.structs.replace(want, start=5)
+        assert one.idle() == [LoadRun(rest)]
+        assert one.loaded(rest, CHAIN.run(5, 10)) == [Send(CHAIN.run(5, 10))]
+        assert one.idle() == []
+
+    def test_absent(self) -> None:
+        """Case 48: one answer for what does not exist and for what may not be seen."""
+        want = Want(CHAT, DEVICE, CONTENT, bytes(8), 3, 9)
+        assert opened().loaded(want, None) == [Send(Absent(CHAT, DEVICE, CONTENT, 3))]
+
+    def test_too_many_wants(self) -> None:
+        """Case 32: and none that asks for nothing."""
+        one = opened()
+        for start in range(WANTS_SERVED_MAX):
+            one.receive(Want(CHAT, DEVICE, CONTENT, bytes(8), start, SEQ_MAX), 0.0)
+        with pytest.raises(LimitExceeded):
+            one.receive(Want(CHAT, DEVICE, CONTENT, bytes(8), 0, 1), 0.0)
+        for start, stop in ((3, 3), (4, 3)):
+            with pytest.raises(OutOfTurn):
+                opened().receive(Want(CHAT, DEVICE, CONTENT, bytes(8), start, stop), 0.0)
+
+
+def place(number: int, lane: int = CONTENT, chat: ChatId = CHAT) -> tuple[ChatId, DeviceKey, int]:
+    return chat, DeviceKey(seed("device", str(number))), lane
+
+
+def want(number: int, stop: int = 5, lane: int = CONTENT, start: int = 0) -> Want:
+    return Want(*place(number, lane), bytes(8), start, stop)
+
+
+def run_at(number: int, start: int = 0, count: int = 5, lane: int = CONTENT) -> Run:
+    """Return a run that an intake can count, though nobody could verify it."""
+    return Run(*place(number, lane), start, None, None, (msgspec.Raw(b"\x00"),) * count, ())
+
+
+def missing(number: int, seq: int = 0, have: int = 0) -> tuple[Missing, ...]:
+    chat, device, lane = place(number)
+    del chat
+    return (Missing(device, lane, seq, EntryId(seed("entry", str(number), str(seq))), have),)
+
+
+def intake(*wants: Want, cursor: int = 1) -> Intake:
+    made = Intake()
+    made.open_page(cursor)
+    made.lacking(wants)
+    return made
+
+
+class TestIntake:
+    def test_control_first(self) -> None:
+        """Content of a chat waits until no control entry of it is asked for or being judged."""
+        one = intake(want(0), want(1, lane=CONTROL))
+        assert one.ask(0.0) == [want(1, lane=CONTROL)]
+        run = run_at(1, lane=CONTROL)
+        one.received(run, 0.0)
+        assert one.ask(0.0) == []
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == [want(0)]
+
+    def test_bounded_wants(self) -> None:
+        one = intake(*(want(number) for number in range(100)))
+        assert len(one.ask(0.0)) == WANTS_OUTSTANDING_MAX
+        assert one.ask(0.0) == []
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert one.ask(0.0) == []
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == [want(WANTS_OUTSTANDING_MAX)]
+
+    def test_one_want_a_chain(self) -> None:
+        """Of two branches the second is asked for when the first is stored, and both are kept."""
+        branch = Want(*place(0), b"another.", 3, 5)
+        one = intake(want(0), branch)
+        assert one.ask(0.0) == [want(0)]
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(5))
+        assert one.finished() is None
+        assert one.ask(0.0) == [Want(*place(0), b"another.", 4, 5)]
+
+    def test_finished(self) -> None:
+        """A page is finished when all that it listed is stored; pages finish in order."""
+        one = intake(want(0))
+        one.open_page(2)
+        one.lacking([])
+        one.ask(0.0)
+        assert one.finished() is None
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert not one.settled
+        assert one.finished() is None
+        one.judged(run, Outcome(5))
+        assert one.finished() == 2
+        assert one.settled
+
+    def test_endless_pages(self) -> None:
+        one = Intake()
+        for cursor in range(PAGES_OPEN_MAX):
+            one.open_page(cursor)
+        with pytest.raises(LimitExceeded):
+            one.open_page(9)
+
+    def test_the_same_head_on_two_pages(self) -> None:
+        """It is asked for once, and closes both."""
+        one = intake(want(0))
+        one.open_page(2)
+        one.lacking([want(0)])
+        assert one.ask(0.0) == [want(0)]
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == []
+        assert one.finished() == 2
+
+    def test_in_two_runs(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        first, second = run_at(0, 0, 2), run_at(0, 2, 3)
+        one.received(first, 10.0)
+        assert one.deadline() == 10.0 + WANT_TIMEOUT_SECONDS
+        one.judged(first, Outcome(2))
+        assert one.finished() is None
+        one.received(second, 10.0)
+        assert one.deadline() == NEVER
+        one.judged(second, Outcome(5))
+        assert one.finished() == 1
+
+    def test_a_push_is_no_answer(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        push = run_at(0, 7, 1)
+        one.received(push, 1.0)
+        assert one.deadline() == WANT_TIMEOUT_SECONDS
+        one.judged(push, Outcome(7, missing(0, 6)))
+        answer = run_at(0)
+        one.received(answer, 1.0)
+        assert one.judged(answer, Outcome(5)) == []
+        assert one.finished() == 1
+        assert [item.stop for item in one.ask(1.0)] == [7]
+
+    def test_timeouts(self) -> None:
+        """Case 30: what does not exist is given up, and a peer that does so often is, too."""
+        one = intake(*(want(number) for number in range(WANT_TIMEOUTS_MAX + 1)))
+        one.ask(0.0)
+        one.expired(WANT_TIMEOUT_SECONDS - 1)
+        assert one.finished() is None
+        with pytest.raises(OutOfTurn):
+            one.expired(WANT_TIMEOUT_SECONDS)
+        few = intake(want(0))
+        few.ask(0.0)
+        few.expired(WANT_TIMEOUT_SECONDS)
+        assert few.finished() == 1
+
+    def test_absent(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        one.absent(place(1), 0)
+        one.absent(place(0), 3)
+        assert one.finished() is None
+        one.absent(place(0), 0)
+        assert one.finished() == 1
+
+    def test_refusals(self) -> None:
+        """A run that no rule allows closes its want; too many of them the session."""
+        one = intake(want(0))
+        one.ask(0.0)
+        for count in range(REFUSALS_MAX):
+            run = run_at(0) if not count else run_at(0, 9)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(run.start, refused=True))
+        assert one.finished() == 1
+        last = run_at(1)
+        one.received(last, 0.0)
+        with pytest.raises(OutOfTurn):
+            one.judged(last, Outcome(0, refused=True))
+
+    def test_surplus_branches_are_no_fault(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        for count in range(REFUSALS_MAX + 1):
+            run = run_at(0) if not count else run_at(0, 9)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(run.start, surplus=True))
+        assert one.finished() == 1
+
+    def test_held_until_the_ancestor_comes(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert one.judged(run, Outcome(2, missing(1, 3))) == []
+        assert one.finished() is None
+        asked = one.ask(0.0)
+        assert [(item.device, item.start, item.stop) for item in asked] == [(place(1)[1], 0, 4)]
+        ancestor = run_at(1, 0, 4)
+        one.received(ancestor, 0.0)
+        assert one.judged(ancestor, Outcome(4)) == [run]
+        one.judged(run, Outcome(5))
+        assert one.finished() == 1
+
+    def test_tried_together(self) -> None:
+        """Runs that wait for each other's entries come out as one."""
+        one = intake(want(0), want(1))
+        one.ask(0.0)
+        first, second = run_at(0), run_at(1)
+        for run in (first, second):
+            one.received(run, 0.0)
+        assert one.judged(first, Outcome(1, missing(1, 0))) == []
+        assert one.judged(second, Outcome(1, missing(0, 1))) == [first, second]
+
+    def test_another_branch_is_sought_ever_farther_back(self) -> None:
+        """Where a run does not fit on what is stored, its beginning is 64, 128, … entries back."""
+        one = Intake()
+        starts = []
+        at = 5000
+        for _ in range(8):
+            run = run_at(0, at, 1)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(at, missing(0, at - 1, have=9000)))
+            (found,) = one.ask(0.0)
+            starts.append(found.start)
+            assert found.stop == at
+            if not found.start:
+                break
+            answer = run_at(0, found.start, found.stop - found.start)
+            one.received(answer, 0.0)
+            one.judged(answer, Outcome(found.start, missing(0, found.start - 1, have=9000)))
+            (back,) = one.ask(0.0)
+            one.absent(place(0), back.start)
+            at = back.start or 1
+        assert starts[0] == 5000 - KEYFRAME_ENTRIES
+
+    def test_backtracking_ends(self) -> None:
+        one = Intake()
+        for _ in range(60):
+            run = run_at(0, 70, 1)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(70, missing(0, 69, have=99)))
+            for item in one.ask(0.0):
+                one.absent(place(0), item.start)
+        assert one.ask(0.0) == []
+
+
+class TestBounds:
+    """I9: what is remembered of a peer is bounded, whatever it sends."""
+
+    @pytest.mark.parametrize("count", [1, 100, 4096])
+    def test_held(self, count: int) -> None:
+        """Case 21: entries whose ancestors never come."""
+        one = Intake()
+        for number in range(2 * HELD_RUNS_MAX):
+            run = run_at(number, 1, count)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(1, missing(number + 10_000)))
+            one.ask(0.0)
+        assert len(one._held) <= HELD_RUNS_MAX
+        assert one._held_entries <= HELD_ENTRIES_MAX
+        assert one._held_entries == sum(len(w.run.records) for w in one._held.values())
+        assert len(one._asked) <= WANTS_OUTSTANDING_MAX
+        assert not one._judging
+        assert not one._busy
+
+    def test_what_was_dropped_is_asked_for_again(self) -> None:
+        """Case 21, of honest peers: the page still needs it."""
+        wants = [want(number, 4096) for number in range(WANTS_OUTSTANDING_MAX)]
+        one = intake(*wants)
+        asked = one.ask(0.0)
+        for item, number in zip(asked, range(WANTS_OUTSTANDING_MAX), strict=True):
+            run = run_at(number, 0, 4096)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(100, missing(number + 100)))
+            assert item.stop == 4096
+        assert one.finished() is None
+        again = [item for item in one.ask(0.0) if item.start]
+        assert all(item.start == 100 for item in again)
+
+    def test_tries(self) -> None:
+        """A run that waits for one entry after the other is not verified again for each."""
+        one = intake(want(0, 4096))
+        one.ask(0.0)
+        run = run_at(0, 0, 4096)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(1, missing(1, 0)))
+        tries = 0
+        for seq in range(100):
+            push = run_at(1, seq, 1)
+            one.received(push, 0.0)
+            for again in one.judged(push, Outcome(seq + 1)):
+                tries += 1
+                one.judged(again, Outcome(seq + 2, missing(1, seq + 1)))
+        assert tries == HELD_TRIES_MAX
+        assert [(item.start, item.stop) for item in one.ask(0.0) if item.stop == 4096]
+
+    def test_long_runs(self) -> None:
+        """Signed at the end only, they could not be served on."""
+        long = Chain(signer("anna"), CHAT, CONTENT)
+        long.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 5)
+        opened().receive(long.run(0, 1), 0.0)
+        with pytest.raises(LimitExceeded):
+            opened().receive(long.run(), 0.0)
+
+    @given(st.data())
+    def test_any_frames(self, data: st.DataObject) -> None:
+        """A hostile peer gets a typed error or an answer; what is kept of it stays bounded."""
+        one = opened()
+        makers: list[Callable[[], frames.Frame]] = [
+            lambda: Heads(data.draw(st.integers(0, 9)), 1, (ChatHeads(CHAT, ()),)),
+            lambda: Seen(data.draw(st.integers(0, 9))),
+            lambda: run_at(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 9)), 2),
+            lambda: Absent(*place(data.draw(st.integers(0, 3))), data.draw(st.integers(0, 9))),
+            lambda: want(data.draw(st.integers(0, 3))),
+        ]
+        waiting: list[Run] = []
+        try:
+            for _ in range(data.draw(st.integers(1, 30))):
+                frame = data.draw(st.sampled_from(makers))()
+                effects = one.receive(frame, 0.0)
+                for effect in effects:
+                    if isinstance(effect, Compare):
+                        number = data.draw(st.integers(0, 3))
+                        one.compared([want(number), want(number, lane=CONTROL)], 0.0)
+                    elif isinstance(effect, Admit):
+                        waiting += effect.runs
+                if waiting and data.draw(st.booleans()):
+                    run = waiting.pop(0)
+                    outcome = data.draw(
+                        st.sampled_from(
+                            [
+                                Outcome(run.start + 2),
+                                Outcome(run.start, missing(3, 8)),
+                                Outcome(run.start + 1, missing(run.start % 4, 9, have=10)),
+                                Outcome(run.start + 1, refused=True),
+                            ]
+                        )
+                    )
+                    for effect in one.admitted([(run, outcome)], (), 0.0):
+                        waiting += effect.runs if isinstance(effect, Admit) else ()
+                one.idle()
+        except PeerError:
+            return
+
+    def test_hostile_heads(self) -> None:
+        """A page that lists what does not exist costs a want each, 32 at a time."""
+        one = opened()
+        heads = tuple(Head(place(number)[1], 1, 9, bytes(8)) for number in range(4096))
+        (compare,) = one.receive(Heads(1, 1, (ChatHeads(CHAT, heads),)), 0.0)
+        assert isinstance(compare, Compare)
+        effects = one.compared([want(number, 10) for number in range(4096)], 0.0)
+        assert len(effects) == WANTS_OUTSTANDING_MAX
+        with pytest.raises(OutOfTurn):
+            one.expired(WANT_TIMEOUT_SECONDS)
