@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, addresses, change, confirmed, now_ms, opened
+from cli.opening import Home, addresses, change, confirmed, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.text import when
@@ -149,9 +149,7 @@ def show(
     from cli.chat_view import show_chat
 
     with opened(home, passphrase_file) as device:
-        from client.chats import find
-
-        show_chat(device, find(device, name), Output(as_json))
+        show_chat(device, locate(device, name), Output(as_json))
 
 
 @chat.command()
@@ -166,9 +164,7 @@ def add(
 ) -> None:
     """Take users in. They read from now on, not what was written before."""
     with opened(home, passphrase_file) as device:
-        from client.chats import find
-
-        judge = find(device, name)
+        judge = locate(device, name)
         names = addresses(device, users)
         made = change(device, names, partial(_add, device, judge.id, role))
         _tell(made.problem, as_json, {"chat": judge.id.hex(), "added": names})
@@ -255,10 +251,9 @@ def _about_member(
 ) -> None:
     """Change something about a member of a chat, whom the chat itself names."""
     with opened(home, passphrase_file) as device:
-        from client.chats import find
         from client.compose import require
 
-        judge = find(device, name)
+        judge = locate(device, name)
 
         def about(users: "Sequence[UserId]") -> str:
             del users
@@ -294,9 +289,8 @@ def leave(
     """Leave a chat. Only its members can take you in again."""
     with opened(home, passphrase_file) as device:
         from client import compose
-        from client.chats import find
 
-        judge = find(device, name)
+        judge = locate(device, name)
         if not confirmed("Leave this chat?", yes=yes):
             note("nothing was done")
             raise typer.Exit(1)

@@ -4,7 +4,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from cli.enrolment import (
@@ -122,7 +121,7 @@ def _join_as_further(
     import trio
 
     from cli.passphrase import new_passphrase
-    from client import enrol, linking
+    from client import enrol, linking, mailbox
     from client.folder import check_free
     from crypto.fingerprint import fingerprint
 
@@ -150,7 +149,6 @@ def _join_as_further(
         shown,
     )
     with opened_with(folder, passphrase) as device:
-        bring_up(device)
         history = _take_history(device)
         output.facts(
             {
@@ -158,7 +156,7 @@ def _join_as_further(
                 "name": name,
                 "device": device.key.hex(),
                 "chats": len(device.replica.store.chats()),
-                "history": history.readable,
+                "messages": mailbox.readable(device),
                 "complete": history.complete,
             }
         )
@@ -169,7 +167,7 @@ def _join_as_further(
 def _take_history(device: "Device") -> "History":
     import trio
 
-    from client.exchange import visit
+    from client.exchange import visit_fresh
     from client.link import linked
     from client.linking import History, take_history
     from node.errors import NetworkError
@@ -178,8 +176,7 @@ def _take_history(device: "Device") -> "History":
         async with linked(device) as link:
             with progress("waiting for the history", None):
                 history = await take_history(device, link, HISTORY_SECONDS, lambda _: None)
-            rest = await visit(device, link, SETTLE_SECONDS)
-            history.readable += rest.archived
+            await visit_fresh(device, link, SETTLE_SECONDS)
             return history
 
     try:
@@ -207,6 +204,8 @@ def list_devices(
 
 def _own_devices(device: "Device") -> "list[tuple[DeviceCertificate, bool]]":
     """Return our devices, oldest first, and whether each was given up."""
+    from msgspec import convert
+
     from protocol.identity import verify_device
 
     rows = device.connection.execute(
@@ -215,7 +214,7 @@ def _own_devices(device: "Device") -> "list[tuple[DeviceCertificate, bool]]":
     charter = device.profile.charter
     found = [
         (verify_device(raw, charter), revoked)
-        for raw, revoked in msgspec.convert(rows, list[tuple[bytes, bool]], strict=False)
+        for raw, revoked in convert(rows, list[tuple[bytes, bool]], strict=False)
     ]
     return sorted(found, key=lambda item: item[0].issued)
 

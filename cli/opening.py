@@ -18,6 +18,7 @@ from cli.output import note
 
 if TYPE_CHECKING:
     from client.device import Device
+    from protocol.chat import Chat
     from protocol.identity import UserId
 
 Result = TypeVar("Result")
@@ -141,6 +142,37 @@ def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId
             raise NetworkError(f"{name} is not known here yet, and {problem}")
         found.append(person.user)
     return found
+
+
+def fetch(device: "Device") -> str | None:
+    """Take what is new at the node, for a short time; return why that did not work, or None."""
+    import trio
+
+    from client.exchange import visit
+    from client.link import linked
+    from node.errors import NetworkError
+
+    async def run() -> None:
+        async with linked(device) as link:
+            await visit(device, link, SETTLE_SECONDS)
+
+    try:
+        trio.run(run)
+    except NetworkError as error:
+        return str(error)
+    return None
+
+
+def locate(device: "Device", name: str) -> "Chat":
+    """Return the chat that is meant; one not known here is looked for at the node."""
+    from client.chats import NoSuchChat, find
+
+    try:
+        return find(device, name)
+    except NoSuchChat:
+        if fetch(device) is not None:
+            raise
+    return find(device, name)
 
 
 def addresses(device: "Device", names: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ from cli.text import inert, inert_json
 
 Record = Mapping[str, object]
 
+_MARKS = frozenset({"v", "type"})  # for scripts
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -33,7 +35,7 @@ class Output:
         if self.as_json:
             self._object(record)
             return
-        shown = {name: cell(value) for name, value in record.items() if name != "v"}
+        shown = {name: cell(value) for name, value in record.items() if name not in _MARKS}
         width = max(map(len, shown), default=0)
         gap = " " * 2 if sys.stdout.isatty() else "\t"
         for name, value in shown.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, now_ms, opened
+from cli.opening import Home, fetch, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.writing import ChatName
@@ -47,11 +47,12 @@ def read(
     most = limit if limit is not None else (LIMIT if since is None else EVERYTHING)
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
-        from client.chats import find
-
-        judge = find(device, chat)
+        judge = locate(device, chat)
         if not follow:
+            problem = fetch(device)
             _catch_up(device)
+            if problem is not None:
+                note(f"what is here; {problem}")
             _show(device, judge, start, most, output)
             return
         try:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, opened
+from cli.opening import Home, locate, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import when
@@ -147,14 +147,13 @@ def verify(
 ) -> None:
     """Verify the whole log anew, from its bytes; exit 7 if something does not hold."""
     from client import audit
-    from client.chats import find
     from node.errors import UserError
 
     if (chat is None) is not everything:
         raise UserError("name one chat, or give --all")
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
-        chosen = device.replica.store.chats() if chat is None else [find(device, chat).id]
+        chosen = device.replica.store.chats() if chat is None else [locate(device, chat).id]
         total = sum(audit.entries_stored(device, one) for one in chosen)
         with progress("verifying", total) as advance:
             audits = [audit.audit(device, one, advance) for one in chosen]

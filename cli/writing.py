@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, addresses, change, now_ms, opened
+from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 
@@ -95,10 +95,10 @@ def react(
 ) -> None:
     """React to a message."""
     with opened(home, passphrase_file) as device:
-        from client.chats import find, find_letter
+        from client.chats import find_letter
         from protocol.message import Reaction
 
-        judge = find(device, chat)
+        judge = locate(device, chat)
         made = partial(Reaction, find_letter(device, judge.id, message_id), reaction)
         _write(device, judge, made, None, None, 0, Output(as_json))
 
@@ -115,11 +115,11 @@ def edit(
     """Give a message of yours a new text; the old one stays in the log."""
     words = _words(text)
     with opened(home, passphrase_file) as device:
-        from client.chats import find, find_letter
+        from client.chats import find_letter
         from node.errors import RefusedError
         from protocol.message import Edit
 
-        judge = find(device, chat)
+        judge = locate(device, chat)
         place = find_letter(device, judge.id, message_id)
         author = judge.membership().devices.get(place.device)
         if author != device.profile.user.user:
@@ -154,12 +154,14 @@ def _words(text: str | None) -> str:
 
 def _chat_for(device: "Device", name: str) -> "Chat":
     """Return the chat; a direct one with somebody is begun if there is none."""
-    from client.chats import find, find_direct
+    from client.chats import find_direct
     from client.compose import require
 
     if "@" not in name:
-        return find(device, name)
+        return locate(device, name)
     found = find_direct(device, name)
+    if found is None and fetch(device) is None:
+        found = find_direct(device, name)  # the other one may have begun it
     return require(device, _begin_direct(device, name)) if found is None else found
 
 

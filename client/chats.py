@@ -28,6 +28,10 @@ _TITLE_BEGINS = b"\x92\x01"  # an array of two, the first of which is Title's nu
 _HEX = re.compile(r"[0-9a-f]+")
 
 
+class NoSuchChat(UserError):
+    """No chat of this name is here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One chat in a list. title: "" until one is known. partner: the other one's name, if direct.
@@ -111,7 +115,7 @@ def find(device: Device, text: str) -> Chat:
         return chat
     fitting = _fitting(list(summaries(device)), text)
     if not fitting:
-        raise UserError(f"no chat is called {text!r}; 'ivor chat list' shows which there are")
+        raise NoSuchChat(f"no chat is called {text!r}; 'ivor chat list' shows which there are")
     if len(fitting) > 1:
         listed = ", ".join(f"{one.chat.hex()[:SHORT_CHARS]} {one.label!r}" for one in fitting[:8])
         raise UserError(f"{text!r} fits {len(fitting)} chats: {listed}; name one by its id")

@@ -34,8 +34,8 @@ async def follow(
 ) -> None:
     """Show new messages of a chat for ever; cancel it to end. Raises what is not the network's.
 
-    follower: made before what is old was shown, so that nothing falls between. show: gets what is new in the order of the chat. tell: gets a sentence when the node goes or
-    comes back.
+    follower: made before what is old was shown, so that nothing falls between. show: gets what is
+    new in the order of the chat. tell: gets a sentence when the node goes or comes back.
     """
     pause = 1.0
     away = False

@@ -119,6 +119,7 @@ class Link:
         """The node has greeted."""
         self._hub.add(connection)
         self.greeted.set()
+        self._tell()
 
     def stored(self, stored: Stored, source: Connection) -> None:
         """Something is new in the log."""
@@ -156,6 +157,7 @@ class Link:
         topic, body = encode_question(question)
         answer = None
         with trio.move_on_after(ANSWER_SECONDS_MAX):
+            await self._greet()
             answer = await self.connection.ask(topic, body)
         if answer is None:
             raise NetworkError("the node did not answer in time; try again")
@@ -163,6 +165,13 @@ class Link:
             return decode_answer(topic, answer.code, answer.body)
         except Refusal as refusal:
             raise reported(refusal.code, str(refusal)) from None
+
+    async def _greet(self) -> None:
+        """Wait until the node has greeted: before that it answers nothing."""
+        while not self.greeted.is_set():
+            news = self.news
+            self.check()
+            await news.wait()
 
     async def look_up(self, names: Sequence[str]) -> list[UserId]:
         """Return the users of these addresses. Raises UserError for one that nobody vouches for."""

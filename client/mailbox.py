@@ -262,3 +262,10 @@ def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Le
         Letter(no, chat_id, place, depth, time, state, _read(plaintext))
         for no, chat_id, place, depth, time, state, plaintext in typed
     ]
+
+
+def readable(device: Device) -> int:
+    """Return how many messages this device can read."""
+    return int(
+        device.connection.execute("SELECT count(*) FROM mailbox WHERE state = ?", (State.OPEN,)).get
+    )

@@ -1,4 +1,4 @@
-"""Ivor's cryptography: pure functions from bytes to bytes (SPEC "Keys", design 3).
+"""Ivor's cryptography: pure functions from bytes to bytes (SPEC 4, 5, design 3).
 
 Nothing here reads a clock, a file or a socket, and randomness is an argument. Where a library
 insists on drawing its own (`sealing.seal`, `archive.seal_bundle`, `certificate`), the docstring

@@ -5,7 +5,7 @@
     key' ‖ nonce = XL(key, "bundle", bound, 56)
     bundle       = seal ‖ XChaCha20-Poly1305(key', nonce, aad = bound, plaintext)
 
-Like a seal, a bundle does not say who made it: its carrier is signed (SPEC "Devices").
+Like a seal, a bundle does not say who made it: its carrier is signed (SPEC 5.4).
 """
 
 from typing import Final
@@ -51,7 +51,7 @@ def open_bundle(private: bytes, info: bytes, bundle: bytes) -> bytes:
     """
     # The binding raises a bare ValueError for less than a tag.
     if len(bundle) < _BUNDLE_BYTES_MIN:
-        refusal = f"bundle of {len(bundle)} bytes, at least {_BUNDLE_BYTES_MIN} (SPEC Devices)"
+        refusal = f"bundle of {len(bundle)} bytes, at least {_BUNDLE_BYTES_MIN} (SPEC 5.4)"
         raise SealRefused(refusal)
     sealed = bundle[:SEAL_BYTES]
     key = open_seal(private, _INFO + info, sealed)
@@ -61,7 +61,7 @@ def open_bundle(private: bytes, info: bytes, bundle: bytes) -> bytes:
             bundle[SEAL_BYTES:], bound, nonce, body_key
         )
     except SodiumError:
-        raise SealRefused("bundle does not open (SPEC Devices)") from None
+        raise SealRefused("bundle does not open (SPEC 5.4)") from None
 
 
 def _keys(key: bytes, sealed: bytes, info: bytes) -> tuple[bytes, bytes, bytes]:

@@ -9,7 +9,7 @@ The subject is one URI in the subjectAltName: `ivor:node:<hex>`, `ivor:device:<h
 What a certificate may be used for follows from its URI.
 
 Randomness: the library draws keys and signature nonces from the operating system. Serial numbers
-and the time are arguments. Sources: RFC 5280; SPEC "Transport".
+and the time are arguments. Sources: RFC 5280; SPEC 6.1.
 """
 
 import re
@@ -102,12 +102,12 @@ def issue(
     is over or not this key's.
     """
     if not _URI.fullmatch(uri):
-        refusal = f"subject {uri!r}, must be ivor:node|device|invitation:<hex> (SPEC Transport)"
+        refusal = f"subject {uri!r}, must be ivor:node|device|invitation:<hex> (SPEC 6.1)"
         raise CertificateRefused(refusal)
     issuer, issuer_key = _authority_pair(authority_pem, authority_key_pem)
     start = datetime.fromtimestamp(now - BACKDATE_SECONDS, UTC)
     if issuer.not_valid_after_utc <= datetime.fromtimestamp(now, UTC):
-        refusal = f"authority ended on {issuer.not_valid_after_utc:%Y-%m-%d} (SPEC Transport)"
+        refusal = f"authority ended on {issuer.not_valid_after_utc:%Y-%m-%d} (SPEC 6.1)"
         raise CertificateRefused(refusal)
     end = min(start + timedelta(days=days), issuer.not_valid_after_utc)
     builder = (
@@ -141,12 +141,12 @@ def subject_uri(der: bytes) -> str:
             certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         )
     except _MALFORMED:
-        refusal = "certificate is malformed or has no subjectAltName (SPEC Transport)"
+        refusal = "certificate is malformed or has no subjectAltName (SPEC 6.1)"
         raise CertificateRefused(refusal) from None
     match names:
         case [x509.UniformResourceIdentifier(value=uri)] if _URI.fullmatch(uri):
             return uri
-    refusal = f"certificate names {len(names)} subjects, must be one ivor: URI (SPEC Transport)"
+    refusal = f"certificate names {len(names)} subjects, must be one ivor: URI (SPEC 6.1)"
     raise CertificateRefused(refusal)
 
 
@@ -201,9 +201,9 @@ def _authority_pair(
     try:
         certificate = x509.load_pem_x509_certificate(authority_pem)
     except _MALFORMED:
-        raise CertificateRefused("authority is not a PEM certificate (SPEC Transport)") from None
+        raise CertificateRefused("authority is not a PEM certificate (SPEC 6.1)") from None
     if certificate.public_key() != key.public_key():
-        raise CertificateRefused("authority's certificate is of another key (SPEC Transport)")
+        raise CertificateRefused("authority's certificate is of another key (SPEC 6.1)")
     return certificate, key
 
 
@@ -211,9 +211,9 @@ def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):  # TypeError: the PEM is encrypted
-        raise CertificateRefused("key is not an unencrypted PEM key (SPEC Transport)") from None
+        raise CertificateRefused("key is not an unencrypted PEM key (SPEC 6.1)") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CertificateRefused("key is not ECDSA P-256 (SPEC Transport)")
+        raise CertificateRefused("key is not ECDSA P-256 (SPEC 6.1)")
     return key
 
 
@@ -223,7 +223,7 @@ def _public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     try:
         key = serialization.load_pem_public_key(pem)
     except ValueError:
-        raise CertificateRefused("subject's key is not a PEM key (SPEC Transport)") from None
+        raise CertificateRefused("subject's key is not a PEM key (SPEC 6.1)") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CertificateRefused("subject's key is not ECDSA P-256 (SPEC Transport)")
+        raise CertificateRefused("subject's key is not ECDSA P-256 (SPEC 6.1)")
     return key

@@ -1,4 +1,4 @@
-"""A message body: padded, encrypted, and committed to so that it can be proved later (SPEC "Keys").
+"""A message body: padded, encrypted, and committed to so that it can be proved later (SPEC 4.3).
 
     pc          = HMAC(kf, "ivor/1 pc" ‖ H(pre) ‖ m)
     key ‖ nonce = XL(seed, "aead", H(pre ‖ pc), 56)
@@ -61,7 +61,7 @@ def unpad(padded: bytes) -> bytes:
     """Undo `pad`. Raises ContentRefused unless `padded` is exactly pad(m): one m, one padding."""
     marked = padded.rstrip(b"\x00")
     if not marked.endswith(_MARK) or len(padded) != padded_length(len(marked)):
-        raise ContentRefused("padding is not Padmé after 80 (SPEC Keys)")
+        raise ContentRefused("padding is not Padmé after 80 (SPEC 4.3)")
     return marked[:-1]
 
 
@@ -89,18 +89,18 @@ def open_content(seed: bytes, pre: bytes, pc: bytes, ciphertext: bytes) -> tuple
     # The binding raises a bare ValueError for less than a tag.
     if len(ciphertext) < _CIPHERTEXT_BYTES_MIN:
         refusal = (
-            f"content of {len(ciphertext)} bytes, at least {_CIPHERTEXT_BYTES_MIN} (SPEC Keys)"
+            f"content of {len(ciphertext)} bytes, at least {_CIPHERTEXT_BYTES_MIN} (SPEC 4.3)"
         )
         raise ContentRefused(refusal)
     bound, key, nonce = _keys(seed, pre, pc)
     try:
         plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, bound, nonce, key)
     except SodiumError:
-        raise ContentRefused("content does not open (SPEC Keys)") from None
+        raise ContentRefused("content does not open (SPEC 4.3)") from None
     kf = plaintext[:FRANKING_KEY_BYTES]
     m = unpad(plaintext[FRANKING_KEY_BYTES:])
     if not hmac.compare_digest(franking_commitment(kf, pre, m), pc):
-        raise ContentRefused("content is not what its header commits to (SPEC Keys)")
+        raise ContentRefused("content is not what its header commits to (SPEC 4.3)")
     return kf, m
 
 

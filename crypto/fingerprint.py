@@ -30,7 +30,7 @@ def safety_number(id_a: bytes, name_a: str, id_b: bytes, name_b: str) -> str:
     """Show 60 digits in 12 groups of 5, the same whichever of the two users is called a.
 
     id: a user's identity key; name: the stable name, such as anna@minzdrav.
-    Takes about 10 ms, on purpose. Source: Signal's NumericFingerprintGenerator; SPEC "Devices".
+    Takes about 10 ms, on purpose. Source: Signal's NumericFingerprintGenerator; SPEC 5.4.
     """
     halves = sorted((_safety_half(id_a, name_a), _safety_half(id_b, name_b)))
     return _grouped("".join(halves), _SAFETY_GROUP_DIGITS)

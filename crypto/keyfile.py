@@ -83,7 +83,7 @@ def seal_key(secret: bytes, passphrase: bytes, purpose: str, salt: bytes, nonce:
     purpose: at most 255 bytes of UTF-8, in clear and bound: the file opens for no other.
     salt: 16 random bytes; nonce: 24; ValueError for other lengths.
     Raises KeyFileRefused if the purpose or the secret is too long.
-    Source: RFC 9106; SPEC "Devices".
+    Source: RFC 9106; SPEC 5.4.
     """
     if len(salt) != SALT_BYTES or len(nonce) != NONCE_BYTES:
         bug = (
@@ -93,7 +93,7 @@ def seal_key(secret: bytes, passphrase: bytes, purpose: str, salt: bytes, nonce:
         raise ValueError(bug)
     named = purpose.encode()
     if len(named) > PURPOSE_BYTES_MAX:
-        refusal = f"purpose of {len(named)} bytes, limit {PURPOSE_BYTES_MAX} (SPEC Devices)"
+        refusal = f"purpose of {len(named)} bytes, limit {PURPOSE_BYTES_MAX} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     header = _Header(PASSES, MEMORY_KIB, salt, nonce, named)
     aad = PREFIX + b"keyfile" + header.encoded
@@ -102,7 +102,7 @@ def seal_key(secret: bytes, passphrase: bytes, purpose: str, salt: bytes, nonce:
     text = _armour(header.encoded + ciphertext)
     if len(text) > KEY_FILE_CHARACTERS_MAX:
         refusal = (
-            f"key file of {len(text)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC Devices)"
+            f"key file of {len(text)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
         )
         raise KeyFileRefused(refusal)
     return text
@@ -117,14 +117,14 @@ def open_key(data: str | bytes, passphrase: bytes, purpose: str) -> bytes:
     header, ciphertext = _parse(_dearmour(data))
     if header.purpose != purpose.encode():
         found = header.purpose.decode(errors="replace")
-        refusal = f"key file is for {found!r}, not for {purpose!r} (SPEC Devices)"
+        refusal = f"key file is for {found!r}, not for {purpose!r} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     key = _stretch(passphrase, header)
     aad = PREFIX + b"keyfile" + header.encoded
     try:
         return crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, aad, header.nonce, key)
     except SodiumError:
-        raise KeyFileRefused("wrong passphrase for this key file (SPEC Devices)") from None
+        raise KeyFileRefused("wrong passphrase for this key file (SPEC 5.4)") from None
 
 
 def _stretch(passphrase: bytes, header: _Header) -> bytes:
@@ -139,7 +139,7 @@ def _stretch(passphrase: bytes, header: _Header) -> bytes:
             crypto_pwhash_ALG_ARGON2ID13,
         )
     except SodiumError:
-        refusal = f"argon2id could not have {header.memory_kib} KiB of memory (SPEC Devices)"
+        refusal = f"argon2id could not have {header.memory_kib} KiB of memory (SPEC 5.4)"
         raise KeyFileRefused(refusal) from None
 
 
@@ -153,19 +153,19 @@ def _dearmour(data: str | bytes) -> bytes:
     """Read the block's body and check its sum. Lines may end in CR LF; blank ones are skipped."""
     if len(data) > KEY_FILE_CHARACTERS_MAX:
         refusal = (
-            f"key file of {len(data)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC Devices)"
+            f"key file of {len(data)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
         )
         raise KeyFileRefused(refusal)
     text = data if isinstance(data, str) else data.decode("ascii", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) < 2 or lines[0] != _BEGIN or lines[-1] != _END:  # noqa: PLR2004 - the two marks
-        raise KeyFileRefused("damaged or not a key file: no IVOR KEY block (SPEC Devices)")
+        raise KeyFileRefused("damaged or not a key file: no IVOR KEY block (SPEC 5.4)")
     try:
         body = base64.b64decode("".join(lines[1:-1]), validate=True)
     except (binascii.Error, ValueError):
-        raise KeyFileRefused("key file is damaged: not base64 (SPEC Devices)") from None
+        raise KeyFileRefused("key file is damaged: not base64 (SPEC 5.4)") from None
     if len(body) < _SUM_BYTES or _sum(body[:-_SUM_BYTES]) != body[-_SUM_BYTES:]:
-        raise KeyFileRefused("key file is damaged: its sum is wrong (SPEC Devices)")
+        raise KeyFileRefused("key file is damaged: its sum is wrong (SPEC 5.4)")
     return body[:-_SUM_BYTES]
 
 
@@ -173,19 +173,19 @@ def _parse(body: bytes) -> tuple[_Header, bytes]:
     """Split into header and ciphertext, the version known and the costs within bounds."""
     if not body or body[0] != VERSION:
         refusal = (
-            f"key file of version {body[:1].hex()}, this program knows {VERSION} (SPEC Devices)"
+            f"key file of version {body[:1].hex()}, this program knows {VERSION} (SPEC 5.4)"
         )
         raise KeyFileRefused(refusal)
     # A head that is not there has no length of purpose; one that is there has it last.
     least = _HEAD.size + _TAG_BYTES + (body[_HEAD.size - 1] if len(body) >= _HEAD.size else 0)
     if len(body) < least:
-        refusal = f"key file is damaged: {len(body)} bytes, at least {least} (SPEC Devices)"
+        refusal = f"key file is damaged: {len(body)} bytes, at least {least} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     version, passes, memory_kib, salt, nonce, purpose_bytes = _HEAD.unpack_from(body)
     if not (1 <= passes <= PASSES_MAX and MEMORY_KIB_MIN <= memory_kib <= MEMORY_KIB_MAX):
         refusal = (
             f"key file asks for {passes} passes over {memory_kib} KiB, allowed 1 to {PASSES_MAX} "
-            f"over {MEMORY_KIB_MIN} to {MEMORY_KIB_MAX} (SPEC Devices)"
+            f"over {MEMORY_KIB_MIN} to {MEMORY_KIB_MAX} (SPEC 5.4)"
         )
         raise KeyFileRefused(refusal)
     end = _HEAD.size + purpose_bytes

@@ -1,7 +1,7 @@
 """Domain-separated hashes and key derivation: SHA-256, HMAC and HKDF, each use under its own label.
 
 A label is a constant of our own code, never a peer's bytes. `digest` and `mac` put label and parts
-one after another with no lengths between, as SPEC "Keys" writes them, so a use whose first part is
+one after another with no lengths between, as SPEC 4.1 writes them, so a use whose first part is
 of variable length must not have a label that begins with another use's label.
 `expand_with_label` does carry lengths.
 """
@@ -49,7 +49,7 @@ def expand(secret: bytes, info: bytes, length: int) -> bytes:
 def expand_with_label(secret: bytes, label: str, context: bytes, length: int) -> bytes:
     """Derive `length` bytes bound to label and context: ExpandWithLabel, prefix "ivor/1 ".
 
-    secret: 32 bytes, uniform. Source: RFC 9420, section 8; SPEC "Keys", there written XL.
+    secret: 32 bytes, uniform. Source: RFC 9420, section 8; SPEC 4.1, there written XL.
     """
     return expand_with_prefix(PREFIX, secret, label, context, length)
 

@@ -1,4 +1,4 @@
-"""The key schedule: from an epoch's secret to the seed of one message (SPEC "Keys").
+"""The key schedule: from an epoch's secret to the seed of one message (SPEC 4.3).
 
     ectx     = H("ivor/1 ectx" ‖ encoded)
     commit   = HMAC(s, "ivor/1 commit" ‖ ectx)

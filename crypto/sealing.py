@@ -6,7 +6,7 @@ does not say who sealed: the signed entry that carries the Merkle root of the se
 Randomness: `seal` cannot be given its own. The library draws the KEM's coins from the operating
 system, so two seals of one secret differ, and a simulation is reproducible except for seals.
 `Prekey` is wholly determined by its 32 private bytes.
-Sources: RFC 9180; draft-connolly-cfrg-xwing-kem; SPEC "Keys".
+Sources: RFC 9180; draft-connolly-cfrg-xwing-kem; SPEC 4.1.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def seal(public: bytes, info: bytes, plaintext: bytes) -> bytes:
     The library draws the randomness. Raises SealRefused if `public` is not an X-Wing key.
     """
     if len(public) != PREKEY_BYTES:
-        refusal = f"prekey of {len(public)} bytes, must be {PREKEY_BYTES} (SPEC Keys)"
+        refusal = f"prekey of {len(public)} bytes, must be {PREKEY_BYTES} (SPEC 4.1)"
         raise SealRefused(refusal)
     try:
         key = MLKEM768X25519PublicKey(
@@ -79,7 +79,7 @@ def seal(public: bytes, info: bytes, plaintext: bytes) -> bytes:
         )
         return _SUITE.encrypt(plaintext, key, info)
     except ValueError:
-        refusal = "prekey is not a valid ML-KEM-768 and X25519 pair (SPEC Keys)"
+        refusal = "prekey is not a valid ML-KEM-768 and X25519 pair (SPEC 4.1)"
         raise SealRefused(refusal) from None
 
 
@@ -92,7 +92,7 @@ def open_seal(private: bytes, info: bytes, sealed: bytes) -> bytes:
     try:
         return _SUITE.decrypt(sealed, key, info)
     except InvalidTag:
-        raise SealRefused("seal does not open with this prekey and info (SPEC Keys)") from None
+        raise SealRefused("seal does not open with this prekey and info (SPEC 4.1)") from None
 
 
 def _private_halves(private: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:

@@ -27,7 +27,7 @@ def public_key(seed: bytes) -> bytes:
 class Signer:
     """A signing key, made from its 32-byte seed (ValueError for another length); repr hides it.
 
-    Source: RFC 8032, section 5.1; SPEC "Keys".
+    Source: RFC 8032, section 5.1; SPEC 4.1.
     """
 
     seed: bytes = field(repr=False)
@@ -63,10 +63,10 @@ def verify_raw(public: bytes, message: bytes, signature: bytes) -> None:
     if len(public) != PUBLIC_BYTES or len(signature) != SIGNATURE_BYTES:
         refusal = (
             f"public key of {len(public)} bytes and signature of {len(signature)}, "
-            f"must be {PUBLIC_BYTES} and {SIGNATURE_BYTES} (SPEC Keys)"
+            f"must be {PUBLIC_BYTES} and {SIGNATURE_BYTES} (SPEC 4.1)"
         )
         raise BadSignature(refusal)
     try:
         crypto_sign_open(signature + message, public)
     except BadSignatureError:
-        raise BadSignature("signature is not of this key over this message (SPEC Keys)") from None
+        raise BadSignature("signature is not of this key over this message (SPEC 4.1)") from None

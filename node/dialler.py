@@ -90,6 +90,10 @@ async def _dial(caller: Caller, card: Card) -> None:
                 if stream is not None:
                     await trio.aclose_forcefully(stream)
                 continue
+            except trio.Cancelled:
+                if stream is not None:
+                    await trio.aclose_forcefully(stream)
+                raise
             await caller.hold(stream, PeerKind.NODE, card.charter.agency)
             return
 

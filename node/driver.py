@@ -65,6 +65,7 @@ log = structlog.get_logger()
 
 RUNS_IN_FLIGHT_MAX = 8
 CONSULTATIONS_MAX = 8
+SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 SEND_BYTES = 256 * 1024
 SEND_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 2.0
@@ -127,6 +128,7 @@ class Connection:
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
         self._asked = 0
+        self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
         self._scope = trio.CancelScope()
 
     @property
@@ -252,11 +254,28 @@ class Connection:
                     lambda: (
                         self._replica.seals_for(chat, epoch, mine)
                         if sharing.may_read(self.key, chat)
-                        else []
+                        else None
                     )
                 )
+                if found is None:
+                    return
                 for at in range(0, len(found), SEALS_FRAME_MAX):
                     self.send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
+                noted = sum(map(len, self._seals_awaited.values()))
+                if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
+                    self._seals_awaited.setdefault(epoch, set()).update(mine)
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """Send the seals that the peer has asked for before they were here."""
+        awaited = self._seals_awaited.get(epoch, set())
+        found = tuple(seal for device, seal in owners if device in awaited)
+        if found and self.open:
+            self.send(Seals(chat, epoch, found))
+            awaited.difference_update(device for device, _ in owners)
+        if not awaited:
+            self._seals_awaited.pop(epoch, None)
 
     async def _keep(self, effect: Effect) -> None:
         replica = self._replica

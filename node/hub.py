@@ -67,11 +67,17 @@ class Hub:
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> None:
-        """Hand seals to the devices that they are for. owners: (device, its seal)."""
+        """Hand seals to the devices that they are for, and to nodes that asked too early.
+
+        owners: (device, its seal).
+        """
         for device, seal in owners:
             for connection in self._connections.get(device, ()):
                 if connection.open:
                     connection.send(Seals(chat, epoch, (seal,)))
+        for connection in self.all():
+            if connection.peer is PeerKind.NODE:
+                connection.seals_kept(chat, epoch, owners)
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """Send a new fork proof to every peer in the chat."""

@@ -515,7 +515,7 @@ class Replica:
         count = len(operation.recipients)
         for seal in seals:
             if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
-                raise Inadmissible("a seal that its epoch does not name (SPEC 4.1)")
+                raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
         self.sharing.keep_seals(epoch, seals)
         devices = self._concerned(judge, [to.device for to in operation.recipients])
         if len(self.seals_for(chat, epoch, devices)) == len(devices):

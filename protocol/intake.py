@@ -155,6 +155,10 @@ class Intake:
         if not self._under_way(branch):
             self._strike(branch)
 
+    def _listed(self, branch: Branch) -> bool:
+        """Whether an open page still needs this branch."""
+        return any(branch in page.open for page in self._pages)
+
     def _strike(self, branch: Branch) -> None:
         for page in self._pages:
             page.open.discard(branch)
@@ -204,11 +208,18 @@ class Intake:
         return want
 
     def _advance(self, place: Place, reached: int) -> None:
-        """Ask for no more than is lacking now; the last entry shows whether it is our branch."""
+        """Ask for no more than is lacking now; the last entry shows whether it is our branch.
+
+        What no page lists was wanted for a held run, which asks again if it was another branch.
+        """
         waiting = self._waiting(place)
-        for prefix, want in waiting.items():
-            if want.start < reached:
+        for prefix, want in list(waiting.items()):
+            if want.stop <= reached and not self._listed((place, prefix)):
+                del waiting[prefix]
+            elif want.start < reached:
                 waiting[prefix] = _from(want, min(reached, want.stop - 1))
+        if not waiting:
+            self._queued[place[2]].pop(place, None)
 
     def absent(self, place: Place, start: int) -> None:
         """Note that the peer has not, or does not show, what we asked for."""
@@ -265,12 +276,14 @@ class Intake:
         if not self._busy[work.place]:
             del self._busy[work.place]
         work.reached = outcome.reached
+        reached = outcome.reached if outcome.reached > run.start else 0
         self._settle(work, outcome)
         if self._is_over(work.place):
-            self._go_on_with(work, outcome)
+            self._give_up(work.place)
+            if not outcome.refused and not outcome.surplus:
+                self._seek_on(work, reached)
         if work.want is not None:
             self._conclude(_branch(work.want))
-        reached = outcome.reached if outcome.reached > run.start else 0
         return self._release(work.place, reached)
 
     def _is_over(self, place: Place) -> bool:
@@ -278,15 +291,12 @@ class Intake:
         asked = self._asked.get(place)
         return asked is not None and asked.deadline == NEVER and place not in self._busy
 
-    def _go_on_with(self, work: _Work, outcome: Outcome) -> None:
-        """End a want; what held runs still miss of that chain was not in it."""
-        self._give_up(work.place)
-        if outcome.refused or outcome.surplus:
-            return
+    def _seek_on(self, work: _Work, reached: int) -> None:
+        """Ask for what held runs still miss of a chain: it was not in the want that ended."""
         for held in [held for held in self._held.values() if held.run.chat == work.run.chat]:
             for item in held.missing:
-                if (item.device, item.lane) == work.place[1:] and item.seq >= outcome.reached:
-                    self._need(work.run.chat, item)
+                if (item.device, item.lane) == work.place[1:] and item.seq >= reached:
+                    self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
         if outcome.reached > work.run.start:
@@ -328,7 +338,7 @@ class Intake:
     def _ask_again(self, work: _Work) -> None:
         """Forget a held run; what a page still needs of it is asked for again."""
         want = work.want
-        if want is None or not any(_branch(want) in page.open for page in self._pages):
+        if want is None or not self._listed(_branch(want)):
             return
         queued = self._waiting(work.place).get(want.prefix)
         start = min(work.reached, want.stop - 1)

@@ -35,6 +35,7 @@ WANTS_SERVED_MAX = 4 * WANTS_OUTSTANDING_MAX
 WANT_TIMEOUTS_MAX = 8  # guess
 BRANCHES_MAX = 4  # evidence kept of one forked chain; more proves nothing more
 SEALS_FRAME_MAX = 512
+SEALS_SERVED_MAX = 64 * 1024  # recipients asked for and not yet served; guess
 SEALS_SPREAD_MAX = 64  # recipients up to which every node of a chat keeps all seals
 SEALLESS_ASKED_MAX = 256  # epochs whose seals are asked for when a peer appears
 

@@ -1,4 +1,4 @@
-"""What a message says: the plaintext `m` inside a content entry (SPEC 5.4).
+"""What a message says: the plaintext `m` inside a content entry (SPEC 5.5).
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
 
@@ -94,14 +94,14 @@ def decode_message(raw: bytes) -> Message:
 
 def _unknown(fields: Sequence[object]) -> str:
     kind = fields[0] if fields and isinstance(fields[0], int) else None
-    return f"no message has kind {kind} and {len(fields)} fields (SPEC 5.4)"
+    return f"no message has kind {kind} and {len(fields)} fields (SPEC 5.5)"
 
 
 def _written(text: str, least: int, most: int) -> bytes:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise NotCanonical("text holds what UTF-8 cannot encode (SPEC 5.4)") from None
+        raise NotCanonical("text holds what UTF-8 cannot encode (SPEC 5.5)") from None
     _check_length(len(data), least, most)
     return data
 
@@ -114,9 +114,9 @@ def _read(value: object, least: int, most: int) -> str:
 
 def _check_length(size: int, least: int, most: int) -> None:
     if size > most:
-        raise LimitExceeded(f"text of {size} bytes, at most {most} allowed (SPEC 5.4)")
+        raise LimitExceeded(f"text of {size} bytes, at most {most} allowed (SPEC 5.5)")
     if size < least:
-        raise NotCanonical("text is empty (SPEC 5.4)")
+        raise NotCanonical("text is empty (SPEC 5.5)")
 
 
 def _reference(value: object) -> Reference:

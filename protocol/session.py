@@ -59,11 +59,13 @@ from protocol.frame import (
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     HEADS_DELAY_SECONDS,
+    HEADS_CHAINS_MAX,
     HELLO_TIMEOUT_SECONDS,
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
     PAGES_OPEN_MAX,
     RUN_BYTES_MAX,
+    SEALS_SERVED_MAX,
     WANTS_SERVED_MAX,
 )
 
@@ -116,6 +118,8 @@ class Session:
         self._greeting = greeting
         self._intake = Intake()
         self._serving: deque[Want] = deque()
+        self._sealing: deque[LoadSeals] = deque()
+        self._sealing_devices = 0
         self._peer_incarnation = b""
         self._saved = 0
         self._told = 0
@@ -144,6 +148,7 @@ class Session:
             case Hello():
                 return self._greeted(frame, now)
             case Heads():
+                _check_page(frame)
                 self._listed = bool(frame.last)
                 self._intake.open_page(frame.cursor)
                 return [Compare(frame.chats)]
@@ -170,6 +175,11 @@ class Session:
             case Seen(cursor):
                 while self._unseen and self._unseen[0] <= cursor:
                     self._unseen.popleft()
+                return []
+            case WantSeals(chat, epoch, devices):
+                if self._sealing_devices + len(devices) <= SEALS_SERVED_MAX:
+                    self._sealing.append(LoadSeals(chat, epoch, devices))
+                    self._sealing_devices += len(devices)
                 return []
             case _:
                 return _handed_on(frame)
@@ -212,6 +222,10 @@ class Session:
         """Return the next piece of serving. Call when nothing waits to be sent."""
         if self.state is not State.OPEN:
             return []
+        if self._sealing:
+            seals = self._sealing.popleft()
+            self._sealing_devices -= len(seals.devices)
+            return [seals]
         if self._serving:
             return [LoadRun(self._serving.popleft())]
         if self._heads_due and len(self._unseen) < PAGES_OPEN_MAX:
@@ -289,11 +303,20 @@ class Session:
         return [Wake(now - silent + most)]
 
 
+def _check_page(page: Heads) -> None:
+    """Refuse a page that would open more wants than we are ready to remember."""
+    listed = sum(len(item.heads) for item in page.chats)
+    if listed > HEADS_CHAINS_MAX:
+        raise LimitExceeded(f"{listed} heads in a page, at most {HEADS_CHAINS_MAX} (SPEC 8)")
+
+
 def _check_size(run: Run) -> None:
     """Refuse a run so long that, signed at its end only, it could not be served on from here."""
     size = sum(len(memoryview(record)) for record in run.records)
     if len(run.records) > 1 and size > RUN_BYTES_MAX:
         raise LimitExceeded(f"a run of {size} bytes, at most {RUN_BYTES_MAX} allowed (SPEC 8)")
+    if len(run.signatures) > len(run.records):
+        raise LimitExceeded("a run with more signatures than records (SPEC 8)")
 
 
 def _handed_on(frame: Frame) -> list[Effect]:
@@ -304,8 +327,6 @@ def _handed_on(frame: Frame) -> list[Effect]:
             effects.append(NoteHoldings(frame.holdings))
         case Forked():
             effects.append(StoreFork(frame))
-        case WantSeals():
-            effects.append(LoadSeals(frame.chat, frame.epoch, frame.devices))
         case Seals():
             effects.append(StoreSeals(frame.chat, frame.epoch, frame.seals))
         case Ask():

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,9 @@ class CommandFailed(Exception):
 
 async def command(arguments: Sequence[str], environment: dict[str, str], text: str) -> list[Answer]:
     """Run `ivor` with --json; return the objects that it prints. Raises CommandFailed."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     done = await trio.run_process(
-        [sys.executable, "-m", "cli.main", *arguments, "--json"],
+        [sys.executable, "-m", "cli.main", *arguments[:end], "--json", *arguments[end:]],
         stdin=text.encode(),
         capture_stdout=True,
         capture_stderr=True,
@@ -107,16 +108,54 @@ class OfficialActor:
     home: Path
     passphrase_file: Path
     written: list[str] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)
+    news: trio.Event = field(default_factory=trio.Event)
 
     @property
     def address(self) -> str:
         """anna@minzdrav."""
         return f"{self.name}@{self.agency.name}"
 
-    async def run(self, *arguments: str, text: str = "") -> list[Answer]:
-        """Run a command of this official."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What this official's commands find in their environment."""
+        return {
             "IVOR_HOME": str(self.home),
             "IVOR_PASSPHRASE_FILE": str(self.passphrase_file),
         }
-        return await command(arguments, environment, text)
+
+    async def run(self, *arguments: str, text: str = "") -> list[Answer]:
+        """Run a command of this official."""
+        return await command(arguments, self.environment, text)
+
+    async def watch(self, chat: str) -> None:
+        """Keep `ivor read --follow` open, as in a second terminal; note what it shows."""
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "cli.main", "read", chat, "--follow", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | self.environment,
+        )
+        try:
+            if process.stdout is not None:
+                await self._note_lines(process.stdout)
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    async def _note_lines(self, stdout: trio.abc.ReceiveStream) -> None:
+        buffer = b""
+        async for chunk in stdout:
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            letters = [json.loads(line) for line in lines]
+            self.shown |= {str(letter["text"]) for letter in letters if letter.get("text")}
+            self.news.set()
+            self.news = trio.Event()
+
+    async def sees(self, wanted: Collection[str], seconds: float) -> bool:
+        """Wait until the open terminal has shown all of these texts."""
+        with trio.move_on_after(seconds):
+            while not self.shown.issuperset(wanted):
+                await self.news.wait()
+        return self.shown.issuperset(wanted)

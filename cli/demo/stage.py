@@ -2,6 +2,7 @@
 
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -37,32 +38,33 @@ def perform(keep: Path | None) -> int:
 
 
 async def _perform(folder: Path, kept: bool) -> int:
-    stage = _set(folder)
+    agencies, officials = _cast(folder)
     failures: list[str] = []
     try:
         async with trio.open_nursery() as nursery:
-            for agency in stage.agencies:
+            stage = Stage(typer.echo, Network(), agencies, officials, nursery)
+            for agency in agencies:
                 listener = await _listen(agency)
                 nursery.start_soon(relay, stage.network, agency.source, listener, agency.port)
             await play(stage, README)
+            stage.act(f"All {len(stage.passed)} checks held.")
             nursery.cancel_scope.cancel()
     except* (CheckFailed, CommandFailed) as group:
         failures += [str(error) for error in _flat(group)]
     finally:
         with trio.CancelScope(shield=True):
-            for agency in stage.agencies:
+            for agency in agencies:
                 await agency.stop()
+    for failure in failures:
+        typer.echo(f"\nFAILED: {failure}")
     if failures:
-        for failure in failures:
-            stage.act(f"FAILED: {failure}")
         return FAILED
-    stage.act(f"All {len(stage.passed)} checks held.")
     if kept:
-        _tell_what_to_try(stage, folder)
+        _tell_what_to_try(agencies, officials, folder)
     return 0
 
 
-def _set(folder: Path) -> Stage:
+def _cast(folder: Path) -> tuple[list[AgencyActor], list[OfficialActor]]:
     """Choose ports, addresses and folders; write the passphrase file of this throw-away world."""
     passphrase = folder / "passphrase"
     passphrase.touch(mode=0o600)
@@ -76,7 +78,7 @@ def _set(folder: Path) -> Stage:
         OfficialActor(name, agencies[at], folder / f"{name}-device", passphrase)
         for name, at in OFFICIALS
     ]
-    return Stage(typer.echo, Network(), agencies, officials)
+    return agencies, officials
 
 
 def _free_port() -> int:
@@ -97,11 +99,12 @@ def _flat(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-def _tell_what_to_try(stage: Stage, folder: Path) -> None:
-    first, other = stage.agencies[0], stage.officials[2]
-    anna = stage.officials[0]
+def _tell_what_to_try(
+    agencies: Sequence[AgencyActor], officials: Sequence[OfficialActor], folder: Path
+) -> None:
+    first, anna, other = agencies[0], officials[0], officials[2]
     passphrase = f"IVOR_PASSPHRASE_FILE={folder}/passphrase"
-    stage.say(
+    typer.echo(
         f"\nThe federation is in {folder}. Try next, each in a terminal of its own:\n\n"
         f"  for a in {' '.join(AGENCIES)}; do {passphrase} ivor node run --dir {folder}/$a & done\n"
         f"  {passphrase} IVOR_HOME={other.home} ivor read '{TITLE}' --follow\n"

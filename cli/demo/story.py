@@ -12,7 +12,6 @@ from cli.demo.actors import AgencyActor, OfficialActor
 from cli.demo.relay import Network
 
 ARRIVAL_SECONDS_MAX = 20.0
-LOOK_SECONDS = 0.2
 TITLE = "Бюджет 2027"
 
 Say = Callable[[str], None]
@@ -31,6 +30,7 @@ class Stage:
     network: Network
     agencies: Sequence[AgencyActor]
     officials: Sequence[OfficialActor]
+    terminals: trio.Nursery
     passed: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -63,19 +63,6 @@ async def texts(official: OfficialActor) -> list[str]:
     return [str(letter["text"]) for letter in letters if letter.get("kind") == "text"]
 
 
-async def arrived(official: OfficialActor, wanted: Sequence[str]) -> list[str]:
-    """Sync until an official can read all of `wanted`; return all that they read."""
-    shown: list[str] = []
-    with trio.move_on_after(ARRIVAL_SECONDS_MAX):
-        while True:
-            await official.run("sync")
-            shown = await texts(official)
-            if set(wanted) <= set(shown):
-                break
-            await trio.sleep(LOOK_SECONDS)
-    return shown
-
-
 async def sync(official: OfficialActor) -> None:
     """Sync one device."""
     await official.run("sync")
@@ -84,19 +71,16 @@ async def sync(official: OfficialActor) -> None:
 async def everyone_reads(
     stage: Stage, readers: Sequence[OfficialActor], wanted: Sequence[str]
 ) -> None:
-    """Check that all of these officials can read all of these texts."""
-    seen: dict[str, list[str]] = {}
+    """Check that these officials are shown these texts in the terminals that they keep open."""
+    lacking: list[str] = []
 
     async def look(official: OfficialActor) -> None:
-        seen[official.address] = await arrived(official, wanted)
+        if not await official.sees(wanted, ARRIVAL_SECONDS_MAX):
+            lacking.append(official.address)
 
     await together(look, readers)
-    lacking = [who for who, shown in seen.items() if not set(wanted) <= set(shown)]
-    stage.check(
-        f"{len(readers)} officials read {len(wanted)} messages"
-        + (f", but not {', '.join(lacking)}" if lacking else ""),
-        holds=not lacking,
-    )
+    but = f", but not {', '.join(lacking)}" if lacking else ""
+    stage.check(f"{len(readers)} officials read {len(wanted)} messages{but}", holds=not lacking)
 
 
 async def say_in_chat(stage: Stage, official: OfficialActor, text: str) -> None:
@@ -155,6 +139,8 @@ async def talk(stage: Stage, readme: str) -> None:
     stage.act(f"{anna.address} starts the chat “{TITLE}” with the other five.")
     await anna.run("chat", "new", TITLE, *(one.address for one in others))
     await together(sync, others)
+    for official in stage.officials:
+        stage.terminals.start_soon(official.watch, TITLE)
     lines = (
         (anna, "Коллеги, начинаем согласование бюджета."),
         (others[1], "Good morning. The figures for digital services are ready."),
@@ -195,10 +181,14 @@ async def partition(stage: Stage) -> None:
     await say_in_chat(stage, inside[1], "We can still read each other here.")
     await say_in_chat(stage, outside[0], "Минфин не отвечает, продолжаем без них.")
     await say_in_chat(stage, outside[2], "Noted; they will catch up later.")
-    shown = await arrived(inside[1], inside[0].written)
+    await inside[1].sees(inside[0].written, ARRIVAL_SECONDS_MAX)
+    await outside[1].sees(outside[2].written, ARRIVAL_SECONDS_MAX)
     stage.check(
         "each side reads its own and nothing of the other",
-        holds=inside[0].written[-1] in shown and outside[0].written[-1] not in shown,
+        holds=inside[0].written[-1] in inside[1].shown
+        and outside[0].written[-1] not in inside[1].shown
+        and outside[2].written[-1] in outside[1].shown
+        and inside[0].written[-1] not in outside[1].shown,
     )
     stage.network.restore()
     stage.say("          the line is back")
@@ -230,10 +220,16 @@ async def verify(stage: Stage) -> None:
     await together(check, stage.officials)
     told = ", ".join(f"{who}: {count}" for who, count in sorted(counts.items()))
     stage.check(f"entries verified: {told}", holds=len(counts) == len(stage.officials))
-    orders = [await texts(official) for official in stage.officials[:-1]]
+    orders: dict[str, list[str]] = {}
+
+    async def order(official: OfficialActor) -> None:
+        orders[official.address] = await texts(official)
+
+    await together(order, stage.officials[:-1])
+    first, *others = orders.values()
     stage.check(
         "all members see the same messages in the same order",
-        holds=all(order == orders[0] for order in orders) and len(orders[0]) > 0,
+        holds=all(one == first for one in others) and sorted(first) == sorted(_all_written(stage)),
     )
 
 
@@ -246,7 +242,7 @@ async def stop(stage: Stage) -> None:
 
 async def play(stage: Stage, readme: Path) -> None:
     """Play the whole story. Raises CheckFailed or CommandFailed."""
-    text = await trio.Path(readme).read_text(encoding="utf-8")
+    text = (await trio.Path(readme).read_text(encoding="utf-8")).strip()
     await found(stage)
     await enrol(stage)
     await talk(stage, text)

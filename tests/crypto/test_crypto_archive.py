@@ -1,4 +1,4 @@
-"""Bundles for one device (SPEC Devices)."""
+"""Bundles for one device (SPEC 5.4)."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Certificates for TLS (SPEC Transport)."""
+"""Certificates for TLS (SPEC 6.1)."""
 
 import ssl
 import warnings

@@ -1,4 +1,4 @@
-"""Message bodies (SPEC Keys)."""
+"""Message bodies (SPEC 4.3)."""
 
 import hashlib
 import math

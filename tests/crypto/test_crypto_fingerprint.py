@@ -1,4 +1,4 @@
-"""What people compare (SPEC Devices)."""
+"""What people compare (SPEC 5.4)."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Key files (SPEC Devices). argon2id takes 0.1 s, so the laws are tried on few examples."""
+"""Key files (SPEC 5.4). argon2id takes 0.1 s, so the laws are tried on few examples."""
 
 import base64
 import struct

@@ -1,4 +1,4 @@
-"""Hashes and derivation under labels (SPEC Keys)."""
+"""Hashes and derivation under labels (SPEC 4.1)."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The Merkle tree over seals (SPEC Epochs)."""
+"""The Merkle tree over seals (SPEC 4.2)."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The key schedule, against its definition written out in hashlib and hmac (SPEC Keys)."""
+"""The key schedule, against its definition written out in hashlib and hmac (SPEC 4.3)."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Seals: HPKE with X-Wing (SPEC Keys)."""
+"""Seals: HPKE with X-Wing (SPEC 4.1)."""
 
 import hmac
 from collections.abc import Callable

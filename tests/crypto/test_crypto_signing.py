@@ -1,4 +1,4 @@
-"""Ed25519 answers as libsodium does (SPEC Keys)."""
+"""Ed25519 answers as libsodium does (SPEC 4.1)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""SPEC 5.4: what a message says."""
+"""SPEC 5.5: what a message says."""
 
 from contextlib import suppress
 
