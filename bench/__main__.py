@@ -48,11 +48,15 @@ def main(arguments: list[str]) -> None:
         ("quick", "small sizes"),
         ("long", "also a million entries"),
     ):
-        parser.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, help=text)
+        parser.add_argument(
+            f"--{scale}", dest="scale", action="store_const", const=scale, help=text
+        )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - BENCHMARKS.keys()
     if unknown:
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
+        )
     signal.signal(signal.SIGTERM, _stop)
     lines: list[Line] = []
     for name in chosen.names or BENCHMARKS:

@@ -85,9 +85,7 @@ def founded(root: Path, names: Sequence[str]) -> list[Site]:
 def _create(site: Site) -> agency.Agency:
     endpoint = f"127.0.0.1:{site.port}"
     founding = agency.Founding(site.name, ZONE, (endpoint,), {"allow_local": True})
-    return agency.create(
-        site.folder, founding, PASSPHRASE, PASSPHRASE, time.time(), os.urandom
-    )
+    return agency.create(site.folder, founding, PASSPHRASE, PASSPHRASE, time.time(), os.urandom)
 
 
 def _trust(site: Site, own: agency.Agency, others: Sequence[agency.Agency]) -> Invitation:

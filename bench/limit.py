@@ -64,9 +64,7 @@ def chunks(store: Store) -> Iterator[tuple[DeviceKey, Sequence[Bare]]]:
                 )
 
 
-def work(
-    connection: apsw.Connection, device: DeviceKey, bare: Sequence[Bare], size: int
-) -> float:
+def work(connection: apsw.Connection, device: DeviceKey, bare: Sequence[Bare], size: int) -> float:
     """Do what can not be left out; return the seconds that it took."""
     begun = time.perf_counter()
     remaining = iter(bare)

@@ -18,7 +18,7 @@ from node.errors import StorageError, UserError
 from node.replica import Replica
 from node.store import connect
 from node.tls import Credential
-from protocol.entry import DeviceKey
+from protocol.entry import DeviceKey, EntryId
 from protocol.identity import (
     Card,
     Charter,
@@ -56,6 +56,7 @@ class Device:
         self._make_tables()
         self.profile = self._read_profile()
         self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
+        self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
         self._version = self._data_version()
 
     @property

@@ -131,12 +131,16 @@ def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
 
 
 def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:
-    header = device.replica.control_header(chat.id, epoch)
     chain = sender_chain(device, chat.id, epoch, device.key)
-    if header is None or isinstance(chain, NoKey):
+    if isinstance(chain, NoKey) or chain.generation >= EPOCH_MESSAGES_MAX:
         return False
-    young = now - header.time < EPOCH_RENEW_SECONDS * SECOND_MS
-    return young and chain.generation < EPOCH_MESSAGES_MAX
+    begun = device.epoch_times.get(epoch)
+    if begun is None:
+        header = device.replica.control_header(chat.id, epoch)
+        if header is None:
+            return False
+        begun = device.epoch_times[epoch] = header.time
+    return now - begun < EPOCH_RENEW_SECONDS * SECOND_MS
 
 
 def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:

@@ -4,6 +4,7 @@ The same session and driver as between nodes; this side is a leaf: it hands on t
 arrives goes to the mailbox.
 """
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -61,20 +62,34 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
     refused = "its card names no address"
     for node in card.nodes:
         for endpoint in node.endpoints:
-            host, port = split_endpoint(endpoint)
             try:
                 with trio.fail_after(DIAL_SECONDS_MAX):
-                    transport = await trio.open_tcp_stream(host, port)
-                    stream = trio.SSLStream(transport, context, https_compatible=True)
-                    certificate = await tls.handshake(stream)
+                    stream, certificate = await _shake_hands(endpoint, context)
             except (OSError, trio.TooSlowError, tls.HandshakeFailed) as error:
                 refused = f"{endpoint}: {str(error) or 'no answer in time'}"
                 continue
-            found = tls.peer_identity(certificate, cards, card.charter.agency, time.time())
-            if found != tls.NodePeer(card.charter.agency, node.node):
-                raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
+            try:
+                found = tls.peer_identity(certificate, cards, card.charter.agency, time.time())
+                if found != tls.NodePeer(card.charter.agency, node.node):
+                    raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
+            except Untrusted:
+                await trio.aclose_forcefully(stream)
+                raise
             return stream
     raise NetworkError(f"no node of {card.charter.name} can be reached ({refused})")
+
+
+async def _shake_hands(
+    endpoint: str, context: ssl.SSLContext
+) -> tuple[trio.SSLStream[trio.SocketStream], bytes]:
+    host, port = split_endpoint(endpoint)
+    transport = await trio.open_tcp_stream(host, port)
+    stream = trio.SSLStream(transport, context, https_compatible=True)
+    try:
+        return stream, await tls.handshake(stream)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
 
 
 class _OwnChain(NamedTuple):
@@ -259,8 +274,13 @@ class Link:
 
     def check(self) -> None:
         """Raise NetworkError if the session is over."""
-        if self.ended.is_set():
+        if not self.ended.is_set():
+            return
+        if self.connection.failure is not None or self.greeted.is_set():
             raise NetworkError(f"the connection ended: {self.connection.failure or 'by the node'}")
+        raise NetworkError(
+            "the node closes the connection: this device may be revoked; ask your administrator"
+        )
 
     async def _all_told(self) -> bool:
         return not await self.journal.read(partial(unstored, self._device))

@@ -1,4 +1,4 @@
-"""What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.3)."""
+"""What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.2)."""
 
 from functools import partial
 from typing import Protocol

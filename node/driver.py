@@ -6,7 +6,7 @@ and hashing the next run goes on while the disk works on this one.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Protocol
 
 import structlog
@@ -14,6 +14,7 @@ import trio
 
 from node.errors import IvorError, NetworkError
 from node.journal import Journal
+from node.pacing import Pacer
 from node.replica import Replica, Sealless, Stored
 from node.wire import FrameReader
 from protocol.effect import (
@@ -54,6 +55,7 @@ from protocol.intake import Outcome
 from protocol.limits import (
     FRAME_BYTES_MAX,
     FRAME_BYTES_MAX_BEFORE_HELLO,
+    HEADS_CHAINS_MAX,
     QUEUE_BYTES_MAX,
     QUEUE_FRAMES_MAX,
     SEALS_FRAME_MAX,
@@ -129,6 +131,8 @@ class Connection:
         self._answered = trio.Condition()
         self._asked = 0
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+        self._acknowledging = Pacer(self._start, self._acknowledge)
+        self._noting = Pacer(self._start, self._note)
         self._scope = trio.CancelScope()
 
     @property
@@ -186,6 +190,9 @@ class Connection:
             log.exception("a bug ended a session", kind=self.peer.value)
             self._fail(error)
 
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._guard, task)
+
     def _fail(self, error: Exception) -> None:
         if self.failure is None:
             self.failure = error
@@ -213,6 +220,8 @@ class Connection:
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
+            case Send(Have(holdings)):
+                await self._acknowledging.add(_by_chain(holdings))
             case Send(frame):
                 self.send(frame)
             case Wake(at):
@@ -290,14 +299,22 @@ class Connection:
                 if new is not None:
                     self._surroundings.fork_kept(new, readers)
             case NoteHoldings(holdings):
-                told = await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
-                self._surroundings.holdings_noted(told, self)
+                await self._noting.add(_by_chain(holdings))
             case SaveCursor(incarnation, cursor):
                 await self._journal.write(
                     lambda: replica.sharing.save_cursor(self.key, incarnation, cursor)
                 )
             case _:
                 raise UsageError(f"an effect that nobody carries out: {effect}")
+
+    async def _note(self, holdings: list[Holding]) -> None:
+        replica = self._replica
+        told = await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
+        self._surroundings.holdings_noted(told, self)
+
+    async def _acknowledge(self, holdings: list[Holding]) -> None:
+        for at in range(0, len(holdings), HEADS_CHAINS_MAX):
+            self.send(Have(tuple(holdings[at : at + HEADS_CHAINS_MAX])))
 
     def _take_fork(self, forked: Forked) -> tuple[Forked | None, list[bytes]]:
         if not self._replica.sharing.may_read(self.key, forked.chat):
@@ -474,6 +491,10 @@ def greeting_for(replica: Replica, key: bytes) -> Greeting:
     """Read what a session with this peer begins with."""
     seen_incarnation, seen = replica.sharing.cursor(key)
     return Greeting(replica.store.incarnation, seen_incarnation, seen)
+
+
+def _by_chain(holdings: Sequence[Holding]) -> dict[Hashable, Holding]:
+    return {(one.agency, one.chat, one.device, one.lane): one for one in holdings}
 
 
 def _unpack(run: Run) -> Sequence[Entry]:

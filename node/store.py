@@ -42,6 +42,7 @@ class Branch:
     length: int
     head: EntryId
     context: Context | None = None  # that the head leaves to its successor, once it was asked for
+    before: tuple[int, Context] | None = None  # seq of the head before that, and what it left
 
 
 @dataclass(slots=True)
@@ -187,6 +188,8 @@ class Store:
                 "INSERT INTO controls (chat, place) VALUES (?, ?)",
                 [(chat.no, place | e.header.seq) for e in entries],
             )
+        if target.context is not None:
+            target.before = target.length - 1, target.context
         target.length = entries[-1].header.seq + 1
         target.head = entries[-1].id
         target.context = context_after(entries[-1].header)
@@ -301,6 +304,8 @@ class Store:
         """Return the context that the entry at `seq` leaves to its successor."""
         if seq == branch.length - 1 and branch.context is not None:
             return branch.context
+        if branch.before is not None and seq == branch.before[0]:
+            return branch.before[1]
         keyframe = seq // KEYFRAME_ENTRIES * KEYFRAME_ENTRIES
         context = fold(lane, [row[2] for row in self.rows(chain, branch, keyframe, seq + 1)])
         if seq == branch.length - 1:

@@ -179,7 +179,8 @@ class Intake:
     def _ready(self, lane: int) -> Iterator[Place]:
         early = self._control_under_way() if lane == CONTENT else frozenset()
         for place in self._queued[lane]:
-            if place not in self._asked and place[0] not in early:
+            under_way = place in self._asked or place in self._busy
+            if not under_way and place[0] not in early:
                 yield place
 
     def _control_under_way(self) -> frozenset[ChatId]:
@@ -205,7 +206,11 @@ class Intake:
         _, want = waiting.popitem(last=False)
         if not waiting:
             del self._queued[place[2]][place]
-        return want
+        start = want.start
+        for held in sorted(self._held.values(), key=lambda held: held.run.start):
+            if held.place == place and held.run.start <= start < held.stop:
+                start = held.stop
+        return _from(want, min(start, want.stop - 1))
 
     def _advance(self, place: Place, reached: int) -> None:
         """Ask for no more than is lacking now; the last entry shows whether it is our branch.
@@ -280,8 +285,8 @@ class Intake:
         self._settle(work, outcome)
         if self._is_over(work.place):
             self._give_up(work.place)
-            if not outcome.refused and not outcome.surplus:
-                self._seek_on(work, reached)
+        if not outcome.refused and not outcome.surplus:
+            self._seek_on(work, reached)
         if work.want is not None:
             self._conclude(_branch(work.want))
         return self._release(work.place, reached)
@@ -292,7 +297,7 @@ class Intake:
         return asked is not None and asked.deadline == NEVER and place not in self._busy
 
     def _seek_on(self, work: _Work, reached: int) -> None:
-        """Ask for what held runs still miss of a chain: it was not in the want that ended."""
+        """Ask for what held runs still miss of a chain, if it did not come with this run."""
         for held in [held for held in self._held.values() if held.run.chat == work.run.chat]:
             for item in held.missing:
                 if (item.device, item.lane) == work.place[1:] and item.seq >= reached:
@@ -347,7 +352,7 @@ class Intake:
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Queue a want for a missing entry, unless it is on its way."""
         place = chat, item.device, item.lane
-        if place in self._asked or place in self._busy:
+        if place in self._asked or place in self._busy or item.id[:8] in self._waiting(place):
             return
         if any(held.run.chat == chat and held.covers(item) for held in self._held.values()):
             return

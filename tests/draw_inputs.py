@@ -1,6 +1,6 @@
 """Draws once what no seed determines: HPKE seals and X.509 certificates, for the vectors.
 
-    python -m tests.draw_inputs            # replaces vectors/inputs.json; then make the vectors anew
+    python -m tests.draw_inputs            # replaces vectors/inputs.json; then make the vectors
 
 The libraries draw this randomness themselves, so the bytes are kept and checked in the direction of
 opening. Everything else in the vectors follows from names (`protocol.testing.cast`).

@@ -56,11 +56,10 @@ def constants(module: ModuleType) -> Iterator[tuple[str, str]]:
     lines = source.splitlines()
     for node in ast.parse(source).body:
         target: ast.expr | None = None
-        match node:
-            case ast.Assign(targets=[ast.Name() as target]):
-                pass
-            case ast.AnnAssign(target=ast.Name() as target):
-                pass
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+        elif isinstance(node, ast.AnnAssign):
+            target = node.target
         if isinstance(target, ast.Name) and LIMIT_NAME.fullmatch(target.id):
             _, _, comment = lines[node.lineno - 1].partition("  # ")
             yield target.id, comment
@@ -93,9 +92,7 @@ def beside_table() -> str:
 
 def error_table() -> str:
     known = [
-        one
-        for one in vars(errors).values()
-        if isinstance(one, type) and issubclass(one, PeerError)
+        one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, PeerError)
     ]
     return table(
         ("code", "name", "means", "exit code"),
@@ -107,9 +104,7 @@ def error_table() -> str:
 
 
 def void_table() -> str:
-    return table(
-        ("reason", "shown as"), ((f"`{one.name}`", one.value) for one in Void)
-    )
+    return table(("reason", "shown as"), ((f"`{one.name}`", one.value) for one in Void))
 
 
 # Frames
@@ -132,25 +127,26 @@ def described(kind: inspect.Type) -> str:
     """Say what a field may hold."""
     match kind:
         case inspect.IntType(ge=least, le=most):
-            return f"uint {least or 0} to {most}" if most is not None else "uint"
-        case inspect.BytesType(min_length=least, max_length=most):
-            if least == most and least is not None:
-                return f"{least} bytes"
-            return "binary" if most is None else f"binary, at most {most}"
+            said = f"uint {least or 0} to {most}" if most is not None else "uint"
+        case inspect.BytesType(min_length=least, max_length=most) if least == most is not None:
+            said = f"{least} bytes"
+        case inspect.BytesType(max_length=most):
+            said = "binary" if most is None else f"binary, at most {most}"
         case inspect.UnionType(types=types):
-            return " or ".join(described(one) for one in types)
+            said = " or ".join(described(one) for one in types)
         case inspect.NoneType():
-            return "nil"
-        case inspect.VarTupleType(item_type=item, max_length=most):
-            return f"array of ({described(item)})" + ("" if most is None else f", at most {most}")
+            said = "nil"
+        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            said = f"array of {least or 0} to {most} ({described(item)})"
         case inspect.TupleType(item_types=items):
-            return "[" + ", ".join(described(one) for one in items) + "]"
+            said = "[" + ", ".join(described(one) for one in items) + "]"
         case inspect.NamedTupleType(cls=cls, fields=fields):
-            return f"{cls.__name__} [" + ", ".join(one.name for one in fields) + "]"
+            said = f"{cls.__name__} [" + ", ".join(one.name for one in fields) + "]"
         case inspect.StructType(cls=cls, fields=fields):
-            return f"{cls.__name__} [" + ", ".join(one.name for one in fields) + "]"
+            said = f"{cls.__name__} [" + ", ".join(one.name for one in fields) + "]"
         case _:
-            return "record (6.4)"
+            said = "record (6.4)"
+    return said
 
 
 def frame_table() -> str:
@@ -179,9 +175,7 @@ def _fields(cls: type) -> list[tuple[str, str]]:
 
 CHAT: Final = ChatId(bytes(32))
 DEVICE: Final = DeviceKey(bytes(32))
-RUN: Final = frame.Run(
-    CHAT, DEVICE, 0, 0, None, None, (msgspec.Raw(b"\x90"),), ((0, bytes(64)),)
-)
+RUN: Final = frame.Run(CHAT, DEVICE, 0, 0, None, None, (msgspec.Raw(b"\x90"),), ((0, bytes(64)),))
 SAMPLES: Final[Mapping[type, frame.Frame]] = {
     type(one): one
     for one in (
@@ -243,16 +237,23 @@ def diagram(peer: PeerKind) -> str:
     for (before, after), names in arrows.items():
         label = ", ".join(names)
         lines.append(f"    {before.value} --> {after.value}: {label}")
-    for state in (State.GREETING, State.OPEN):
-        if (state, peer) in ALLOWED:
-            lines.append(f"    {state.value} --> {State.CLOSED.value}: any other frame, a deadline")
+    lines += [
+        f"    {state.value} --> {State.CLOSED.value}: any other frame, a deadline"
+        for state in (State.GREETING, State.OPEN)
+        if (state, peer) in ALLOWED
+    ]
     lines += [f"    {State.CLOSED.value} --> [*]", "```"]
     return "\n".join(lines)
 
 
 def diagrams() -> str:
+    """Draw the session with each kind of peer; kinds that are treated alike share a drawing."""
+    drawn: dict[str, list[str]] = {}
+    for peer in PeerKind:
+        drawn.setdefault(diagram(peer), []).append(peer.value)
     return "\n\n".join(
-        f"With a peer of kind {peer.value}:\n\n{diagram(peer)}" for peer in PeerKind
+        f"With a peer of kind {' or '.join(kinds)}:\n\n{picture}"
+        for picture, kinds in drawn.items()
     )
 
 
@@ -272,9 +273,7 @@ def topic_table() -> str:
 
 
 def kind_table() -> str:
-    return table(
-        ("kind", "name"), ((int(kind), f"`{kind.name.lower()}`") for kind in Kind)
-    )
+    return table(("kind", "name"), ((int(kind), f"`{kind.name.lower()}`") for kind in Kind))
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {

@@ -288,10 +288,15 @@ def check_schedule(case: Inputs) -> Value:
     match case.plain("do"):
         case "hash":
             key = case.raw("key")
-            return {"digest": labels.digest("entry", b"a", b"b"), "mac": labels.mac(key, "pc", b"a")}
+            return {
+                "digest": labels.digest("entry", b"a", b"b"),
+                "mac": labels.mac(key, "pc", b"a"),
+            }
         case "expand":
             secret, label = case.raw("secret"), case.text("label")
-            out = labels.expand_with_label(secret, label, case.raw("context"), case.number("length"))
+            out = labels.expand_with_label(
+                secret, label, case.raw("context"), case.number("length")
+            )
             return {"out": out}
         case "tree":
             leaves = case.raws("leaves")

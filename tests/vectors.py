@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-
 from protocol.entry import ChatId, DeviceKey
 from protocol.epoch import Place
 from protocol.policy import Role
@@ -101,5 +100,3 @@ def epoch_place() -> Place:
     story = three()
     header = story.genesis.header
     return Place(ChatId(story.chat), DeviceKey(header.device), 1, story.genesis.id, ())
-
-

@@ -1,7 +1,10 @@
-"""Vectors of a chat: operations, membership, key schedule, content, messages, order (SPEC 3 to 5)."""
+"""Vectors of a chat: operations, membership, keys, content, messages, order (SPEC 3 to 5)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
+
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
 from crypto import archive, content, labels, merkle, schedule
 from crypto.errors import ContentRefused, SealRefused
@@ -58,17 +61,17 @@ SEEN: Final = (Reference(BORIS.devices[0], 4, EntryId(seed("seen"))),)
 def story_epoch() -> EpochOperation:
     """Return the epoch whose seals are among the committed inputs."""
     devices = sorted(one.devices[0] for one in (ANNA, BORIS, CLARA))
-    place = epoch_place()
-    recipients = tuple(Recipient(one, prekey_id(prekey(one).public)) for one in devices)
-    record = prekey_record(ANNA.signers[0])
     draft = EpochOperation(
-        operation.SUITE, bytes(32), False, recipients, (), bytes(32), record  # noqa: FBT003
+        suite=operation.SUITE,
+        commit=bytes(32),
+        shareable=False,
+        recipients=tuple(Recipient(one, prekey_id(prekey(one).public)) for one in devices),
+        skipped=(),
+        seals_root=merkle.root(drawn_seals()),
+        prekey=prekey_record(ANNA.signers[0]),
     )
-    commit = schedule.commitment(seed("epoch", "secret"), context(place, draft))
-    root = merkle.root(drawn_seals())
-    return EpochOperation(
-        operation.SUITE, commit, False, recipients, (), root, record  # noqa: FBT003
-    )
+    ectx = context(epoch_place(), draft)
+    return replace(draft, commit=schedule.commitment(seed("epoch", "secret"), ectx))
 
 
 def _exposed(story: Story) -> Revoke:
@@ -81,7 +84,10 @@ def operations() -> list[Case]:
     story = three()
     chat = story.chat
     grants = tuple(
-        sorted((grant(ANNA, Role.OWNER), grant(BORIS, Role.OWNER)), key=lambda g: g.credential.user.user)
+        sorted(
+            (grant(ANNA, Role.OWNER), grant(BORIS, Role.OWNER)),
+            key=lambda g: g.credential.user.user,
+        )
     )
     removal = Remove(BORIS.user, SEEN)
     accepted: list[tuple[str, Operation]] = [
@@ -114,7 +120,7 @@ def _inputs(one: Operation, chat: ChatId) -> dict[str, Value]:
 
 
 def _bad_fields(chat: ChatId) -> list[Case]:
-    heads = [tuple(SEEN[0])] * 2
+    heads = [(BORIS.devices[0], 4, bytes(32))] * 2
     fields: list[tuple[str, int, codec.Value, type[PeerError]]] = [
         ("unknown kind", 13, (), NotCanonical),
         ("one field too few", 2, (BORIS.user,), NotCanonical),
@@ -137,7 +143,12 @@ def _bad_fields(chat: ChatId) -> list[Case]:
         ("a fork proof that is none", 5, (bytes(32), b"\x90", None, ()), NotCanonical),
         ("suite 2", 7, (2, bytes(32), 0, (), (), bytes(32), b""), Inadmissible),
         ("shareable 2", 7, (1, bytes(32), 2, (), (), bytes(32), b""), LimitExceeded),
-        ("recipients twice", 7, (1, bytes(32), 0, [(bytes(32), bytes(16))] * 2, (), bytes(32), b""), NotCanonical),
+        (
+            "recipients twice",
+            7,
+            (1, bytes(32), 0, [(bytes(32), bytes(16))] * 2, (), bytes(32), b""),
+            NotCanonical,
+        ),
     ]
     return [
         invalid(name, error, kind=kind, payload=codec.encode(value), chat=chat)
@@ -153,11 +164,9 @@ def _bad_operations(story: Story) -> list[Case]:
     anna, boris = grant(ANNA, Role.OWNER), grant(BORIS, Role.OWNER)
     ordered = sorted((anna, boris), key=lambda one: one.credential.user.user)
     removal = Remove(BORIS.user, ())
-    stranger = [ANNA.agency.charter, ANNA.certificate, [CLARA.certificates[0]]]
-    borrowed = [ANNA.agency.charter, ANNA.certificate, [BORIS.certificates[0]]]
-    wrong = Quorum(
-        ANNA.devices[0], 5, (removal,), (CoSignature(BORIS.devices[0], bytes(64)),)
-    )
+    stranger: list[codec.Value] = [ANNA.agency.charter, ANNA.certificate, [CLARA.certificates[0]]]
+    borrowed: list[codec.Value] = [ANNA.agency.charter, ANNA.certificate, [BORIS.certificates[0]]]
+    wrong = Quorum(ANNA.devices[0], 5, (removal,), (CoSignature(BORIS.devices[0], bytes(64)),))
     other_message = quorum_message(chat, ANNA.devices[0], 6, (removal,))
     other = CoSignature(BORIS.devices[0], BORIS.signers[0].sign(QUORUM_LABEL, other_message))
     moved = Quorum(ANNA.devices[0], 5, (removal,), (other,))
@@ -180,13 +189,26 @@ def _bad_operations(story: Story) -> list[Case]:
         ("a user's signature for another chat", signed_elsewhere, ChatId(bytes(32)), Unauthentic),
     ]
     cases = [invalid(name, error, **_inputs(one, at)) for name, one, at, error in made]
-    for name, fields in (("another agency's device", stranger), ("another user's device", borrowed)):
+    for name, fields in (
+        ("another agency's device", stranger),
+        ("another user's device", borrowed),
+    ):
         payload = codec.encode([[[1, *fields]]])
         cases.append(invalid(name, Untrusted, kind=1, payload=payload, chat=chat))
     epoch = story_epoch()
-    broken = [epoch.suite, epoch.commit, 0, (), (), epoch.seals_root, _flipped(epoch.prekey)]
+    broken: list[codec.Value] = [
+        epoch.suite,
+        epoch.commit,
+        0,
+        (),
+        (),
+        epoch.seals_root,
+        _flipped(epoch.prekey),
+    ]
     payload = codec.encode(broken)
-    cases.append(invalid("a prekey that is not signed", Untrusted, kind=7, payload=payload, chat=chat))
+    cases.append(
+        invalid("a prekey that is not signed", Untrusted, kind=7, payload=payload, chat=chat)
+    )
     return cases
 
 
@@ -328,7 +350,10 @@ def _trees() -> list[Case]:
     cases: list[Case] = []
     for count in (0, 1, 2, 3, 5, 8):
         leaves = [bytes([n]) for n in range(count)]
-        result: Value = {"root": merkle.root(leaves), "paths": merkle.paths(leaves) if count else []}
+        result: Value = {
+            "root": merkle.root(leaves),
+            "paths": merkle.paths(leaves) if count else [],
+        }
         cases.append(valid(f"a tree of {count}", result, do="tree", leaves=leaves))
     return cases
 
@@ -350,7 +375,9 @@ def _seals() -> list[Case]:
             "seal": seals[index],
             "path": paths[index],
         }
-        cases.append(valid(f"the seal of {who.name}", {"secret": seed("epoch", "secret")}, **inputs))
+        cases.append(
+            valid(f"the seal of {who.name}", {"secret": seed("epoch", "secret")}, **inputs)
+        )
         if who is not ANNA:
             continue
         wrong: list[tuple[str, dict[str, Value]]] = [
@@ -368,7 +395,12 @@ def _seals() -> list[Case]:
 def _bundles() -> list[Case]:
     private = Prekey(seed("seal", "prekey")).private
     bundle = drawn("bundle")
-    inputs: dict[str, Value] = {"do": "bundle", "private": private, "info": b"info", "bundle": bundle}
+    inputs: dict[str, Value] = {
+        "do": "bundle",
+        "private": private,
+        "info": b"info",
+        "bundle": bundle,
+    }
     assert archive.open_bundle(private, b"info", bundle) == b"segments"
     return [
         valid("a bundle", {"plaintext": b"segments"}, **inputs),
@@ -411,8 +443,8 @@ def contents() -> list[Case]:
 def _resealed(seeded: bytes, pre: bytes, kf: bytes, padded: bytes, pc: bytes) -> dict[str, Value]:
     """Encrypt any padded plaintext under the keys that go with `pc`."""
     bound, key, nonce = content._keys(seeded, pre, pc)
-    seal = content.crypto_aead_xchacha20poly1305_ietf_encrypt
-    return {"ciphertext": seal(kf + padded, bound, nonce, key)}
+    ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(kf + padded, bound, nonce, key)
+    return {"ciphertext": ciphertext}
 
 
 def messages() -> list[Case]:
@@ -465,4 +497,3 @@ def order() -> list[Case]:
     sorted_names = sorted(after, key=lambda name: (after[name], times[name], ids[name]))
     result: Value = {"depths": [after[name] for name, _, _ in graph], "order": sorted_names}
     return [valid("by depth, then time, then id", result, entries=entries)]
-

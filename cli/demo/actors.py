@@ -130,12 +130,13 @@ class OfficialActor:
 
     async def watch(self, chat: str) -> None:
         """Keep `ivor read --follow` open, as in a second terminal; note what it shows."""
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "cli.main", "read", chat, "--follow", "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | self.environment,
-        )
+        with (self.home / "terminal.log").open("ab") as log:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "cli.main", "read", chat, "--follow", "--json"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | self.environment | {"IVOR_TRACEBACK": "1"},
+            )
         try:
             if process.stdout is not None:
                 await self._note_lines(process.stdout)

@@ -8,6 +8,7 @@ import pytest
 import structlog
 import trio
 
+from node import dialler
 from node.service import DATABASE_FILE
 from tests.hostile import federation as made
 from tests.hostile.federation import NODES, Federation, Founded
@@ -20,6 +21,13 @@ LATENCY_SECONDS_MAX = 3.0  # of the worst message, on a machine that does other 
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Founded]:
     base = tmp_path_factory.mktemp("hostile")
     return base, made.found(base)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that dial each other sooner than in the field."""
+    monkeypatch.setattr(dialler, "YIELD_SECONDS", 0.3)
+    monkeypatch.setattr(dialler, "LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -42,11 +50,10 @@ async def federation(
     After the test: the pair has noticed nothing, what was acknowledged is unchanged, the files are
     sound, and both nodes start again.
     """
-    del events
     folder, founded = template
     base = made.copied(folder, tmp_path / "federation")
     async with trio.open_nursery() as nursery:
-        running = await made.start(base, founded, nursery)
+        running = await made.start(base, founded, nursery, events)
         before = {name: running.entries(name) for name in NODES}
         yield running
         await running.more_messages()

@@ -16,12 +16,13 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import apsw
+import structlog
 import trio
 
 from client import compose, device, enrol, mailbox
@@ -36,7 +37,7 @@ from node.store import connect
 from node.tls import Credential, client_context, credential_from_der
 from node.wire import FrameReader
 from protocol.entry import ChatId
-from protocol.frame import Error, Frame, Hello, encode_frame
+from protocol.frame import Answer, Ask, Error, Frame, Hello, encode_frame
 from protocol.identity import UserId
 from protocol.invitation import Purpose
 from protocol.limits import FRAME_BYTES_MAX
@@ -240,6 +241,13 @@ class Wire:
         self._reader = FrameReader(stream, lambda: FRAME_BYTES_MAX)
         self.heard: list[Frame] = []
 
+    async def ask(self, topic: int, body: bytes) -> Answer:
+        """Put a question to the directory. Raises Gone."""
+        await self.send(Ask(1, topic, body))
+        answer = await self.hear(Answer)
+        assert isinstance(answer, Answer)
+        return answer
+
     async def send(self, *frames: Frame) -> None:
         """Send frames. One that the other side no longer takes is no failure of ours."""
         await self.send_raw(b"".join(map(encode_frame, frames)))
@@ -285,9 +293,9 @@ class Wire:
                 return gone.error
 
     async def quiet(self, seconds: float) -> list[Frame]:
-        """Return the frames of the next while. Raises Gone."""
+        """Return the frames of the next while, or until the other side has closed."""
         before = len(self.heard)
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds), suppress(Gone):
             while True:
                 await self.next()
         return self.heard[before:]
@@ -323,6 +331,7 @@ class Federation:
     base: Path
     founded: Founded
     nursery: trio.Nursery
+    events: Sequence[structlog.typing.EventDict]
     nodes: dict[str, Node] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -376,6 +385,19 @@ class Federation:
         """Speak to north as one who was invited."""
         async with wire(self.agency("north"), await self.invitation()) as opened:
             yield opened
+
+    def reasons(self) -> list[str | None]:
+        """Return why sessions have ended, as the nodes have logged it."""
+        return [event["reason"] for event in self.events if event["event"] == "peer gone"]
+
+    async def refused(self, wire: Wire, reason: str) -> None:
+        """Wait until a session of the attacker's is over; the node's log must give the reason."""
+        await wire.end()
+
+        async def logged() -> bool:
+            return any(reason in (found or "") for found in self.reasons())
+
+        await eventually(logged, f"a session ends with {reason!r}, not {self.reasons()}")
 
     # The honest pair
 
@@ -445,9 +467,14 @@ class Federation:
             connection.close()
 
 
-async def start(base: Path, founded: Founded, nursery: trio.Nursery) -> Federation:
-    """Start both nodes and the honest pair's talk."""
-    federation = Federation(base, founded, nursery)
+async def start(
+    base: Path,
+    founded: Founded,
+    nursery: trio.Nursery,
+    events: Sequence[structlog.typing.EventDict] = (),
+) -> Federation:
+    """Start both nodes and the honest pair's talk. events: what the nodes log."""
+    federation = Federation(base, founded, nursery, events)
     for name in NODES:
         federation.nodes[name] = await start_node(nursery, base, founded.agencies[name])
     nursery.start_soon(federation.chat_along)

@@ -1,0 +1,34 @@
+"""Officials of three agencies, with key files that open fast."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.device import Device
+from crypto import keyfile
+from tests.federation import Federation
+
+
+@pytest.fixture
+def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Federation]:
+    monkeypatch.setattr(keyfile, "MEMORY_KIB", keyfile.MEMORY_KIB_MIN)
+    monkeypatch.setattr(keyfile, "PASSES", 1)
+    made = Federation(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def anna(federation: Federation) -> Device:
+    return federation.official("anna@minzdrav")
+
+
+@pytest.fixture
+def boris(federation: Federation) -> Device:
+    return federation.official("boris@mincifry")
+
+
+@pytest.fixture
+def vera(federation: Federation) -> Device:
+    return federation.official("vera@mincifry")

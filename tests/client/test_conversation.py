@@ -1,0 +1,263 @@
+"""Devices of several agencies write to each other: who can read what, and who can no more."""
+
+import pytest
+
+from client import compose, mailbox
+from client.audit import audit
+from client.chats import NoSuchChat, find, find_direct, find_letter, title_of
+from client.delivery import progress_of
+from client.device import Device, open_device
+from client.mailbox import State
+from client.reading import Follower, Reader, letters
+from client.residency import check_zones, read_zones, zones_of
+from node.errors import IdentityError, RefusedError, UserError
+from protocol.entry import CONTENT
+from protocol.frame import Holding
+from protocol.message import Edit, Reaction, Text, Title
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.roster import Void
+from tests.federation import PASSPHRASE, Federation, now
+
+
+class TestWritingAndReading:
+    def test_both_sides_read_the_same_in_the_same_order(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "Бюджет", boris)
+        federation.say(anna, chat, "привет")
+        federation.say(boris, chat, "hello")
+        for source, target in ((anna, boris), (boris, anna), (anna, boris)):
+            federation.carry(source, target)
+        federation.say(boris, chat, "ответ")
+        federation.carry(boris, anna)
+        assert federation.texts(anna, chat) == federation.texts(boris, chat)
+        assert federation.texts(anna, chat)[-1] == "ответ"
+
+    def test_a_key_sends_once(self, federation: Federation, anna: Device, boris: Device) -> None:
+        chat = federation.chat(anna, "", boris)
+        places = []
+        for _ in range(2):
+            with anna.transaction():
+                places.append(compose.send(anna, chat, Text("once", None), now(), "k1"))
+        assert places[0] == places[1]
+        assert federation.texts(anna, chat) == ["once"]
+
+    def test_two_processes_never_sign_one_seq_twice(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        """I16: each takes the lock, and looks again at what the other has written."""
+        chat = federation.chat(anna, "", boris)
+        other = open_device(anna.folder, PASSPHRASE, anna.random)
+        for number in range(6):
+            federation.say((anna, other)[number % 2], chat, str(number))
+        other.close()
+        anna.refresh()
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == list("012345")
+        assert audit(anna, chat, lambda _: None).faults == []
+
+    def test_what_fails_leaves_nothing_behind(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+
+        def fail() -> None:
+            with anna.transaction():
+                compose.send(anna, chat, Text("lost", None), now(), None)
+                raise UserError("no")
+
+        with pytest.raises(UserError):
+            fail()
+        federation.say(anna, chat, "kept")
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == ["kept"]
+
+
+class TestMembers:
+    def test_the_removed_cannot_read_on(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris, vera)
+        federation.say(anna, chat, "all")
+        with anna.transaction():
+            compose.remove_member(anna, chat, vera.profile.user.user, now())
+        federation.say(anna, chat, "without vera")
+        for target in (boris, vera):
+            federation.carry(anna, target)
+        assert federation.texts(boris, chat) == ["all", "without vera"]
+        assert federation.texts(vera, chat) == ["all"]
+        with pytest.raises(RefusedError, match="may not write"):
+            federation.say(vera, chat, "still here?")
+
+    def test_what_a_removed_member_wrote_unseen_is_void_and_shown_so(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        """Case (g): honest, but past the frontier."""
+        chat = federation.chat(anna, "", boris, vera)
+        federation.say(vera, chat, "unseen")
+        with anna.transaction():
+            compose.remove_member(anna, chat, vera.profile.user.user, now())
+        federation.carry(anna, boris)
+        federation.carry(vera, boris)
+        judge = compose.require(boris, chat)
+        reader = Reader(boris, judge, now())
+        (line,) = [reader.line(one) for one in letters(boris, judge, 0, 10)]
+        assert line.void is Void.REMOVED
+        assert line.author is not None
+        assert line.author.name == "vera@mincifry"
+
+    def test_the_last_owner_stays(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        with pytest.raises(RefusedError, match="only owner"), anna.transaction():
+            compose.leave(anna, chat, now())
+        with boris.transaction():
+            compose.leave(boris, chat, now())
+
+    def test_a_member_may_not_remove(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris, vera)
+        before = len(compose.require(boris, chat).history)
+        with pytest.raises(RefusedError, match="no effect"), boris.transaction():
+            compose.remove_member(boris, chat, vera.profile.user.user, now())
+        assert len(compose.require(boris, chat).history) == before
+
+    def test_zones_are_those_of_the_members(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        far = federation.official("ivan@mosgor", "RU-MOW")
+        users = [boris.profile.user.user]
+        assert zones_of(anna, users) == ("RU-UDM",)
+        assert zones_of(anna, [*users, far.profile.user.user]) == ("RU-MOW", "RU-UDM")
+        assert read_zones("ru-udm, RU") == ("RU",)
+        policy = Policy(("RU-UDM",), 0, HistoryRule.FROM_JOIN)
+        with pytest.raises(RefusedError, match="ivan@mosgor is in zone RU-MOW"):
+            check_zones(anna, policy, [far.profile.user.user])
+
+
+class TestNames:
+    def test_a_title_names_a_chat_until_two_have_it(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "Budget", boris)
+        assert find(anna, "Budget").id == find(anna, "budget").id == chat
+        assert find(anna, chat.hex()[:6]).id == chat
+        federation.chat(anna, "Budget", boris)
+        with pytest.raises(UserError, match="fits 2 chats") as caught:
+            find(anna, "Budget")
+        assert chat.hex()[:8] in str(caught.value)
+        with pytest.raises(NoSuchChat):
+            find(anna, "Budge")
+
+    def test_the_latest_valid_title_counts(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "old", boris)
+        with boris.transaction():
+            compose.send(boris, chat, Title("new"), now(), None)
+        federation.carry(boris, anna)
+        assert title_of(anna, compose.require(anna, chat)) == "new"
+
+    def test_a_direct_chat_goes_by_the_other_ones_name(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        policy = Policy(("RU-UDM",), 0, HistoryRule.FROM_JOIN)
+        with anna.transaction():
+            chat = compose.new_chat(
+                anna,
+                ChatKind.DIRECT,
+                "",
+                policy,
+                [(boris.profile.user.user, Role.OWNER)],
+                now(),
+            )
+        federation.carry(anna, boris)
+        for device, name in ((anna, "Boris@Mincifry"), (boris, "anna@minzdrav")):
+            judge = find_direct(device, name)
+            assert judge is not None
+            assert judge.id == chat
+        assert find_direct(anna, "anna@minzdrav") is None
+
+    def test_letters_go_by_the_beginning_of_their_id(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, "this")
+        assert find_letter(anna, chat, place.id.hex()[:6].upper()) == place
+        for prefix in ("abc", "%%%%", "zzzz"):
+            with pytest.raises(UserError, match="no message id"):
+                find_letter(anna, chat, prefix)
+        with pytest.raises(UserError, match="no message"):
+            find_letter(anna, chat, "00" * 32)
+
+    @pytest.mark.usefixtures("anna")
+    def test_a_changed_identity_is_not_taken_in_silence(self, federation: Federation) -> None:
+        federation.official("boris@mincifry")
+        with pytest.raises(IdentityError, match="accept-change"):
+            federation.official("boris@mincifry")
+
+
+class TestFollowing:
+    def test_each_letter_comes_once_also_those_opened_late(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        follower = Follower(boris, compose.require(boris, chat))
+        assert follower.fresh() == []
+        place = federation.say(anna, chat, "one")
+        federation.carry(anna, boris)
+        assert [letter.reference for letter in follower.fresh()] == [place]
+        assert follower.fresh() == []
+        boris.connection.execute("UPDATE mailbox SET state = ?", (State.SEALED,))
+        follower = Follower(boris, compose.require(boris, chat))
+        assert follower.fresh() == []
+        boris.connection.execute("UPDATE mailbox SET state = ?", (State.OPEN,))
+        assert [letter.reference for letter in follower.fresh()] == [place]
+
+    def test_progress_follows_what_agencies_say(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, "where?")
+        told = [progress_of(anna, chat, place)]
+        stored = anna.replica.store.chat(chat)
+        assert stored is not None
+        for name in ("minzdrav", "mincifry"):
+            agency = federation.agencies[name].id
+            holding = Holding(compose.DeviceKey(agency), chat, anna.key, CONTENT, place.seq)
+            anna.replica.sharing.note_holdings(stored, [holding])
+            told.append(progress_of(anna, chat, place))
+        assert [one.state for one in told] == ["queued", "stored", "everywhere"]
+        assert [str(one) for one in told] == [
+            "queued",
+            "stored at own node, 1 of 2 agencies",
+            "stored at 2 of 2 agencies",
+        ]
+
+    def test_a_time_far_ahead_is_flagged_and_orders_nothing(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        """Case 25."""
+        chat = federation.chat(anna, "", boris)
+        with anna.transaction():
+            compose.send(anna, chat, Text("early", None), now() + 10 * 365 * 86_400_000, None)
+        federation.carry(anna, boris)
+        federation.say(boris, chat, "late")
+        judge = compose.require(boris, chat)
+        reader = Reader(boris, judge, now())
+        lines = [reader.line(one) for one in letters(boris, judge, 0, 10)]
+        assert [line.future for line in lines] == [True, False]
+
+    def test_reactions_and_edits_are_messages_too(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, "tpyo")
+        for message in (Edit(place, "typo"), Reaction(place, "👍")):
+            with anna.transaction():
+                compose.send(anna, chat, message, now(), None)
+        federation.carry(anna, boris)
+        found = [letter.message for letter in mailbox.letters(boris, chat, 10)]
+        assert found[1:] == [Edit(place, "typo"), Reaction(place, "👍")]

@@ -1,0 +1,265 @@
+"""Further devices, lost devices, forking devices, and the audit of it all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client import archive, compose
+from client.audit import Audit, audit
+from client.device import Device, open_device
+from client.linking import bring_in, read_code
+from client.revoking import exposed, revoke_exposed, revoke_own
+from crypto.errors import SealRefused
+from node.errors import IdentityError, RefusedError, UserError
+from protocol import codec
+from protocol.entry import ChatId
+from protocol.errors import PeerError
+from tests.federation import PASSPHRASE, Federation, now
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
+    made = federation.chat(anna, "Budget", boris)
+    federation.say(anna, made, "before")
+    federation.carry(anna, boris)
+    return made
+
+
+def link(federation: Federation, first: Device) -> Device:
+    """A further device that is in every chat."""
+    phone = federation.further(first)
+    with first.transaction():
+        assert bring_in(first, now()) == 1
+        assert bring_in(first, now()) == 0
+    return phone
+
+
+class TestArchive:
+    def test_history_arrives_before_or_after_its_entries(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, anna)
+        parcels = archive.pack(anna, federation.prekey(phone))
+        with phone.transaction():
+            for parcel in parcels:
+                archive.keep(phone, archive.unpack(phone, parcel))
+            assert archive.take_up(phone) == 0
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat) == ["before"]
+        assert phone.connection.execute("SELECT count(*) FROM disclosed").get == 0
+        federation.say(phone, chat, "from the phone")
+        federation.carry(phone, anna)
+        assert federation.texts(anna, chat) == ["before", "from the phone"]
+
+    def test_without_it_the_past_stays_closed(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat) == []
+
+    def test_a_text_that_was_not_signed_is_not_taken(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, anna)
+        anna.connection.execute("UPDATE mailbox SET plaintext = ?", (b"\x93\x00\xc4\x01x\xc0",))
+        (parcel,) = archive.pack(anna, federation.prekey(phone))
+        with phone.transaction():
+            archive.keep(phone, archive.unpack(phone, parcel))
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat) == []
+
+    @pytest.mark.usefixtures("chat")
+    @pytest.mark.parametrize("at", [20, 400, 1500, 1800, -1])
+    def test_any_altered_byte_is_refused(
+        self, federation: Federation, anna: Device, at: int
+    ) -> None:
+        phone = link(federation, anna)
+        (parcel,) = archive.pack(anna, federation.prekey(phone))
+        altered = bytearray(parcel)
+        altered[at] ^= 1
+        with pytest.raises((PeerError, IdentityError)):
+            archive.unpack(phone, bytes(altered))
+
+    @pytest.mark.usefixtures("chat")
+    def test_only_a_device_of_the_same_user_is_believed(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        phone = link(federation, anna)
+        (parcel,) = archive.pack(boris, federation.prekey(phone))
+        with pytest.raises((PeerError, IdentityError)):
+            archive.unpack(phone, parcel)
+        (right,) = archive.pack(anna, federation.prekey(phone))
+        with pytest.raises((PeerError, IdentityError, SealRefused)):
+            archive.unpack(boris, right)
+        phone.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (anna.key,))
+        with pytest.raises(IdentityError, match="revoked"):
+            archive.unpack(phone, right)
+
+    def test_a_long_history_comes_in_segments(
+        self, federation: Federation, anna: Device, chat: ChatId, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(archive, "LETTERS_MAX", 2)
+        for number in range(4):
+            federation.say(anna, chat, str(number))
+        phone = federation.further(anna)
+        segments = [
+            archive.unpack(phone, one) for one in archive.pack(anna, federation.prekey(phone))
+        ]
+        assert [(one.part, one.parts, len(one.letters)) for one in segments] == [
+            (0, 3, 2),
+            (1, 3, 2),
+            (2, 3, 2),
+        ]
+
+    def test_a_link_code_is_an_invitation_and_a_user(self) -> None:
+        for text in ("", "ivor1.abc", "ivor1.abc~zz", f"ivor1.abc~{'00' * 31}"):
+            with pytest.raises(UserError, match="no link code"):
+                read_code(text)
+        with pytest.raises(PeerError):
+            read_code(f"ivor1.abc~{'00' * 32}")
+
+
+class TestRevoking:
+    def test_a_lost_device_reads_nothing_that_follows(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        with anna.transaction():
+            assert revoke_own(anna, phone.key, now()) == 1
+        federation.say(anna, chat, "after")
+        for target in (boris, phone):
+            federation.carry(anna, target)
+        assert federation.texts(boris, chat) == ["before", "after"]
+        assert "after" not in federation.texts(phone, chat)
+        with pytest.raises(RefusedError):
+            federation.say(phone, chat, "I am back")
+        with anna.transaction():
+            assert bring_in(anna, now()) == 0
+
+    def test_a_linked_device_holds_no_identity_key(
+        self, federation: Federation, anna: Device
+    ) -> None:
+        phone = link_alone(federation, anna)
+        with pytest.raises(RefusedError, match="first device"), phone.transaction():
+            revoke_own(phone, anna.key, now())
+        assert bring_in(phone, now()) == 0
+
+    def test_a_forking_device_is_exposed_and_put_out(
+        self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        """I5, case 35: an old copy of a folder signs a second entry at a seq that was used."""
+        twin = copied(boris, tmp_path / "twin")
+        federation.say(boris, chat, "one story")
+        federation.say(twin, chat, "another story")
+        federation.carry(boris, anna)
+        federation.carry(twin, anna)
+        twin.close()
+        (caught,) = exposed(anna)
+        assert caught.device == boris.key
+        with anna.transaction():
+            assert len(revoke_exposed(anna, now())) == 1
+            assert revoke_exposed(anna, now()) == []
+        assert boris.key not in compose.require(anna, chat).membership().devices
+        result = audit(anna, chat, lambda _: None)
+        assert result.forked == {boris.key}
+        assert result.sound
+
+
+def link_alone(federation: Federation, anna: Device) -> Device:
+    """A further device before it is in any chat."""
+    return federation.further(anna)
+
+
+def copied(device: Device, folder: Path) -> Device:
+    """A device's folder as it stands, opened a second time elsewhere."""
+    device.connection.pragma("wal_checkpoint(TRUNCATE)")
+    shutil.copytree(device.folder, folder)
+    return open_device(folder, PASSPHRASE, device.random)
+
+
+def alter_record(device: Device) -> None:
+    place, record = device.connection.execute(
+        "SELECT place, record FROM entries WHERE length(record) > 200 ORDER BY place DESC LIMIT 1"
+    ).get
+    changed = bytearray(record)
+    changed[-150] ^= 1
+    device.connection.execute(
+        "UPDATE entries SET record = ? WHERE place = ?", (bytes(changed), place)
+    )
+
+
+def alter_id(device: Device) -> None:
+    device.connection.execute("UPDATE entries SET id = zeroblob(32) WHERE place & 1 = 1")
+
+
+def drop_newest(device: Device) -> None:
+    device.connection.execute("DELETE FROM entries WHERE place = (SELECT max(place) FROM entries)")
+
+
+def drop_signatures(device: Device) -> None:
+    device.connection.execute("UPDATE entries SET signature = NULL")
+
+
+def forget_order(device: Device) -> None:
+    device.connection.execute("DELETE FROM controls WHERE no = (SELECT max(no) FROM controls)")
+
+
+def reverse_order(device: Device) -> None:
+    device.connection.execute("UPDATE controls SET no = 1000 - no")
+
+
+def alter_text(device: Device) -> None:
+    plain = codec.encode((0, b"forged", None))
+    device.connection.execute("UPDATE mailbox SET plaintext = ? WHERE seq = 1", (plain,))
+
+
+def add_text(device: Device) -> None:
+    device.connection.execute(
+        "INSERT INTO mailbox (chat, device, seq, id, depth, time, state, plaintext)"
+        " SELECT chat, device, 99, zeroblob(32), 9, 9, state, plaintext FROM mailbox LIMIT 1"
+    )
+
+
+def add_proof(device: Device) -> None:
+    device.connection.execute("INSERT INTO forks SELECT no, zeroblob(32), 1, 0, x'90' FROM chats")
+
+
+class TestAudit:
+    def test_an_honest_log_holds(self, boris: Device, chat: ChatId) -> None:
+        steps: list[int] = []
+        result = audit(boris, chat, steps.append)
+        assert result.faults == []
+        assert (result.control, result.content, result.messages) == (2, 2, 2)
+        assert sum(steps) == result.control + result.content
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            alter_record,
+            alter_id,
+            drop_newest,
+            drop_signatures,
+            forget_order,
+            reverse_order,
+            alter_text,
+            add_text,
+            add_proof,
+        ],
+    )
+    def test_any_damage_is_found_and_placed(
+        self, boris: Device, chat: ChatId, damage: Callable[[Device], None]
+    ) -> None:
+        damage(boris)
+        fresh = open_device(boris.folder, PASSPHRASE, boris.random)
+        result = audit(fresh, chat, lambda _: None)
+        fresh.close()
+        assert not result.sound
+        assert all(result.faults)
+
+    def test_a_chat_that_is_not_there_does_not_hold(self, boris: Device) -> None:
+        result: Audit = audit(boris, ChatId(bytes(32)), lambda _: None)
+        assert not result.sound

@@ -1,0 +1,124 @@
+"""Entries that no honest device would make, signed with the keys of a device that would."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from msgspec import structs
+
+from client import compose
+from client.device import Device
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    ChatId,
+    ContentHeader,
+    ControlHeader,
+    Header,
+    Reference,
+)
+from protocol.frame import Head, Run
+from protocol.message import Text
+from protocol.operation import Operation, encode_operation, kind_of
+from protocol.run import rebuild
+from protocol.testing.chains import Chain, Made, Step
+from tests.hostile.federation import now
+
+
+class Undone(Exception):
+    """Ends a transaction that must leave nothing behind."""
+
+
+@dataclass(slots=True)
+class Forger:
+    """A device whose owner writes past its program."""
+
+    device: Device
+    chat: ChatId
+
+    def chain(self, lane: int) -> Chain:
+        """Return what the device has in a lane, to go on with in any way."""
+        chain = Chain(self.device.secrets.device, self.chat, lane)
+        stored = self.device.replica.store.chat(self.chat)
+        branches = [] if stored is None else stored.chains.get((self.device.key, lane), [])
+        for branch in branches[:1]:
+            rows = self.device.replica.store.rows(branches, branch, 0, branch.length)
+            records = [row[2] for row in rows]
+            for entry in rebuild(self.chat, self.device.key, lane, 0, None, None, records):
+                chain.append(entry.header, entry.payload or b"")
+        return chain
+
+    def content(self, payload: bytes = b"no ciphertext", count: int = 1) -> Chain:
+        """Return the content lane with entries that nodes admit and nobody can decrypt."""
+        chain = self.chain(CONTENT)
+        chain.extend(Step(payload) for _ in range(count))
+        return chain
+
+    def honest(self, text: str = "hello") -> Run:
+        """Return what the program itself would send next, without keeping it."""
+        run: list[Run] = []
+        try:
+            with self.device.transaction():
+                compose.send(self.device, self.chat, Text(text, None), now(), None)
+                run.append(self.chain(CONTENT).run(-1 + len(self.chain(CONTENT).entries)))
+                raise Undone
+        except Undone:
+            return run[0]
+
+    def next_content(self, change: Callable[[ContentHeader], ContentHeader]) -> Run:
+        """Return the next content entry with its header changed, signed as it is then."""
+        chain = self.content()
+        header = chain.entries.pop().header
+        assert isinstance(header, ContentHeader)
+        return self.signed(chain, change(header), b"no ciphertext")
+
+    def signed(self, chain: Chain, header: Header, payload: bytes) -> Run:
+        """Return a run of one entry with whatever header."""
+        made = chain.append(
+            structs.replace(
+                header, payload_size=len(payload), payload_hash=sha256(payload).digest()
+            ),
+            payload,
+        )
+        run = chain.run(len(chain.entries) - 1)
+        return structs.replace(run, start=made.header.seq, prev=made.header.prev)
+
+    def control(self, operation: Operation, links: Sequence[Reference] | None = None) -> Chain:
+        """Return the control lane with an operation appended, whether allowed or not."""
+        chain = self.chain(CONTROL)
+        judge = self.device.replica.chat(self.chat)
+        heads = () if judge is None else judge.history.heads()
+        seen = tuple(one for one in heads if one.device != self.device.key)
+        payload = encode_operation(operation)
+        chain.append(
+            ControlHeader(
+                chat=self.chat,
+                device=self.device.key,
+                seq=len(chain.entries),
+                prev=chain.entries[-1].id if chain.entries else None,
+                links=seen if links is None else tuple(links),
+                time=now(),
+                kind=int(kind_of(operation)),
+                payload_hash=sha256(payload).digest(),
+                payload_size=len(payload),
+            ),
+            payload,
+        )
+        return chain
+
+
+def newest(chain: Chain) -> Run:
+    """Return the last entry of a chain as a pushed run."""
+    return chain.run(len(chain.entries) - 1)
+
+
+def head(chain: Chain) -> Head:
+    """Return how a page of heads names the last entry of a chain."""
+    last: Made = chain.entries[-1]
+    return Head(chain.device, chain.lane, last.header.seq, last.id[:8])
+
+
+def nonsense(size: int = 32) -> bytes:
+    """Random bytes."""
+    return os.urandom(size)
