@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,6 @@ from cli.enrolment import (
     bring_up,
     check_time,
     device_label,
-    opened_with,
 )
 from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
 from cli.options import Json, PassphraseFile
@@ -122,6 +122,7 @@ def _join_as_further(
 
     from cli.passphrase import new_passphrase
     from client import enrol, linking, mailbox
+    from client.device import open_device
     from client.folder import check_free
     from crypto.fingerprint import fingerprint
 
@@ -148,7 +149,7 @@ def _join_as_further(
         os.urandom,
         shown,
     )
-    with opened_with(folder, passphrase) as device:
+    with closing(open_device(folder, passphrase, os.urandom)) as device:
         history = _take_history(device)
         output.facts(
             {

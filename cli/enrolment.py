@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -43,6 +44,7 @@ def join(
     import trio
 
     from cli.passphrase import new_passphrase
+    from client.device import open_device
     from client.enrol import join as enrol
     from client.folder import check_free
     from protocol.invitation import decode_invitation
@@ -54,7 +56,7 @@ def join(
     quiet_log()
     passphrase = new_passphrase(passphrase_file, "this device")
     trio.run(enrol, folder, found, device_label(label), passphrase, os.urandom)
-    with opened_with(folder, passphrase) as device:
+    with closing(open_device(folder, passphrase, os.urandom)) as device:
         bring_up(device)
         Output(as_json).facts(_who(device))
     note("keep the passphrase: without it nobody can open this device, not even your agency")
@@ -101,26 +103,6 @@ def device_label(label: str | None) -> str:
     if len(chosen.encode()) > LABEL_BYTES_MAX:
         raise LimitReached(f"a device's label has at most {LABEL_BYTES_MAX} bytes")
     return chosen
-
-
-def opened_with(folder: Path, passphrase: bytes) -> "_Opened":
-    """Open a device whose passphrase is known already."""
-    return _Opened(folder, passphrase)
-
-
-class _Opened:
-    """A device for the length of a block."""
-
-    def __init__(self, folder: Path, passphrase: bytes) -> None:
-        from client.device import open_device
-
-        self._device = open_device(folder, passphrase, os.urandom)
-
-    def __enter__(self) -> "Device":
-        return self._device
-
-    def __exit__(self, *_: object) -> None:
-        self._device.close()
 
 
 def bring_up(device: "Device") -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from client.device import Device
     from client.exchange import Visit
     from protocol.chat import Chat
+    from protocol.entry import ChatId
 
 log = typer.Typer(help="The signed log.", no_args_is_help=True)
 SYNC_SECONDS: Final = 60.0
@@ -153,7 +154,7 @@ def verify(
         raise UserError("name one chat, or give --all")
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
-        chosen = device.replica.store.chats() if chat is None else [locate(device, chat).id]
+        chosen = device.replica.store.chats() if chat is None else [_named(device, chat)]
         total = sum(audit.entries_stored(device, one) for one in chosen)
         with progress("verifying", total) as advance:
             audits = [audit.audit(device, one, advance) for one in chosen]
@@ -167,6 +168,19 @@ def verify(
             note(f"chat {one.chat.hex()[:8]}: device {forked.hex()[:16]} has forked; proof kept")
     if any(one.faults or one.forked for one in audits):
         raise typer.Exit(NOT_VERIFIED)
+
+
+def _named(device: "Device", name: str) -> "ChatId":
+    """Return the chat that is meant; a log too damaged to tell fails the verification."""
+    from node.errors import EvidenceError
+    from protocol.errors import PeerError
+
+    try:
+        return locate(device, name).id
+    except PeerError as error:
+        raise EvidenceError(
+            f"the log here is damaged: {error}; 'ivor log verify --all' shows where"
+        ) from None
 
 
 def _audited(one: "Audit") -> dict[str, object]:

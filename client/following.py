@@ -74,6 +74,7 @@ async def _follow_link(
         show(await link.journal.read(partial(_fresh, device, chat, follower)))
         with trio.move_on_after(LOOK_SECONDS):
             await news.wait()
+        if news.is_set():
             await exchange.receive(device, link)
             continue
         if not await link.journal.read(partial(exposed, device)):

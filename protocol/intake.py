@@ -212,14 +212,17 @@ class Intake:
                 start = held.stop
         return _from(want, min(start, want.stop - 1))
 
-    def _advance(self, place: Place, reached: int) -> None:
+    def _advance(self, work: _Work, reached: int) -> None:
         """Ask for no more than is lacking now; the last entry shows whether it is our branch.
 
         What no page lists was wanted for a held run, which asks again if it was another branch.
         """
+        place = work.place
+        held = work.stop if work.missing else 0
         waiting = self._waiting(place)
         for prefix, want in list(waiting.items()):
-            if want.stop <= reached and not self._listed((place, prefix)):
+            at_hand = want.stop <= reached or work.run.start < want.stop <= held
+            if at_hand and not self._listed((place, prefix)):
                 del waiting[prefix]
             elif want.start < reached:
                 waiting[prefix] = _from(want, min(reached, want.stop - 1))
@@ -304,10 +307,9 @@ class Intake:
                     self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
-        if outcome.reached > work.run.start:
-            self._advance(work.place, outcome.reached)
+        work.missing = outcome.missing
+        self._advance(work, outcome.reached if outcome.reached > work.run.start else 0)
         if outcome.missing:
-            work.missing = outcome.missing
             self._hold(work)
         elif outcome.reached >= work.stop:
             self._backtracks.pop(work.place, None)

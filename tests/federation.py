@@ -17,13 +17,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec import convert
+
 from client import archive, compose, enrol, mailbox, people
 from client.device import Device
 from crypto.certificate import public_pem
 from crypto.signing import SEED_BYTES, Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, Reference
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
 from protocol.frame import Forked, Run, Want
 from protocol.identity import (
     Prekey,
@@ -187,8 +189,9 @@ class Federation:
         rows = target.connection.execute(
             "SELECT id, epoch FROM sealless JOIN chats ON no = chat"
         ).fetchall()
+        lacking = convert(rows, list[tuple[ChatId, EntryId]])
         with target.transaction():
-            for chat, epoch in rows:
+            for chat, epoch in lacking:
                 seals = source.replica.seals_for(chat, epoch, [target.key])
                 target.replica.sharing.keep_seals(epoch, seals)
                 if seals:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from cli.demo.actors import AgencyActor, OfficialActor
+from cli.demo.actors import AgencyActor, Answer, OfficialActor
 from cli.demo.relay import Network
 
 ARRIVAL_SECONDS_MAX = 20.0
@@ -211,15 +211,18 @@ async def remove(stage: Stage) -> None:
 async def verify(stage: Stage) -> None:
     """Verify every log from its bytes, and compare what everyone sees."""
     stage.act("Every device verifies its whole log, from the bytes up.")
-    counts: dict[str, object] = {}
+    reports: dict[str, Answer] = {}
 
     async def check(official: OfficialActor) -> None:
-        (report,) = await official.run("log", "verify", TITLE)
-        counts[official.address] = report["entries"]
+        (reports[official.address],) = await official.run("log", "verify", TITLE)
 
     await together(check, stage.officials)
-    told = ", ".join(f"{who}: {count}" for who, count in sorted(counts.items()))
-    stage.check(f"entries verified: {told}", holds=len(counts) == len(stage.officials))
+    for who, report in sorted(reports.items()):
+        stage.say(f"          {who}: {report['control']} control, {report['content']} content")
+    stage.check(
+        f"{len(reports)} logs are sound",
+        holds=len(reports) == len(stage.officials) and all(r["sound"] for r in reports.values()),
+    )
     orders: dict[str, list[str]] = {}
 
     async def order(official: OfficialActor) -> None:

@@ -11,7 +11,7 @@ from client.mailbox import State
 from client.reading import Follower, Reader, letters
 from client.residency import check_zones, read_zones, zones_of
 from node.errors import IdentityError, RefusedError, UserError
-from protocol.entry import CONTENT
+from protocol.entry import CONTENT, DeviceKey
 from protocol.frame import Holding
 from protocol.message import Edit, Reaction, Text, Title
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
@@ -226,7 +226,7 @@ class TestFollowing:
         assert stored is not None
         for name in ("minzdrav", "mincifry"):
             agency = federation.agencies[name].id
-            holding = Holding(compose.DeviceKey(agency), chat, anna.key, CONTENT, place.seq)
+            holding = Holding(DeviceKey(agency), chat, anna.key, CONTENT, place.seq)
             anna.replica.sharing.note_holdings(stored, [holding])
             told.append(progress_of(anna, chat, place))
         assert [one.state for one in told] == ["queued", "stored", "everywhere"]

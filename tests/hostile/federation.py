@@ -335,6 +335,7 @@ class Federation:
     nodes: dict[str, Node] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    honest: dict[str, Device] = field(default_factory=dict)
     _stop: trio.Event = field(default_factory=trio.Event)
     _ended: trio.Event = field(default_factory=trio.Event)
 
@@ -404,6 +405,7 @@ class Federation:
     async def chat_along(self) -> None:
         """Have anna and boris exchange messages through both nodes until `finish`."""
         anna, boris = self.device("anna"), self.device("boris")
+        self.honest = {"anna": anna, "boris": boris}
         try:
             async with linked(anna) as first, linked(boris) as second:
                 await first.greeted.wait()

@@ -5,23 +5,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from client import compose
 from client.device import Device
 from protocol.entry import (
     CONTENT,
     CONTROL,
+    SIGNATURE_LABEL,
     ChatId,
     ContentHeader,
     ControlHeader,
     Header,
     Reference,
+    encode_header,
+    entry_id,
 )
 from protocol.frame import Head, Run
+from protocol.limits import KEYFRAME_ENTRIES
 from protocol.message import Text
 from protocol.operation import Operation, encode_operation, kind_of
-from protocol.run import rebuild
+from protocol.run import START, pack, rebuild
 from protocol.testing.chains import Chain, Made, Step
 from tests.hostile.federation import now
 
@@ -75,14 +79,20 @@ class Forger:
 
     def signed(self, chain: Chain, header: Header, payload: bytes) -> Run:
         """Return a run of one entry with whatever header."""
-        made = chain.append(
-            structs.replace(
-                header, payload_size=len(payload), payload_hash=sha256(payload).digest()
-            ),
-            payload,
+        digest = sha256(payload).digest()
+        final = structs.replace(header, payload_size=len(payload), payload_hash=digest)
+        signature = chain.key.sign(SIGNATURE_LABEL, entry_id(encode_header(final)))
+        before = START if final.seq % KEYFRAME_ENTRIES == 0 else chain.before
+        return Run(
+            chain.chat,
+            chain.device,
+            chain.lane,
+            final.seq,
+            final.prev,
+            before if final.seq % KEYFRAME_ENTRIES else None,
+            (Raw(pack(final, payload, before)),),
+            ((0, signature),),
         )
-        run = chain.run(len(chain.entries) - 1)
-        return structs.replace(run, start=made.header.seq, prev=made.header.prev)
 
     def control(self, operation: Operation, links: Sequence[Reference] | None = None) -> Chain:
         """Return the control lane with an operation appended, whether allowed or not."""

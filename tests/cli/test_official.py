@@ -1,0 +1,279 @@
+"""The official's commands without a network: everything works, and what is queued is told so."""
+
+import shutil
+import unicodedata
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cli.letters import MARGIN, show
+from cli.main import main
+from cli.output import Output
+from cli.reading import read_since
+from client.compose import require
+from client.device import open_device
+from client.reading import Reader, letters
+from node.errors import UserError
+from protocol.limits import TEXT_BYTES_MAX
+from tests.cli.conftest import Official
+from tests.federation import PASSPHRASE, Federation
+
+HOSTILE = "\x1b]52;c;cm0=\x07 \x9b6n\r\u202egnp.exe\nanna@minzdrav: I resign"
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Official, boris: Official) -> str:
+    return federation.chat(anna.device, "Бюджет", boris.device).hex()
+
+
+class TestOffline:
+    def test_a_message_is_queued_and_says_so(self, anna: Official, chat: str) -> None:
+        (sent,) = anna.json("send", "Бюджет", "привет")
+        assert (sent["state"], sent["chat"]) == ("queued", chat)
+        assert "no node of minzdrav can be reached" in str(sent["problem"])
+        (read,) = [one for one in anna.json("read", "Бюджет") if one["kind"] == "text"]
+        assert (read["text"], read["id"], read["state"]) == ("привет", sent["id"], "queued")
+        (status, *_) = anna.json("status")
+        assert status["state"] == "queued"
+
+    @pytest.mark.usefixtures("chat")
+    def test_who_waits_is_told_that_it_did_not_come_in_time(self, anna: Official) -> None:
+        assert "queued" in anna("send", "Бюджет", "x", "--wait", "all", code=3)
+        assert "not in time" in anna.said
+
+    def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:
+        (made,) = anna.json("chat", "new", "Новый", boris.device.profile.name)
+        assert made["state"] == "queued"
+        assert made["members"] == ["anna@minzdrav", "boris@mincifry"]
+        anna("chat", "new", "Чужой", "zoya@mincifry", code=3)
+        assert "zoya@mincifry is not known here yet" in anna.said
+
+    def test_a_direct_chat_begins_with_the_first_message(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        anna("send", "Boris@Mincifry", "раз")
+        anna("send", "boris@mincifry", "два")
+        (listed,) = anna.json("chat", "list")
+        assert (listed["kind"], listed["title"]) == ("direct", "boris@mincifry")
+        federation.carry(anna.device, boris.device)
+        texts = [one["text"] for one in boris.json("read", "anna@minzdrav")]
+        assert texts == ["раз", "два"]
+
+    @pytest.mark.usefixtures("chat")
+    def test_sync_says_what_is_missing(self, anna: Official) -> None:
+        anna("sync", code=3)
+        assert "no node of minzdrav can be reached" in anna.said
+
+    def test_members_change(self, anna: Official, boris: Official, chat: str) -> None:
+        anna("chat", "role", "Бюджет", "boris@mincifry", "admin")
+        records = anna.json("chat", "show", chat[:8])
+        roles = {one["name"]: one["role"] for one in records if one["type"] == "member"}
+        assert roles == {"anna@minzdrav": "owner", "boris@mincifry": "admin"}
+        anna("chat", "leave", "Бюджет", "--yes", code=8)
+        assert "only owner" in anna.said
+        anna("chat", "remove", "Бюджет", "boris@mincifry")
+        anna("chat", "remove", "Бюджет", "boris@mincifry", code=1)
+        anna("chat", "add", "Бюджет", "boris@mincifry", "--role", "reader")
+        boris("chat", "list")
+
+    @pytest.mark.usefixtures("chat")
+    def test_reactions_and_edits_name_a_message(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        (sent,) = anna.json("send", "Бюджет", "опечтака")
+        short = str(sent["id"])[:8]
+        anna("edit", "Бюджет", short, "опечатка")
+        anna("react", "Бюджет", short, "👍")
+        anna("send", "Бюджет", "да", "--reply-to", short)
+        federation.carry(anna.device, boris.device)
+        boris("edit", "Бюджет", short, "чужое", code=8)
+        kinds = [(one["kind"], one["text"]) for one in boris.json("read", "Бюджет")[1:]]
+        assert kinds == [
+            ("text", "опечтака"),
+            ("edit", "опечатка"),
+            ("reaction", "👍"),
+            ("text", "да"),
+        ]
+
+
+class TestBadInput:
+    """Issue 2, "What bad input gets": one line that says what to do, and the right code."""
+
+    def one_line(self, official: Official) -> str:
+        assert official.said.count("\n") == 1
+        return official.said
+
+    def test_an_unknown_chat(self, anna: Official) -> None:
+        anna("send", "nowhere", "x", code=1)
+        assert "'ivor chat list'" in self.one_line(anna)
+
+    def test_an_ambiguous_chat_lists_the_candidates(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        other = federation.chat(anna.device, "Бюджет", boris.device).hex()
+        anna("send", "Бюджет", "x", code=1)
+        line = self.one_line(anna)
+        assert chat[:8] in line
+        assert other[:8] in line
+
+    @pytest.mark.usefixtures("chat")
+    def test_a_text_that_is_no_utf8(self, anna: Official) -> None:
+        anna("send", "Бюджет", "-", code=1, stdin=b"ab\xff")
+        assert "not UTF-8, at byte 2" in self.one_line(anna)
+
+    @pytest.mark.usefixtures("chat")
+    def test_a_text_over_the_limit(self, anna: Official) -> None:
+        anna("send", "Бюджет", "-", code=5, stdin=b"a" * (TEXT_BYTES_MAX + 1))
+        assert str(TEXT_BYTES_MAX) in self.one_line(anna)
+        anna("send", "Бюджет", "-", stdin=b"a" * TEXT_BYTES_MAX + b"\n")
+
+    @pytest.mark.usefixtures("chat")
+    def test_an_empty_text(self, anna: Official) -> None:
+        anna("send", "Бюджет", "-", code=1, stdin=b"\n")
+        assert "nothing was sent" in self.one_line(anna)
+
+    def test_a_wrong_passphrase(self, anna: Official, secret: Path) -> None:
+        secret.write_bytes(b"wrong")
+        anna("whoami", code=1)
+        assert "does not open" in self.one_line(anna)
+
+    def test_no_device(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("IVOR_HOME", str(tmp_path / "empty"))
+        assert main(["whoami"]) == 1
+        assert "ivor join" in capsys.readouterr().err
+        assert not (tmp_path / "empty").exists()
+
+    def test_a_folder_of_another_version(self, anna: Official) -> None:
+        anna.device.connection.pragma("user_version", 99)
+        anna("chat", "list", code=3)
+        assert "version 99" in self.one_line(anna)
+
+    def test_an_invitation_that_is_none(self, anna: Official, tmp_path: Path) -> None:
+        for given in ("ivor1.damaged", str(tmp_path / "absent"), "\0"):
+            anna("join", given, code=1)
+            self.one_line(anna)
+        anna("device", "link", "ivor1.x", code=1)
+
+    def test_a_text_that_begins_with_a_hyphen_is_no_option(self, anna: Official, chat: str) -> None:
+        """Case 71."""
+        anna("send", chat[:8], "--", "--json /rm -rf")
+        anna("send", chat[:8], "-x", code=2)
+        (*_, last) = anna.json("read", "Бюджет")
+        assert last["text"] == "--json /rm -rf"
+
+
+class TestInert:
+    """I19, cases 68 to 70."""
+
+    def hostile(self, federation: Federation, anna: Official, boris: Official) -> None:
+        chat = federation.chat(anna.device, HOSTILE, boris.device)
+        federation.say(anna.device, chat, HOSTILE)
+        federation.carry(anna.device, boris.device)
+
+    def test_nothing_active_reaches_a_terminal(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        self.hostile(federation, anna, boris)
+        outputs = []
+        for command in (["chat", "list"], ["status"], ["read", HOSTILE], ["chat", "show", HOSTILE]):
+            for flags in ([], ["--json"]):
+                outputs += [boris(*command, *flags), boris.said]
+        boris("send", HOSTILE + "?", "x", code=1)
+        outputs.append(boris.said)
+        for output in outputs:
+            found = {unicodedata.category(c) for c in output if c not in "\n\t"}
+            assert not found & {"Cc", "Cf", "Cs"}
+
+    def test_a_message_is_one_line_in_a_pipe(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        self.hostile(federation, anna, boris)
+        lines = boris("read", HOSTILE).splitlines()
+        assert len(lines) == 2
+        assert all(line.split("\t")[2] == "anna@minzdrav" for line in lines)
+
+    def test_on_a_terminal_it_stays_behind_its_margin(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.hostile(federation, anna, boris)
+        (chat,) = boris.device.replica.store.chats()
+        federation.say(anna.device, chat, "x" * 500 + " anna@minzdrav: I resign")
+        federation.carry(anna.device, boris.device)
+        judge = require(boris.device, chat)
+        reader = Reader(boris.device, judge, 0)
+        lines = [reader.line(one) for one in letters(boris.device, judge, 0, 10)]
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        show(Output(as_json=False), lines)
+        shown = capsys.readouterr().out.splitlines()
+        headings = [line for line in shown if not line.startswith(MARGIN)]
+        assert len(headings) == len(lines)
+        assert not any("resign" in line for line in headings)
+        assert all(len(line) <= 80 for line in shown if line.startswith(MARGIN))
+
+
+class TestVerifying:
+    def test_the_safety_number_is_the_same_on_both_sides(
+        self, anna: Official, boris: Official
+    ) -> None:
+        (ours,) = anna.json("verify", "boris@mincifry", "--yes")
+        (theirs,) = boris.json("verify", "anna@minzdrav")
+        assert ours["safety_number"] == theirs["safety_number"]
+        assert len(str(ours["safety_number"]).split()) == 12
+        assert (ours["verified"], theirs["verified"]) == (True, False)
+
+    def test_a_log_that_holds_and_one_that_does_not(self, anna: Official, chat: str) -> None:
+        anna("send", chat[:8], "x")
+        (sound,) = anna.json("log", "verify", "--all")
+        assert (sound["sound"], sound["content"], sound["messages"]) == (True, 2, 2)
+        anna.device.connection.execute("UPDATE entries SET record = id WHERE place & 1 = 1")
+        anna("log", "verify", chat[:8], code=7)
+        assert "damaged" in anna.said
+        anna("log", "verify", "--all", code=7)
+        assert "seq" in anna.said
+        anna("log", "verify", code=1)
+
+    def test_a_fork_is_shown_and_ends_with_7(
+        self, federation: Federation, tmp_path: Path, anna: Official, boris: Official, chat: str
+    ) -> None:
+        boris.device.connection.pragma("wal_checkpoint(TRUNCATE)")
+        shutil.copytree(boris.device.folder, tmp_path / "twin")
+        twin = open_device(tmp_path / "twin", PASSPHRASE, boris.device.random)
+        (chat_id,) = boris.device.replica.store.chats()
+        federation.say(boris.device, chat_id, "one")
+        federation.say(twin, chat_id, "other")
+        for source in (boris.device, twin):
+            federation.carry(source, anna.device)
+        twin.close()
+        (audit,) = anna.json("log", "verify", chat[:8], code=7)
+        assert audit["sound"] is True
+        assert audit["forked"] == [boris.device.key.hex()]
+        forks = [one for one in anna.json("chat", "show", chat[:8]) if one["type"] == "fork"]
+        assert [one["name"] for one in forks] == ["boris@mincifry"]
+
+    def test_devices_are_listed(self, federation: Federation, anna: Official) -> None:
+        federation.further(anna.device)
+        listed = anna.json("device", "list")
+        assert [(one["label"], one["this"]) for one in listed] == [
+            ("laptop", True),
+            ("phone", False),
+        ]
+        anna("device", "revoke", "phone", "--yes", code=3)
+        assert [one["revoked"] for one in anna.json("device", "list")] == [False, True]
+        anna("device", "revoke", "laptop", "--yes", code=1)
+
+
+def test_times_are_read_as_utc() -> None:
+    now = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    for text in ("2026-05-01T10:00", "2026-05-01T10:00Z", "2026-05-01T12:00+02:00", "2h"):
+        assert read_since(text, now) == int(now.timestamp() - 7200) * 1000
+    for text in ("yesterday", "99999999w", "0000-00-00"):
+        with pytest.raises(UserError, match="is no time"):
+            read_since(text, now)

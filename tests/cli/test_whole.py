@@ -1,0 +1,175 @@
+"""Real nodes, real devices, real processes: what an official does on a good day and a bad one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+
+SECONDS_MAX = 30
+IVOR = (sys.executable, "-m", "cli.main")
+ROOT = Path(__file__).parents[2]
+
+
+class Town:
+    """Two agencies whose nodes run, and their officials."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.secret = folder / "passphrase"
+        self.secret.write_text("correct horse\n")
+        self.secret.chmod(0o600)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def environment(self, home: str) -> dict[str, str]:
+        return os.environ | {
+            "IVOR_HOME": str(self.folder / home),
+            "IVOR_PASSPHRASE_FILE": str(self.secret),
+            "IVOR_ROOT_PASSPHRASE_FILE": str(self.secret),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def run(self, who: str, *arguments: str, code: int = 0) -> Sequence[dict[str, object]]:
+        """Run a command with --json in this process; return what it prints."""
+        output = self.folder / "output"
+        with pytest.MonkeyPatch.context() as patch, output.open("w") as stdout:
+            for name, value in self.environment(who).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdout", stdout)
+            found = main([*arguments, "--json"])
+        assert found == code, arguments
+        return [json.loads(line) for line in output.read_text().splitlines()]
+
+    def start(self, who: str, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a command as a process of its own."""
+        process = subprocess.Popen(
+            [*IVOR, *arguments, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self.environment(who),
+            cwd=self.folder,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def node(self, agency: str) -> "subprocess.Popen[str]":
+        process = self.start("operator", "node", "run", "--dir", str(self.folder / agency))
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        return process
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(SECONDS_MAX)
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def line(process: "subprocess.Popen[str]") -> dict[str, object]:
+    assert process.stdout is not None
+    found = json.loads(process.stdout.readline())
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    made = Town(tmp_path_factory.mktemp("town"))
+    agencies = ("minzdrav", "mincifry")
+    for agency in agencies:
+        folder = str(made.folder / agency)
+        at = f"127.0.0.1:{free_port()}"
+        settings = ("--zone", "RU-UDM", "--listen", at, "--allow-local")
+        made.run("operator", "agency", "create", agency, *settings, "--dir", folder)
+    for agency, other in (agencies, agencies[::-1]):
+        card = str(made.folder / other / "card.ivor")
+        folder = str(made.folder / agency)
+        made.run("operator", "node", "trust", card, "--yes", "--dir", folder)
+    for agency in agencies:
+        made.node(agency)
+    for name, agency in (("anna", "minzdrav"), ("boris", "mincifry")):
+        folder = str(made.folder / agency)
+        (told,) = made.run("operator", "node", "invite", name, "--dir", folder)
+        invitation = made.folder / f"{name}.invitation"
+        invitation.write_text(str(told["invitation"]))
+        made.run(name, "join", str(invitation), "--label", "laptop")
+    yield made
+    made.end()
+
+
+class TestTown:
+    def test_a_message_crosses_agencies_and_is_followed(self, town: Town) -> None:
+        town.run("anna", "chat", "new", "Бюджет", "boris@mincifry")
+        follower = town.start("boris", "read", "Бюджет", "--follow")
+        assert line(follower)["text"] == "Бюджет"
+        (sent,) = town.run("anna", "send", "Бюджет", "привет", "--wait", "all")
+        assert (sent["state"], sent["agencies"], sent["of"]) == ("everywhere", 2, 2)
+        assert line(follower)["id"] == sent["id"]
+        (own,) = town.run("boris", "send", "Бюджет", "и тебе")
+        assert line(follower)["id"] == own["id"]
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(SECONDS_MAX) == 0
+
+    def test_an_invitation_is_good_once(self, town: Town) -> None:
+        town.run("other", "join", str(town.folder / "anna.invitation"), code=8)
+        assert not (town.folder / "other" / "device.key").exists()
+
+    def test_a_further_device_has_chats_and_history(self, town: Town) -> None:
+        town.run("anna", "send", "boris@mincifry", "до телефона")
+        old = town.start("anna", "device", "link", "--yes")
+        code = str(line(old)["code"])
+        linked = town.run("phone", "device", "link", code, "--label", "phone")
+        assert old.wait(SECONDS_MAX) == 0
+        assert linked[-1]["complete"] is True
+        (*_, last) = town.run("phone", "read", "boris@mincifry")
+        assert (last["text"], last["own"]) == ("до телефона", False)
+        town.run("phone", "send", "boris@mincifry", "с телефона", "--wait", "all")
+        (*_, last) = town.run("boris", "read", "anna@minzdrav")
+        assert last["text"] == "с телефона"
+        town.run("anna", "device", "revoke", "phone", "--yes")
+        town.run("phone", "sync", code=3)
+        town.run("anna", "send", "boris@mincifry", "без телефона", "--wait", "stored")
+        texts = [one["text"] for one in town.run("phone", "read", "boris@mincifry")]
+        assert "без телефона" not in texts
+
+    def test_an_unreachable_node_is_waited_for(self, town: Town) -> None:
+        folder = str(town.folder / "nowhere")
+        port = free_port()
+        settings = ("--zone", "RU-UDM", "--listen", f"127.0.0.1:{port}", "--allow-local")
+        town.run("operator", "agency", "create", "nowhere", *settings, "--dir", folder)
+        node = town.node("nowhere")
+        (told,) = town.run("operator", "node", "invite", "ivan", "--dir", folder)
+        town.run("ivan", "join", str(told["invitation"]))
+        node.terminate()
+        assert node.wait(SECONDS_MAX) == 0
+        (told,) = town.run("operator", "node", "invite", "olga", "--dir", folder)
+        town.run("olga", "join", str(told["invitation"]), code=3)
+        town.run("ivan", "sync", code=3)
+        node = town.node("nowhere")
+        town.run("olga", "join", str(told["invitation"]))
+        town.run("ivan", "send", "olga@nowhere", "дошло?", "--wait", "all")
+        (*_, last) = town.run("olga", "read", "ivan@nowhere")
+        assert last["text"] == "дошло?"
+
+    def test_every_log_holds_at_the_end(self, town: Town) -> None:
+        audits = [
+            one for who in ("anna", "boris") for one in town.run(who, "log", "verify", "--all")
+        ]
+        assert len(audits) == 4
+        assert all(one["sound"] for one in audits)
