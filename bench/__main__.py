@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from bench import catch_up, live
+from bench import catch_up, commands, epochs, live, membership, reconnect
 from bench.figures import Line, encoded, table
 
 Measure = Callable[[str, int], list[Line]]
@@ -30,9 +30,32 @@ def _live(scale: str, runs: int) -> list[Line]:
     return live.measure(counts[scale], runs)
 
 
+def _epochs(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [8], "quick": [8, 128]}
+    return epochs.measure(sizes.get(scale, [8, 128, 1_000]), runs)
+
+
+def _reconnect(scale: str, runs: int) -> list[Line]:
+    chats = {"tiny": 20, "quick": 1_000, "normal": 10_000, "long": 100_000}
+    return reconnect.measure(chats[scale], runs)
+
+
+def _membership(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [100], "quick": [1_000]}
+    return membership.measure(sizes.get(scale, [1_000, 10_000]), runs)
+
+
+def _commands(scale: str, runs: int) -> list[Line]:
+    return commands.measure(1 if scale == "tiny" else 2 * runs)
+
+
 BENCHMARKS: Mapping[str, Measure] = {
     catch_up.NAME: _catch_up,
     live.NAME: _live,
+    epochs.NAME: _epochs,
+    reconnect.NAME: _reconnect,
+    commands.NAME: _commands,
+    membership.NAME: _membership,
 }
 
 

@@ -1,4 +1,4 @@
-"""A device in a process of its own: write HOME CHAT, or read HOME
+"""A device in a process of its own: write HOME CHAT, or read HOME.
 
 It reports `ready`, then obeys its stdin. A writer: `paced COUNT RATE`, or `flood COUNT AT_ONCE`;
 every text carries the moment at which it was given to `send`. A reader: `await COUNT`, and reports

@@ -1,4 +1,4 @@
-"""The limit of a catch-up on this machine: DATABASE TRANSACTIONS
+"""The limit of a catch-up on this machine: DATABASE TRANSACTIONS.
 
 Takes the content entries that a node has stored, and does with them only what nobody can leave out:
 two hashes an entry, a signature check for every 64, and inserts of the same rows into the same

@@ -1,4 +1,4 @@
-"""A node in a process of its own, which reports to its parent: FOLDER PORT [ENTRIES]
+"""A node in a process of its own, which reports to its parent: FOLDER PORT [ENTRIES].
 
 Events: `ready`; `held` when a peer's connection begins; `done` when ENTRIES were stored by that
 connection, durably; `settled` when all that the peer listed is stored.
@@ -27,7 +27,8 @@ from node.store import connect
 from protocol.session import PeerKind
 
 TCP_INFO_BYTES = 256
-TCP_INFO_ACKED_AT = 120  # tcpi_bytes_acked and tcpi_bytes_received, two u64: linux/tcp.h
+TCP_INFO_RECEIVED_AT = 128  # tcpi_bytes_received, u64: linux/tcp.h
+TCP_INFO_SENT_AT = 200  # tcpi_bytes_sent, u64
 SETTLE_POLL_SECONDS = 0.0005
 
 
@@ -36,8 +37,9 @@ def wire_bytes(stream: trio.SSLStream[trio.SocketStream]) -> tuple[int, int]:
     found = stream.transport_stream.socket.getsockopt(
         socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES
     )
-    acked, received = struct.unpack_from("<QQ", found, TCP_INFO_ACKED_AT)
-    return int(acked), int(received)
+    (received,) = struct.unpack_from("<Q", found, TCP_INFO_RECEIVED_AT)
+    (sent,) = struct.unpack_from("<Q", found, TCP_INFO_SENT_AT)
+    return int(sent), int(received)
 
 
 class MeasuredNode(Node):
@@ -76,7 +78,7 @@ class MeasuredNode(Node):
             self._nursery.start_soon(self._watch, connection)
 
     async def _watch(self, connection: Connection) -> None:
-        while not connection.caught_up and connection.failure is None:
+        while not connection.caught_up and connection.failure is None:  # noqa: ASYNC110 - no event says it
             await trio.sleep(SETTLE_POLL_SECONDS)
         self._report("settled")
 

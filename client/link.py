@@ -70,12 +70,13 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
                 continue
             try:
                 found = tls.peer_identity(certificate, cards, card.charter.agency, time.time())
-                if found != tls.NodePeer(card.charter.agency, node.node):
-                    raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
             except Untrusted:
                 await trio.aclose_forcefully(stream)
                 raise
-            return stream
+            if found == tls.NodePeer(card.charter.agency, node.node):
+                return stream
+            await trio.aclose_forcefully(stream)
+            raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
     raise NetworkError(f"no node of {card.charter.name} can be reached ({refused})")
 
 

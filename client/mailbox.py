@@ -59,18 +59,26 @@ def receive(device: Device) -> list[Letter]:
 
     Call inside `Device.transaction`.
     """
+    placed: dict[EntryId, Entry] = {}
+    for chat in unplaced(device):
+        stored = device.replica.store.chat(chat)
+        if stored is not None:
+            placed |= _place(device, stored)
+    return _open_sealed(device, placed)
+
+
+def unplaced(device: Device) -> list[ChatId]:
+    """Return the chats with stored content that is not in the mailbox yet.
+
+    Another process of this device may have stored it, and ended before it placed it.
+    """
     rows = device.connection.execute(
         "SELECT DISTINCT chats.id FROM chains JOIN chats ON chats.no = chains.chat"
         " LEFT JOIN placed ON placed.chain = chains.no"
         " WHERE lane = ? AND chains.length > ifnull(placed.length, base)",
         (CONTENT,),
     ).fetchall()
-    placed: dict[EntryId, Entry] = {}
-    for (chat,) in convert(rows, list[tuple[ChatId]]):
-        stored = device.replica.store.chat(chat)
-        if stored is not None:
-            placed |= _place(device, stored)
-    return _open_sealed(device, placed)
+    return [chat for (chat,) in convert(rows, list[tuple[ChatId]])]
 
 
 def _place(device: Device, stored: StoredChat) -> dict[EntryId, Entry]:

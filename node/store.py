@@ -59,10 +59,11 @@ def connect(path: Path, key: bytes | None) -> apsw.Connection:
 
     Raises StorageError, which says what to do, for a file that is not ours or not to be read.
     """
-    existed = path.exists()
-    if not existed:
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = apsw.Connection(str(path))
+        connection = apsw.Connection(str(path))
+    except (OSError, apsw.Error) as error:
+        raise StorageError(f"{path} does not open: {error}") from None
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if key is not None:

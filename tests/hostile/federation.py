@@ -31,6 +31,7 @@ from client.link import Link, linked
 from node import agency as agencies
 from node.agency import Agency, Founding
 from node.config import Settings
+from node.control import SOCKET_FILE
 from node.directory import Directory
 from node.service import DATABASE_FILE, Node
 from node.store import connect
@@ -123,7 +124,7 @@ def found(base: Path) -> Founded:
 
 async def _enrol_all(base: Path, made: Mapping[str, Agency]) -> Founded:
     async with trio.open_nursery() as nursery:
-        nodes = {name: await start_node(nursery, base, made[name]) for name in NODES}
+        nodes = {name: (await start_node(nursery, base, made[name]))[0] for name in NODES}
         for user, home in USERS.items():
             invitation = await nodes[home].journal.write(
                 lambda user=user, home=home: nodes[home].directory.invite(
@@ -198,8 +199,8 @@ def open_device(base: Path, user: str) -> Device:
 
 async def start_node(
     nursery: trio.Nursery, base: Path, agency: Agency, changed: Settings | None = None
-) -> Node:
-    """Start the node of an agency; return it once it listens."""
+) -> tuple[Node, trio.CancelScope]:
+    """Start the node of an agency; return it once it listens, and what stops it."""
     connection = connect(base / agency.card.charter.name / DATABASE_FILE, None)
     here = Agency(
         base / agency.card.charter.name,
@@ -211,15 +212,17 @@ async def start_node(
     node = Node(here, changed or settings(agency), connection)
     ready = trio.Event()
 
-    async def run() -> None:
+    async def run(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         try:
-            await node.run(lambda _host, _port: ready.set())
+            with trio.CancelScope() as scope:
+                task_status.started(scope)
+                await node.run(lambda _host, _port: ready.set())
         finally:
             connection.close()
 
-    nursery.start_soon(run)
+    scope: trio.CancelScope = await nursery.start(run)
     await ready.wait()
-    return node
+    return node, scope
 
 
 # The attacker
@@ -336,6 +339,8 @@ class Federation:
     latencies: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     honest: dict[str, Device] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    _running: dict[str, trio.CancelScope] = field(default_factory=dict)
     _stop: trio.Event = field(default_factory=trio.Event)
     _ended: trio.Event = field(default_factory=trio.Event)
 
@@ -400,6 +405,19 @@ class Federation:
 
         await eventually(logged, f"a session ends with {reason!r}, not {self.reasons()}")
 
+    async def start_node(self, name: str) -> None:
+        """Start a node of ours."""
+        agency = self.agency(name)
+        self.nodes[name], self._running[name] = await start_node(self.nursery, self.base, agency)
+
+    async def restart(self, name: str) -> None:
+        """Stop a node, as with SIGTERM, and start it again."""
+        self._running[name].cancel()
+        with trio.fail_after(PATIENCE_SECONDS):
+            while (self.base / name / SOCKET_FILE).exists():
+                await trio.sleep(BREATH_SECONDS)
+        await self.start_node(name)
+
     # The honest pair
 
     async def chat_along(self) -> None:
@@ -408,6 +426,7 @@ class Federation:
         self.honest = {"anna": anna, "boris": boris}
         try:
             async with linked(anna) as first, linked(boris) as second:
+                self.links = {"anna": first, "boris": second}
                 await first.greeted.wait()
                 await second.greeted.wait()
                 await eventually(lambda: _both_know(self.nodes), "the nodes meet")
@@ -445,6 +464,11 @@ class Federation:
 
         await eventually(reached, "the honest pair goes on")
 
+    @property
+    def finished(self) -> bool:
+        """Whether the honest pair has ended its talk."""
+        return self._ended.is_set()
+
     async def finish(self) -> None:
         """End the honest pair's talk; everything that they said must have arrived."""
         self._stop.set()
@@ -478,7 +502,7 @@ async def start(
     """Start both nodes and the honest pair's talk. events: what the nodes log."""
     federation = Federation(base, founded, nursery, events)
     for name in NODES:
-        federation.nodes[name] = await start_node(nursery, base, founded.agencies[name])
+        await federation.start_node(name)
     nursery.start_soon(federation.chat_along)
     await federation.more_messages(1)
     return federation

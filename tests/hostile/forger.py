@@ -77,6 +77,14 @@ class Forger:
         assert isinstance(header, ContentHeader)
         return self.signed(chain, change(header), b"no ciphertext")
 
+    def written_in(self, chain: Chain, header: Header, own: Reference) -> Run:
+        """Return a content entry in the epoch that the reference names, which it has seen."""
+        assert isinstance(header, ContentHeader)
+        others = [one for one in header.control if one.device != own.device]
+        control = tuple(sorted([*others, own]))
+        changed = structs.replace(header, control=control, epoch=own.id, generation=0)
+        return self.signed(chain, changed, b"no ciphertext")
+
     def signed(self, chain: Chain, header: Header, payload: bytes) -> Run:
         """Return a run of one entry with whatever header."""
         digest = sha256(payload).digest()
@@ -96,7 +104,12 @@ class Forger:
 
     def control(self, operation: Operation, links: Sequence[Reference] | None = None) -> Chain:
         """Return the control lane with an operation appended, whether allowed or not."""
-        chain = self.chain(CONTROL)
+        return self.appended(self.chain(CONTROL), operation, links)
+
+    def appended(
+        self, chain: Chain, operation: Operation, links: Sequence[Reference] | None = None
+    ) -> Chain:
+        """Append an operation to a control lane; return the lane."""
         judge = self.device.replica.chat(self.chat)
         heads = () if judge is None else judge.history.heads()
         seen = tuple(one for one in heads if one.device != self.device.key)

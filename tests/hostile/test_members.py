@@ -1,40 +1,34 @@
 """Hostile cases 39 to 49: who is in a chat, for whom is sealed, and who is not there any more."""
 
 import os
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 import trio
-from msgspec import structs
 
 from client import compose, mailbox, people
-from client.link import linked
-from crypto import merkle
+from client.writing import next_place
+from crypto import merkle, sealing
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
-from node.agency import register_device
-from node.errors import IvorError, NetworkError
-from protocol import epoch, identity
-from protocol.entry import CONTENT, CONTROL, ContentHeader, DeviceKey, EntryId
-from protocol.errors import PeerError, Untrusted
-from protocol.frame import Absent, Answer, Heads, Ping, Pong, Seal, Seals, Want, WantSeals
-from protocol.grant import Credential, Grant, verified
+from protocol import codec, epoch, identity
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.errors import PeerError
+from protocol.frame import Absent, Answer, Bye, Heads, Ping, Pong, Run, Seal, Seals, Want, WantSeals
+from protocol.grant import Credential, Grant
+from protocol.limits import SIGNATURE_BYTES
 from protocol.message import Text
-from protocol.operation import Admit, Enroll, EpochOperation, Recipient, Remove
+from protocol.operation import Admit, Enroll, EpochOperation
 from protocol.policy import Role
-from protocol.question import Lookup, Person, PersonDevice, Topic, encode_answer, encode_question
-from protocol.question import People as PeopleReply
-from protocol.question import Revoke as RevokeQuestion
-from tests.hostile.federation import (
-    Federation,
-    eventually,
-    now,
-    one_settled,
-    start_node,
-    wire as open_wire,
-)
-from tests.hostile.forger import Forger, head, newest, nonsense
+from protocol.question import Person, PersonDevice, Topic, encode_answer, encode_question
+from protocol.question import People as Known
+from protocol.question import Revoke as GiveUp
+from tests.hostile.federation import Federation, Gone, Wire, eventually, now, open_device
+from tests.hostile.forger import Forger, newest, nonsense
+
+GHOST = Signer(os.urandom(SEED_BYTES))
+GHOST_PREKEY = Prekey(os.urandom(PREKEY_PRIVATE_BYTES))
 
 
 @pytest.fixture
@@ -44,65 +38,335 @@ async def forger(federation: Federation) -> AsyncIterator[Forger]:
     device.close()
 
 
-def without_the_user(federation: Federation, home: str, user: str) -> tuple[Signer, Person]:
-    """What an agency can make alone: a further device for its user, whose key it does not hold."""
+def with_a_ghost(federation: Federation, home: str, user: str) -> Person:
+    """What an agency can make alone: one more device for its user, whose key it does not hold."""
     agency = federation.agency(home)
-    person = _person(federation, home, user)
-    known = verified(person.charter, person.certificate, [person.devices[0].certificate]).user
-    invented, stranger = Signer(os.urandom(SEED_BYTES)), Signer(os.urandom(SEED_BYTES))
-    request = identity.request_device(stranger, invented, agency.id, "ghost", now())
-    body = request.replace(stranger.public, known.user)
-    certificate = identity.certify_device(agency.registrar, body)
-    prekey = Prekey(os.urandom(PREKEY_PRIVATE_BYTES))
-    record = identity.sign_prekey(invented, prekey.public, now())
-    ghost = PersonDevice(certificate, record)
-    return invented, Person(person.charter, person.certificate, (*person.devices, ghost))
-
-
-def _person(federation: Federation, home: str, user: str) -> Person:
     person = federation.node(home).directory.people.by_name(f"{user}@{home}")
     assert person is not None
-    return person
+    fields = (identity.VERSION, agency.id, federation.founded.users[user], GHOST.public)
+    body = codec.encode((*fields, b"ghost", now()))
+    signers = (agency.registrar, GHOST, GHOST)  # the second one should be the user
+    signatures = [signer.sign("device", body) for signer in signers]
+    ghost = codec.encode((body, *signatures))
+    record = identity.sign_prekey(GHOST, GHOST_PREKEY.public, now())
+    return replace(person, devices=(*person.devices, PersonDevice(ghost, record)))
+
+
+def credential(federation: Federation, person: Person) -> Credential:
+    """What nobody would get from `verified`: a credential with the last device only."""
+    good = people.verified(person.charter, person.certificate, [person.devices[0].certificate])
+    return replace(good, devices=(person.devices[-1].certificate,))
+
+
+async def devices(federation: Federation, chat: ChatId) -> frozenset[bytes]:
+    """The devices of a chat, as north sees it."""
+
+    def read() -> frozenset[bytes]:
+        judge = federation.node().replica.chat(chat)
+        assert judge is not None
+        return frozenset(judge.membership().devices)
+
+    return await federation.node().journal.read(read)
+
+
+async def without_effect(federation: Federation, *runs: Run) -> None:
+    """Send runs of which nothing may be stored in any chat of mallory's."""
+    before = federation.entries("north", federation.founded.open)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(*runs, Ping())
+        await wire.hear(Pong)
+        await federation.node().journal.write(lambda: None)
+    assert federation.entries("north", federation.founded.open) == before
 
 
 async def test_an_agency_cannot_add_a_device(federation: Federation, forger: Forger) -> None:
-    """Cases 39 and 46: no directory, no device and no chat takes it."""
-    ghost, person = without_the_user(federation, "south", "boris")
+    """Cases 39 and 46: no directory, no device and no chat takes it, so nothing is sealed to it."""
+    ghostly = with_a_ghost(federation, "south", "boris")
     north, anna = federation.node(), federation.honest["anna"]
-    told = Answer(1, 0, encode_answer(PeopleReply((person,))))
-    with pytest.raises(PeerError):
-        await north.journal.write(
-            lambda: north.directory.remember(federation.agency("south").id, told)
-        )
-    with pytest.raises(PeerError), anna.transaction():
-        people.keep_person(anna, person)
-    with pytest.raises(PeerError):
-        register_device(
-            federation.agency("south"),
-            person.devices[-1].certificate,
-            federation.founded.users["boris"],
-        )
-    own_ghost, own = without_the_user(federation, "north", "mallory")
-    with pytest.raises(PeerError):
-        verified(own.charter, own.certificate, [own.devices[-1].certificate])
-    # Put past the checks of our own encoder, the entry is refused by those of the nodes.
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(identity, "verify_device", _believing(own_ghost))
-        good = verified(own.charter, own.certificate, [own.devices[-1].certificate])
-    chain = forger.control(Enroll(good))
-    await _refused_control(federation, forger, newest(chain))
-    assert ghost.public not in await _devices(federation)
+    told = Answer(1, 0, encode_answer(Known((ghostly,))))
+    south = federation.agency("south").id
+    with pytest.raises(PeerError, match="signature"):
+        await north.journal.write(lambda: north.directory.remember(south, told))
+    with pytest.raises(PeerError, match="signature"):
+        await federation.links["anna"].write(lambda: people.keep_person(anna, ghostly))
+    own = with_a_ghost(federation, "north", "mallory")
+    await without_effect(federation, newest(forger.control(Enroll(credential(federation, own)))))
+    assert GHOST.public not in await devices(federation, forger.chat)
+    found = anna.connection.execute("SELECT 1 FROM devices WHERE id = ?", (GHOST.public,)).get
+    assert found is None
 
 
-def _believing(ghost: Signer):  # noqa: ANN202
-    real = identity.verify_device
+async def test_a_member_cannot_bring_others(federation: Federation, forger: Forger) -> None:
+    """Case 39: a grant beyond one's role is stored, as evidence, and has no effect."""
+    person = federation.node("south").directory.people.by_name("boris@south")
+    assert person is not None
+    good = people.verified(person.charter, person.certificate, [person.devices[0].certificate])
+    before = await devices(federation, forger.chat)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(newest(forger.control(Admit((Grant(Role.OWNER, good),)))), Ping())
+        await wire.hear(Pong)
+        await federation.node().journal.write(lambda: None)
+    assert await devices(federation, forger.chat) == before
+    judge = federation.node().replica.chat(forger.chat)
+    assert judge is not None
+    assert judge.membership().users[federation.founded.users["boris"]].role is Role.MEMBER
 
-    def believe(raw: bytes, charter: identity.Charter) -> identity.DeviceCertificate:
-        try:
-            return real(raw, charter)
-        except Untrusted:
-            return identity.DeviceCertificate(
-                charter.agency, identity.UserId(b""), DeviceKey(ghost.public), "ghost", 0, raw
-            )
 
-    return believe
+def epoch_operation(
+    forger: Forger, change: Callable[[dict[DeviceKey, bytes]], None]
+) -> tuple[EpochOperation, list[bytes]]:
+    """Build an epoch for the members, or whom `change` makes of them."""
+    device = forger.device
+    judge = device.replica.chat(forger.chat)
+    assert judge is not None
+    recipients = {member: Prekey(nonsense(32)).public for member in judge.membership().devices}
+    change(recipients)
+    record = identity.sign_prekey(device.secrets.device, Prekey(nonsense(32)).public, now())
+    place = next_place(device, judge)
+    return epoch.build(place, nonsense(32), recipients, set(), record, shareable=False)
+
+
+async def test_epochs_are_for_the_members(federation: Federation, forger: Forger) -> None:
+    """Cases 39 and 43: a ghost among the recipients, a member left out, the same one twice."""
+    anna = federation.honest["anna"].key
+
+    def ghost(recipients: dict[DeviceKey, bytes]) -> None:
+        recipients[DeviceKey(GHOST.public)] = GHOST_PREKEY.public
+
+    def without(recipients: dict[DeviceKey, bytes]) -> None:
+        del recipients[anna]
+
+    for change in (ghost, without):
+        operation, _ = epoch_operation(forger, change)
+        await without_effect(federation, newest(forger.control(operation)))
+    operation, _ = epoch_operation(forger, lambda _: None)
+    twice = replace(operation, skipped=(anna,))
+    await without_effect(federation, newest(forger.control(twice)))
+
+
+async def test_only_ones_own_seal(federation: Federation, forger: Forger) -> None:
+    """Case 43: a device that asks for another's seal gets its own; an outsider gets none."""
+    epochs = {
+        chat: [judge.history.entries[at].id for at in range(len(judge.history.entries))]
+        for chat in (federation.founded.open, federation.founded.quiet)
+        if (judge := federation.node().replica.chat(chat)) is not None
+    }
+    others = (federation.honest["anna"].key, federation.honest["boris"].key)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        for chat, entries in epochs.items():
+            await wire.send(*[WantSeals(chat, entry, others) for entry in entries])
+        heard = await wire.quiet(0.3)
+    seals = [frame for frame in heard if isinstance(frame, Seals)]
+    assert {frame.chat for frame in seals} <= {federation.founded.open}
+    judge = federation.node().replica.chat(federation.founded.open)
+    assert judge is not None
+    for frame in seals:
+        found = judge.history.epoch(frame.epoch)
+        assert found is not None
+        named = {found.operation.recipients[seal.index].device for seal in frame.seals}
+        assert named == {forger.device.key}
+
+
+async def test_seals_that_do_not_fit(federation: Federation, forger: Forger) -> None:
+    """Case 43: a seal that is not under the epoch's root ends the session, and is not kept."""
+    judge = federation.node().replica.chat(forger.chat)
+    assert judge is not None
+    entry = next(
+        one.id for one in judge.history.entries if judge.history.epoch(one.id) is not None
+    )
+    for seal in (
+        Seal(0, nonsense(1168), ()),
+        Seal(2**16, nonsense(1168), ()),
+        Seal(1, b"", tuple(nonsense() for _ in range(16))),
+    ):
+        async with federation.as_device() as wire:
+            await wire.greet()
+            await wire.send(Seals(forger.chat, entry, (seal,)))
+            await federation.refused(wire, "a seal that its epoch does not name")
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(Seals(forger.chat, EntryId(nonsense()), (Seal(0, b"", ()),)), Ping())
+        await wire.hear(Pong)
+
+
+async def test_different_secrets(federation: Federation, forger: Forger) -> None:
+    """Case 45: the commitment fails for anna; she reads nothing of it, and writes on."""
+    anna = federation.honest["anna"]
+    prekey = anna.connection.execute("SELECT record FROM prekeys ORDER BY issued DESC").get
+    public = identity.verify_prekey(prekey).public
+
+    def known(recipients: dict[DeviceKey, bytes]) -> None:
+        recipients[anna.key] = public
+
+    operation, seals = epoch_operation(forger, known)
+    judge = forger.device.replica.chat(forger.chat)
+    assert judge is not None
+    at = epoch.position(operation, anna.key)
+    assert at is not None
+    ectx = epoch.context(next_place(forger.device, judge), operation)
+    info = epoch._seal_info(ectx, operation.commit, operation.recipients[at])
+    seals[at] = sealing.seal(public, info, nonsense(32))
+    bad = replace(operation, seals_root=merkle.root(seals))
+    chain = forger.control(bad)
+    frames = [
+        Seal(index, seal, tuple(path))
+        for index, (seal, path) in enumerate(zip(seals, merkle.paths(seals), strict=True))
+    ]
+    content = forger.content()
+    header = content.entries.pop().header
+    own = chain.entries[-1].reference
+    written = forger.written_in(content, header, own)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(newest(chain), Seals(forger.chat, own.id, tuple(frames)), written)
+        await eventually(lambda: _state(federation, forger, mailbox.State.UNREADABLE), "unreadable")
+    link = federation.links["anna"]
+    chat = forger.chat
+    await link.write(lambda: compose.send(anna, chat, Text("still here", None), now(), None))
+
+    async def heard() -> bool:
+        letters = mailbox.letters(federation.honest["boris"], chat, 9)
+        return any(letter.message == Text("still here", None) for letter in letters)
+
+    await eventually(heard, "anna can write in a chat with a bad epoch")
+
+
+async def _state(federation: Federation, forger: Forger, state: mailbox.State) -> bool:
+    letters = mailbox.letters(federation.honest["anna"], forger.chat, 9)
+    return any(
+        letter.reference.device == forger.device.key and letter.state is state
+        for letter in letters
+    )
+
+
+async def test_after_a_removal(federation: Federation, forger: Forger) -> None:
+    """Cases 40 and 42: what the removed one backdates goes nowhere, and nothing new is told."""
+    anna, chat = federation.honest["anna"], forger.chat
+    backdated, control = forger.content(), forger.control(Admit(()))
+    user = federation.founded.users["mallory"]
+    link = federation.links["anna"]
+    await link.write(lambda: compose.remove_member(anna, chat, user, now()))
+    await link.write(lambda: compose.send(anna, chat, Text("without her", None), now(), None))
+    await eventually(lambda: _is_out(federation, forger), "the removal is stored")
+    before = federation.entries("north", chat)
+    stored = federation.node().replica.store.chat(chat)
+    assert stored is not None
+    last = stored.chains[anna.key, CONTENT][0]
+    want = Want(chat, anna.key, CONTENT, last.head[:8], last.length - 1, last.length)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(newest(backdated), newest(control), want, Ping())
+        absent = await wire.hear(Absent)
+        await wire.quiet(0.2)
+        listed = [one for frame in wire.heard if isinstance(frame, Heads) for one in frame.chats]
+        assert absent == Absent(chat, anna.key, CONTENT, want.start)
+        assert not any(isinstance(frame, Run | Seals) for frame in wire.heard)
+        heads = [head for one in listed if one.chat == chat for head in one.heads]
+        assert all(head.lane == CONTROL for head in heads)
+    assert federation.entries("north", chat) == before
+
+
+async def _is_out(federation: Federation, forger: Forger) -> bool:
+    return forger.device.key not in await devices(federation, forger.chat)
+
+
+async def test_a_revoked_device(federation: Federation) -> None:
+    """Case 47: its session ends at once, it is refused, and so it is after a restart."""
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await federation.node()._operate("revoke", {"user": "mallory@north"})
+        await wire.end()
+    await _is_refused(federation)
+    await federation.finish()
+    await federation.restart("north")
+    await _is_refused(federation)
+
+
+async def test_a_device_given_up_by_its_user(federation: Federation, forger: Forger) -> None:
+    """Case 47: the user's own word ends the session of the device, too."""
+    secrets = forger.device.secrets
+    assert secrets.user is not None
+    key = forger.device.key
+    signature = identity.sign_revocation(secrets.user, federation.agency("north").id, key)
+    topic, body = encode_question(GiveUp(key, signature))
+    async with federation.as_device() as idle, federation.as_device() as wire:
+        await idle.greet()
+        await wire.greet()
+        assert (await wire.ask(topic, body)).code == 0
+        await idle.end()
+    await _is_refused(federation)
+
+
+async def _is_refused(federation: Federation) -> None:
+    """The handshake may seem to succeed at the client's end; nothing comes after it."""
+    async with federation.as_device() as wire:
+        with pytest.raises(Gone):
+            await wire.next()
+
+
+async def test_who_is_no_reader(federation: Federation) -> None:
+    """Case 48: an agency outside gets the same about a chat that is here and one that is nowhere."""
+    quiet, nowhere = federation.founded.quiet, ChatId(nonsense())
+    stored = federation.node().replica.store.chat(quiet)
+    assert stored is not None
+    anna = federation.honest["anna"].key
+    branch = stored.chains[anna, CONTENT][0]
+    epochs = federation.node().replica.chat(quiet)
+    assert epochs is not None
+    entry = epochs.history.entries[1].id
+    for opening in (federation.as_node, federation.as_device):
+        answers = {}
+        for chat in (quiet, nowhere):
+            async with opening() as wire:
+                await wire.greet()
+                await wire.hear(Heads)
+                before = len(wire.heard)
+                await wire.send(
+                    Want(chat, anna, CONTENT, branch.head[:8], 0, 1),
+                    Want(chat, anna, CONTROL, bytes(8), 0, 1),
+                    WantSeals(chat, entry, (anna,)),
+                    Ping(),
+                )
+                await wire.quiet(0.3)
+                assert not any(one.chat == quiet for one in _listed(wire))
+                answers[chat] = [
+                    (type(one), getattr(one, "start", None)) for one in wire.heard[before:]
+                ]
+                await wire.send(Bye())
+        assert answers[quiet] == answers[nowhere]
+        assert [kind for kind, _ in answers[quiet] if kind is not Heads].count(Absent) == 2
+
+
+def _listed(wire: Wire) -> list[object]:
+    return [one for frame in wire.heard if isinstance(frame, Heads) for one in frame.chats]
+
+
+async def test_an_epoch_storm(federation: Federation, forger: Forger) -> None:
+    """Case 49: many epochs of one member in a row; the others go on with few of their own."""
+    chat, anna = forger.chat, federation.honest["anna"]
+    async with federation.as_device() as wire:
+        await wire.greet()
+        chain = forger.chain(CONTROL)
+        for _ in range(24):
+            operation, _ = epoch_operation(forger, lambda _: None)
+            chain = forger.appended(chain, operation)
+            await wire.send(newest(chain))
+        await wire.send(Ping())
+        await wire.hear(Pong)
+    before = _epochs_of(federation, chat, anna.key)
+    link = federation.links["anna"]
+    for number in range(3):
+        text = Text(f"calm {number}", None)
+        await link.write(lambda text=text: compose.send(anna, chat, text, now(), None))
+        await trio.sleep(0.05)
+    assert _epochs_of(federation, chat, anna.key) <= before + 2
+
+
+def _epochs_of(federation: Federation, chat: ChatId, device: DeviceKey) -> int:
+    judge = federation.honest["anna"].replica.chat(chat)
+    assert judge is not None
+    entries = judge.history.entries
+    return sum(one.device == device and judge.history.epoch(one.id) is not None for one in entries)

@@ -58,7 +58,7 @@ from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
 
 NUMBERS = st.integers(0, 2**32)
-SOME = settings(max_examples=1200)
+SOME = settings(max_examples=30)
 OURS, THEIRS = seed("ours")[:16], seed("theirs")[:16]
 HELLO = Hello((1,), THEIRS, None, 0)
 DEVICE = DeviceKey(seed("device"))

@@ -1,0 +1,279 @@
+"""Hostile cases 37, 38, 55 to 57 and 61: who may connect, and how often, and what strangers learn."""
+
+import os
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from crypto import certificate
+from node import service
+from node.agency import Agency
+from node.service import PEER_CONNECTIONS_MAX
+from node.tls import Credential, client_context, server_context
+from protocol.entry import DeviceKey
+from protocol.frame import Hello, Ping, encode_frame
+from protocol.name import split_endpoint
+from protocol.question import Lookup, People, Topic, decode_answer, encode_question
+from tests.hostile.federation import (
+    INCARNATION,
+    PATIENCE_SECONDS,
+    Federation,
+    Gone,
+    Wire,
+    dial,
+    eventually,
+    wire,
+)
+
+DAY_SECONDS = 24 * 3600
+
+
+def issued(agency: Agency, uri: str, *, at: float = 0.0, days: int = 2) -> Credential:
+    """A certificate as this agency's CA would sign it. at: seconds from now."""
+    key = certificate.make_key()
+    serial = int.from_bytes(os.urandom(16), "big") + 1
+    leaf = certificate.issue(
+        agency.ca, agency.ca_key, key, uri, now=time.time() + at, days=days, serial=serial
+    )
+    return Credential(leaf, key)
+
+
+def for_servers_only(agency: Agency, uri: str, issuer: bytes | None = None) -> Credential:
+    """A node's certificate without the right to dial; issuer: None for the agency's CA."""
+    key = serialization.load_pem_private_key(certificate.make_key(), None)
+    signer = serialization.load_pem_private_key(agency.ca_key if issuer is None else issuer, None)
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, agency.id.hex())])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True
+        )
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return Credential(built.public_bytes(serialization.Encoding.PEM), private)
+
+
+async def turned_away(federation: Federation, credential: Credential) -> None:
+    """Connect and get nothing: no HELLO, only the end."""
+    try:
+        async with wire(federation.agency("north"), credential) as opened:
+            await opened.send(Hello((1,), INCARNATION, None, 0))
+            await opened.end()
+            assert not [one for one in opened.heard if isinstance(one, Hello)]
+    except (trio.BrokenResourceError, ssl.SSLError):
+        pass
+
+
+async def test_certificates(federation: Federation) -> None:
+    """Cases 55 and 56: a foreign CA's word about our ids; expired, early, self-made, server-only."""
+    north, rogue = federation.agency("north"), federation.agency("rogue")
+    anna = federation.honest["anna"].key
+    own = f"ivor:node:{rogue.node.public.hex()}"
+    year = 400 * DAY_SECONDS
+    bad = {
+        "55 north's node, by rogue's CA": issued(rogue, f"ivor:node:{north.node.public.hex()}"),
+        "55 a node that no card names": issued(rogue, f"ivor:node:{os.urandom(32).hex()}"),
+        "55 a device of north, by rogue's CA": issued(rogue, f"ivor:device:{anna.hex()}"),
+        "55 a device that is nobody's": issued(north, f"ivor:device:{os.urandom(32).hex()}"),
+        "55 an invitation, by rogue's CA": issued(rogue, f"ivor:invitation:{os.urandom(16).hex()}"),
+        "56 expired": issued(rogue, own, at=-year),
+        "56 not valid yet": issued(rogue, own, at=year),
+        "56 for servers only": for_servers_only(rogue, own),
+        "56 self-signed": for_servers_only(rogue, own, certificate.make_key()),
+    }
+    for credential in bad.values():
+        await turned_away(federation, credential)
+    refused = [one for one in federation.events if one["event"] == "connection refused"]
+    assert len(refused) == len(bad)
+    async with federation.as_node() as good:
+        await good.greet()
+
+
+async def test_no_certificate(federation: Federation) -> None:
+    """Case 56: a client without one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=federation.agency("north").card.ca)
+    stream = await dial(federation.agency("north"), context)
+    with pytest.raises(Gone):
+        await Wire(stream).next()
+    await trio.aclose_forcefully(stream)
+
+
+async def test_other_protocols(federation: Federation) -> None:
+    """Case 57: TLS 1.2, frames without TLS, HTTP, nonsense."""
+    context = client_context(federation.node_credential("rogue"), [federation.agency("north").card.ca])
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(trio.BrokenResourceError):
+        await dial(federation.agency("north"), context)
+    plain = (
+        encode_frame(Hello((1,), INCARNATION, None, 0)),
+        b"GET / HTTP/1.1\r\n\r\n",
+        os.urandom(4096),
+        b"\x16\x03\x01\xff\xff" + bytes(70_000),
+    )
+    host, port = split_endpoint(federation.agency("north").card.nodes[0].endpoints[0])
+    for raw in plain:
+        transport = await trio.open_tcp_stream(host, port)
+        async with transport:
+            with trio.fail_after(PATIENCE_SECONDS):
+                try:
+                    await transport.send_all(raw)
+                    while await transport.receive_some():
+                        pass
+                except trio.BrokenResourceError:
+                    pass
+
+
+async def test_a_server_that_is_another(federation: Federation) -> None:
+    """Case 55, dialling: at rogue's address sits somebody whom its card does not name."""
+    rogue = federation.agency("rogue")
+    credential = issued(rogue, f"ivor:node:{os.urandom(32).hex()}")
+    context = server_context(credential, [card.ca for card in federation.node().cards.values()])
+    host, port = split_endpoint(rogue.card.nodes[0].endpoints[0])
+
+    async def accept(transport: trio.SocketStream) -> None:
+        stream = trio.SSLStream(transport, context, server_side=True, https_compatible=True)
+        try:
+            await Wire(stream).end()
+        except trio.BrokenResourceError:
+            pass
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_tcp, accept, port, host)
+
+        async def noticed() -> bool:
+            return any(
+                "not in the card" in str(one.get("why"))
+                for one in federation.events
+                if one["event"] == "no session"
+            )
+
+        await eventually(noticed, "the dialler refuses the server")
+        nursery.cancel_scope.cancel()
+    assert not federation.node().hub.of(rogue.id)
+
+
+async def test_handshakes_that_never_end(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 38: slots are capped and come free; the sessions that there are go on."""
+    monkeypatch.setattr(service, "HANDSHAKE_SECONDS_MAX", 1.0)
+    host, port = split_endpoint(federation.agency("north").card.nodes[0].endpoints[0])
+    streams = [await trio.open_tcp_stream(host, port) for _ in range(300)]
+    await federation.more_messages()
+    slots = federation.node()._handshakes
+    assert slots.borrowed_tokens <= slots.total_tokens
+
+    async def free() -> bool:
+        return not slots.borrowed_tokens
+
+    await eventually(free, "the slots come free")
+    for stream in streams:
+        await trio.aclose_forcefully(stream)
+    async with federation.as_device() as opened:
+        await opened.greet()
+
+
+async def test_connections_come_and_go(federation: Federation) -> None:
+    """Case 37: nothing is left of them."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        async with federation.as_device() as one, federation.as_node() as other:
+            await one.send(Hello((1,), INCARNATION, None, 0))
+            await other.send_raw(b"\x00")
+
+    async def gone() -> bool:
+        ours = (federation.agency("rogue").id, _mallory(federation))
+        held = federation.node()._held
+        return not any(held[key] or federation.node().hub.of(key) for key in ours)
+
+    await eventually(gone, "no session is left")
+    await trio.sleep(0.1)
+    assert len(os.listdir("/proc/self/fd")) <= before + 4
+
+
+def _mallory(federation: Federation) -> DeviceKey:
+    device = federation.device("mallory")
+    device.close()
+    return device.key
+
+
+async def test_one_peer_does_not_take_all_slots(federation: Federation) -> None:
+    """Case 37: so many sessions a peer, and no more."""
+    credential = federation.device("mallory")
+    try:
+        async with trio.open_nursery() as nursery:
+            greeted = []
+
+            async def occupy() -> None:
+                async with wire(federation.agency("north"), credential.credential) as opened:
+                    try:
+                        await opened.greet()
+                        greeted.append(opened)
+                        await trio.sleep_forever()
+                    except Gone:
+                        return
+
+            for _ in range(PEER_CONNECTIONS_MAX + 6):
+                nursery.start_soon(occupy)
+
+            async def settled() -> bool:
+                return len(greeted) == PEER_CONNECTIONS_MAX
+
+            await eventually(settled, "as many sessions as are allowed")
+            await trio.sleep(0.2)
+            assert len(greeted) == PEER_CONNECTIONS_MAX
+            await greeted[0].send(Ping())
+            nursery.cancel_scope.cancel()
+    finally:
+        credential.close()
+
+
+async def test_does_a_user_exist(federation: Federation) -> None:
+    """Case 61: who was invited gets one answer about everybody, here or elsewhere or nowhere."""
+    users = (federation.founded.users["anna"], federation.founded.users["boris"])
+    asked = (
+        Lookup(names=("anna@north",)),
+        Lookup(names=("nobody@north",)),
+        Lookup(names=("boris@south",)),
+        Lookup(names=("nobody@nowhere",)),
+        Lookup(users=users[:1]),
+        Lookup(users=users[1:]),
+    )
+    answers = set()
+    for question in asked:
+        async with federation.as_invited() as opened:
+            answer = await opened.ask(*encode_question(question))
+            answers.add((answer.code, answer.body))
+    assert len(answers) == 1
+    nodes = set()
+    for name in ("nobody@north", "boris@south", "nobody@nowhere"):
+        async with federation.as_node() as opened:
+            await opened.greet()
+            answer = await opened.ask(*encode_question(Lookup(names=(name,))))
+            nodes.add((answer.code, answer.body))
+            assert decode_answer(Topic.LOOKUP, answer.code, answer.body) == People((None,))
+    assert len(nodes) == 1
