@@ -14,7 +14,7 @@ import apsw
 from client.device import Device
 from client.mailbox import State
 from crypto.content import franking_commitment
-from node.replica import ChatLedger
+from node.ledger import ChatLedger
 from node.store import SEQ_BITS, Branch, StoredChat
 from protocol.chat import Chat
 from protocol.entry import (

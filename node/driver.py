@@ -15,7 +15,8 @@ import trio
 from node.errors import IvorError, NetworkError
 from node.journal import Journal
 from node.pacing import Pacer
-from node.replica import Replica, Sealless, Stored
+from node.replica import Replica, Stored
+from node.seals import Sealless
 from node.wire import FrameReader
 from protocol.effect import (
     Admit,
@@ -68,6 +69,7 @@ log = structlog.get_logger()
 RUNS_IN_FLIGHT_MAX = 8
 CONSULTATIONS_MAX = 8
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
+CHATS_WELCOME_MAX = 4096
 SEND_BYTES = 256 * 1024
 SEND_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 2.0
@@ -130,6 +132,7 @@ class Connection:
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
         self._asked = 0
+        self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
         self._acknowledging = Pacer(self._start, self._acknowledge)
         self._noting = Pacer(self._start, self._note)
@@ -327,13 +330,19 @@ class Connection:
     async def _begin_admission(self, runs: Sequence[Run]) -> None:
         """Verify runs here, and let a task wait for the disk. Bounded, so a peer can't pile up.
 
-        They are queued before the next frame is read: what comes first is judged first.
+        They are queued before the next frame is read: what comes first is judged first. A stranger's
+        runs are not worth hashing; one who was welcome before is asked for again only in the
+        transaction, because a look at the database waits for the commit that is on its way.
         """
-        if not await self._journal.read(lambda: self._may_bring(runs[0])):
-            # No fault of a node that has not heard yet that its agency left the chat.
-            refused = [(run, Outcome(run.start, surplus=True)) for run in runs]
-            await self._carry_out(self._session.admitted(refused, (), self._now()))
-            return
+        chat = runs[0].chat
+        if chat not in self._welcome:
+            if not await self._journal.read(lambda: self._may_bring(chat)):
+                refused = [(run, _unwelcome(run)) for run in runs]
+                await self._carry_out(self._session.admitted(refused, (), self._now()))
+                return
+            if len(self._welcome) >= CHATS_WELCOME_MAX:
+                self._welcome.clear()
+            self._welcome.add(chat)
         parts = [(run, _unpack(run)) for run in runs]
         token = object()
         await self._in_flight.acquire_on_behalf_of(token)
@@ -351,13 +360,17 @@ class Connection:
     def _append(
         self, parts: Sequence[tuple[Run, Sequence[Entry]]]
     ) -> tuple[Sequence[Stored], Sequence[Holding]]:
+        chat = parts[0][0].chat
+        if not self._may_bring(chat):
+            self._welcome.discard(chat)
+            return [Stored(_unwelcome(run), run, 0) for run, _ in parts], []
         stored = self._replica.append_together(parts)
         holdings = [self._replica.holding(one) for one in stored]
         return stored, [holding for holding in holdings if holding is not None]
 
-    def _may_bring(self, run: Run) -> bool:
-        known = self._replica.store.chat(run.chat) is not None
-        return not known or self._replica.sharing.may_read(self.key, run.chat)
+    def _may_bring(self, chat: ChatId) -> bool:
+        known = self._replica.store.chat(chat) is not None
+        return not known or self._replica.sharing.may_read(self.key, chat)
 
     def _sealless(self) -> Sequence[Sealless]:
         return self._replica.sealless(self.key)
@@ -491,6 +504,11 @@ def greeting_for(replica: Replica, key: bytes) -> Greeting:
     """Read what a session with this peer begins with."""
     seen_incarnation, seen = replica.sharing.cursor(key)
     return Greeting(replica.store.incarnation, seen_incarnation, seen)
+
+
+def _unwelcome(run: Run) -> Outcome:
+    """It is no fault of a node that has not heard yet that its agency left the chat."""
+    return Outcome(run.start, surplus=True)
 
 
 def _by_chain(holdings: Sequence[Holding]) -> dict[Hashable, Holding]:

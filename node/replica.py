@@ -5,118 +5,36 @@ transaction that `journal` holds open; nothing is told to anyone before that is 
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import apsw
 from msgspec import structs
 
-from crypto import merkle
-from node.sharing import Sharing
-from node.store import SEQ_BITS, Store, StoredChat
+from node.ledger import CandidateLedger, ChatLedger
+from node.seals import SealedChats, Sealless
+from node.store import StoredChat
 from protocol.chat import Admission, Chat
 from protocol.dag import bits
 from protocol.entry import (
     CONTENT,
     CONTROL,
-    ChatId,
-    ControlHeader,
     DeviceKey,
     EntryId,
     encode_header,
 )
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import Cover, Fork, encode_proof, verify_fork
-from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Seal, Want
-from protocol.history import History
+from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
 from protocol.intake import Outcome
-from protocol.limits import BRANCHES_MAX, SEALS_SPREAD_MAX
-from protocol.membership import Membership, resolve
-from protocol.run import START, Context, Entry, rebuild
+from protocol.membership import resolve
+from protocol.run import Entry
 
-CHATS_JUDGED_MAX = 512
 CANDIDATES_MAX = 64
 CANDIDATES_BYTES_MAX = 64 * 1024 * 1024
 ENTRY_MEMORY_BYTES = 1024  # of an entry in memory, apart from its record; guess
 AWAITED_MAX = 4096
-
-
-class ChatLedger:
-    """What a stored chat answers to `protocol.chat.Ledger`. awaited: ids that others wait for."""
-
-    def __init__(self, store: Store, chat: StoredChat, awaited: Container[EntryId] = ()) -> None:
-        self._store = store
-        self._chat = chat
-        self._awaited = awaited
-
-    def takes_branch(self, entries: Sequence[Entry]) -> bool:
-        """Tell whether there is room, or an entry that others refer to.
-
-        Were it not for those, whoever forks five ways could split a chat: entries of honest
-        devices that saw the fifth branch would be inadmissible where it has no room.
-        """
-        first = entries[0].header
-        chain = self._chat.chains.get((first.device, first.lane), ())
-        return len(chain) < BRANCHES_MAX or any(entry.id in self._awaited for entry in entries)
-
-    def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
-        """Return the branch that holds this entry."""
-        return self._store.branch_of(self._chat, device, lane, seq, entry)
-
-    def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
-        """Return the branches that have an entry of their own at this place."""
-        chain = self._chat.chains.get((device, lane), ())
-        return [branch.branch for branch in chain if branch.base <= seq < branch.length]
-
-    def length(self, device: DeviceKey, lane: int) -> int:
-        """Return the length of the longest branch."""
-        chain = self._chat.chains.get((device, lane), ())
-        return max((branch.length for branch in chain), default=0)
-
-    def context_after(self, device: DeviceKey, lane: int, seq: int, branch: int) -> Context:
-        """Return the context that an entry leaves to its successor."""
-        chain = self._chat.chains[device, lane]
-        return self._store.context_after(chain, chain[branch], lane, seq)
-
-
-class CandidateLedger:
-    """What a chat that is not ours (yet) answers: only its control lane, from memory."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-
-    def takes_branch(self, entries: Sequence[Entry]) -> bool:
-        """Tell that there is room: a candidate is bounded as a whole."""
-        del entries
-        return True
-
-    def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:
-        """Return 0 for a control entry that was judged before."""
-        del device, seq
-        return 0 if lane == CONTROL and entry in self._history else None
-
-    def branches_at(self, device: DeviceKey, lane: int, seq: int) -> Sequence[int]:
-        """Return the branch that has an entry at this place."""
-        return [0] if seq < self.length(device, lane) else []
-
-    def length(self, device: DeviceKey, lane: int) -> int:
-        """Return how much of a control chain was judged."""
-        return self._history.length(device) if lane == CONTROL else 0
-
-    def context_after(self, device: DeviceKey, lane: int, seq: int, branch: int) -> Context:
-        """Control entries leave nothing that their successors are judged by."""
-        del device, lane, seq, branch
-        return START
-
-
-class Sealless(NamedTuple):
-    """An epoch of which we lack the seals of these recipients."""
-
-    chat: ChatId
-    epoch: EntryId
-    devices: tuple[DeviceKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,62 +78,18 @@ class _Candidate:
     size: int = 0
 
 
-class Replica:
-    """The chats of one node or device. owner: the agency of a node, the device key of a device."""
+class Replica(SealedChats):
+    """The chats of one node or device, and the way into them; see `Chats` for the arguments."""
 
     def __init__(self, connection: apsw.Connection, agency: bytes, owner: bytes) -> None:
-        self.store = Store(connection)
-        self.sharing = Sharing(connection)
-        self.agency = agency
-        self.owner = owner
-        self._chats: OrderedDict[bytes, Chat] = OrderedDict()
+        super().__init__(connection, agency, owner)
         self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
         self._awaited: OrderedDict[EntryId, None] = OrderedDict()
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
-        self.store.forget()
-        self._chats.clear()
+        super().forget()
         self._candidates.clear()
-
-    def chat(self, chat: ChatId) -> Chat | None:
-        """Return the judge of a stored chat, None when it is not stored."""
-        cached = self._chats.get(chat)
-        if cached is not None:
-            self._chats.move_to_end(chat)
-            return cached
-        stored = self.store.chat(chat)
-        if stored is None:
-            return None
-        judge = self._restore(stored)
-        self._remember(judge)
-        return judge
-
-    def _restore(self, stored: StoredChat) -> Chat:
-        judge = Chat(stored.id)
-        at: dict[int, Entry] = {}
-        for (device, lane), chain in stored.chains.items():
-            if lane != CONTROL:
-                continue
-            for branch in chain:
-                prev, context = self.store.context_before(chain, branch, CONTROL, branch.base)
-                records = [
-                    row[2] for row in self.store.rows(chain, branch, branch.base, branch.length)
-                ]
-                entries = rebuild(
-                    stored.id, DeviceKey(device), CONTROL, branch.base, prev, context, records
-                )
-                at.update({branch.no << SEQ_BITS | e.header.seq: e for e in entries})
-        for place in self.store.control_order(stored):
-            header, entry, payload = at[place].header, at[place].id, at[place].payload
-            if isinstance(header, ControlHeader) and payload is not None:
-                judge.restore(header, entry, payload)
-        return judge
-
-    def _remember(self, chat: Chat) -> None:
-        self._chats[chat.id] = chat
-        if len(self._chats) > CHATS_JUDGED_MAX:
-            self._chats.popitem(last=False)
 
     def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
         """Judge and append authentic entries; `run` is the frame that they came in."""
@@ -265,7 +139,7 @@ class Replica:
         if accepted:
             self.store.append(stored, accepted, admission.branch)
             readers = self._share(chat, stored, run.lane)
-        sealless = self._lacking_seals(chat, stored, accepted)
+        sealless = self.lacking_seals(chat, stored, accepted)
         outcome = self._outcome(entries, admission)
         return Stored(
             outcome,
@@ -286,44 +160,6 @@ class Replica:
         reached = entries[0].header.seq + admission.known + len(admission.entries)
         refused = admission.refusal is not None
         return Outcome(reached, admission.missing, refused, admission.surplus)
-
-    def _lacking_seals(
-        self, chat: Chat, stored: StoredChat, entries: Sequence[Entry]
-    ) -> tuple[Sealless, ...]:
-        """Note which of these entries start an epoch whose seals have yet to come."""
-        found = []
-        for entry in entries:
-            epoch = chat.history.epoch(entry.id) if entry.header.lane == CONTROL else None
-            if epoch is None:
-                continue
-            devices = self._concerned(chat, [to.device for to in epoch.operation.recipients])
-            if len(self.seals_for(stored.id, entry.id, devices)) < len(devices):
-                self.sharing.note_sealless(stored, entry.id)
-                found.append(Sealless(stored.id, entry.id, devices))
-        return tuple(found)
-
-    def _concerned(self, chat: Chat, recipients: Sequence[DeviceKey]) -> tuple[DeviceKey, ...]:
-        """Return whose seals we keep: a device its own; a node its agency's, or all of few.
-
-        Few seals go everywhere, so that a node can still have them when the author's is gone.
-        """
-        if self.owner != self.agency:
-            return tuple(device for device in recipients if device == self.owner)
-        if len(recipients) <= SEALS_SPREAD_MAX:
-            return tuple(recipients)
-        own = self.readers(chat)
-        return tuple(device for device in recipients if device in own)
-
-    def sealless(self, peer: bytes) -> list[Sealless]:
-        """Return the epochs whose seals have yet to come and that this peer may have."""
-        found = []
-        for chat_id, epoch in self.sharing.sealless(peer):
-            chat = self.chat(chat_id)
-            entry = None if chat is None else chat.history.epoch(epoch)
-            if chat is not None and entry is not None:
-                devices = self._concerned(chat, [to.device for to in entry.operation.recipients])
-                found.append(Sealless(chat_id, epoch, devices))
-        return found
 
     def _share(self, chat: Chat, stored: StoredChat, lane: int) -> AbstractSet[bytes]:
         if lane != CONTROL:
@@ -356,19 +192,6 @@ class Replica:
             for device, length in lengths.items()
             if (chain := stored.chains.get((device, CONTROL)))
         ]
-
-    def readers(self, chat: Chat) -> AbstractSet[bytes]:
-        """Return who may see a chat: agencies, and the devices of our own agency."""
-        return self.readers_by(chat.membership())
-
-    def readers_by(self, membership: Membership) -> AbstractSet[bytes]:
-        """Return who may see a chat with this membership."""
-        own = {
-            device
-            for device, user in membership.devices.items()
-            if membership.users[user].agency == self.agency
-        }
-        return membership.agencies | own
 
     def _consider(self, run: Run, entries: Sequence[Entry]) -> Stored:
         """Judge a chat that is not stored; store it once it turns out to concern us.
@@ -417,11 +240,11 @@ class Replica:
         for entries, cover in candidate.accepted:
             self.store.keep_cover(stored, entries[-1], cover)
         self.sharing.set_readers(stored, readers)
-        self._remember(chat)
+        self.remember(chat)
         return tuple(
             item
             for entries, _ in candidate.accepted
-            for item in self._lacking_seals(chat, stored, entries)
+            for item in self.lacking_seals(chat, stored, entries)
         )
 
     def _branch_for(self, stored: StoredChat, first: Entry) -> int | None:
@@ -500,28 +323,6 @@ class Replica:
         here = self.store.branch_with_prefix(chain, head.seq, head.prefix)
         return head.seq if here is None else head.seq + 1
 
-    def keep_seals(
-        self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
-    ) -> list[tuple[DeviceKey, Seal]]:
-        """Keep the seals that belong to an epoch entry of ours, and return whose they are.
-
-        Raises Inadmissible if one does not belong to it.
-        """
-        judge = self.chat(chat)
-        entry = None if judge is None else judge.history.epoch(epoch)
-        if judge is None or entry is None or not self.sharing.may_read(peer, chat):
-            return []
-        operation = entry.operation
-        count = len(operation.recipients)
-        for seal in seals:
-            if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
-                raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
-        self.sharing.keep_seals(epoch, seals)
-        devices = self._concerned(judge, [to.device for to in operation.recipients])
-        if len(self.seals_for(chat, epoch, devices)) == len(devices):
-            self.sharing.forget_sealless(epoch)
-        return [(operation.recipients[seal.index].device, seal) for seal in seals]
-
     def note_holdings(self, holdings: Sequence[Holding], peer: bytes) -> list[Holding]:
         """Keep what a peer says about who stores what, in chats that it is in; return that.
 
@@ -543,52 +344,6 @@ class Replica:
             self.sharing.note_holdings(stored, told)
             kept += told
         return kept
-
-    def readers_of(self, chat: ChatId) -> AbstractSet[bytes]:
-        """Return who may see a stored chat."""
-        stored = self.store.chat(chat)
-        return frozenset() if stored is None else self.sharing.readers(stored)
-
-    def control_header(self, chat: ChatId, entry: EntryId) -> ControlHeader | None:
-        """Return the header of a stored control entry, None if it is not here."""
-        judge, stored = self.chat(chat), self.store.chat(chat)
-        if judge is None or stored is None or entry not in judge.history:
-            return None
-        held = judge.history.entries[judge.history.index(entry)]
-        device, seq = held.device, held.seq
-        chain = stored.chains[device, CONTROL]
-        number = self.store.branch_of(stored, device, CONTROL, seq, entry)
-        if number is None:
-            return None
-        branch = chain[number]
-        prev, context = self.store.context_before(chain, branch, CONTROL, seq)
-        records = [row[2] for row in self.store.rows(chain, branch, seq, seq + 1)]
-        header = rebuild(chat, device, CONTROL, seq, prev, context, records)[0].header
-        return header if isinstance(header, ControlHeader) else None
-
-    def last_epoch(self, chat: ChatId, device: DeviceKey) -> EntryId | None:
-        """Return the epoch of a device's newest content entry, None before its first."""
-        stored = self.store.chat(chat)
-        chain = [] if stored is None else stored.chains.get((device, CONTENT), [])
-        if not chain:
-            return None
-        newest = max(chain, key=lambda branch: branch.length)
-        context = self.store.context_after(chain, newest, CONTENT, newest.length - 1)
-        return EntryId(context.epoch)
-
-    def seals_for(self, chat: ChatId, epoch: EntryId, devices: Sequence[bytes]) -> list[Seal]:
-        """Return the seals of these recipients that are here."""
-        judge = self.chat(chat)
-        entry = None if judge is None else judge.history.epoch(epoch)
-        if entry is None:
-            return []
-        wanted = frozenset(devices)
-        positions = [
-            position
-            for position, recipient in enumerate(entry.operation.recipients)
-            if recipient.device in wanted
-        ]
-        return self.sharing.seals(epoch, positions)
 
     def holding(self, stored: Stored) -> Holding | None:
         """Return what our agency may acknowledge of a run, once it is durable."""

@@ -15,7 +15,7 @@ from client.schema import DEVICE_SCHEMA
 from crypto import archive, content, labels, merkle, schedule
 from crypto.fingerprint import fingerprint, safety_number
 from crypto.keyfile import open_key
-from node.replica import CandidateLedger
+from node.ledger import CandidateLedger
 from protocol import codec, epoch, frame, identity, name
 from protocol.chat import Chat
 from protocol.entry import (

@@ -33,6 +33,7 @@ from node.agency import Agency, Founding
 from node.config import Settings
 from node.control import SOCKET_FILE
 from node.directory import Directory
+from node.driver import Connection
 from node.service import DATABASE_FILE, Node
 from node.store import connect
 from node.tls import Credential, client_context, credential_from_der
@@ -319,8 +320,12 @@ async def dial(target: Agency, context: ssl.SSLContext) -> trio.SSLStream[trio.S
     host, port = split_endpoint(target.card.nodes[0].endpoints[0])
     transport = await trio.open_tcp_stream(host, port)
     stream = trio.SSLStream(transport, context, https_compatible=True)
-    with trio.fail_after(PATIENCE_SECONDS):
-        await stream.do_handshake()
+    try:
+        with trio.fail_after(PATIENCE_SECONDS):
+            await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 
@@ -404,6 +409,15 @@ class Federation:
             return any(reason in (found or "") for found in self.reasons())
 
         await eventually(logged, f"a session ends with {reason!r}, not {self.reasons()}")
+
+    async def session_of(self, key: bytes) -> Connection:
+        """Return north's session with a peer, once both have greeted."""
+
+        async def greeted() -> bool:
+            return bool(self.node().hub.of(key))
+
+        await eventually(greeted, "north has taken up the session")
+        return self.node().hub.of(key)[0]
 
     async def start_node(self, name: str) -> None:
         """Start a node of ours."""

@@ -239,7 +239,7 @@ async def test_ancestors_that_never_come(
     header = chain.entries.pop().header
     async with federation.as_device() as wire:
         await wire.greet()
-        (connection,) = federation.node().hub.of(forger.device.key)
+        connection = await federation.session_of(forger.device.key)
         for _ in range(300):
             link = Reference(DeviceKey(nonsense()), 1, EntryId(nonsense()))
             await wire.send(

@@ -111,7 +111,7 @@ async def test_seals_asked_for_again_and_again(federation: Federation, forger: F
     devices = tuple(DeviceKey(nonsense()) for _ in range(SEALS_FRAME_MAX))
     async with federation.as_device() as wire:
         await wire.greet()
-        (connection,) = federation.node().hub.of(forger.device.key)
+        connection = await federation.session_of(forger.device.key)
         for _ in range(300):
             await wire.send(WantSeals(forger.chat, nonsense(), devices))
         await _through(federation, wire)

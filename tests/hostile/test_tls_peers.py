@@ -4,6 +4,7 @@ import os
 import ssl
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 import trio
@@ -162,7 +163,7 @@ async def test_a_server_that_is_another(federation: Federation) -> None:
         await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_tcp, accept, port, host)
+        await nursery.start(partial(trio.serve_tcp, accept, port, host=host))
 
         async def noticed() -> bool:
             return any(

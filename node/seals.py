@@ -1,0 +1,100 @@
+"""The seals of epochs: which concern us, which are here, which have yet to come (SPEC 4.2, 6.3)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crypto import merkle
+from node.chats import Chats
+from node.store import StoredChat
+from protocol.chat import Chat
+from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
+from protocol.errors import Inadmissible
+from protocol.frame import Seal
+from protocol.limits import SEALS_SPREAD_MAX
+from protocol.run import Entry
+
+
+class Sealless(NamedTuple):
+    """An epoch of which we lack the seals of these recipients."""
+
+    chat: ChatId
+    epoch: EntryId
+    devices: tuple[DeviceKey, ...]
+
+
+class SealedChats(Chats):
+    """Chats, and the seals of their epochs."""
+
+    def lacking_seals(
+        self, chat: Chat, stored: StoredChat, entries: Sequence[Entry]
+    ) -> tuple[Sealless, ...]:
+        """Note, and return, which of these entries start an epoch whose seals have yet to come."""
+        found = []
+        for entry in entries:
+            epoch = chat.history.epoch(entry.id) if entry.header.lane == CONTROL else None
+            if epoch is None:
+                continue
+            devices = self._concerned(chat, [to.device for to in epoch.operation.recipients])
+            if len(self.seals_for(stored.id, entry.id, devices)) < len(devices):
+                self.sharing.note_sealless(stored, entry.id)
+                found.append(Sealless(stored.id, entry.id, devices))
+        return tuple(found)
+
+    def _concerned(self, chat: Chat, recipients: Sequence[DeviceKey]) -> tuple[DeviceKey, ...]:
+        """Return whose seals we keep: a device its own; a node its agency's, or all of few.
+
+        Few seals go everywhere, so that a node can still have them when the author's is gone.
+        """
+        if self.owner != self.agency:
+            return tuple(device for device in recipients if device == self.owner)
+        if len(recipients) <= SEALS_SPREAD_MAX:
+            return tuple(recipients)
+        own = self.readers(chat)
+        return tuple(device for device in recipients if device in own)
+
+    def sealless(self, peer: bytes) -> list[Sealless]:
+        """Return the epochs whose seals have yet to come and that this peer may have."""
+        found = []
+        for chat_id, epoch in self.sharing.sealless(peer):
+            chat = self.chat(chat_id)
+            entry = None if chat is None else chat.history.epoch(epoch)
+            if chat is not None and entry is not None:
+                devices = self._concerned(chat, [to.device for to in entry.operation.recipients])
+                found.append(Sealless(chat_id, epoch, devices))
+        return found
+
+    def keep_seals(
+        self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
+    ) -> list[tuple[DeviceKey, Seal]]:
+        """Keep the seals that belong to an epoch entry of ours, and return whose they are.
+
+        Raises Inadmissible if one does not belong to it.
+        """
+        judge = self.chat(chat)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        if judge is None or entry is None or not self.sharing.may_read(peer, chat):
+            return []
+        operation = entry.operation
+        count = len(operation.recipients)
+        for seal in seals:
+            if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
+                raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
+        self.sharing.keep_seals(epoch, seals)
+        devices = self._concerned(judge, [to.device for to in operation.recipients])
+        if len(self.seals_for(chat, epoch, devices)) == len(devices):
+            self.sharing.forget_sealless(epoch)
+        return [(operation.recipients[seal.index].device, seal) for seal in seals]
+
+    def seals_for(self, chat: ChatId, epoch: EntryId, devices: Sequence[bytes]) -> list[Seal]:
+        """Return the seals of these recipients that are here."""
+        judge = self.chat(chat)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        if entry is None:
+            return []
+        wanted = frozenset(devices)
+        positions = [
+            position
+            for position, recipient in enumerate(entry.operation.recipients)
+            if recipient.device in wanted
+        ]
+        return self.sharing.seals(epoch, positions)

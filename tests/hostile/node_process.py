@@ -1,0 +1,26 @@
+"""Run one node of a test's federation as a process of its own, to be killed at any moment.
+
+    python -m tests.hostile.node_process FOLDER        prints one line when it listens
+"""
+
+import sys
+from pathlib import Path
+
+import structlog
+import trio
+
+from node.agency import open_agency
+from node.config import Loaded
+from node.service import serve
+from tests.hostile.federation import PASSPHRASE, settings
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    loaded = Loaded(settings(open_agency(folder, PASSPHRASE)), {})
+    trio.run(serve, folder, loaded, PASSPHRASE, lambda host, port: print(host, port, flush=True))
+
+
+if __name__ == "__main__":
+    main()

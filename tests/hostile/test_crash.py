@@ -1,0 +1,198 @@
+"""Hostile cases 62 and 67: nodes killed under load, and a device's folder out of a backup."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from client import compose, mailbox
+from client.device import Device
+from client.link import Link, linked
+from node.errors import RefusedError
+from node.service import DATABASE_FILE
+from protocol.entry import CONTENT, ChatId
+from protocol.message import Text
+from tests.hostile import federation as made
+from tests.hostile.conftest import check_file
+from tests.hostile.federation import (
+    PATIENCE_SECONDS,
+    Federation,
+    Founded,
+    eventually,
+    now,
+    one_settled,
+    open_device,
+)
+
+ROOT = Path(__file__).parents[2]
+CYCLES = 3
+LOAD_SECONDS = 0.7
+
+
+@asynccontextmanager
+async def process(folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A node as a process of its own, once it listens; killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.hostile.node_process", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=(folder.parent / f"{folder.name}.log").open("ab"),
+    ) as running:
+        try:
+            assert running.stdout is not None
+            with trio.fail_after(PATIENCE_SECONDS):
+                line = await trio.to_thread.run_sync(
+                    running.stdout.readline, abandon_on_cancel=True
+                )
+            assert line
+            yield running
+        finally:
+            running.kill()
+
+
+def stored_ids(folder: Path, chat: ChatId) -> set[bytes]:
+    """Return the ids of a chat's entries in a node's file."""
+    connection = apsw.Connection(str(folder / DATABASE_FILE))
+    found = connection.execute(
+        "SELECT entries.id FROM entries JOIN chains ON chains.no = place >> 32"
+        " JOIN chats ON chats.no = chat WHERE chats.id = ?",
+        (chat,),
+    ).fetchall()
+    connection.close()
+    return {entry for (entry,) in found}
+
+
+def acknowledged(device: Device, chat: ChatId) -> set[bytes]:
+    """Return the ids of our own content that our node says it stores."""
+    length = max(
+        (
+            holding.seq + 1
+            for holding in device.replica.sharing.holdings(device.key)
+            if holding.agency == device.profile.charter.agency
+            and (holding.chat, holding.lane) == (chat, CONTENT)
+        ),
+        default=0,
+    )
+    chat_no = device.replica.store.chat(chat)
+    assert chat_no is not None
+    chain = chat_no.chains[device.key, CONTENT]
+    return {row[1] for row in device.replica.store.rows(chain, chain[0], 0, length)}
+
+
+async def write_on(link: Link, device: Device, chat: ChatId) -> None:
+    """Write without a pause until the connection is gone."""
+    number = 0
+    while not link.ended.is_set():
+        text = Text(f"under load {number}", None)
+        await link.write(lambda text=text: compose.send(device, chat, text, now(), None))
+        number += 1
+
+
+@pytest.mark.usefixtures("events")
+async def test_killed_under_load(template: tuple[Path, Founded], tmp_path: Path) -> None:
+    """Case 62: SIGKILL while a device writes; what was acknowledged is there, each time."""
+    folder, founded = template
+    base = made.copied(folder, tmp_path / "federation")
+    device, chat = open_device(base, "anna"), founded.quiet
+    total = 0
+    for _ in range(CYCLES):
+        async with process(base / "north") as running, linked(device) as link:
+            await link.greeted.wait()
+            with trio.move_on_after(LOAD_SECONDS):
+                await write_on(link, device, chat)
+            running.kill()
+            with trio.fail_after(PATIENCE_SECONDS):
+                await link.ended.wait()
+        known = acknowledged(device, chat)
+        assert known <= stored_ids(base / "north", chat)
+        assert len(known) > total
+        total = len(known)
+        check_file(base / "north" / DATABASE_FILE)
+    async with process(base / "north"), linked(device) as link:
+        await eventually(one_settled(link), "all is stored in the end")
+    written = device.replica.store.chat(chat)
+    assert written is not None
+    assert len(acknowledged(device, chat)) == written.chains[device.key, CONTENT][0].length
+    device.close()
+    log = (base / "north.log").read_text()
+    assert "a bug ended" not in log
+    assert "Traceback" not in log
+
+
+async def test_a_restored_device_that_syncs_first(federation: Federation) -> None:
+    """Case 67: an old copy of a device takes up its own chain where the node has it."""
+    chat = federation.founded.open
+    backup = federation.base / "backup"
+    shutil.copytree(federation.base / "mallory", backup)
+    await _say(federation.base / "mallory", chat, "after the backup")
+    shutil.rmtree(federation.base / "mallory")
+    shutil.copytree(backup, federation.base / "mallory")
+    await _say(federation.base / "mallory", chat, "after the restore")
+    stored = federation.node().replica.store.chat(chat)
+    assert stored is not None
+    device = federation.device("mallory")
+    assert len(stored.chains[device.key, CONTENT]) == 1
+    device.close()
+    anna = federation.honest["anna"]
+
+    async def heard() -> bool:
+        letters = mailbox.letters(anna, chat, 9)
+        return [letter.state for letter in letters if letter.reference.device == device.key] == [
+            mailbox.State.OPEN
+        ] * 3
+
+    await eventually(heard, "anna reads both")
+
+
+async def test_a_restored_device_that_writes_first(federation: Federation) -> None:
+    """Case 67: one that does not ask is caught; it writes no more, and the proof is everywhere."""
+    chat, folder = federation.founded.open, federation.base / "mallory"
+    backup = federation.base / "backup"
+    shutil.copytree(folder, backup)
+    await _say(folder, chat, "after the backup")
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    device = open_device(federation.base, "mallory")
+    with device.transaction():
+        compose.send(device, chat, Text("written alone", None), now(), None)
+    async with linked(device) as link:
+        await link.greeted.wait()
+
+        async def caught() -> bool:
+            stored = device.replica.store.chat(chat)
+            return stored is not None and bool(device.replica.sharing.forks(stored))
+
+        await eventually(caught, "the device learns of its own fork")
+        with pytest.raises(RefusedError):
+            await link.write(
+                lambda: compose.send(device, chat, Text("and on", None), now(), None)
+            )
+    device.close()
+    for name in ("north", "south"):
+        replica = federation.node(name).replica
+
+        async def proved(replica=replica) -> bool:
+            stored = replica.store.chat(chat)
+            return stored is not None and len(replica.sharing.forks(stored)) == 1
+
+        await eventually(proved, f"the proof is at {name}")
+
+
+async def _say(folder: Path, chat: ChatId, text: str) -> None:
+    device = open_device(folder.parent, folder.name)
+    try:
+        async with linked(device) as link:
+            await link.greeted.wait()
+            await eventually(one_settled(link), "the device has what its node has")
+            await link.receive()
+            message = Text(text, None)
+            await link.write(lambda: compose.send(device, chat, message, now(), None))
+            await eventually(one_settled(link), "the node has it")
+    finally:
+        device.close()
