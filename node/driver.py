@@ -128,6 +128,8 @@ class Connection:
         self._wake_at = float("inf")
         self._rescheduled = trio.Event()
         self._in_flight = trio.CapacityLimiter(RUNS_IN_FLIGHT_MAX)
+        self._told_of_newest = trio.Event()
+        self._told_of_newest.set()
         self._consultations = trio.CapacityLimiter(CONSULTATIONS_MAX)
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
@@ -301,6 +303,8 @@ class Connection:
                 new, readers = await self._journal.write(lambda: self._take_fork(forked))
                 if new is not None:
                     self._surroundings.fork_kept(new, readers)
+            case NoteHoldings() if self.peer is PeerKind.DEVICE:
+                pass  # it stores for nobody else
             case NoteHoldings(holdings):
                 await self._noting.add(_by_chain(holdings))
             case SaveCursor(incarnation, cursor):
@@ -346,6 +350,8 @@ class Connection:
         parts = [(run, _unpack(run)) for run in runs]
         token = object()
         await self._in_flight.acquire_on_behalf_of(token)
+        before, told = self._told_of_newest, trio.Event()
+        self._told_of_newest = told
         pending = await self._journal.begin(lambda: self._append(parts))
 
         async def finish() -> None:
@@ -353,7 +359,9 @@ class Connection:
                 stored, holdings = await pending()
             finally:
                 self._in_flight.release_on_behalf_of(token)
+            await before.wait()  # one commit ends many: runs are handed on in the order they came
             await self._stored(stored, holdings)
+            told.set()
 
         self._nursery.start_soon(self._guard, finish)
 
@@ -366,7 +374,10 @@ class Connection:
             return [Stored(_unwelcome(run), run, 0) for run, _ in parts], []
         stored = self._replica.append_together(parts)
         holdings = [self._replica.holding(one) for one in stored]
-        return stored, [holding for holding in holdings if holding is not None]
+        known = [holding for holding in holdings if holding is not None]
+        # A device learns what its own node has from that node's runs, too.
+        self._replica.note_holdings(known, self.key)
+        return stored, known
 
     def _may_bring(self, chat: ChatId) -> bool:
         known = self._replica.store.chat(chat) is not None

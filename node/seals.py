@@ -7,6 +7,7 @@ from crypto import merkle
 from node.chats import Chats
 from node.store import StoredChat
 from protocol.chat import Chat
+from protocol.dag import EpochEntry
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import Inadmissible
 from protocol.frame import Seal
@@ -34,23 +35,27 @@ class SealedChats(Chats):
             epoch = chat.history.epoch(entry.id) if entry.header.lane == CONTROL else None
             if epoch is None:
                 continue
-            devices = self._concerned(chat, [to.device for to in epoch.operation.recipients])
+            devices = self._concerned(chat, epoch)
             if len(self.seals_for(stored.id, entry.id, devices)) < len(devices):
                 self.sharing.note_sealless(stored, entry.id)
                 found.append(Sealless(stored.id, entry.id, devices))
         return tuple(found)
 
-    def _concerned(self, chat: Chat, recipients: Sequence[DeviceKey]) -> tuple[DeviceKey, ...]:
+    def _concerned(self, chat: Chat, epoch: EpochEntry) -> tuple[DeviceKey, ...]:
         """Return whose seals we keep: a device its own; a node its agency's, or all of few.
 
-        Few seals go everywhere, so that a node can still have them when the author's is gone.
+        Few seals go everywhere, so that a node can still have them when the author's is gone. The
+        author made the secret, so nobody else keeps the seal that is for the author.
         """
+        recipients = [to.device for to in epoch.operation.recipients]
         if self.owner != self.agency:
             return tuple(device for device in recipients if device == self.owner)
+        author = chat.history.entries[epoch.index].device
+        others = tuple(device for device in recipients if device != author)
         if len(recipients) <= SEALS_SPREAD_MAX:
-            return tuple(recipients)
+            return others
         own = self.readers(chat)
-        return tuple(device for device in recipients if device in own)
+        return tuple(device for device in others if device in own)
 
     def sealless(self, peer: bytes) -> list[Sealless]:
         """Return the epochs whose seals have yet to come and that this peer may have."""
@@ -59,7 +64,7 @@ class SealedChats(Chats):
             chat = self.chat(chat_id)
             entry = None if chat is None else chat.history.epoch(epoch)
             if chat is not None and entry is not None:
-                devices = self._concerned(chat, [to.device for to in entry.operation.recipients])
+                devices = self._concerned(chat, entry)
                 found.append(Sealless(chat_id, epoch, devices))
         return found
 
@@ -80,7 +85,7 @@ class SealedChats(Chats):
             if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
                 raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
         self.sharing.keep_seals(epoch, seals)
-        devices = self._concerned(judge, [to.device for to in operation.recipients])
+        devices = self._concerned(judge, entry)
         if len(self.seals_for(chat, epoch, devices)) == len(devices):
             self.sharing.forget_sealless(epoch)
         return [(operation.recipients[seal.index].device, seal) for seal in seals]

@@ -34,6 +34,7 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Seal
 from protocol.identity import AgencyId, Card
+from protocol.limits import HEADS_CHAINS_MAX
 from protocol.question import Topic
 from protocol.session import PeerKind
 
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 
 HANDSHAKE_SECONDS_MAX = 10.0
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
+FAREWELL_SECONDS = 0.5
 PEER_CONNECTIONS_MAX = 16  # of one device, agency or invitation at a time; guess
 
 
@@ -219,9 +221,13 @@ class Node:
             self._trust(await self.journal.read(self.directory.cards))
 
     async def _tell_holdings(self, connection: Connection) -> None:
-        device = DeviceKey(connection.key)
-        holdings = await self.journal.read(lambda: self.replica.sharing.holdings(device))
-        connection.have(holdings)
+        """Tell a device how far its entries are; an acknowledgement may have been lost before."""
+        device, sharing = DeviceKey(connection.key), self.replica.sharing
+        holdings = await self.journal.read(
+            lambda: [*sharing.holdings(device), *sharing.stored_of(device, self.id)]
+        )
+        for at in range(0, len(holdings), HEADS_CHAINS_MAX):
+            connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 
     def stored(self, stored: Stored, source: Connection) -> None:
         """A run is durable."""
@@ -254,7 +260,7 @@ class Node:
             lambda: self.directory.answer(connection.peer, connection.key, ask, now)
         )
         if ask.topic == Topic.REVOKE:
-            await self._drop_revoked()
+            self._nursery.start_soon(self._part_with_revoked)
         return answer
 
     # The operator
@@ -272,6 +278,11 @@ class Node:
         if command in operations.CHANGES_DEVICES:
             await self._drop_revoked()
         return answer
+
+    async def _part_with_revoked(self) -> None:
+        """Drop devices that their user gave up; who gave up itself hears the answer first."""
+        await trio.sleep(FAREWELL_SECONDS)
+        await self._drop_revoked()
 
     async def _drop_revoked(self) -> None:
         for connection in self.hub.all():

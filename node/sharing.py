@@ -134,6 +134,17 @@ class Sharing:
         )
         return [Holding(*row) for row in rows]
 
+    def stored_of(self, device: DeviceKey, agency: bytes) -> list[Holding]:
+        """Return how much of a device's own chains is stored here, as this agency says it."""
+        rows = self.connection.execute(
+            "SELECT ?, id, device, lane, max(length) - 1 FROM readers"
+            " JOIN chains ON chains.chat = readers.chat AND device = peer"
+            " JOIN chats ON chats.no = readers.chat"
+            " WHERE peer = ? AND length > 0 GROUP BY readers.chat, lane",
+            (agency, device),
+        )
+        return [Holding(*row) for row in rows]
+
     def keep_fork(self, chat: StoredChat, fork: Fork) -> bool:
         """Keep a proof; return whether it was new. A few of one chain are enough."""
         known = self.connection.execute(

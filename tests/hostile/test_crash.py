@@ -38,12 +38,15 @@ LOAD_SECONDS = 0.7
 @asynccontextmanager
 async def process(folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A node as a process of its own, once it listens; killed at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.hostile.node_process", str(folder)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=(folder.parent / f"{folder.name}.log").open("ab"),
-    ) as running:
+    with (
+        (folder.parent / f"{folder.name}.log").open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.node_process", str(folder)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        ) as running,
+    ):
         try:
             assert running.stdout is not None
             with trio.fail_after(PATIENCE_SECONDS):

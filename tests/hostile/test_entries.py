@@ -349,7 +349,13 @@ async def test_a_run_with_bad_signatures_in_it(federation: Federation, forger: F
     run = chain.run(1)
     spoilt = tuple((at, nonsense(64) if 0 < at < 5 else one) for at, one in run.signatures)
     boris = federation.honest["boris"]
-    await admitted(federation, forger, structs.replace(run, signatures=spoilt))
+    async with federation.as_device() as witness:
+        await witness.greet()
+        await federation.session_of(forger.device.key)
+        await admitted(federation, forger, structs.replace(run, signatures=spoilt))
+        pushed = await witness.hear(Run)
+    assert isinstance(pushed, Run)
+    assert set(pushed.signatures) <= set(run.signatures)
 
     async def arrived() -> bool:
         stored = boris.replica.store.chat(forger.chat)

@@ -1,0 +1,431 @@
+"""SPEC 6.4, 10: judging and keeping runs in a database."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.replica import CANDIDATES_MAX, Replica, Stored
+from node.store import connect
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.errors import Inadmissible, PeerError
+from protocol.fork import encode_proof, verify_fork
+from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
+from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
+from protocol.operation import Admit, Remove
+from protocol.policy import Role
+from protocol.testing import network
+from protocol.testing.cast import agency, grant, person
+from protocol.testing.chains import Chain, Step, opened
+from protocol.testing.conversations import Conversation, conversation
+from protocol.testing.histories import Dice
+
+NUMBERS = st.integers(0, 2**32)
+MZ = agency("mz").root.public
+LATE = agency("late").root.public
+FYODOR = person("fyodor@late")
+
+
+def node(home: bytes = MZ, path: Path | None = None) -> Replica:
+    """Return the replica of an agency's node."""
+    if path is None:
+        connection = apsw.Connection(":memory:")
+        connection.close()
+        path = Path("build") / "replica-tests.db"
+        path.parent.mkdir(exist_ok=True)
+        for file in path.parent.glob(path.name + "*"):
+            file.unlink()
+    connection = connect(path, None)
+    connection.pragma("synchronous", "OFF")
+    return Replica(connection, home, home)
+
+
+def take(replica: Replica, *runs: Run) -> list[Stored]:
+    """Take runs as the driver does: one transaction."""
+    with replica.store.connection:
+        return replica.append_together([(run, opened(run)) for run in runs])
+
+
+def entries(replica: Replica, chat: ChatId) -> set[EntryId]:
+    """Return the ids of what is stored of a chat, without what only covers it."""
+    stored = replica.store.chat(chat)
+    return {
+        EntryId(row[1])
+        for chain in (stored.chains.values() if stored else ())
+        for branch in chain
+        for row in replica.store.rows(chain, branch, 0, branch.length)
+    }
+
+
+def all_of(talk: Conversation) -> set[EntryId]:
+    return {opened(run)[0].id for run in talk.runs}
+
+
+def check_covers(replica: Replica, chat: ChatId) -> None:
+    """I6: every entry that is stored can be served, and is authentic then."""
+    stored = replica.store.chat(chat)
+    assert stored is not None
+    for (device, lane), chain in stored.chains.items():
+        for branch in chain:
+            at = 0
+            while at < branch.length:
+                want = Want(
+                    chat, DeviceKey(device), lane, branch.head[:8], at, branch.length
+                )
+                run = replica.store.run(want)
+                assert run is not None
+                assert len(opened(run)) == len(run.records)
+                at += len(run.records)
+
+
+class TestAppend:
+    @settings(max_examples=25)
+    @given(NUMBERS, st.integers(0, 40), st.data())
+    def test_like_in_memory(self, number: int, messages: int, data: st.DataObject) -> None:
+        """Any pieces in any order, with few signatures: what is stored is what they amount to."""
+        talk = conversation(Dice(number), messages, epochs=6)
+        pieces = []
+        for chain in talk.chains.values():
+            count = len(chain.entries)
+            cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=3)) | {0, count})
+            pieces += [chain.run(a, b, signed=[b - 1]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        waiting = data.draw(st.permutations(pieces))
+        replica = node()
+        while waiting:
+            size = data.draw(st.integers(1, len(waiting)))
+            group, waiting = waiting[:size], waiting[size:]
+            found = take(replica, *group)
+            assert not any(one.outcome.refused for one in found)
+            waiting += [one.run for one in found if one.outcome.missing]
+            if replica.store.chat(talk.chat) is not None:
+                check_covers(replica, talk.chat)
+        assert entries(replica, talk.chat) == all_of(talk)
+
+    def test_after_a_restart(self, tmp_path: Path) -> None:
+        """The judge is made anew from the database, whatever the order of arrival was."""
+        talk = conversation(Dice(4), 40, epochs=5)
+        half = len(talk.runs) // 2
+        first = node(path=tmp_path / "replica.db")
+        for run in talk.runs[:half]:
+            take(first, run)
+        first.store.connection.close()
+        again = node(path=tmp_path / "replica.db")
+        for run in talk.runs[half:]:
+            assert take(again, run)[0].appended == 1
+            again.forget()
+        chat = again.chat(talk.chat)
+        assert chat is not None
+        assert chat.membership() == network_of(talk).chats[talk.chat].chat.membership()
+        assert entries(again, talk.chat) == all_of(talk)
+
+    def test_long_chains(self) -> None:
+        """Runs that begin at, before and after keyframes, each with its true predecessor."""
+        talk = conversation(Dice(0), 0)
+        for number in range(3 * KEYFRAME_ENTRIES):
+            talk.say(talk.people[0], b"%d" % number)
+        replica = node()
+        for run in talk.runs:
+            assert take(replica, run)[0].appended == 1
+            replica.store.forget()
+        check_covers(replica, talk.chat)
+
+    def test_again(self) -> None:
+        """Case 36: duplicates write nothing."""
+        talk = conversation(Dice(4), 20)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        before = replica.store.connection.total_changes()
+        for chain in talk.chains.values():
+            (stored,) = take(replica, chain.run())
+            assert (stored.appended, stored.outcome.reached) == (0, len(chain.entries))
+        assert replica.store.connection.total_changes() == before
+
+    def test_two_who_answer_each_other(self) -> None:
+        """One transaction, and work that does not grow with the square."""
+        talk = conversation(Dice(1), 0)
+        for number in range(400):
+            talk.say(talk.people[number % 2], b"%d" % number)
+        replica = node()
+        found = take(replica, *(chain.run(signed=None) for chain in talk.chains.values()))
+        assert not any(one.outcome.missing for one in found)
+        assert sum(one.appended for one in found) >= 400
+        assert entries(replica, talk.chat) == all_of(talk)
+
+
+def network_of(talk: Conversation) -> network.Replica:
+    made = network.Replica("memory")
+    for run in talk.runs:
+        made.take(run)
+    return made
+
+
+class TestCandidates:
+    """I8: nothing of a chat reaches the disk before it concerns us."""
+
+    def test_not_ours(self) -> None:
+        talk = conversation(Dice(2), 5)
+        replica = node(LATE)
+        for run in talk.runs:
+            (stored,) = take(replica, run)
+            assert stored.appended == 0
+            assert replica.holding(stored) is None
+            outcome = stored.outcome
+            assert (outcome.refused or bool(outcome.missing)) == (run.lane == CONTENT)
+        assert replica.store.chats() == []
+        assert replica.store.connection.execute("SELECT count(*) FROM entries").get == 0
+
+    def test_adopted(self) -> None:
+        """Once a control entry takes our agency in, all that came before is there."""
+        talk = conversation(Dice(2), 5)
+        replica = node(LATE)
+        controls = [run for run in talk.runs if run.lane == CONTROL]
+        for run in controls:
+            take(replica, run)
+        talk.tell(
+            talk.people[0], talk.story.tell(talk.people[0], Admit((grant(FYODOR, Role.MEMBER),)))
+        )
+        (stored,) = take(replica, talk.runs[-1])
+        assert stored.appended == 1
+        assert LATE in stored.readers
+        assert FYODOR.devices[0] in stored.readers
+        assert replica.holding(stored) is not None
+        check_covers(replica, talk.chat)
+        for run in talk.runs:
+            take(replica, run)
+        assert entries(replica, talk.chat) == all_of(talk)
+
+    def test_content_waits_for_control(self) -> None:
+        """It is held by whoever brought it, not refused: the rest is on its way."""
+        talk = conversation(Dice(2), 3)
+        replica = node()
+        content = next(run for run in talk.runs if run.lane == CONTENT)
+        (stored,) = take(replica, content)
+        assert stored.outcome.missing
+        assert not stored.outcome.refused
+        found = take(replica, content, *(r for r in talk.runs if r.lane == CONTROL))
+        assert found[0].appended == 1
+
+    def test_a_part_that_waits(self) -> None:
+        """What was admitted before a gap counts when the chat is adopted."""
+        talk = conversation(Dice(2), 0)
+        anna, boris = talk.people[:2]
+        talk.start_epoch(boris)
+        talk.start_epoch(anna)
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
+        replica = node(LATE)
+        chain = talk.chain(anna, CONTROL)
+        (stored,) = take(replica, chain.run())
+        assert stored.outcome.missing
+        assert stored.outcome.reached == 2
+        take(replica, talk.chain(boris, CONTROL).run())
+        (rest,) = take(replica, chain.run())
+        assert rest.outcome.reached == len(chain.entries)
+        assert entries(replica, talk.chat) == all_of(talk)
+
+    def test_forked(self) -> None:
+        """Branches of a chain that forked before the chat was ours keep apart."""
+        talk = conversation(Dice(2), 0)
+        anna, boris = talk.people[:2]
+        genesis, epoch = talk.story.told
+        chain = talk.chain(anna, CONTROL)
+        rival = talk.story.retell(anna, talk.story.epoch(anna, epoch_devices(talk)), epoch, [genesis])
+        branch = chain.fork(1)
+        branch.append(rival.header, rival.payload)
+        more = talk.story.tell(anna, talk.story.epoch(anna, epoch_devices(talk)), seen=[])
+        branch.append(more.header, more.payload)
+        replica = node(LATE)
+        for run in (chain.run(0, 1), chain.run(1, 2), branch.run(1, 2), branch.run(2, 3)):
+            take(replica, run)
+        joined = talk.story.tell(boris, Admit((grant(FYODOR, Role.MEMBER),)))
+        other = Chain(boris.signers[0], talk.chat, CONTROL)
+        other.append(joined.header, joined.payload)
+        take(replica, other.run())
+        expected = {made.id for part in (chain, branch, other) for made in part.entries}
+        assert entries(replica, talk.chat) == expected
+        check_covers(replica, talk.chat)
+
+    def test_bounded(self) -> None:
+        """I9: chats that are not ours push each other out."""
+        replica = node(LATE)
+        for number in range(CANDIDATES_MAX + 5):
+            talk = conversation(Dice(number), 0)
+            run = msgspec.structs.replace(talk.runs[0], chat=ChatId(number.to_bytes(32)))
+            take(replica, run)
+        assert len(replica._candidates) == CANDIDATES_MAX
+        content = conversation(Dice(1), 3).runs[-1]
+        for number in range(CANDIDATES_MAX + 5):
+            elsewhere = ChatId(number.to_bytes(32))
+            with replica.store.connection:
+                replica.append(
+                    msgspec.structs.replace(content, chat=elsewhere), opened(content)
+                )
+        assert len(replica._candidates) == CANDIDATES_MAX
+
+    def test_bounded_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("node.replica.CANDIDATES_BYTES_MAX", 1)
+        replica = node(LATE)
+        take(replica, conversation(Dice(1), 0).runs[0])
+        assert not replica._candidates
+
+
+def epoch_devices(talk: Conversation) -> Sequence[DeviceKey]:
+    return [who.devices[0] for who in talk.people]
+
+
+class TestForks:
+    def test_a_proof_for_each_branch(self) -> None:
+        """Case 17; and none for each entry that goes on with a branch."""
+        talk = conversation(Dice(3), 30, epochs=10**9)
+        who = talk.people[0]
+        chain = talk.chain(who, CONTENT)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        branch = talk.fork(who, 1, 3)
+        (first,) = take(replica, branch.run(1, 2))
+        assert first.fork is not None
+        assert verify_fork(first.fork.proof).seq == 1
+        (second,) = take(replica, branch.run(2))
+        assert (second.appended, second.fork) == (2, None)
+        expected = all_of(talk) | {made.id for made in branch.entries}
+        assert entries(replica, talk.chat) == expected
+        assert len(chain.entries) > 2
+        check_covers(replica, talk.chat)
+
+    def test_proofs_of_others(self) -> None:
+        talk = conversation(Dice(3), 30, epochs=10**9)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        who = talk.people[0]
+        chain, branch = talk.chain(who, CONTENT), talk.fork(who, 1, 1)
+        forked = Forked(talk.chat, encode_proof(chain.cover(1), branch.cover(1)))
+        assert replica.keep_fork(forked) == forked
+        assert replica.keep_fork(forked) is None
+        with pytest.raises(PeerError):
+            replica.keep_fork(Forked(talk.chat, b"junk"))
+        elsewhere = Forked(ChatId(bytes(32)), forked.proof)
+        with pytest.raises(Inadmissible):
+            replica.keep_fork(elsewhere)
+
+    def test_one_branch_too_many(self) -> None:
+        """It is left out without blame, and without harm, unless something refers to it."""
+        talk = conversation(Dice(3), 0)
+        anna, boris = talk.people[:2]
+        talk.say(anna, b"0")
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        branches = []
+        for number in range(1, BRANCHES_MAX + 2):
+            branch = Chain(anna.signers[0], talk.chat, CONTENT)
+            branch.add(Step(b"%d" % number, control=talk.story.heads(), epoch=talk.epochs[-1]))
+            branches.append(branch)
+        outcomes = [take(replica, branch.run())[0].outcome for branch in branches]
+        assert [outcome.surplus for outcome in outcomes] == [False] * (BRANCHES_MAX - 1) + [True] * 2
+        assert not any(outcome.refused for outcome in outcomes)
+        answer = Chain(boris.signers[0], talk.chat, CONTENT)
+        link = branches[-1].entries[0].reference
+        answer.add(Step(links=(link,), control=talk.story.heads(), epoch=talk.epochs[-1]))
+        assert take(replica, answer.run())[0].outcome.missing[0].id == link.id
+        assert take(replica, branches[-1].run())[0].appended == 1
+        assert take(replica, answer.run())[0].appended == 1
+        assert take(replica, branches[-2].run())[0].outcome.surplus
+
+    def test_an_inadmissible_entry_covers(self) -> None:
+        """What its author signed only with an entry that no rule allows is served nonetheless."""
+        talk = conversation(Dice(3), 0)
+        anna = talk.people[0]
+        chain = Chain(anna.signers[0], talk.chat, CONTENT)
+        control = talk.story.heads()
+        chain.extend([Step(control=control, epoch=talk.epochs[-1])] + [Step()] * 4)
+        chain.extend([Step(generation=99)])
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        (stored,) = take(replica, chain.run(signed=[5]))
+        assert (stored.appended, stored.outcome.refused) == (5, True)
+        check_covers(replica, talk.chat)
+        head = chain.entries[4]
+        run = replica.store.run(Want(talk.chat, chain.device, CONTENT, head.id[:8], 0, 5))
+        assert run is not None
+        again = network_of(talk)
+        assert again.take(run)[0].reached == 5
+
+
+class TestCompare:
+    def test_what_is_lacking(self) -> None:
+        talk = conversation(Dice(6), 20, epochs=10**9)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        chain = talk.chain(talk.people[0], CONTENT)
+        count = len(chain.entries)
+        boris = agency("mvd").root.public
+
+        def wants(head: Head, peer: bytes = boris) -> list[tuple[int, int]]:
+            found = replica.compare([ChatHeads(talk.chat, (head,))], peer)
+            return [(item.start, item.stop) for item in found]
+
+        def head(seq: int, prefix: bytes | None = None) -> Head:
+            return Head(chain.device, CONTENT, seq, prefix or chain.entries[seq].id[:8])
+
+        assert wants(head(count - 1)) == wants(head(0)) == []
+        assert wants(head(count + 4, bytes(8))) == [(count, count + 5)]
+        assert wants(head(0, bytes(8))) == [(0, 1)]
+        assert wants(head(count + 4, bytes(8)), LATE) == []
+        unknown = ChatHeads(ChatId(bytes(32)), (head(3),))
+        assert [item.start for item in replica.compare([unknown], LATE)] == [0]
+
+    def test_readers(self) -> None:
+        """Case 42: agencies of members and own devices; whoever is removed is no reader."""
+        talk = conversation(Dice(6), 0)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        anna, boris, clara, dina = talk.people
+        agencies = {who.agency.root.public for who in talk.people}
+        own = {anna.devices[0], clara.devices[0]}
+        assert replica.readers_of(talk.chat) == agencies | own
+        talk.tell(anna, talk.story.tell(anna, Remove(dina.user, ())))
+        take(replica, talk.runs[-1])
+        assert replica.readers_of(talk.chat) == agencies - {dina.agency.root.public} | own
+        assert replica.readers_of(ChatId(bytes(32))) == frozenset()
+        assert boris.agency.root.public in replica.readers_of(talk.chat)
+
+
+class TestHoldings:
+    def test_in_ones_own_name(self) -> None:
+        """A node speaks for its agency, of chains that exist, in chats that it is in."""
+        talk = conversation(Dice(6), 4)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        chain = next(chain for chain in talk.chains.values() if chain.lane == CONTENT)
+        mvd = DeviceKey(agency("mvd").root.public)
+        good = Holding(mvd, talk.chat, chain.device, CONTENT, 0)
+        for holding, peer, kept in (
+            (good, mvd, True),
+            (good, LATE, False),
+            (good, agency("fns").root.public, False),
+            (msgspec.structs.replace(good, chat=ChatId(bytes(32))), mvd, False),
+            (msgspec.structs.replace(good, device=DeviceKey(bytes(32))), mvd, False),
+        ):
+            assert replica.note_holdings([holding], peer) == ([holding] if kept else [])
+
+    def test_acknowledged(self) -> None:
+        """A node acknowledges what it stores, up to where it stores it."""
+        talk = conversation(Dice(6), 4)
+        replica = node()
+        for run in talk.runs:
+            (stored,) = take(replica, run)
+            holding = replica.holding(stored)
+            assert holding is not None
+            assert (holding.agency, holding.seq) == (MZ, run.start)
+        missing = talk.fork(talk.people[0], 0, 9).run(5)
+        assert replica.holding(take(replica, missing)[0]) is None
