@@ -334,8 +334,8 @@ class Connection:
     async def _begin_admission(self, runs: Sequence[Run]) -> None:
         """Verify runs here, and let a task wait for the disk. Bounded, so a peer can't pile up.
 
-        They are queued before the next frame is read: what comes first is judged first. A stranger's
-        runs are not worth hashing; one who was welcome before is asked for again only in the
+        They are queued before the next frame is read: what comes first is judged first. The runs of
+        a stranger are not worth hashing; one who was welcome before is asked for again only in the
         transaction, because a look at the database waits for the commit that is on its way.
         """
         chat = runs[0].chat

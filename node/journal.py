@@ -118,14 +118,19 @@ class Journal:
             job.done.set()
 
     async def _end(self, changes: int) -> None:
-        begun = time.monotonic()
         small = changes <= SMALL_CHANGES_MAX
         if small and self._small_seconds < SMALL_SECONDS_MAX:
-            self._connection.execute("COMMIT")
+            seconds = self._sync()
         else:
-            await trio.to_thread.run_sync(self._connection.execute, "COMMIT")
+            seconds = await trio.to_thread.run_sync(self._sync)
         if small:
-            self._small_seconds += (time.monotonic() - begun - self._small_seconds) / 8
+            self._small_seconds += (seconds - self._small_seconds) / 8
+
+    def _sync(self) -> float:
+        """Commit; return the seconds that it took."""
+        begun = time.monotonic()
+        self._connection.execute("COMMIT")
+        return time.monotonic() - begun
 
     def _attempt(self, job: _Job) -> None:
         """Run a job; undo what it wrote if it fails, and leave the other jobs alone."""

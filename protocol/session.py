@@ -58,8 +58,8 @@ from protocol.frame import (
 )
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
-    HEADS_DELAY_SECONDS,
     HEADS_CHAINS_MAX,
+    HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,

@@ -203,7 +203,9 @@ HASHES = st.binary(min_size=32, max_size=32)
 REFERENCES = st.builds(
     Reference, HASHES.map(DeviceKey), st.integers(0, SEQ_MAX), HASHES.map(EntryId)
 )
-HEADS = st.lists(REFERENCES, max_size=LINKS_MAX, unique=True).map(lambda found: tuple(sorted(found)))
+HEADS = st.lists(REFERENCES, max_size=LINKS_MAX, unique=True).map(
+    lambda found: tuple(sorted(found))
+)
 EPOCHS = st.sampled_from([EntryId(seed("epoch", str(number))) for number in range(3)])
 STEPS = st.builds(
     Step,
@@ -219,9 +221,7 @@ LANES = st.sampled_from([CONTROL, CONTENT])
 
 
 @st.composite
-def chains(
-    draw: st.DrawFn, lanes: st.SearchStrategy[int] = LANES, entries_max: int = 8
-) -> Chain:
+def chains(draw: st.DrawFn, lanes: st.SearchStrategy[int] = LANES, entries_max: int = 8) -> Chain:
     """Draw a chain that begins at 0, or soon before a keyframe with plain entries before it.
 
     At least one entry. Every field takes unusual values: generations jump, epochs go back.

@@ -176,20 +176,24 @@ class Replica:
         kept = self.chats.get(want.chat)
         lines = [] if kept is None else kept.lines.get((want.device, want.lane), [])
         for line in lines:
-            if want.stop <= len(line.entries):
-                if line.entries[want.stop - 1].id.startswith(want.prefix):
-                    return _run(want, line)
+            last = line.entries[want.stop - 1 : want.stop]
+            if last and last[0].id.startswith(want.prefix):
+                return _run(want, line)
         return None
 
     def heads_since(self, cursor: int) -> Heads:
         """Return the next page of what changed after `cursor`."""
-        changed = sorted(
-            (line.changed, chat, place, line)
-            for chat, kept in self.chats.items()
-            for place, lines in kept.lines.items()
-            for line in lines
-            if line.changed > cursor
-        ) if self.changes > cursor else []
+        changed = (
+            sorted(
+                (line.changed, chat, place, line)
+                for chat, kept in self.chats.items()
+                for place, lines in kept.lines.items()
+                for line in lines
+                if line.changed > cursor
+            )
+            if self.changes > cursor
+            else []
+        )
         page = changed[: self.page]
         chats: dict[ChatId, list[Head]] = {}
         for _, chat, (device, lane), line in page:
@@ -229,7 +233,10 @@ class Replica:
         return {
             chat: (
                 frozenset(
-                    entry.id for lines in kept.lines.values() for line in lines for entry in line.entries
+                    entry.id
+                    for lines in kept.lines.values()
+                    for line in lines
+                    for entry in line.entries
                 ),
                 frozenset((device, lane) for device, lane, _ in kept.proofs),
             )
@@ -269,16 +276,21 @@ class Side:
                     self.perform(self.session.heads(self.replica.heads_since(cursor)), now)
                 case LoadRun(want):
                     self.perform(self.session.loaded(want, self.replica.serve(want)), now)
-                case StoreFork(forked):
-                    self.replica.keep_fork(forked)
-                case NoteHoldings(holdings):
-                    self.holdings += holdings
-                case SaveCursor(incarnation, cursor):
-                    self._save(incarnation, cursor)
-                case Wake() | Close():
-                    pass
                 case _:
-                    raise AssertionError(effect)
+                    self._keep(effect)
+
+    def _keep(self, effect: Effect) -> None:
+        match effect:
+            case StoreFork(forked):
+                self.replica.keep_fork(forked)
+            case NoteHoldings(holdings):
+                self.holdings += holdings
+            case SaveCursor(incarnation, cursor):
+                self._save(incarnation, cursor)
+            case Wake() | Close():
+                pass
+            case _:
+                raise AssertionError(effect)
 
     def say(self, frame: Frame) -> None:
         """Send a frame."""
@@ -308,7 +320,13 @@ class Side:
         runs = self.pending.popleft()
         judged = list(zip(runs, self.replica.take(*runs), strict=True))
         holdings = [
-            Holding(self.peer_incarnation * 2, run.chat, run.device, run.lane, outcome.reached - 1)
+            Holding(
+                DeviceKey(self.peer_incarnation * 2),
+                run.chat,
+                run.device,
+                run.lane,
+                outcome.reached - 1,
+            )
             for run, outcome in judged
             if outcome.reached > run.start
         ]

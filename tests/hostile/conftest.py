@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from node import dialler
-from node.service import DATABASE_FILE
+from node.agency import DATABASE_FILE
 from tests.hostile import federation as made
 from tests.hostile.federation import NODES, Federation, Founded
 
@@ -48,7 +48,7 @@ async def federation(
     """Two nodes and an honest pair that talks all the time.
 
     After the test: the pair has noticed nothing, what was acknowledged is unchanged, the files are
-    sound, and both nodes start again.
+    sound, and the node that was attacked starts again and serves.
     """
     folder, founded = template
     base = made.copied(folder, tmp_path / "federation")
@@ -65,8 +65,7 @@ async def federation(
         assert before[name] <= running.entries(name)
         check_file(base / name / DATABASE_FILE)
     async with trio.open_nursery() as nursery:
-        again = await made.start(base, founded, nursery)
-        await again.finish()
+        await made.Federation(base, founded, nursery, events).serve_again()
         nursery.cancel_scope.cancel()
 
 

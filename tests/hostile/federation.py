@@ -29,12 +29,12 @@ from client import compose, device, enrol, mailbox
 from client.device import Device
 from client.link import Link, linked
 from node import agency as agencies
-from node.agency import Agency, Founding
+from node.agency import DATABASE_FILE, Agency, Founding
 from node.config import Settings
 from node.control import SOCKET_FILE
 from node.directory import Directory
 from node.driver import Connection
-from node.service import DATABASE_FILE, Node
+from node.service import Node
 from node.store import connect
 from node.tls import Credential, client_context, credential_from_der
 from node.wire import FrameReader
@@ -74,13 +74,17 @@ def free_endpoint() -> str:
         return f"{host}:{probe.getsockname()[1]}"
 
 
+def say(device: Device, chat: ChatId, text: str) -> None:
+    """Append a text, in a transaction of the caller's."""
+    compose.send(device, chat, Text(text, None), now(), None)
+
+
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     """Wait until something holds. Fails the test if that takes too long."""
-    with trio.move_on_after(PATIENCE_SECONDS):
-        while not await holds():
-            await trio.sleep(BREATH_SECONDS)
-        return
-    raise AssertionError(f"not in {PATIENCE_SECONDS:.0f} s: {what}")
+    end = trio.current_time() + PATIENCE_SECONDS
+    while not await holds():
+        assert trio.current_time() < end, f"not in {PATIENCE_SECONDS:.0f} s: {what}"
+        await trio.sleep(BREATH_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,7 @@ def settings(agency: Agency) -> Settings:
 
 def _agency(base: Path, name: str) -> Agency:
     founding = Founding(name, ZONE, (free_endpoint(),), {})
-    return agencies.create(
-        base / name, founding, PASSPHRASE, PASSPHRASE, time.time(), os.urandom
-    )
+    return agencies.create(base / name, founding, PASSPHRASE, PASSPHRASE, time.time(), os.urandom)
 
 
 def _trust_all(base: Path, founded: Mapping[str, Agency]) -> None:
@@ -127,15 +129,11 @@ async def _enrol_all(base: Path, made: Mapping[str, Agency]) -> Founded:
     async with trio.open_nursery() as nursery:
         nodes = {name: (await start_node(nursery, base, made[name]))[0] for name in NODES}
         for user, home in USERS.items():
-            invitation = await nodes[home].journal.write(
-                lambda user=user, home=home: nodes[home].directory.invite(
-                    user, Purpose.FIRST_DEVICE, time.time(), INVITATION_SECONDS
-                )
-            )
-            await enrol.join(base / user, invitation, "desk", PASSPHRASE, os.urandom)
+            await _join(nodes[home], base / user)
         anna, boris, mallory = (open_device(base, user) for user in USERS)
         async with linked(anna) as link, linked(boris) as other, linked(mallory) as third:
-            for one in (link, other, third):
+            links = (link, other, third)
+            for one in links:
                 await one.greeted.wait()
                 await one.refresh()
             await eventually(lambda: _both_know(nodes), "the nodes meet")
@@ -149,13 +147,24 @@ async def _enrol_all(base: Path, made: Mapping[str, Agency]) -> Founded:
             ):
                 for chat in chats:
                     await _write(one, writer, chat)
-            for one in (link, other, third):
+            for one in links:
                 await eventually(one_settled(one), "all is stored")
-        users = {one.profile.user.name: one.profile.user.user for one in (anna, boris, mallory)}
-        for one in (anna, boris, mallory):
-            one.close()
+        users = {}
+        for owned in (anna, boris, mallory):
+            users[owned.profile.user.name] = owned.profile.user.user
+            owned.close()
         nursery.cancel_scope.cancel()
     return Founded(made, users, quiet, opened)
+
+
+async def _join(node: Node, folder: Path) -> None:
+    """Enrol a user, called as the folder, with a one-time invitation."""
+    invitation = await node.journal.write(
+        lambda: node.directory.invite(
+            folder.name, Purpose.FIRST_DEVICE, time.time(), INVITATION_SECONDS
+        )
+    )
+    await enrol.join(folder, invitation, "desk", PASSPHRASE, os.urandom)
 
 
 async def _both_know(nodes: Mapping[str, Node]) -> bool:
@@ -427,9 +436,11 @@ class Federation:
     async def restart(self, name: str) -> None:
         """Stop a node, as with SIGTERM, and start it again."""
         self._running[name].cancel()
-        with trio.fail_after(PATIENCE_SECONDS):
-            while (self.base / name / SOCKET_FILE).exists():
-                await trio.sleep(BREATH_SECONDS)
+
+        async def stopped() -> bool:
+            return not (self.base / name / SOCKET_FILE).exists()
+
+        await eventually(stopped, f"{name} stops")
         await self.start_node(name)
 
     # The honest pair
@@ -488,6 +499,18 @@ class Federation:
         self._stop.set()
         with trio.fail_after(2 * PATIENCE_SECONDS):
             await self._ended.wait()
+
+    async def serve_again(self) -> None:
+        """Start north anew, and have anna write through it once more."""
+        await self.start_node("north")
+        anna = self.device("anna")
+        try:
+            async with linked(anna) as link:
+                await link.greeted.wait()
+                await link.write(lambda: say(anna, self.founded.quiet, "after the restart"))
+                await eventually(one_settled(link), "north serves after its restart")
+        finally:
+            anna.close()
 
     def entries(self, name: str = "north", chat: ChatId | None = None) -> Rows:
         """Return what a node's file holds of a chat, by default of the honest pair's."""

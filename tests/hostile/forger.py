@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -62,13 +63,16 @@ class Forger:
     def honest(self, text: str = "hello") -> Run:
         """Return what the program itself would send next, without keeping it."""
         run: list[Run] = []
-        try:
-            with self.device.transaction():
-                compose.send(self.device, self.chat, Text(text, None), now(), None)
-                run.append(self.chain(CONTENT).run(-1 + len(self.chain(CONTENT).entries)))
-                raise Undone
-        except Undone:
-            return run[0]
+
+        def write_and_undo() -> None:
+            compose.send(self.device, self.chat, Text(text, None), now(), None)
+            chain = self.chain(CONTENT)
+            run.append(chain.run(len(chain.entries) - 1))
+            raise Undone
+
+        with suppress(Undone), self.device.transaction():
+            write_and_undo()
+        return run[0]
 
     def next_content(self, change: Callable[[ContentHeader], ContentHeader]) -> Run:
         """Return the next content entry with its header changed, signed as it is then."""

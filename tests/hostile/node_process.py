@@ -1,6 +1,6 @@
 """Run one node of a test's federation as a process of its own, to be killed at any moment.
 
-    python -m tests.hostile.node_process FOLDER        prints one line when it listens
+python -m tests.hostile.node_process FOLDER        prints one line when it listens
 """
 
 import sys

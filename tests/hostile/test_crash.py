@@ -5,17 +5,20 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import apsw
 import pytest
 import trio
+from msgspec import convert
 
 from client import compose, mailbox
 from client.device import Device
 from client.link import Link, linked
+from node.agency import DATABASE_FILE
 from node.errors import RefusedError
-from node.service import DATABASE_FILE
 from protocol.entry import CONTENT, ChatId
 from protocol.message import Text
 from tests.hostile import federation as made
@@ -28,6 +31,7 @@ from tests.hostile.federation import (
     now,
     one_settled,
     open_device,
+    say,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +39,20 @@ CYCLES = 3
 LOAD_SECONDS = 0.7
 
 
+def started(folder: Path, log: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start the node of a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.hostile.node_process", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=log,
+    )
+
+
 @asynccontextmanager
 async def process(folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A node as a process of its own, once it listens; killed at the end."""
-    with (
-        (folder.parent / f"{folder.name}.log").open("ab") as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.node_process", str(folder)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        ) as running,
-    ):
+    with (folder.parent / f"{folder.name}.log").open("ab") as log, started(folder, log) as running:
         try:
             assert running.stdout is not None
             with trio.fail_after(PATIENCE_SECONDS):
@@ -68,7 +74,7 @@ def stored_ids(folder: Path, chat: ChatId) -> set[bytes]:
         (chat,),
     ).fetchall()
     connection.close()
-    return {entry for (entry,) in found}
+    return {entry for (entry,) in convert(found, list[tuple[bytes]])}
 
 
 def acknowledged(device: Device, chat: ChatId) -> set[bytes]:
@@ -77,7 +83,7 @@ def acknowledged(device: Device, chat: ChatId) -> set[bytes]:
         (
             holding.seq + 1
             for holding in device.replica.sharing.holdings(device.key)
-            if holding.agency == device.profile.charter.agency
+            if bytes(holding.agency) == device.profile.charter.agency
             and (holding.chat, holding.lane) == (chat, CONTENT)
         ),
         default=0,
@@ -92,8 +98,7 @@ async def write_on(link: Link, device: Device, chat: ChatId) -> None:
     """Write without a pause until the connection is gone."""
     number = 0
     while not link.ended.is_set():
-        text = Text(f"under load {number}", None)
-        await link.write(lambda text=text: compose.send(device, chat, text, now(), None))
+        await link.write(partial(say, device, chat, f"under load {number}"))
         number += 1
 
 
@@ -173,18 +178,20 @@ async def test_a_restored_device_that_writes_first(federation: Federation) -> No
 
         await eventually(caught, "the device learns of its own fork")
         with pytest.raises(RefusedError):
-            await link.write(
-                lambda: compose.send(device, chat, Text("and on", None), now(), None)
-            )
+            await link.write(lambda: compose.send(device, chat, Text("and on", None), now(), None))
     device.close()
     for name in ("north", "south"):
-        replica = federation.node(name).replica
+        await eventually(partial(proved, federation, name), f"the proof is at {name}")
 
-        async def proved(replica=replica) -> bool:
-            stored = replica.store.chat(chat)
-            return stored is not None and len(replica.sharing.forks(stored)) == 1
 
-        await eventually(proved, f"the proof is at {name}")
+async def proved(federation: Federation, name: str) -> bool:
+    replica = federation.node(name).replica
+
+    def read() -> bool:
+        stored = replica.store.chat(federation.founded.open)
+        return stored is not None and len(replica.sharing.forks(stored)) == 1
+
+    return await federation.node(name).journal.read(read)
 
 
 async def _say(folder: Path, chat: ChatId, text: str) -> None:

@@ -1,8 +1,9 @@
 """Hostile cases 14 to 29: entries of a member whose device does what it likes."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import partial
 
 import apsw
 import pytest
@@ -10,7 +11,7 @@ from msgspec import structs
 from msgspec.msgpack import encode
 
 from client import mailbox
-from node.service import DATABASE_FILE
+from node.agency import DATABASE_FILE
 from protocol import intake, limits, session
 from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.fork import verify_fork
@@ -42,6 +43,10 @@ async def forger(federation: Federation) -> AsyncIterator[Forger]:
     device = federation.device("mallory")
     yield Forger(device, federation.founded.open)
     device.close()
+
+
+def changed(header: ContentHeader, fields: Mapping[str, object]) -> ContentHeader:
+    return structs.replace(header, **fields)
 
 
 async def length(federation: Federation, forger: Forger, name: str = "north") -> int:
@@ -124,9 +129,7 @@ async def test_signatures(federation: Federation, forger: Forger) -> None:
         await dismissed(federation, changed, "no signature covers")
     # Under these keys OpenSSL takes the signature (key, 0) of nearly anything.
     for point in (bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"):
-        small = structs.replace(
-            good, device=DeviceKey(point), signatures=((0, point + bytes(32)),)
-        )
+        small = structs.replace(good, device=DeviceKey(point), signatures=((0, point + bytes(32)),))
         await dismissed(federation, small, "no signature covers")
     assert await length(federation, forger) == 1
     await admitted(federation, forger, good)
@@ -144,7 +147,7 @@ async def test_two_entries_of_one_seq(federation: Federation, forger: Forger) ->
         proof = verify_fork(forked.proof)
         assert (proof.device, proof.lane, proof.seq) == (forger.device.key, CONTENT, 1)
         for name in ("north", "south"):
-            await eventually(lambda name=name: _knows(federation, forger, name), "the proof")
+            await eventually(partial(_knows, federation, forger, name), "the proof")
 
         async def told() -> bool:
             stored = anna.replica.store.chat(forger.chat)
@@ -172,7 +175,7 @@ async def test_out_of_place(federation: Federation, forger: Forger) -> None:
     link = Reference(DeviceKey(nonsense()), 1, stray)
     own = Reference(forger.device.key, 0, chain.entries[0].id)
     control = last.control[0]
-    changes = {
+    changes: dict[str, Mapping[str, object]] = {
         "18 a gap": {"seq": last.seq + 5, "prev": stray},
         "19 prev is a control entry": {"prev": control.id},
         "19 prev is of another device": {"prev": await _message(federation, forger)},
@@ -186,10 +189,10 @@ async def test_out_of_place(federation: Federation, forger: Forger) -> None:
         "44 a generation used before": {"generation": last.generation - 1},
     }
     for change in changes.values():
-        bad = forger.next_content(lambda header, change=change: structs.replace(header, **change))
+        bad = forger.next_content(partial(changed, fields=change))
         await without_effect(federation, forger, bad)
     for links in ((own,), (link, link), tuple(_many(9))):
-        bad = forger.next_content(lambda header, links=links: structs.replace(header, links=links))
+        bad = forger.next_content(partial(changed, fields={"links": links}))
         await dismissed(federation, bad, "SPEC 2.2" if len(links) < 9 else "does not fit")
 
 
@@ -218,7 +221,7 @@ async def test_links_without_end(federation: Federation, forger: Forger) -> None
     header = forger.content().entries[-1].header
     for count, reason in ((100_000, "frame of"), (3_000, "does not fit")):
         flood = _many(count)
-        bad = forger.next_content(lambda header, flood=flood: structs.replace(header, links=flood))
+        bad = forger.next_content(partial(changed, fields={"links": flood}))
         body = encode(bad)
         async with federation.as_device() as wire:
             await wire.greet()
@@ -242,9 +245,7 @@ async def test_ancestors_that_never_come(
         connection = await federation.session_of(forger.device.key)
         for _ in range(300):
             link = Reference(DeviceKey(nonsense()), 1, EntryId(nonsense()))
-            await wire.send(
-                forger.signed(chain, structs.replace(header, links=(link,)), payload)
-            )
+            await wire.send(forger.signed(chain, structs.replace(header, links=(link,)), payload))
         held = connection._session._intake._held
 
         async def full() -> bool:
@@ -260,7 +261,7 @@ async def test_ancestors_that_never_come(
     assert await length(federation, forger) == 1
 
 
-async def test_a_page_too_long(federation: Federation, forger: Forger) -> None:
+async def test_a_page_too_long(federation: Federation) -> None:
     """Case 31: as many heads as fit into a frame are refused before anything is asked for."""
     heads = tuple(
         Head(DeviceKey(nonsense()), 0, 1, nonsense(8)) for _ in range(limits.HEADS_CHAINS_MAX)
@@ -312,9 +313,7 @@ async def test_clocks_decide_nothing(federation: Federation, forger: Forger) -> 
     await eventually(arrived, "the order is that of the chain")
 
 
-async def test_nothing_follows_what_is_inadmissible(
-    federation: Federation, forger: Forger
-) -> None:
+async def test_nothing_follows_what_is_inadmissible(federation: Federation, forger: Forger) -> None:
     """Case 26: neither cited as a predecessor nor as a link, in one run or in two."""
     chain = forger.content()
     header = chain.entries.pop().header
@@ -360,10 +359,7 @@ async def test_a_run_with_bad_signatures_in_it(federation: Federation, forger: F
     async def arrived() -> bool:
         stored = boris.replica.store.chat(forger.chat)
         chains = {} if stored is None else stored.chains
-        return any(
-            branch.length == 7
-            for branch in chains.get((forger.device.key, CONTENT), [])
-        )
+        return any(branch.length == 7 for branch in chains.get((forger.device.key, CONTENT), []))
 
     await eventually(arrived, "boris has all of it")
     valid = {one for _, one in run.signatures}
@@ -386,7 +382,9 @@ async def test_a_run_covered_in_part(federation: Federation, forger: Forger) -> 
     chain = forger.content(count=6)
     run = chain.run(1)
     part = tuple((at, one if at < 3 else nonsense(64)) for at, one in run.signatures)
-    await admitted(federation, forger, structs.replace(chain.run(1, 4), signatures=run.signatures[:3]))
+    await admitted(
+        federation, forger, structs.replace(chain.run(1, 4), signatures=run.signatures[:3])
+    )
     await without_effect(federation, forger, structs.replace(run, signatures=part))
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof
 from protocol.frame import (
     Absent,
@@ -61,7 +61,9 @@ async def test_nobody_acknowledges_for_others(federation: Federation) -> None:
             await wire.send(Have(lies))
             await _through(federation, wire)
     for replica in (federation.node().replica, federation.honest["anna"].replica):
-        rows = replica.store.connection.execute("SELECT count(*) FROM holdings WHERE length > 9999999")
+        rows = replica.store.connection.execute(
+            "SELECT count(*) FROM holdings WHERE length > 9999999"
+        )
         assert rows.get == 0
 
 
@@ -113,7 +115,7 @@ async def test_seals_asked_for_again_and_again(federation: Federation, forger: F
         await wire.greet()
         connection = await federation.session_of(forger.device.key)
         for _ in range(300):
-            await wire.send(WantSeals(forger.chat, nonsense(), devices))
+            await wire.send(WantSeals(forger.chat, EntryId(nonsense()), devices))
         await _through(federation, wire)
         assert connection._session._sealing_devices <= 64 * 1024
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -15,16 +16,28 @@ from crypto.signing import SEED_BYTES, Signer
 from protocol import codec, epoch, identity
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Absent, Answer, Bye, Heads, Ping, Pong, Run, Seal, Seals, Want, WantSeals
-from protocol.grant import Credential, Grant
-from protocol.limits import SIGNATURE_BYTES
+from protocol.frame import (
+    Absent,
+    Answer,
+    Bye,
+    ChatHeads,
+    Heads,
+    Ping,
+    Pong,
+    Run,
+    Seal,
+    Seals,
+    Want,
+    WantSeals,
+)
+from protocol.grant import Credential, Grant, verified
 from protocol.message import Text
 from protocol.operation import Admit, Enroll, EpochOperation
 from protocol.policy import Role
-from protocol.question import Person, PersonDevice, Topic, encode_answer, encode_question
 from protocol.question import People as Known
+from protocol.question import Person, PersonDevice, encode_answer, encode_question
 from protocol.question import Revoke as GiveUp
-from tests.hostile.federation import Federation, Gone, Wire, eventually, now, open_device
+from tests.hostile.federation import Federation, Gone, Wire, eventually, now, one_settled, say
 from tests.hostile.forger import Forger, newest, nonsense
 
 GHOST = Signer(os.urandom(SEED_BYTES))
@@ -52,9 +65,9 @@ def with_a_ghost(federation: Federation, home: str, user: str) -> Person:
     return replace(person, devices=(*person.devices, PersonDevice(ghost, record)))
 
 
-def credential(federation: Federation, person: Person) -> Credential:
+def credential(person: Person) -> Credential:
     """What nobody would get from `verified`: a credential with the last device only."""
-    good = people.verified(person.charter, person.certificate, [person.devices[0].certificate])
+    good = verified(person.charter, person.certificate, [person.devices[0].certificate])
     return replace(good, devices=(person.devices[-1].certificate,))
 
 
@@ -91,7 +104,7 @@ async def test_an_agency_cannot_add_a_device(federation: Federation, forger: For
     with pytest.raises(PeerError, match="not signed by its user key"):
         await federation.links["anna"].write(lambda: people.keep_person(anna, ghostly))
     own = with_a_ghost(federation, "north", "mallory")
-    await without_effect(federation, newest(forger.control(Enroll(credential(federation, own)))))
+    await without_effect(federation, newest(forger.control(Enroll(credential(own)))))
     assert GHOST.public not in await devices(federation, forger.chat)
     found = anna.connection.execute("SELECT 1 FROM devices WHERE id = ?", (GHOST.public,)).get
     assert found is None
@@ -101,7 +114,7 @@ async def test_a_member_cannot_bring_others(federation: Federation, forger: Forg
     """Case 39: a grant beyond one's role is stored, as evidence, and has no effect."""
     person = federation.node("south").directory.people.by_name("boris@south")
     assert person is not None
-    good = people.verified(person.charter, person.certificate, [person.devices[0].certificate])
+    good = verified(person.charter, person.certificate, [person.devices[0].certificate])
     before = await devices(federation, forger.chat)
     async with federation.as_device() as wire:
         await wire.greet()
@@ -174,9 +187,7 @@ async def test_seals_that_do_not_fit(federation: Federation, forger: Forger) -> 
     """Case 43: a seal that is not under the epoch's root ends the session, and is not kept."""
     judge = federation.node().replica.chat(forger.chat)
     assert judge is not None
-    entry = next(
-        one.id for one in judge.history.entries if judge.history.epoch(one.id) is not None
-    )
+    entry = next(one.id for one in judge.history.entries if judge.history.epoch(one.id) is not None)
     for seal in (
         Seal(0, nonsense(1168), ()),
         Seal(2**16, nonsense(1168), ()),
@@ -237,8 +248,7 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
 async def _state(federation: Federation, forger: Forger, state: mailbox.State) -> bool:
     letters = mailbox.letters(federation.honest["anna"], forger.chat, 9)
     return any(
-        letter.reference.device == forger.device.key and letter.state is state
-        for letter in letters
+        letter.reference.device == forger.device.key and letter.state is state for letter in letters
     )
 
 
@@ -250,7 +260,8 @@ async def test_after_a_removal(federation: Federation, forger: Forger) -> None:
     link = federation.links["anna"]
     await link.write(lambda: compose.remove_member(anna, chat, user, now()))
     await link.write(lambda: compose.send(anna, chat, Text("without her", None), now(), None))
-    await eventually(lambda: _is_out(federation, forger), "the removal is stored")
+    await eventually(one_settled(link), "the removal and what follows are stored")
+    assert await _is_out(federation, forger)
     before = federation.entries("north", chat)
     stored = federation.node().replica.store.chat(chat)
     assert stored is not None
@@ -308,7 +319,7 @@ async def _is_refused(federation: Federation) -> None:
 
 
 async def test_who_is_no_reader(federation: Federation) -> None:
-    """Case 48: an agency outside gets the same about a chat that is here and one that is nowhere."""
+    """Case 48: an agency outside gets the same answer for a chat that is here and one nowhere."""
     quiet, nowhere = federation.founded.quiet, ChatId(nonsense())
     stored = federation.node().replica.store.chat(quiet)
     assert stored is not None
@@ -340,7 +351,7 @@ async def test_who_is_no_reader(federation: Federation) -> None:
         assert [kind for kind, _ in answers[quiet] if kind is not Heads].count(Absent) == 2
 
 
-def _listed(wire: Wire) -> list[object]:
+def _listed(wire: Wire) -> list[ChatHeads]:
     return [one for frame in wire.heard if isinstance(frame, Heads) for one in frame.chats]
 
 
@@ -359,8 +370,7 @@ async def test_an_epoch_storm(federation: Federation, forger: Forger) -> None:
     before = _epochs_of(federation, chat, anna.key)
     link = federation.links["anna"]
     for number in range(3):
-        text = Text(f"calm {number}", None)
-        await link.write(lambda text=text: compose.send(anna, chat, text, now(), None))
+        await link.write(partial(say, anna, chat, f"calm {number}"))
         await trio.sleep(0.05)
     assert _epochs_of(federation, chat, anna.key) <= before + 2
 

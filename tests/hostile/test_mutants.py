@@ -49,7 +49,7 @@ from protocol.question import (
 from tests.hostile.federation import Federation, Gone
 from tests.hostile.forger import Forger, head, newest, nonsense
 
-MUTANTS = int(os.environ.get("IVOR_MUTANTS", "150"))
+MUTANTS = int(os.environ.get("IVOR_MUTANTS", "60"))
 BATCH = 5
 
 

@@ -1,15 +1,18 @@
-"""Hostile cases 37, 38, 55 to 57 and 61: who may connect, and how often, and what strangers learn."""
+"""Hostile cases 37, 38, 55 to 57 and 61: who may connect, how often, and what strangers learn."""
 
 import os
 import ssl
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from crypto import certificate
@@ -32,6 +35,7 @@ from tests.hostile.federation import (
     wire,
 )
 
+DESCRIPTORS = Path("/proc/self/fd")
 DAY_SECONDS = 24 * 3600
 
 
@@ -48,7 +52,9 @@ def issued(agency: Agency, uri: str, *, at: float = 0.0, days: int = 2) -> Crede
 def for_servers_only(agency: Agency, uri: str, issuer: bytes | None = None) -> Credential:
     """A node's certificate without the right to dial; issuer: None for the agency's CA."""
     key = serialization.load_pem_private_key(certificate.make_key(), None)
-    signer = serialization.load_pem_private_key(agency.ca_key if issuer is None else issuer, None)
+    signer = serialization.load_pem_private_key(issuer or agency.ca_key, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    assert isinstance(signer, EllipticCurvePrivateKey)
     now = datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, agency.id.hex())])
     built = (
@@ -62,9 +68,7 @@ def for_servers_only(agency: Agency, uri: str, issuer: bytes | None = None) -> C
         .add_extension(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True
         )
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(signer, hashes.SHA256())
     )
     private = key.private_bytes(
@@ -87,7 +91,7 @@ async def turned_away(federation: Federation, credential: Credential) -> None:
 
 
 async def test_certificates(federation: Federation) -> None:
-    """Cases 55 and 56: a foreign CA's word about our ids; expired, early, self-made, server-only."""
+    """Cases 55, 56: a foreign CA's word about our ids; expired, early, self-made, server-only."""
     north, rogue = federation.agency("north"), federation.agency("rogue")
     anna = federation.honest["anna"].key
     own = f"ivor:node:{rogue.node.public.hex()}"
@@ -124,7 +128,9 @@ async def test_no_certificate(federation: Federation) -> None:
 
 async def test_other_protocols(federation: Federation) -> None:
     """Case 57: TLS 1.2, frames without TLS, HTTP, nonsense."""
-    context = client_context(federation.node_credential("rogue"), [federation.agency("north").card.ca])
+    context = client_context(
+        federation.node_credential("rogue"), [federation.agency("north").card.ca]
+    )
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(trio.BrokenResourceError):
         await dial(federation.agency("north"), context)
@@ -156,10 +162,8 @@ async def test_a_server_that_is_another(federation: Federation) -> None:
 
     async def accept(transport: trio.SocketStream) -> None:
         stream = trio.SSLStream(transport, context, server_side=True, https_compatible=True)
-        try:
+        with suppress(trio.BrokenResourceError):
             await Wire(stream).end()
-        except trio.BrokenResourceError:
-            pass
         await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
@@ -198,9 +202,13 @@ async def test_handshakes_that_never_end(
         await opened.greet()
 
 
+def _descriptors() -> int:
+    return len(list(DESCRIPTORS.iterdir()))
+
+
 async def test_connections_come_and_go(federation: Federation) -> None:
     """Case 37: nothing is left of them."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     for _ in range(20):
         async with federation.as_device() as one, federation.as_node() as other:
             await one.send(Hello((1,), INCARNATION, None, 0))
@@ -213,7 +221,7 @@ async def test_connections_come_and_go(federation: Federation) -> None:
 
     await eventually(gone, "no session is left")
     await trio.sleep(0.1)
-    assert len(os.listdir("/proc/self/fd")) <= before + 4
+    assert _descriptors() <= before + 4
 
 
 def _mallory(federation: Federation) -> DeviceKey:

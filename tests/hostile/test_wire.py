@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 import pytest
 import trio
+import trio.lowlevel
 
-from node import driver, wire as framing
+from node import driver
+from node import wire as framing
 from protocol import limits, session
 from protocol.frame import Answer, Ask, Bye, Hello, Ping, Pong, encode_frame
 from protocol.question import GetCards, Topic, encode_question
@@ -40,7 +42,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "2 zero length": (bytes(4), "frame of 0 bytes"),
     "4 array32": (frame(b"\xdd\xff\xff\xff\xff"), "not a frame"),
     "4 array32 of records": (
-        frame(b"\x98\x03" + (b"\xc4\x20" + bytes(32)) * 2 + b"\x00\x00\xc0\xc0\xdd\xff\xff\xff\xff"),
+        frame(
+            b"\x98\x03" + (b"\xc4\x20" + bytes(32)) * 2 + b"\x00\x00\xc0\xc0\xdd\xff\xff\xff\xff"
+        ),
         "not a frame",
     ),
     "4 map32": (frame(b"\x91\xdf\xff\xff\xff\xff"), "not a frame"),
@@ -51,15 +55,24 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "5 depth 10^6 after PING": (frame(b"\x92\x0d" + b"\x91" * 1_000_000 + b"\x90"), "not a frame"),
     "6 empty arrays": (frame(b"\xdd\x00\x0f\x00\x00" + b"\x90" * 0xF0000), "not a frame"),
     "7 a map": (frame(b"\x82\xa1a\x01\xa1a\x02"), "not a frame"),
-    "7 NaN for a number": (frame(b"\x94\x09\xcb\x7f\xf8" + bytes(6) + b"\x0b\xc4\x00"), "not a frame"),
+    "7 NaN for a number": (
+        frame(b"\x94\x09\xcb\x7f\xf8" + bytes(6) + b"\x0b\xc4\x00"),
+        "not a frame",
+    ),
     "8 invalid UTF-8": (frame(b"\x94\x09\x01\x0b\xa2\xff\xfe"), "not a frame"),
-    "9 a timestamp": (frame(b"\x94\x09\xc7\x0c\xff" + b"\xff" * 12 + b"\x0b\xc4\x00"), "not a frame"),
+    "9 a timestamp": (
+        frame(b"\x94\x09\xc7\x0c\xff" + b"\xff" * 12 + b"\x0b\xc4\x00"),
+        "not a frame",
+    ),
     "10 trailing bytes": (frame(b"\x91\x0d\x00"), "not a frame"),
     "11 an unknown type": (packed(99), "not a frame"),
     "11 a second HELLO": (encode_frame(HELLO), "HELLO from a"),
     "a negative number": (packed(9, -1, 11, b""), "not a frame"),
     "a number above its bound": (packed(9, 2**64 - 1, 11, b""), "not a frame"),
-    "a want that ends before it begins": (packed(2, bytes(32), bytes(32), 1, bytes(8), 9, 4), "a want of 9"),
+    "a want that ends before it begins": (
+        packed(2, bytes(32), bytes(32), 1, bytes(8), 9, 4),
+        "a want of 9",
+    ),
     "an answer's type with a question's fields": (packed(10, 1), "not a frame"),
 }
 
@@ -77,7 +90,11 @@ QUESTIONS: dict[str, tuple[int, bytes, str]] = {
     "7 a float": (Topic.LOOKUP, b"\x92\xcb\x7f\xf8" + bytes(6) + b"\x90", "float is not allowed"),
     "7 an integer too long": (Topic.TAKEN, b"\x91\x91\xcc\x01", "not the shortest encoding"),
     "8 invalid UTF-8": (Topic.LOOKUP, b"\x92\x91\xc4\x02\xff\xfe\x90", "not UTF-8"),
-    "9 a timestamp": (Topic.LOOKUP, b"\x92\xd6\xff" + bytes(4) + b"\x90", "datetime is not allowed"),
+    "9 a timestamp": (
+        Topic.LOOKUP,
+        b"\x92\xd6\xff" + bytes(4) + b"\x90",
+        "datetime is not allowed",
+    ),
     "10 trailing bytes": (Topic.CARDS, b"\x90\x90", "trailing"),
     "too few fields": (Topic.LOOKUP, b"\x90", "not an array of 2"),
 }
@@ -170,7 +187,7 @@ async def test_a_peer_that_never_reads(
         with trio.move_on_after(PATIENCE_SECONDS):
             while not any("does not read" in (why or "") for why in federation.reasons()):
                 await wire.send_raw(flood)
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
         await federation.refused(wire, "the peer does not read what it is sent")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 64 * MEBIBYTE

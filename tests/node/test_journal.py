@@ -1,11 +1,13 @@
 """SPEC 10: group commit. Nobody is answered before the disk; what fails, fails whole (I1, I17)."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import apsw
 import pytest
 import trio
+import trio.lowlevel
 
 from node.errors import RefusedError, StorageError
 from node.journal import JOBS_TRANSACTION_MAX, Journal
@@ -95,7 +97,7 @@ class TestCommit:
         assert not done
         nursery.start_soon(database.journal.run)
         while len(done) < 50:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         assert database.numbers() == list(range(50))
 
     async def test_many_jobs_one_transaction(
@@ -103,7 +105,7 @@ class TestCommit:
     ) -> None:
         count = JOBS_TRANSACTION_MAX + 1
         pending = [
-            await database.journal.begin(lambda number=number: database.insert(number))
+            await database.journal.begin(partial(database.insert, number))
             for number in range(count)
         ]
         nursery.start_soon(database.journal.run)
@@ -115,7 +117,7 @@ class TestCommit:
     async def test_in_order(self, running: Database) -> None:
         """Jobs run in the order in which they were queued."""
         order: list[int] = []
-        pending = [await running.journal.begin(lambda n=n: order.append(n)) for n in range(300)]
+        pending = [await running.journal.begin(partial(order.append, n)) for n in range(300)]
         for wait in reversed(pending):
             await wait()
         assert order == list(range(300))
@@ -131,7 +133,7 @@ class TestCommit:
         async with trio.open_nursery() as readers:
             readers.start_soon(read)
             for at in range(0, 60, 3):
-                await running.journal.write(lambda at=at: running.insert(at, at + 1, at + 2))
+                await running.journal.write(partial(running.insert, at, at + 1, at + 2))
 
 
 class TestFailure:
@@ -143,12 +145,12 @@ class TestFailure:
         self, database: Database, nursery: trio.Nursery, statement: str, error: apsw.Error
     ) -> None:
         """I17, cases 64 and 65: all jobs of the transaction fail, nothing of it is kept."""
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         kept = await database.journal.begin(lambda: database.insert(1))
         nursery.start_soon(database.journal.run)
         await kept()
         database.connection.exec_trace = Failing(statement, error)
-        pending = [await database.journal.begin(lambda n=n: database.insert(n)) for n in range(2, 9)]
+        pending = [await database.journal.begin(partial(database.insert, n)) for n in range(2, 9)]
         for wait in pending:
             with pytest.raises(StorageError, match="not stored, the disk says"):
                 await wait()

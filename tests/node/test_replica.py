@@ -1,9 +1,9 @@
 """SPEC 6.4, 10: judging and keeping runs in a database."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-import apsw
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -33,8 +33,6 @@ FYODOR = person("fyodor@late")
 def node(home: bytes = MZ, path: Path | None = None) -> Replica:
     """Return the replica of an agency's node."""
     if path is None:
-        connection = apsw.Connection(":memory:")
-        connection.close()
         path = Path("build") / "replica-tests.db"
         path.parent.mkdir(exist_ok=True)
         for file in path.parent.glob(path.name + "*"):
@@ -46,8 +44,10 @@ def node(home: bytes = MZ, path: Path | None = None) -> Replica:
 
 def take(replica: Replica, *runs: Run) -> list[Stored]:
     """Take runs as the driver does: one transaction."""
+    found: list[Stored] = []
     with replica.store.connection:
-        return replica.append_together([(run, opened(run)) for run in runs])
+        found += replica.append_together([(run, opened(run)) for run in runs])
+    return found
 
 
 def entries(replica: Replica, chat: ChatId) -> set[EntryId]:
@@ -73,9 +73,7 @@ def check_covers(replica: Replica, chat: ChatId) -> None:
         for branch in chain:
             at = 0
             while at < branch.length:
-                want = Want(
-                    chat, DeviceKey(device), lane, branch.head[:8], at, branch.length
-                )
+                want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
                 run = replica.store.run(want)
                 assert run is not None
                 assert len(opened(run)) == len(run.records)
@@ -92,7 +90,7 @@ class TestAppend:
         for chain in talk.chains.values():
             count = len(chain.entries)
             cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=3)) | {0, count})
-            pieces += [chain.run(a, b, signed=[b - 1]) for a, b in zip(cuts, cuts[1:], strict=False)]
+            pieces += [chain.run(a, b, signed=[b - 1]) for a, b in pairwise(cuts)]
         waiting = data.draw(st.permutations(pieces))
         replica = node()
         while waiting:
@@ -233,7 +231,9 @@ class TestCandidates:
         anna, boris = talk.people[:2]
         genesis, epoch = talk.story.told
         chain = talk.chain(anna, CONTROL)
-        rival = talk.story.retell(anna, talk.story.epoch(anna, epoch_devices(talk)), epoch, [genesis])
+        rival = talk.story.retell(
+            anna, talk.story.epoch(anna, epoch_devices(talk)), epoch, [genesis]
+        )
         branch = chain.fork(1)
         branch.append(rival.header, rival.payload)
         more = talk.story.tell(anna, talk.story.epoch(anna, epoch_devices(talk)), seen=[])
@@ -261,9 +261,7 @@ class TestCandidates:
         for number in range(CANDIDATES_MAX + 5):
             elsewhere = ChatId(number.to_bytes(32))
             with replica.store.connection:
-                replica.append(
-                    msgspec.structs.replace(content, chat=elsewhere), opened(content)
-                )
+                replica.append(msgspec.structs.replace(content, chat=elsewhere), opened(content))
         assert len(replica._candidates) == CANDIDATES_MAX
 
     def test_bounded_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +325,9 @@ class TestForks:
             branch.add(Step(b"%d" % number, control=talk.story.heads(), epoch=talk.epochs[-1]))
             branches.append(branch)
         outcomes = [take(replica, branch.run())[0].outcome for branch in branches]
-        assert [outcome.surplus for outcome in outcomes] == [False] * (BRANCHES_MAX - 1) + [True] * 2
+        assert [outcome.surplus for outcome in outcomes] == [False] * (BRANCHES_MAX - 1) + [
+            True
+        ] * 2
         assert not any(outcome.refused for outcome in outcomes)
         answer = Chain(boris.signers[0], talk.chat, CONTENT)
         link = branches[-1].entries[0].reference
@@ -352,10 +352,9 @@ class TestForks:
         assert (stored.appended, stored.outcome.refused) == (5, True)
         check_covers(replica, talk.chat)
         head = chain.entries[4]
-        run = replica.store.run(Want(talk.chat, chain.device, CONTENT, head.id[:8], 0, 5))
-        assert run is not None
-        again = network_of(talk)
-        assert again.take(run)[0].reached == 5
+        served = replica.store.run(Want(talk.chat, chain.device, CONTENT, head.id[:8], 0, 5))
+        assert served is not None
+        assert network_of(talk).take(served)[0].reached == 5
 
 
 class TestCompare:

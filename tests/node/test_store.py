@@ -95,7 +95,9 @@ class StoreMachine(RuleBasedStateMachine):
         chain, made, number = data.draw(st.sampled_from(self.lines))
         start = len(made)
         chain.extend(steps)
-        run = chain.run(start, signed=[*range(start, len(chain.entries), 64), len(chain.entries) - 1])
+        run = chain.run(
+            start, signed=[*range(start, len(chain.entries), 64), len(chain.entries) - 1]
+        )
         chat = self.store.create_chat(CHAT)
         self.store.append(chat, opened(run), number)
         made.extend(chain.entries[start:])
@@ -369,8 +371,8 @@ class TestHeads:
         sharing = Sharing(store.connection)
         chains = [long_chain(4, lane, f"{n}") for n in range(5) for lane in (CONTROL, CONTENT)]
         for chain in chains:
-            chat = store_chain(store, chain, 0, 2)
-        sharing.set_readers(chat, {PEER})
+            store_chain(store, chain, 0, 2)
+        sharing.set_readers(store.create_chat(CHAT), {PEER})
         cursor, heads = pages(store, 0)
         assert set(heads) == {self.head(chain, 2) for chain in chains}
         assert len(heads) == len(chains)

@@ -1,6 +1,6 @@
 """SPEC 2.4, 3, 4: admission of an entry depends on the entry and its ancestors, nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -204,7 +204,9 @@ class TestContent:
 
     def test_epoch_for_other_members(self, talk: Conversation) -> None:
         """Case 43: whoever joined is not among the recipients: a new epoch first."""
-        talk.tell(talk.people[0], talk.story.tell(talk.people[0], Admit((grant(STRANGER, Role.MEMBER),))))
+        talk.tell(
+            talk.people[0], talk.story.tell(talk.people[0], Admit((grant(STRANGER, Role.MEMBER),)))
+        )
         admission = Next(talk, talk.people[2]).judged()
         assert isinstance(admission.refusal, Inadmissible)
         talk.start_epoch(talk.people[0])
@@ -243,7 +245,9 @@ class TestContent:
 
     def test_readers(self, talk: Conversation) -> None:
         clara = talk.people[2]
-        talk.tell(talk.people[0], talk.story.tell(talk.people[0], SetRole(clara.user, Role.READER, ())))
+        talk.tell(
+            talk.people[0], talk.story.tell(talk.people[0], SetRole(clara.user, Role.READER, ()))
+        )
         admission = Next(talk, clara).judged()
         assert "may not write" in str(admission.refusal)
 
@@ -280,7 +284,9 @@ class TestControl:
         other = conversation(Dice(1), 0).story.genesis
         anna = talk.people[0]
         chain = Chain(anna.signers[0], ChatId(bytes(32)), CONTROL)
-        chain.entries.append(Made(other.header, other.raw, other.id, other.payload, other.signature))
+        chain.entries.append(
+            Made(other.header, other.raw, other.id, other.payload, other.signature)
+        )
         run = msgspec.structs.replace(chain.run(), chat=talk.chat)
         assert other.id == talk.story.genesis.id
         assert judge(taken(talk), run) == Admission(known=1)
@@ -342,7 +348,9 @@ class TestBranches:
         assert (admission.branch, admission.forked) == (None, True)
 
     def test_no_room(self, talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-        full: Callable[..., bool] = lambda *_: False  # noqa: E731 - the shape of a method
+        def full(*_: object) -> bool:
+            return False
+
         monkeypatch.setattr("protocol.testing.network.Kept.takes_branch", full)
         branch = talk.fork(talk.people[1], 0, 1)
         assert judge(taken(talk), branch.run()) == Admission(surplus=True)

@@ -1,9 +1,9 @@
 """SPEC 1: canonical msgpack."""
 
+import importlib
 import json
 from pathlib import Path
 
-import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +12,13 @@ from protocol import codec
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import DEPTH_MAX, ELEMENTS_MAX
 
+msgpack = importlib.import_module("msgpack")  # the other library, which has no types
+
 LIMIT = 1024 * 1024
 SUITE = Path(__file__).parents[3] / "shared" / "vectors" / "msgpack-test-suite.json"
 
 LEAVES = st.none() | st.integers(0, 2**64 - 1) | st.binary(max_size=300)
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=20).map(tuple), max_leaves=60
-)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=20).map(tuple), max_leaves=60)
 ARRAYS = st.lists(VALUES, max_size=20).map(tuple)
 
 
@@ -32,7 +32,7 @@ def nested(depth: int) -> codec.Value:
 class TestOneValueOneEncoding:
     @given(ARRAYS)
     def test_round_trip(self, value: tuple[codec.Value, ...]) -> None:
-        """decode ∘ encode is the identity."""
+        """Decode ∘ encode is the identity."""
         assert codec.decode(codec.encode(value), LIMIT) == value
 
     @given(ARRAYS)
@@ -140,7 +140,14 @@ class TestLimits:
 
     @pytest.mark.parametrize(
         "raw",
-        ["dd ffffffff", "df ffffffff", "c6 ffffffff", "c9 ffffffff 01", "91 dd ffffffff", "db 7fffffff"],
+        [
+            "dd ffffffff",
+            "df ffffffff",
+            "c6 ffffffff",
+            "c9 ffffffff 01",
+            "91 dd ffffffff",
+            "db 7fffffff",
+        ],
     )
     def test_giant_claims(self, raw: str) -> None:
         """Case 4: what is claimed is not allocated."""
@@ -149,8 +156,9 @@ class TestLimits:
 
     @pytest.mark.parametrize(
         "raw",
-        ["80", "91 80", "91 81 90 90", "91 a1 61", "91 a1 ff", "91 cb 7ff8000000000000", "91 c3", "91 ff",
-         "91 d6 ff 00000000", "91 c7 0c ff ffffffffffffffffffffffff", "91 82 01 02 01 02", "c0", "", "01"],
+        ["80", "91 80", "91 81 90 90", "91 a1 61", "91 a1 ff", "91 cb 7ff8000000000000", "91 c3",
+         "91 ff", "91 d6 ff 00000000", "91 c7 0c ff ffffffffffffffffffffffff",
+         "91 82 01 02 01 02", "c0", "", "01"],
     )  # fmt: skip
     def test_types_that_are_not_ours(self, raw: str) -> None:
         """Cases 7 to 9."""

@@ -2,7 +2,6 @@
 
 from hashlib import sha256
 
-import msgpack
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from protocol.limits import HEADER_BYTES_MAX, LINKS_MAX, PAYLOAD_BYTES_MAX, SEQ_
 from protocol.testing.chains import CHAT, HASHES, HEADS, Chain, Made, Step, chains, signer
 
 HEADERS = chains().map(lambda chain: chain.entries[-1].header)
-SEEN = Reference(DeviceKey(b'c' * 32), 3, EntryId(b'i' * 32))
+SEEN = Reference(DeviceKey(b"c" * 32), 3, EntryId(b"i" * 32))
 CONTENT = Chain(signer("anna"), CHAT, entry.CONTENT).add(Step(b"hello", control=(SEEN,)))
 CONTROL = Chain(signer("anna"), CHAT, entry.CONTROL).add(Step(b"hello", kind=7))
 
@@ -28,7 +27,7 @@ def fields(header: entry.Header) -> list[object]:
 class TestHeader:
     @given(HEADERS)
     def test_round_trip(self, header: entry.Header) -> None:
-        """decode ∘ encode is the identity, and the other codec reads the same bytes as canonical."""
+        """Decode ∘ encode is the identity, and `codec` takes the bytes as canonical."""
         raw = entry.encode_header(header)
         assert entry.decode_header(raw) == header
         assert len(decode(raw, HEADER_BYTES_MAX)) == (11, 15)[header.lane]
@@ -55,15 +54,13 @@ class TestHeader:
     @pytest.mark.parametrize("made", [CONTROL, CONTENT], ids=["control", "content"])
     def test_every_field_is_checked(self, made: Made) -> None:
         """No field takes a value of another type or out of range."""
-        names = type(made.header).__struct_fields__
-        for place, _ in enumerate(names):
-            for wrong in (b"short", 2**64 - 1, (), b"x" * 33, -1, "text", 1.5, {}, [[]], True):
+        wrongs: list[object] = [b"short", 2**64 - 1, b"x" * 33, -1, "text", 1.5, {}, [[]], True]
+        for place in range(len(fields(made.header))):
+            for wrong in wrongs:
                 changed = fields(made.header)
                 changed[place] = wrong
-                if wrong in ((), fields(made.header)[place]) or [wrong] == [[]]:
-                    continue
                 with pytest.raises(PeerError):
-                    entry.decode_header(msgpack.packb(changed))
+                    entry.decode_header(msgspec.msgpack.encode(changed))
 
     @pytest.mark.parametrize("made", [CONTROL, CONTENT], ids=["control", "content"])
     def test_fields_more_or_fewer(self, made: Made) -> None:
@@ -71,7 +68,7 @@ class TestHeader:
         whole = fields(made.header)
         for wrong in (whole[:-1], [*whole, None], [*whole, 0, 0, 0, 0], []):
             with pytest.raises(PeerError):
-                entry.decode_header(msgpack.packb(wrong))
+                entry.decode_header(msgspec.msgpack.encode(wrong))
         with pytest.raises(NotCanonical):
             entry.decode_header(made.raw + b"\xc0")
 
@@ -112,19 +109,16 @@ class TestHeader:
     def test_too_many_links(self) -> None:
         """Case 20."""
         heads = tuple(
-            Reference(DeviceKey(n.to_bytes(32)), 0, EntryId(bytes(32))) for n in range(LINKS_MAX + 1)
+            Reference(DeviceKey(n.to_bytes(32)), 0, EntryId(bytes(32)))
+            for n in range(LINKS_MAX + 1)
         )
         with pytest.raises(NotCanonical):
             entry.decode_header(
                 entry.encode_header(msgspec.structs.replace(CONTENT.header, links=heads))
             )
+        many = entry.encode_header(msgspec.structs.replace(CONTENT.header, links=heads * 10_000))
         with pytest.raises(LimitExceeded):
-            many = tuple(
-                Reference(DeviceKey(n.to_bytes(32)), 0, EntryId(bytes(32))) for n in range(100_000)
-            )
-            entry.decode_header(
-                entry.encode_header(msgspec.structs.replace(CONTENT.header, links=many))
-            )
+            entry.decode_header(many)
 
     def test_the_longest_header_fits(self) -> None:
         heads = tuple(
@@ -150,7 +144,9 @@ class TestHeader:
         assert isinstance(header, ContentHeader)
         pre = entry.header_before_commitment(header)
         rest = [header.pc, header.payload_size, header.payload_hash]
-        assert pre + b"".join(msgpack.packb(item) for item in rest) == entry.encode_header(header)
+        assert pre + b"".join(msgspec.msgpack.encode(item) for item in rest) == entry.encode_header(
+            header
+        )
 
 
 class TestIdAndSignature:

@@ -144,7 +144,7 @@ class TestConvergence:
         assert replicas[0].summary() == replicas[1].summary() == replicas[2].summary()
 
     def test_two_who_answer_each_other(self) -> None:
-        """A chat in which each message links the one before comes in a few frames, not in one each."""
+        """A chat in which each message links the one before comes in a few frames."""
         talk = conversation(Dice(1), 0)
         for number in range(300):
             talk.say(talk.people[number % 2], b"%d" % number)
@@ -717,7 +717,8 @@ class TestBounds:
                         one.compared([want(number), want(number, lane=CONTROL)], 0.0)
                     elif isinstance(effect, Admit):
                         waiting += effect.runs
-                if waiting and data.draw(st.booleans()):
+                ready = data.draw(st.booleans())
+                if waiting and ready:
                     run = waiting.pop(0)
                     outcome = data.draw(
                         st.sampled_from(
