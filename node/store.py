@@ -89,7 +89,7 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "FULL")
     connection.pragma("secure_delete", "ON")
-    connection.pragma("wal_autocheckpoint", 4000)
+    connection.pragma("wal_autocheckpoint", 1000)
     if version == 0:
         with connection:
             connection.execute(SCHEMA)

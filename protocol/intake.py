@@ -11,6 +11,7 @@ known which branch a run answers, and content is not asked for while control ent
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ class _Asked:
     deadline: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Work:
     """A run that came, until it is stored or refused. want: what it answers, None for a push."""
 
@@ -84,7 +85,7 @@ class _Work:
     def stop(self) -> int:
         return self.run.start + len(self.run.records)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(len(memoryview(record)) for record in self.run.records)
 
@@ -111,6 +112,8 @@ class Intake:
         self._judging: dict[int, _Work] = {}
         self._busy: Counter[Place] = Counter()
         self._held: OrderedDict[int, _Work] = OrderedDict()
+        self._held_at: dict[Place, dict[int, _Work]] = {}  # by the chain that a run is of
+        self._waiters: dict[Place, dict[int, _Work]] = {}  # by the chains that a run waits for
         self._held_entries = 0
         self._held_bytes = 0
         self._backtracks: dict[Place, int] = {}
@@ -147,7 +150,7 @@ class Intake:
         asked = self._asked.get(place)
         if asked is not None and asked.want.prefix == prefix:
             return True
-        works = (*self._judging.values(), *self._held.values())
+        works = (*self._judging.values(), *self._held_at.get(place, {}).values())
         return prefix in self._waiting(place) or any(work.answers(branch) for work in works)
 
     def _conclude(self, branch: Branch) -> None:
@@ -207,9 +210,10 @@ class Intake:
         if not waiting:
             del self._queued[place[2]][place]
         start = want.start
-        for held in sorted(self._held.values(), key=lambda held: held.run.start):
-            if held.place == place and held.run.start <= start < held.stop:
-                start = held.stop
+        held = self._held_at.get(place, {}).values()
+        for work in sorted(held, key=lambda work: work.run.start):
+            if work.run.start <= start < work.stop:
+                start = work.stop
         return _from(want, min(start, want.stop - 1))
 
     def _advance(self, work: _Work, reached: int) -> None:
@@ -301,8 +305,8 @@ class Intake:
 
     def _seek_on(self, work: _Work, reached: int) -> None:
         """Ask for what held runs still miss of a chain, if it did not come with this run."""
-        for held in [held for held in self._held.values() if held.run.chat == work.run.chat]:
-            for item in held.missing:
+        for waiter in list(self._waiters.get(work.place, {}).values()):
+            for item in waiter.missing:
                 if (item.device, item.lane) == work.place[1:] and item.seq >= reached:
                     self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
@@ -325,9 +329,12 @@ class Intake:
             return
         work.run = _detached(work.run)
         self._held[id(work.run)] = work
+        self._held_at.setdefault(work.place, {})[id(work.run)] = work
         self._held_entries += len(work.run.records)
         self._held_bytes += work.size
         for item in work.missing:
+            place = work.run.chat, item.device, item.lane
+            self._waiters.setdefault(place, {})[id(work.run)] = work
             self._need(work.run.chat, item)
         while (
             self._held_bytes > HELD_BYTES_MAX
@@ -338,6 +345,10 @@ class Intake:
 
     def _unhold(self, number: int) -> _Work:
         work = self._held.pop(number)
+        places = {(work.run.chat, item.device, item.lane) for item in work.missing}
+        _forget(self._held_at, work.place, number)
+        for place in places:
+            _forget(self._waiters, place, number)
         self._held_entries -= len(work.run.records)
         self._held_bytes -= work.size
         return work
@@ -356,7 +367,7 @@ class Intake:
         place = chat, item.device, item.lane
         if place in self._asked or place in self._busy or item.id[:8] in self._waiting(place):
             return
-        if any(held.run.chat == chat and held.covers(item) for held in self._held.values()):
+        if any(held.covers(item) for held in self._held_at.get(place, {}).values()):
             return
         start = item.have
         if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back
@@ -369,24 +380,29 @@ class Intake:
 
     def _release(self, place: Place, reached: int) -> list[Run]:
         """Take out the held runs that may go on now, and those that may go on with them."""
-        chat = [work for work in self._held.values() if work.run.chat == place[0]]
-        ready: list[_Work] = []
         found = [
             work
-            for work in chat
+            for work in self._waiters.get(place, {}).values()
             if any((i.device, i.lane) == place[1:] and i.seq < reached for i in work.missing)
         ]
+        ready: dict[int, _Work] = {}
         while found:
-            ready += found
-            chat = [work for work in chat if work not in found]
+            ready.update((id(work.run), work) for work in found)
             found = [
-                work
-                for work in chat
-                if any(one.covers(item) for one in found for item in work.missing)
+                waiter
+                for work in found
+                for number, waiter in self._waiters.get(work.place, {}).items()
+                if number not in ready and any(work.covers(item) for item in waiter.missing)
             ]
-        for work in ready:
-            self._begin(self._unhold(id(work.run)))
-        return [work.run for work in ready]
+        for number in ready:
+            self._begin(self._unhold(number))
+        return [work.run for work in ready.values()]
+
+
+def _forget(index: dict[Place, dict[int, _Work]], place: Place, number: int) -> None:
+    del index[place][number]
+    if not index[place]:
+        del index[place]
 
 
 def _branch(want: Want) -> Branch:

@@ -34,8 +34,8 @@ from tests.hostile.forger import Forger, head, newest, nonsense
 
 ORDER = 2**252 + 27742317777372353535851937790883648493
 TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
-FLIPS = 16
-LONG = 20_000
+FLIPS = 12
+LONG = 10_000
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def _descriptors() -> int:
 async def test_connections_come_and_go(federation: Federation) -> None:
     """Case 37: nothing is left of them."""
     before = _descriptors()
-    for _ in range(20):
+    for _ in range(10):
         async with federation.as_device() as one, federation.as_node() as other:
             await one.send(Hello((1,), INCARNATION, None, 0))
             await other.send_raw(b"\x00")

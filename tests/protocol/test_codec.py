@@ -1,9 +1,9 @@
 """SPEC 1: canonical msgpack."""
 
-import importlib
 import json
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from protocol import codec
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import DEPTH_MAX, ELEMENTS_MAX
-
-msgpack = importlib.import_module("msgpack")  # the other library, which has no types
 
 LIMIT = 1024 * 1024
 SUITE = Path(__file__).parents[3] / "shared" / "vectors" / "msgpack-test-suite.json"

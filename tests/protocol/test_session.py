@@ -640,7 +640,7 @@ class TestIntake:
 class TestBounds:
     """I9: what is remembered of a peer is bounded, whatever it sends."""
 
-    @pytest.mark.parametrize("count", [1, 100, 4096])
+    @pytest.mark.parametrize("count", [1, 4096])
     def test_held(self, count: int) -> None:
         """Case 21: entries whose ancestors never come."""
         one = Intake()
@@ -655,6 +655,8 @@ class TestBounds:
         assert len(one._asked) <= WANTS_OUTSTANDING_MAX
         assert not one._judging
         assert not one._busy
+        for index in (one._held_at, one._waiters):
+            assert {number for works in index.values() for number in works} == set(one._held)
 
     def test_what_was_dropped_is_asked_for_again(self) -> None:
         """Case 21, of honest peers: the page still needs it."""
