@@ -41,7 +41,7 @@ def measure(sizes: Sequence[int], runs: int) -> list[Line]:
     found: list[Line] = []
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
         progress(f"{NAME}: two agencies, and a chat")
-        source, target = founded(Path(folder), ["minzdrav", "mincifry"])
+        source, target = founded(Path(folder))
         blank = Path(folder) / "blank.db"
         copy_database(target.database, blank)
         device = opened(source)

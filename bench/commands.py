@@ -21,7 +21,7 @@ def measure(runs: int) -> list[Line]:
     """Measure the command; beside it what Python alone and a command without work take."""
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
         progress(f"{NAME}: two agencies, and a chat")
-        sites = founded(Path(folder), ["minzdrav", "mincifry"])
+        sites = founded(Path(folder))
         device = opened(sites[0])
         chat = new_chat(device, [user_of(device, sites[1])])
         device.close()

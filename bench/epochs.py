@@ -40,7 +40,7 @@ def measure(sizes: Sequence[int], runs: int) -> list[Line]:
     for size in sizes:
         with TemporaryDirectory(prefix="ivor-bench-") as folder:
             progress(f"{NAME}: a chat of {size:,} devices")
-            sites = founded(Path(folder), ["minzdrav", "mincifry"])
+            sites = founded(Path(folder))
             author, reader = (opened(site) for site in sites)
             chat = _chat(author, sites, size)
             calib_s = calibrate()

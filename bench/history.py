@@ -46,7 +46,8 @@ INTERVAL_MS = 5  # as at 200 messages a second
 def text_of(number: int) -> str:
     """Return a text of 240 bytes, half Russian, half English, with its number in it."""
     raw = f"{number:08d} {WORDS * 4}".encode()[:TEXT_BYTES]
-    return raw.decode(errors="ignore").ljust(TEXT_BYTES - len(raw.decode(errors="ignore").encode()))
+    text = raw.decode(errors="ignore")  # a letter may be cut in two
+    return text + " " * (TEXT_BYTES - len(text.encode()))
 
 
 def new_chat(device: Device, others: Sequence[UserId]) -> ChatId:

@@ -37,7 +37,7 @@ def measure(count: int, runs: int) -> list[Line]:
     """Measure both cases with this many messages a run."""
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
         progress(f"{NAME}: two agencies, and a chat")
-        sites = founded(Path(folder), ["minzdrav", "mincifry"])
+        sites = founded(Path(folder))
         device = opened(sites[0])
         chat = new_chat(device, [user_of(device, sites[1])])
         device.close()

@@ -39,7 +39,7 @@ def measure(chats: int, runs: int) -> list[Line]:
     """Measure with this many shared chats; of each there is the genesis."""
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
         progress(f"{NAME}: {chats:,} chats")
-        source, target = founded(Path(folder), ["minzdrav", "mincifry"])
+        source, target = founded(Path(folder))
         _make_chats(source, target, chats)
         first = _first(source, target, chats)
         calib_s = calibrate()

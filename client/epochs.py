@@ -16,6 +16,7 @@ from crypto import merkle
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from protocol import epoch as rules
 from protocol.chat import Chat
+from protocol.dag import bits
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Seal
 from protocol.identity import sign_prekey, verify_prekey
@@ -25,6 +26,7 @@ from protocol.limits import (
     PREKEY_ERASE_SECONDS,
     PREKEY_RENEW_SECONDS,
 )
+from protocol.operation import EpochOperation
 
 SECRET_BYTES = 32
 SECOND_MS = 1000
@@ -171,7 +173,7 @@ def _recipients(
     recipients: dict[DeviceKey, bytes] = {}
     skipped: set[DeviceKey] = set()
     for member in sorted(chat.membership().devices):
-        public = _prekey_of(device, member, now)
+        public = _prekey_of(device, chat, member, now)
         if public is None:
             skipped.add(member)
         else:
@@ -179,16 +181,26 @@ def _recipients(
     return recipients, skipped
 
 
-def _prekey_of(device: Device, member: DeviceKey, now: int) -> bytes | None:
+def _prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> bytes | None:
+    """Return the newest prekey of a device that is known, if it is not too old.
+
+    The directory tells it, or the last epoch that this device itself has started here: so a
+    member is not left out by somebody who has not asked the directory yet.
+    """
     if member == device.key:
         return verify_prekey(own_prekey(device, now)).public
     raw = device.connection.execute("SELECT prekey FROM devices WHERE id = ?", (member,)).get
-    if raw is None:
+    known = [] if raw is None else [verify_prekey(raw)]
+    started = [
+        chat.history.entries[index]
+        for index in bits(chat.history.epochs & chat.history.chain(member))
+    ]
+    if started and isinstance(started[-1].operation, EpochOperation):
+        known.append(rules.author_prekey(started[-1].operation, member))
+    newest = max(known, key=lambda prekey: prekey.issued, default=None)
+    if newest is None or now - newest.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
         return None
-    prekey = verify_prekey(raw)
-    if now - prekey.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
-        return None
-    return prekey.public
+    return newest.public
 
 
 def own_prekey(device: Device, now: int) -> bytes:

@@ -256,11 +256,7 @@ class Connection:
                 page = await self._journal.read(lambda: sharing.heads_since(self.key, cursor))
                 await self._carry_out(self._session.heads(page))
             case LoadRun(want):
-                run = await self._journal.read(
-                    lambda: (
-                        self._replica.store.run(want) if sharing.may_ask(self.key, want) else None
-                    )
-                )
+                run = await self._journal.read(lambda: self._replica.serve(want, self.key))
                 await self._carry_out(self._session.loaded(want, run))
             case LoadSeals(chat, epoch, devices):
                 mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)

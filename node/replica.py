@@ -314,6 +314,14 @@ class Replica(SealedChats):
                     )
         return wants
 
+    def serve(self, want: Want, peer: bytes) -> Run | None:
+        """Read a run for a peer, None for what it may not see; a former reader gets no more."""
+        if not self.sharing.may_ask(peer, want):
+            return None
+        run = self.store.run(want)
+        beyond = run is not None and run.start + len(run.records) > want.stop
+        return None if beyond and not self.sharing.may_read(peer, want.chat) else run
+
     def _lacking_from(self, stored: StoredChat, head: Head) -> int:
         """Return the seq to ask from; one more than the head's when that very head is here."""
         chain = stored.chains.get((head.device, head.lane), [])

@@ -1,9 +1,9 @@
-"""Whole chats that a node admits: members, epochs, and content that answers content (tests only).
+"""Whole chats that a node admits: members, epochs, content that answers content (tests only).
 
 talk = conversation(Dice(7), messages=40)
-for run in talk.runs:               # in causal order, one entry each
+for run in talk.runs:                              # in causal order, one entry each
     replica.take(run)
-replica.take(*talk.fork(Dice(1)))   # another branch of the last device that wrote
+replica.take(talk.fork(talk.people[0], 1, 3).run())   # another branch of anna's content
 """
 
 from dataclasses import dataclass, field

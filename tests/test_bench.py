@@ -1,0 +1,89 @@
+"""Each benchmark runs at its smallest size and says what it should. No timing decides anything."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from bench.figures import Line, encoded, lines_of, percentile, table
+from bench.history import TEXT_BYTES, text_of
+
+ROOT = Path(__file__).parent.parent
+FIGURES = {
+    "catch-up": {"rate", "limit", "of_limit", "wire", "disk", "cpu_receiver", "peak_receiver"},
+    "live": {"p50", "p99", "rate", "cpu_writer", "cpu_reader", "cpu_nodes"},
+    "epoch": {"start", "open"},
+    "reconnect": {"time", "sent", "received", "rate"},
+    "command": {"send", "help", "python"},
+    "membership": {"from_nothing", "one_more"},
+}
+FIELDS = {"bench", "case", "figure", "unit", "median", "min", "max", "runs", "calib_s"}
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bench`."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, str | float]]:
+    """All benchmarks at their smallest, in one go."""
+    before = set(Path(tempfile.gettempdir()).glob("ivor-bench-*"))
+    done = bench("--tiny", "--runs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert not set(Path(tempfile.gettempdir()).glob("ivor-bench-*")) - before
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_runs(name: str, lines: list[dict[str, str | float]]) -> None:
+    found = [line for line in lines if line["bench"] == name]
+    assert {line["figure"] for line in found} >= FIGURES[name]
+
+
+def test_fields(lines: list[dict[str, str | float]]) -> None:
+    assert all(set(line) == FIELDS for line in lines)
+    assert all(line["runs"] == 1 and line["min"] == line["max"] for line in lines)
+
+
+def test_an_unknown_name() -> None:
+    done = bench("ratchet")
+    assert done.returncode == 2
+    assert "catch-up" in done.stderr
+
+
+def test_lines() -> None:
+    runs = [{"rate": 3.0}, {"rate": 1.23456}, {"rate": 20_000.4}]
+    line = lines_of("b", "c", {"rate": "1/s", "absent": ""}, runs, 0.4)[0]
+    assert line == Line(
+        bench="b",
+        case="c",
+        figure="rate",
+        unit="1/s",
+        median=3.0,
+        min=1.235,
+        max=20_000.0,
+        runs=3,
+        calib_s=0.4,
+    )
+    assert json.loads(encoded(line))["max"] == 20_000.0
+    assert "20,000" in table([line])
+
+
+def test_percentile() -> None:
+    assert percentile([5.0, 1.0, 3.0], 0.5) == 3.0
+    assert percentile([5.0, 1.0, 3.0], 0.99) == 5.0
+
+
+@pytest.mark.parametrize("number", [0, 7, 99_999_999])
+def test_texts(number: int) -> None:
+    assert len(text_of(number).encode()) == TEXT_BYTES
