@@ -17,6 +17,7 @@ from bench.federation import (
     user_of,
 )
 from bench.figures import Line, calibrate, lines_of, progress
+from bench.processes import Child
 from client.device import Device
 from client.people import grant_of
 from client.writing import append_control
@@ -44,10 +45,10 @@ def measure(chats: int, runs: int) -> list[Line]:
         first = _first(source, target, chats)
         calib_s = calibrate()
         results = []
-        with node_of(source):
-            _again(target)  # the cursor of the first time is stored by now
+        with node_of(source) as node:
+            _again(node, target)  # after this both sides have stored how far they are
             for _ in range(runs):
-                results.append(_again(target))
+                results.append(_again(node, target))
                 progress(f"{NAME}: {results[-1]['time']:.1f} ms")
     case = f"{chats:,} chats"
     return [
@@ -98,9 +99,10 @@ def _first(source: Site, target: Site, chats: int) -> dict[str, float]:
     return {"time": seconds * 1e3, "rate": chats / seconds}
 
 
-def _again(target: Site) -> dict[str, float]:
+def _again(other: Child, target: Site) -> dict[str, float]:
     with node_of(target) as node:
         done = node.event("settled")
+        other.event("settled")
     return {
         "time": float(done["seconds"]) * 1e3,
         "sent": float(done["sent"]),

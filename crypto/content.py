@@ -88,9 +88,7 @@ def open_content(seed: bytes, pre: bytes, pc: bytes, ciphertext: bytes) -> tuple
     """
     # The binding raises a bare ValueError for less than a tag.
     if len(ciphertext) < _CIPHERTEXT_BYTES_MIN:
-        refusal = (
-            f"content of {len(ciphertext)} bytes, at least {_CIPHERTEXT_BYTES_MIN} (SPEC 4.3)"
-        )
+        refusal = f"content of {len(ciphertext)} bytes, at least {_CIPHERTEXT_BYTES_MIN} (SPEC 4.3)"
         raise ContentRefused(refusal)
     bound, key, nonce = _keys(seed, pre, pc)
     try:

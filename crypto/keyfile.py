@@ -101,9 +101,7 @@ def seal_key(secret: bytes, passphrase: bytes, purpose: str, salt: bytes, nonce:
     ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(secret, aad, nonce, key)
     text = _armour(header.encoded + ciphertext)
     if len(text) > KEY_FILE_CHARACTERS_MAX:
-        refusal = (
-            f"key file of {len(text)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
-        )
+        refusal = f"key file of {len(text)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     return text
 
@@ -152,9 +150,7 @@ def _armour(body: bytes) -> str:
 def _dearmour(data: str | bytes) -> bytes:
     """Read the block's body and check its sum. Lines may end in CR LF; blank ones are skipped."""
     if len(data) > KEY_FILE_CHARACTERS_MAX:
-        refusal = (
-            f"key file of {len(data)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
-        )
+        refusal = f"key file of {len(data)} characters, limit {KEY_FILE_CHARACTERS_MAX} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     text = data if isinstance(data, str) else data.decode("ascii", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -172,9 +168,7 @@ def _dearmour(data: str | bytes) -> bytes:
 def _parse(body: bytes) -> tuple[_Header, bytes]:
     """Split into header and ciphertext, the version known and the costs within bounds."""
     if not body or body[0] != VERSION:
-        refusal = (
-            f"key file of version {body[:1].hex()}, this program knows {VERSION} (SPEC 5.4)"
-        )
+        refusal = f"key file of version {body[:1].hex()}, this program knows {VERSION} (SPEC 5.4)"
         raise KeyFileRefused(refusal)
     # A head that is not there has no length of purpose; one that is there has it last.
     least = _HEAD.size + _TAG_BYTES + (body[_HEAD.size - 1] if len(body) >= _HEAD.size else 0)

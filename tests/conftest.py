@@ -1,10 +1,15 @@
-"""How hard hypothesis looks: `default` at a desk, `ci` on every change, `deep` when hunting.
+"""How hard hypothesis looks, and one process's log for each test.
+
+Profiles: `default` at a desk, `ci` on every change, `deep` when hunting.
 
 Choose with IVOR_HYPOTHESIS=deep. No profile has a deadline: no timing decides a test.
 """
 
 import os
+from collections.abc import Iterator
 
+import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 SLOW_MACHINES_ARE_FINE = (HealthCheck.too_slow,)
@@ -22,3 +27,10 @@ settings.register_profile("deep", settings.get_profile("default"), max_examples=
 settings.load_profile(
     os.environ.get("IVOR_HYPOTHESIS") or ("ci" if "CI" in os.environ else "default")
 )
+
+
+@pytest.fixture(autouse=True)
+def _log_of_one_test() -> Iterator[None]:
+    """A command sets up the log of its process; the next test must not inherit that."""
+    yield
+    structlog.reset_defaults()
