@@ -1,9 +1,9 @@
 """Each benchmark runs at its smallest size and says what it should. No timing decides anything."""
 
 import json
+import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,12 @@ FIGURES = {
 FIELDS = {"bench", "case", "figure", "unit", "median", "min", "max", "runs", "calib_s"}
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m bench`."""
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -35,12 +36,12 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def lines() -> list[dict[str, str | float]]:
-    """All benchmarks at their smallest, in one go."""
-    before = set(Path(tempfile.gettempdir()).glob("ivor-bench-*"))
-    done = bench("--tiny", "--runs", "1", "--json")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str | float]]:
+    """All benchmarks at their smallest, in one go; they leave nothing behind."""
+    folder = tmp_path_factory.mktemp("bench")
+    done = bench("--tiny", "--runs", "1", "--json", TMPDIR=str(folder))
     assert done.returncode == 0, done.stderr
-    assert not set(Path(tempfile.gettempdir()).glob("ivor-bench-*")) - before
+    assert not list(folder.glob("ivor-bench-*"))
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -50,7 +50,8 @@ class Town:
     def start(self, who: str, *arguments: str) -> "subprocess.Popen[str]":
         """Start a command as a process of its own."""
         process = subprocess.Popen(
-            [*IVOR, *arguments, "--json"],
+            # A shell that runs the tests in its background has them ignore SIGINT.
+            ["env", "--default-signal=INT", *IVOR, *arguments, "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=self.environment(who),
