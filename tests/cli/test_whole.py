@@ -51,7 +51,7 @@ class Town:
         """Start a command as a process of its own."""
         process = subprocess.Popen(
             # A shell that runs the tests in its background has them ignore SIGINT.
-            ["env", "--default-signal=INT", *IVOR, *arguments, "--json"],
+            ["/usr/bin/env", "--default-signal=INT", *IVOR, *arguments, "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=self.environment(who),
