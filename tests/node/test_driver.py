@@ -228,7 +228,8 @@ class TestTwoNodes:
         homes[0].take(talk)
         for run in talk.runs[10:]:
             pair[0].push(encode_frame(run))
-        await until(lambda: homes[1].entries(talk.chat) == all_of(talk))
+        await until(lambda: len(homes[1].runs) == len(talk.runs) - 10)
+        assert homes[1].entries(talk.chat) == all_of(talk)
         assert [one.run.start for one in homes[1].runs] == [run.start for run in talk.runs[10:]]
         newest = {(run.device, run.lane): run.start for run in talk.runs[10:]}
         await until(
@@ -248,8 +249,8 @@ class TestTwoNodes:
         async with homes[1].journal._lock:
             await peer.say(*talk.runs[11:])
             await trio.testing.wait_all_tasks_blocked(0.01)
-        await until(lambda: homes[1].entries(talk.chat) == all_of(talk))
         await until(lambda: len(homes[1].runs) == len(talk.runs) - 10)
+        assert homes[1].entries(talk.chat) == all_of(talk)
         starts = [(one.run.device, one.run.start) for one in homes[1].runs]
         assert starts == [(run.device, run.start) for run in talk.runs[10:]]
 
