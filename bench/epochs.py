@@ -26,7 +26,7 @@ from protocol.identity import (
     sign_prekey,
 )
 from protocol.policy import ChatKind, Role
-from protocol.question import Person, PersonDevice
+from protocol.reply import Person, PersonDevice
 
 NAME = "epoch"
 UNITS = {"start": "ms", "open": "ms", "start_a_device": "µs/device"}

@@ -25,7 +25,7 @@ from protocol import codec
 from protocol.entry import DeviceKey, EntryId
 from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
 from protocol.limits import HASH_BYTES, KEY_BYTES, PAYLOAD_BYTES_MAX, SIGNATURE_BYTES
-from protocol.question import PARCEL_BYTES_MAX
+from protocol.topic import PARCEL_BYTES_MAX
 
 VERSION = 1
 LABEL = "archive"

@@ -42,18 +42,8 @@ from protocol.identity import (
 )
 from protocol.invitation import Invitation, Purpose
 from protocol.limits import FRAME_BYTES_MAX
-from protocol.question import (
-    Enrol,
-    Enrolment,
-    GetLink,
-    PutLink,
-    Question,
-    Refusal,
-    Reply,
-    Waiting,
-    decode_answer,
-    encode_question,
-)
+from protocol.question import Enrol, GetLink, PutLink, Question, encode_question
+from protocol.reply import Enrolment, Refusal, Reply, Waiting, decode_answer
 
 ANSWER_SECONDS_MAX = 15.0
 LINK_POLL_SECONDS = 1.0

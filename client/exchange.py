@@ -18,7 +18,8 @@ from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
 from crypto.certificate import public_pem
 from protocol.identity import DeviceCertificate, verify_device
-from protocol.question import Certified, Renew
+from protocol.question import Renew
+from protocol.reply import Certified
 
 REFRESH_MS = 24 * 3600 * 1000
 RENEW_MS = 30 * 24 * 3600 * 1000  # a TLS certificate is good for 90 days

@@ -28,21 +28,10 @@ from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
 from protocol.identity import Card, UserId
 from protocol.name import split_endpoint
-from protocol.question import (
-    LOOKUP_MAX,
-    Cards,
-    GetCards,
-    Lookup,
-    People,
-    Person,
-    PutPrekey,
-    Question,
-    Refusal,
-    Reply,
-    decode_answer,
-    encode_question,
-)
+from protocol.question import GetCards, Lookup, PutPrekey, Question, encode_question
+from protocol.reply import Cards, People, Person, Refusal, Reply, decode_answer
 from protocol.session import PeerKind
+from protocol.topic import LOOKUP_MAX
 
 Result = TypeVar("Result")
 

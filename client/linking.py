@@ -31,21 +31,8 @@ from protocol.identity import (
 )
 from protocol.invitation import Invitation, decode_invitation
 from protocol.limits import KEY_BYTES
-from protocol.question import (
-    Approve,
-    BeginLink,
-    Certified,
-    GetParcels,
-    GetPending,
-    LinkInvitation,
-    Lookup,
-    Parcels,
-    Pending,
-    PendingLinks,
-    People,
-    PutParcel,
-    Taken,
-)
+from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, PutParcel, Taken
+from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks, People
 
 POLL_SECONDS = 1.0
 _SEPARATOR = "~"

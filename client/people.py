@@ -15,7 +15,7 @@ from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
 from protocol.identity import AgencyId, Card, UserId, verify_card, verify_prekey
 from protocol.policy import Role
-from protocol.question import Person, PersonDevice
+from protocol.reply import Person, PersonDevice
 
 
 @dataclass(frozen=True, slots=True)

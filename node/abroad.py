@@ -15,7 +15,9 @@ from node.journal import Journal
 from protocol.errors import PeerError
 from protocol.frame import Ask
 from protocol.identity import AgencyId, verify_card
-from protocol.question import Cards, GetCards, Refusal, Topic, decode_answer, encode_question
+from protocol.question import GetCards, encode_question
+from protocol.reply import Cards, Refusal, decode_answer
+from protocol.topic import Topic
 
 log = structlog.get_logger()
 

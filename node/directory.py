@@ -25,37 +25,38 @@ from node.parcels import Parcels
 from node.people import People
 from node.tickets import Tickets, check_repeated
 from node.trust import Trust
-from protocol import frame, identity, question
+from protocol import frame, identity, question, reply
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical, PeerError, Untrusted
 from protocol.identity import DEVICES_USER_MAX, AgencyId, Card, DeviceCertificate, UserId
 from protocol.invitation import Invitation, Purpose, encode_invitation
 from protocol.name import Address, parse_address
 from protocol.question import (
-    ANSWER_BYTES_MAX,
     Approve,
-    Certified,
-    Done,
     Enrol,
-    Enrolment,
-    KnownPerson,
     Lookup,
-    Pending,
-    Person,
     PutLink,
     PutParcel,
     Question,
+    decode_question,
+    encode_question,
+)
+from protocol.reply import (
+    Certified,
+    Done,
+    Enrolment,
+    KnownPerson,
+    Pending,
+    Person,
     Reply,
-    Topic,
     Waiting,
     decode_answer,
-    decode_question,
     encode_answer,
-    encode_question,
     encode_refusal,
     verify_person,
 )
 from protocol.session import PeerKind
+from protocol.topic import ANSWER_BYTES_MAX, Topic
 
 LINK_SECONDS: Final = 3600
 
@@ -163,10 +164,10 @@ class Directory:
         """
         if answer.code:
             return
-        reply = decode_answer(Topic.LOOKUP, answer.code, answer.body)
-        if not isinstance(reply, question.People):
+        said = decode_answer(Topic.LOOKUP, answer.code, answer.body)
+        if not isinstance(said, reply.People):
             raise NotCanonical("an answer to another question (SPEC 7.2)")
-        listed = [person for person in reply.people if person is not None]
+        listed = [person for person in said.people if person is not None]
         found = [self._vouched(agency, person) for person in listed]
         for person, known in zip(listed, found, strict=True):
             self.people.cache(person, known)
@@ -197,7 +198,7 @@ class Directory:
             case Lookup():
                 return self._look_up(peer, key, asked, now)
             case question.GetCards():
-                return question.Cards(tuple(card.raw for card in self.cards().values()))
+                return reply.Cards(tuple(card.raw for card in self.cards().values()))
             case Enrol():
                 return self._enrol(key, asked, raw, now)
             case PutLink():
@@ -215,7 +216,7 @@ class Directory:
         match asked:
             case question.BeginLink():
                 invitation = self.invite(name, Purpose.LINK, now, LINK_SECONDS)
-                return question.LinkInvitation(encode_invitation(invitation))
+                return reply.LinkInvitation(encode_invitation(invitation))
             case question.GetPending():
                 return self._pending(name, now)
             case Approve():
@@ -223,7 +224,7 @@ class Directory:
             case question.Renew(tls_key):
                 return Certified(self._tls_certificate(device, tls_key, now))
             case question.GetParcels():
-                return question.Parcels(self.parcels.waiting(device))
+                return reply.Parcels(self.parcels.waiting(device))
             case _:
                 self._change(device, user, asked)
                 return Done()
@@ -244,7 +245,7 @@ class Directory:
 
     # Look-ups
 
-    def _look_up(self, peer: PeerKind, key: bytes, asked: Lookup, now: float) -> question.People:
+    def _look_up(self, peer: PeerKind, key: bytes, asked: Lookup, now: float) -> reply.People:
         found = [self.people.by_name(name) for name in asked.names]
         found += [self.people.by_id(user) for user in asked.users]
         if peer is not PeerKind.DEVICE:
@@ -254,7 +255,7 @@ class Directory:
             name = self._address(self.tickets.find(key, Purpose.LINK, _ms(now)).name)
             own = self.people.by_name(name)
             found = [person if person == own else None for person in found]
-        return question.People(tuple(found))
+        return reply.People(tuple(found))
 
     def _if_ours(self, person: Person | None) -> Person | None:
         if person is None:
@@ -311,13 +312,13 @@ class Directory:
         self.tickets.note(ticket, raw)
         return Done()
 
-    def _pending(self, name: str, now: float) -> question.PendingLinks:
+    def _pending(self, name: str, now: float) -> reply.PendingLinks:
         found = []
         for ticket in self.tickets.pending(name, _ms(now)):
             link = _link_of(ticket.request)
             if link is not None:
                 found.append(Pending(ticket.id, link.request))
-        return question.PendingLinks(tuple(found))
+        return reply.PendingLinks(tuple(found))
 
     def _approve(self, user: UserId, name: str, asked: Approve, now: float) -> Certified:
         ticket = self.tickets.find(asked.ticket, Purpose.LINK, _ms(now))

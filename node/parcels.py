@@ -7,7 +7,8 @@ import apsw
 
 from node.errors import LimitReached
 from protocol.entry import DeviceKey
-from protocol.question import PARCEL_BYTES_MAX, Parcel
+from protocol.reply import Parcel
+from protocol.topic import PARCEL_BYTES_MAX
 
 WAITING_MAX: Final = 1024
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -10,7 +10,7 @@ import apsw
 
 from protocol.entry import DeviceKey
 from protocol.identity import AgencyId, UserId
-from protocol.question import KnownPerson, Person, PersonDevice
+from protocol.reply import KnownPerson, Person, PersonDevice
 
 
 class People:

@@ -35,8 +35,8 @@ from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Seal
 from protocol.identity import AgencyId, Card
 from protocol.limits import HEADS_CHAINS_MAX
-from protocol.question import Topic
 from protocol.session import PeerKind
+from protocol.topic import Topic
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ import apsw
 
 from node.errors import LimitReached, RefusedError
 from protocol.invitation import Purpose
-from protocol.question import LINKS_PENDING_MAX
+from protocol.topic import LINKS_PENDING_MAX
 
 KEEP_MS: Final = 24 * 3600 * 1000  # after the end, for an answer that was lost on the way
 _UNUSABLE: Final = (

@@ -38,7 +38,7 @@ from protocol.identity import (
 )
 from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.question import Enrolment, Person, PersonDevice
+from protocol.reply import Enrolment, Person, PersonDevice
 from protocol.run import Entry, unpack
 
 PASSPHRASE = b"correct horse"

@@ -22,9 +22,9 @@ from protocol import errors, frame, limits
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.operation import Kind
-from protocol.question import Topic
 from protocol.roster import Void
 from protocol.session import ALLOWED, Greeting, PeerKind, Session, State
+from protocol.topic import Topic
 
 SPEC: Final = Path(__file__).parent.parent / "SPEC.md"
 PART: Final = re.compile(r"<!-- generated: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -37,6 +37,8 @@ BESIDE: Final = (
     "message",
     "run",
     "question",
+    "reply",
+    "topic",
 )
 LIMIT_NAME: Final = re.compile(r"[A-Z]\w*_(?:MAX|BYTES|SECONDS)(?:_BEFORE_HELLO)?|KEYFRAME_ENTRIES")
 

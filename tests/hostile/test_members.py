@@ -34,9 +34,10 @@ from protocol.grant import Credential, Grant, verified
 from protocol.message import Text
 from protocol.operation import Admit, Enroll, EpochOperation
 from protocol.policy import Role
-from protocol.question import People as Known
-from protocol.question import Person, PersonDevice, encode_answer, encode_question
 from protocol.question import Revoke as GiveUp
+from protocol.question import encode_question
+from protocol.reply import People as Known
+from protocol.reply import Person, PersonDevice, encode_answer
 from tests.hostile.federation import Federation, Gone, Wire, eventually, now, one_settled, say
 from tests.hostile.forger import Forger, newest, nonsense
 

@@ -23,7 +23,9 @@ from node.tls import Credential, client_context, server_context
 from protocol.entry import DeviceKey
 from protocol.frame import Hello, Ping, encode_frame
 from protocol.name import split_endpoint
-from protocol.question import Lookup, People, Topic, decode_answer, encode_question
+from protocol.question import Lookup, encode_question
+from protocol.reply import People, decode_answer
+from protocol.topic import Topic
 from tests.hostile.federation import (
     INCARNATION,
     PATIENCE_SECONDS,

@@ -13,7 +13,8 @@ from node import driver
 from node import wire as framing
 from protocol import limits, session
 from protocol.frame import Answer, Ask, Bye, Hello, Ping, Pong, encode_frame
-from protocol.question import GetCards, Topic, encode_question
+from protocol.question import GetCards, encode_question
+from protocol.topic import Topic
 from tests.hostile.federation import INCARNATION, PATIENCE_SECONDS, Federation, Wire
 
 HELLO = Hello((1,), INCARNATION, None, 0)

@@ -20,27 +20,30 @@ from node.errors import IdentityError, UserError
 from node.parcels import WAITING_MAX
 from node.store import connect
 from node.trust import Standing, changes
-from protocol import codec, identity, question
+from protocol import codec, identity, question, topic
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError, Untrusted
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, CardNode, NodeId, UserId
 from protocol.invitation import Invitation, Purpose, decode_invitation
-from protocol.question import (
-    Enrol,
+from protocol.question import Enrol, Lookup, Question, encode_question
+from protocol.reply import (
+    Cards,
+    Certified,
     Enrolment,
-    Lookup,
+    LinkInvitation,
+    Parcels,
+    PendingLinks,
     People,
     Person,
-    Question,
+    PersonDevice,
     Reply,
-    Topic,
     Waiting,
     decode_answer,
     encode_answer,
-    encode_question,
 )
 from protocol.session import PeerKind
+from protocol.topic import Topic
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 HOUR = 3600
@@ -360,7 +363,7 @@ class TestForeign:
                 registrar, identity.request_user(user, foreign.agency.id, "boris", 1)
             ),
             (
-                question.PersonDevice(
+                PersonDevice(
                     identity.certify_device(
                         registrar,
                         identity.request_device(user, device, foreign.agency.id, "x", 1),
@@ -382,7 +385,7 @@ class TestForeign:
 class TestLink:
     def begin(self, house: House, owner: Official) -> tuple[Invitation, Signer, question.PutLink]:
         reply = house.device(owner, question.BeginLink())
-        assert isinstance(reply, question.LinkInvitation)
+        assert isinstance(reply, LinkInvitation)
         invitation = decode_invitation(reply.text)
         tablet = signer()
         request = question.PutLink(
@@ -402,7 +405,7 @@ class TestLink:
         house.ask(PeerKind.INVITATION, ticket, request)
         assert house.ask(PeerKind.INVITATION, ticket, question.GetLink()) == Waiting()
         pending = house.device(anna, question.GetPending())
-        assert isinstance(pending, question.PendingLinks)
+        assert isinstance(pending, PendingLinks)
         (link,) = pending.links
         endorsed = identity.endorse_link(anna.user, link.request)
         approve = question.Approve(link.ticket, endorsed)
@@ -410,10 +413,10 @@ class TestLink:
         assert house.device(anna, approve) == approved, "an answer may be lost"
         result = house.ask(PeerKind.INVITATION, ticket, question.GetLink())
         assert isinstance(result, Enrolment)
-        assert isinstance(approved, question.Certified)
+        assert isinstance(approved, Certified)
         assert result.device == approved.certificate
         assert house.directory.device_allowed(DeviceKey(tablet.public))
-        assert house.device(anna, question.GetPending()) == question.PendingLinks(())
+        assert house.device(anna, question.GetPending()) == PendingLinks(())
 
     def test_only_the_user_can_endorse(self, house: House) -> None:
         """Hostile case 46: a device certificate needs the user's signature."""
@@ -447,7 +450,7 @@ class TestLink:
 
     def test_links_are_bounded(self, house: House) -> None:
         anna = enrolled(house)
-        for _ in range(question.LINKS_PENDING_MAX):
+        for _ in range(topic.LINKS_PENDING_MAX):
             house.device(anna, question.BeginLink())
         refusal = house.refused(PeerKind.DEVICE, anna.device.public, question.BeginLink())
         assert refusal.code == 5
@@ -467,11 +470,11 @@ class TestDevices:
         for body in (b"a" * 600_000, b"b" * 600_000, b"c"):
             house.device(anna, question.PutParcel(own, body))
         first = house.device(anna, question.GetParcels())
-        assert isinstance(first, question.Parcels)
+        assert isinstance(first, Parcels)
         assert [parcel.body[:1] for parcel in first.parcels] == [b"a"]
         house.device(anna, question.Taken(tuple(one.number for one in first.parcels)))
         rest = house.device(anna, question.GetParcels())
-        assert isinstance(rest, question.Parcels)
+        assert isinstance(rest, Parcels)
         assert [parcel.body[:1] for parcel in rest.parcels] == [b"b", b"c"]
 
     def test_parcels_are_for_ones_own_devices(self, house: House) -> None:
@@ -488,7 +491,7 @@ class TestDevices:
         house.device(anna, question.PutParcel(DeviceKey(anna.device.public), b"x"))
         house.device(boris, question.Taken((1,)))
         left = house.device(anna, question.GetParcels())
-        assert isinstance(left, question.Parcels)
+        assert isinstance(left, Parcels)
         assert len(left.parcels) == 1
 
     def test_parcels_are_bounded(self, house: House) -> None:
@@ -518,7 +521,7 @@ class TestDevices:
     def test_a_tls_certificate_is_renewed(self, house: House) -> None:
         anna = enrolled(house)
         reply = house.device(anna, question.Renew(x509.public_pem(x509.make_key())))
-        assert isinstance(reply, question.Certified)
+        assert isinstance(reply, Certified)
         assert b"BEGIN CERTIFICATE" in reply.certificate
         assert house.refused(PeerKind.DEVICE, anna.device.public, question.Renew(b"x")).code == 4
 
@@ -631,7 +634,7 @@ class TestCards:
     def test_cards_are_told(self, house: House, founded: tuple[Agency, Agency]) -> None:
         house.directory.accept_card(self.other(founded, 1), allow_local=False)
         reply = house.ask(PeerKind.NODE, founded[1].id, question.GetCards())
-        assert isinstance(reply, question.Cards)
+        assert isinstance(reply, Cards)
         assert len(reply.cards) == 2
 
 

@@ -8,25 +8,35 @@ from hypothesis import strategies as st
 
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
-from protocol import codec, identity, question
+from protocol import codec, identity, topic
 from protocol.entry import DeviceKey
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import UserId
 from protocol.question import (
-    LOOKUP_MAX,
     Approve,
     BeginLink,
-    Cards,
-    Certified,
-    Done,
     Enrol,
-    Enrolment,
     GetCards,
     GetLink,
     GetParcels,
     GetPending,
-    LinkInvitation,
     Lookup,
+    PutLink,
+    PutParcel,
+    PutPrekey,
+    Question,
+    Renew,
+    Revoke,
+    Taken,
+    decode_question,
+    encode_question,
+)
+from protocol.reply import (
+    Cards,
+    Certified,
+    Done,
+    Enrolment,
+    LinkInvitation,
     Parcel,
     Parcels,
     Pending,
@@ -34,24 +44,15 @@ from protocol.question import (
     People,
     Person,
     PersonDevice,
-    PutLink,
-    PutParcel,
-    PutPrekey,
-    Question,
     Refusal,
-    Renew,
     Reply,
-    Revoke,
-    Taken,
-    Topic,
     Waiting,
     decode_answer,
-    decode_question,
     encode_answer,
-    encode_question,
     encode_refusal,
     verify_person,
 )
+from protocol.topic import LOOKUP_MAX, Topic
 
 ROOT, REGISTRAR = Signer(b"r" * 32), Signer(b"g" * 32)
 USER, DEVICE, OTHER = Signer(b"u" * 32), Signer(b"d" * 32), Signer(b"o" * 32)
@@ -157,7 +158,7 @@ class TestLimits:
             decode_question(Topic.LOOKUP, body)
 
     def test_a_parcel_has_a_size(self) -> None:
-        asked = PutParcel(KEY, bytes(question.PARCEL_BYTES_MAX + 1))
+        asked = PutParcel(KEY, bytes(topic.PARCEL_BYTES_MAX + 1))
         with pytest.raises(LimitExceeded):
             decode_question(Topic.PARCEL, encode_question(asked)[1])
 

@@ -1,0 +1,327 @@
+"""What a node's directory answers (SPEC 7.1); `question` has what it is asked.
+
+They travel in ANSWER frames. An answer of code 0 carries a body, canonical, see `codec`; any other
+code is a refusal with a text for people.
+
+    people = decode_answer(Topic.LOOKUP, code, body)     # raises Refusal if code is not 0
+    known = [person and verify_person(person) for person in people.people]
+
+What a certificate or a prekey says is not checked in decoding: `verify_person` and `identity` do.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, NamedTuple
+
+from protocol import codec
+from protocol.codec import Value
+from protocol.entry import DeviceKey
+from protocol.errors import NotCanonical
+from protocol.identity import (
+    CERTIFICATE_BYTES_MAX,
+    CHARTER_BYTES_MAX,
+    DEVICES_USER_MAX,
+    Prekey,
+    VerifiedUser,
+    verify_credential,
+    verify_prekey,
+)
+from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
+from protocol.limits import CARD_BYTES_MAX
+from protocol.topic import (
+    ANSWER_BYTES_MAX,
+    CARDS_MAX,
+    LINKS_PENDING_MAX,
+    LOOKUP_MAX,
+    NUMBER_MAX,
+    PARCEL_BYTES_MAX,
+    REFUSAL_BYTES_MAX,
+    TAKEN_MAX,
+    TLS_CERTIFICATE_BYTES_MAX,
+    Fields,
+    Topic,
+    read_prekey,
+)
+
+
+class Refusal(Exception):
+    """The directory says no. code: as in SPEC 7.1, an exit code of the command line."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It is done, and durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """All that a new device lacks. tls_certificate: PEM; card: of its own agency."""
+
+    user: bytes = field(repr=False)
+    device: bytes = field(repr=False)
+    tls_certificate: bytes = field(repr=False)
+    card: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The further device is not approved yet: ask again later."""
+
+
+class PersonDevice(NamedTuple):
+    """One device of a person: its certificate, and its newest prekey record if it has one."""
+
+    certificate: bytes
+    prekey: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person's records as a directory has them."""
+
+    charter: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+    devices: tuple[PersonDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """One for each that was asked for, names first; None: absent, or none of your business."""
+
+    people: tuple[Person | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A bundle that waits, with the number to take it by."""
+
+    number: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcels:
+    """What waits, oldest first, as much as fits; ask again after taking these."""
+
+    parcels: tuple[Parcel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInvitation:
+    """The text of an invitation for a further device."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One further device that waits: show the fingerprint of its key before approving."""
+
+    ticket: bytes = field(repr=False)
+    request: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLinks:
+    """All further devices that wait."""
+
+    links: tuple[Pending, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A certificate: of a device (LINK_APPROVE), or PEM for TLS (RENEW)."""
+
+    certificate: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """Cards, to be checked with `identity.verify_card`."""
+
+    cards: tuple[bytes, ...] = field(repr=False)
+
+
+Reply = (
+    Done
+    | Enrolment
+    | Waiting
+    | People
+    | Parcels
+    | LinkInvitation
+    | PendingLinks
+    | Certified
+    | Cards
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPerson:
+    """A person whose records were checked. Only `verify_person` makes one."""
+
+    user: VerifiedUser
+    prekeys: Mapping[DeviceKey, Prekey]
+
+
+def verify_person(person: Person) -> KnownPerson:
+    """Check all certificates and prekeys of a person.
+
+    Whether the agency is trusted is not asked here: compare `user.agency` with a trusted card.
+    Raises NotCanonical, LimitExceeded or Untrusted.
+    """
+    certificates = [certificate for certificate, _ in person.devices]
+    user = verify_credential(person.charter, person.certificate, certificates)
+    prekeys: dict[DeviceKey, Prekey] = {}
+    for key, (_, record) in zip(user.devices, person.devices, strict=True):
+        if record is None:
+            continue
+        prekey = verify_prekey(record)
+        if prekey.device != key:
+            raise NotCanonical("a prekey that stands with another device (SPEC 7.2)")
+        prekeys[key] = prekey
+    return KnownPerson(user, prekeys)
+
+
+def encode_answer(reply: Reply) -> bytes:
+    """Return the body of an ANSWER of code 0. `refuse` makes the others."""
+    return codec.encode(_reply_fields(reply))
+
+
+def decode_answer(topic: int, code: int, body: bytes) -> Reply:
+    """Read an ANSWER to a question of this topic.
+
+    Raises Refusal for a code that is not 0, NotCanonical or LimitExceeded.
+    """
+    if code:
+        raise Refusal(code, body[:REFUSAL_BYTES_MAX].decode(errors="replace"))
+    return _ANSWERS[Topic(topic)](codec.decode(body, ANSWER_BYTES_MAX))
+
+
+def encode_refusal(text: str) -> bytes:
+    """Return the body of an ANSWER of any other code: one line for people."""
+    return text.encode()[:REFUSAL_BYTES_MAX]
+
+
+def _reply_fields(reply: Reply) -> Sequence[Value]:
+    match reply:
+        case People(people):
+            return [None if person is None else _person_fields(person) for person in people]
+        case Parcels(parcels):
+            return [(parcel.number, parcel.body) for parcel in parcels]
+        case PendingLinks(links):
+            return [(link.ticket, link.request) for link in links]
+        case LinkInvitation(text):
+            return (text.encode(),)
+        case Cards(cards):
+            return cards
+        case Enrolment() | Certified() | Done() | Waiting():
+            return [getattr(reply, one.name) for one in fields(reply)]
+
+
+def _person_fields(person: Person) -> Sequence[Value]:
+    return (person.charter, person.certificate, person.devices)
+
+
+def _read_people(values: Fields) -> People:
+    people = codec.array(values, LOOKUP_MAX, "people")
+    return People(tuple(None if item is None else _person(item) for item in people))
+
+
+def _person(item: object) -> Person:
+    charter, certificate, listed = codec.record(item, 3, "person")
+    devices = codec.array(listed, DEVICES_USER_MAX, "devices")
+    return Person(
+        codec.binary(charter, CHARTER_BYTES_MAX, "charter"),
+        codec.binary(certificate, CERTIFICATE_BYTES_MAX, "user certificate"),
+        tuple(_person_device(device) for device in devices),
+    )
+
+
+def _person_device(item: object) -> PersonDevice:
+    certificate, prekey = codec.record(item, 2, "device")
+    return PersonDevice(
+        codec.binary(certificate, CERTIFICATE_BYTES_MAX, "device certificate"),
+        None if prekey is None else read_prekey(prekey),
+    )
+
+
+def _read_parcels(values: Fields) -> Parcels:
+    found = []
+    for item in codec.array(values, TAKEN_MAX, "parcels"):
+        number, body = codec.record(item, 2, "parcel")
+        found.append(
+            Parcel(
+                codec.uint(number, NUMBER_MAX, "number"),
+                codec.binary(body, PARCEL_BYTES_MAX, "parcel"),
+            )
+        )
+    return Parcels(tuple(found))
+
+
+def _read_pending(values: Fields) -> PendingLinks:
+    found = []
+    for item in codec.array(values, LINKS_PENDING_MAX, "links"):
+        ticket, request = codec.record(item, 2, "link")
+        found.append(
+            Pending(
+                codec.fixed(ticket, TICKET_BYTES, "ticket"),
+                codec.binary(request, CERTIFICATE_BYTES_MAX, "link request"),
+            )
+        )
+    return PendingLinks(tuple(found))
+
+
+def _read_enrolment(values: Fields) -> Enrolment:
+    user, device, tls_certificate, card = codec.record(values, 4, "enrolment")
+    return Enrolment(
+        codec.binary(user, CERTIFICATE_BYTES_MAX, "user certificate"),
+        codec.binary(device, CERTIFICATE_BYTES_MAX, "device certificate"),
+        codec.binary(tls_certificate, TLS_CERTIFICATE_BYTES_MAX, "TLS certificate"),
+        codec.binary(card, CARD_BYTES_MAX, "card"),
+    )
+
+
+def _read_result(values: Fields) -> Enrolment | Waiting:
+    return _read_enrolment(values) if values else Waiting()
+
+
+def _read_done(values: Fields) -> Done:
+    codec.record(values, 0, "answer")
+    return Done()
+
+
+def _read_cards(values: Fields) -> Cards:
+    cards = codec.array(values, CARDS_MAX, "cards")
+    return Cards(tuple(codec.binary(card, CARD_BYTES_MAX, "card") for card in cards))
+
+
+def _read_invitation(values: Fields) -> LinkInvitation:
+    (text,) = codec.record(values, 1, "link invitation")
+    return LinkInvitation(codec.text(text, INVITATION_CHARS_MAX, "invitation"))
+
+
+def _read_certified(values: Fields) -> Certified:
+    (certificate,) = codec.record(values, 1, "certified")
+    return Certified(codec.binary(certificate, TLS_CERTIFICATE_BYTES_MAX, "certificate"))
+
+
+_ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
+    Topic.ENROL: _read_enrolment,
+    Topic.LOOKUP: _read_people,
+    Topic.PREKEY: _read_done,
+    Topic.PARCEL: _read_done,
+    Topic.PARCELS: _read_parcels,
+    Topic.TAKEN: _read_done,
+    Topic.LINK: _read_invitation,
+    Topic.LINK_REQUEST: _read_done,
+    Topic.LINK_RESULT: _read_result,
+    Topic.LINK_PENDING: _read_pending,
+    Topic.LINK_APPROVE: _read_certified,
+    Topic.CARDS: _read_cards,
+    Topic.REVOKE: _read_done,
+    Topic.RENEW: _read_certified,
+}
