@@ -57,6 +57,7 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
     """Open the device for the length of a block."""
     from cli.passphrase import read_passphrase
     from client.device import open_device
+    from client.erasure import erase_prekeys
     from client.folder import is_device
     from node.errors import UserError
 
@@ -68,6 +69,7 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
     quiet_log()
     device = open_device(folder, read_passphrase(passphrase_file, "this device"), os.urandom)
     try:
+        erase_prekeys(device, now_ms())
         yield device
     finally:
         device.close()

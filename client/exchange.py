@@ -13,6 +13,7 @@ import trio
 
 from client import archive, mailbox
 from client.device import Device
+from client.erasure import empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
@@ -79,6 +80,13 @@ async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
     if not await link.journal.read(partial(exposed, device)):
         return ()
     return await link.write(partial(revoke_exposed, device, now_ms()))
+
+
+async def tend(device: Device, link: Link) -> None:
+    """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5)."""
+    await _refresh(device, link, REFRESH_MS)
+    await link.journal.read(partial(erase_prekeys, device, now_ms()))
+    await link.journal.read(partial(empty_log, device))
 
 
 async def receive(device: Device, link: Link) -> list[mailbox.Letter]:

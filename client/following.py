@@ -19,6 +19,7 @@ from node.errors import NetworkError
 from protocol.entry import ChatId
 
 LOOK_SECONDS = 0.15
+TEND_SECONDS = 60.0
 VISIT_SECONDS = 10.0
 BACK_OFF_SECONDS_MAX = 30.0
 REVOKE_SECONDS_MAX = 4.0  # not all members at once: most then see that another has done it
@@ -68,7 +69,11 @@ async def _follow_link(
 ) -> None:
     await exchange.visit(device, link, VISIT_SECONDS)
     caught_since: float | None = None
+    tended = trio.current_time()
     while True:
+        if trio.current_time() - tended > TEND_SECONDS:
+            await exchange.tend(device, link)
+            tended = trio.current_time()
         news = link.news
         link.check()
         show(await link.journal.read(partial(_fresh, device, chat, follower)))

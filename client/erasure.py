@@ -1,0 +1,46 @@
+"""Erasing what a device must not keep: prekeys over 14 days old, and what erased keys left behind.
+
+A key chain is overwritten by its next key, and a database page that is freed is zeroed
+(`secure_delete`, SPEC 10). But SQLite's write-ahead log still has the pages as they were, until it
+is emptied. Closing
+the database empties it, and what stays open does so once a minute.
+"""
+
+import apsw
+
+from client.device import Device
+from node.store import BUSY_TIMEOUT_MS
+from protocol.limits import PREKEY_ERASE_SECONDS
+
+SECOND_MS = 1000
+
+
+def erase_prekeys(device: Device, now: int) -> int:
+    """Erase private prekeys of 14 days and more; return how many. now: milliseconds.
+
+    What was sealed to them and has not come by then can never be read (SPEC 4.5). Takes the write
+    lock only if there is one.
+    """
+    issued = now - PREKEY_ERASE_SECONDS * SECOND_MS
+    expired = "SELECT 1 FROM prekeys WHERE issued <= ? LIMIT 1"
+    if device.connection.execute(expired, (issued,)).get is None:
+        return 0
+    with device.transaction():
+        device.connection.execute("DELETE FROM prekeys WHERE issued <= ?", (issued,))
+        return device.connection.changes()
+
+
+def empty_log(device: Device) -> bool:
+    """Bring the write-ahead log into the database and cut it to nothing, durably.
+
+    Returns False if another process is reading just now: the next time does it. Call outside a
+    transaction.
+    """
+    device.connection.set_busy_timeout(0)
+    try:
+        device.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        return False
+    finally:
+        device.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return True

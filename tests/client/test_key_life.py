@@ -1,0 +1,171 @@
+"""SPEC 4.5, 10: how long keys live, under a clock of the test; and that erased ones are gone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from client import compose, device, enrol, epochs
+from client.device import Device
+from client.erasure import empty_log, erase_prekeys
+from client.folder import DATABASE_FILE
+from node.store import connect
+from protocol.chat import Chat
+from protocol.entry import ChatId, EntryId
+from protocol.identity import verify_prekey
+from protocol.limits import (
+    EPOCH_MESSAGES_MAX,
+    EPOCH_RENEW_SECONDS,
+    PREKEY_ERASE_SECONDS,
+    PREKEY_RENEW_SECONDS,
+)
+from protocol.message import Text
+from tests.federation import Federation, now
+
+DAY = 24 * 3600 * 1000
+
+
+@pytest.fixture
+def open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices' databases are not encrypted, so that a test can look for a key in the bytes."""
+
+    def plain(path: Path, _key: bytes | None) -> apsw.Connection:
+        return connect(path, None)
+
+    for module in (device, enrol):
+        monkeypatch.setattr(module, "connect", plain)
+
+
+def on_disk(owner: Device) -> bytes:
+    """All bytes of the database and its write-ahead log."""
+    path = owner.folder / DATABASE_FILE
+    return path.read_bytes() + path.with_name(path.name + "-wal").read_bytes()
+
+
+def prekeys(owner: Device) -> list[tuple[bytes, int]]:
+    return [
+        (bytes(private), int(issued))
+        for private, issued in owner.connection.execute(
+            "SELECT private, issued FROM prekeys ORDER BY issued"
+        )
+    ]
+
+
+def chain_keys(owner: Device) -> Iterator[bytes]:
+    for (chain,) in owner.connection.execute("SELECT chain FROM senders"):
+        yield bytes(chain)
+
+
+class TestPrekeys:
+    def test_renewed_after_seven_days_and_not_before(self, anna: Device) -> None:
+        ((_, issued),) = prekeys(anna)
+        renewal = issued + PREKEY_RENEW_SECONDS * 1000
+        with anna.transaction():
+            before = verify_prekey(epochs.own_prekey(anna, renewal - 1))
+            after = verify_prekey(epochs.own_prekey(anna, renewal))
+        assert (before.issued, after.issued) == (issued, renewal)
+        assert [one for _, one in prekeys(anna)] == [issued, renewal]
+
+    def test_an_idle_device_erases_on_the_fourteenth_day(self, anna: Device) -> None:
+        ((_, issued),) = prekeys(anna)
+        end = issued + PREKEY_ERASE_SECONDS * 1000
+        assert erase_prekeys(anna, end - 1) == 0
+        assert prekeys(anna)
+        assert erase_prekeys(anna, end) == 1
+        assert not prekeys(anna)
+
+    def test_nobody_seals_to_a_prekey_that_its_owner_has_erased(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        late = now() + 15 * DAY
+        with anna.transaction():
+            epoch = epochs.start_epoch(anna, judge(anna, chat), late)
+        entry = judge(anna, chat).history.epoch(epoch)
+        assert entry is not None
+        assert boris.key in entry.operation.skipped
+
+    @pytest.mark.usefixtures("open_files")
+    def test_what_is_erased_is_gone_from_the_files(self, federation: Federation) -> None:
+        anna = federation.official("anna@minzdrav")
+        ((private, issued),) = prekeys(anna)
+        assert private in on_disk(anna)
+        with anna.transaction():
+            epochs.make_prekey(anna, issued + PREKEY_RENEW_SECONDS * 1000)
+        erase_prekeys(anna, issued + PREKEY_ERASE_SECONDS * 1000)
+        assert empty_log(anna)
+        assert private not in on_disk(anna)
+        ((fresh, _),) = prekeys(anna)
+        assert fresh in on_disk(anna)
+
+
+def judge(owner: Device, chat: ChatId) -> Chat:
+    found = owner.replica.chat(chat)
+    assert found is not None
+    return found
+
+
+def write(owner: Device, chat: ChatId, when: int) -> EntryId | None:
+    """Send a text; return the epoch that it was sealed in."""
+    with owner.transaction():
+        compose.send(owner, chat, Text("text", None), when, None)
+    return owner.replica.last_epoch(chat, owner.key)
+
+
+class TestEpochs:
+    def test_renewed_after_a_week(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        begun = now()
+        first = write(anna, chat, begun)
+        week = EPOCH_RENEW_SECONDS * 1000
+        assert write(anna, chat, begun + week - DAY) == first
+        second = write(anna, chat, begun + week)
+        assert second != first
+        assert write(anna, chat, begun + week + DAY) == second
+
+    def test_renewed_after_a_thousand_messages(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        first = write(anna, chat, now())
+        assert first is not None
+        place = "UPDATE senders SET generation = ? WHERE epoch = ? AND device = ?"
+        for generation, kept in ((EPOCH_MESSAGES_MAX - 1, True), (EPOCH_MESSAGES_MAX, False)):
+            with anna.transaction():
+                anna.connection.execute(place, (generation, first, anna.key))
+                found = epochs.epoch_for(anna, judge(anna, chat), now())
+            assert (found == first) == kept
+
+    @pytest.mark.usefixtures("open_files")
+    def test_used_chain_keys_are_gone_from_the_files(self, federation: Federation) -> None:
+        """Forward secrecy per message: what a thief finds opens nothing that was read before."""
+        anna = federation.official("anna@minzdrav")
+        boris = federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        used: set[bytes] = set()
+        for _ in range(5):
+            write(anna, chat, now())
+            federation.carry(anna, boris)
+            for owner in (anna, boris):
+                used |= set(chain_keys(owner))
+        for owner in (anna, boris):
+            current = set(chain_keys(owner))
+            assert empty_log(owner)
+            files = on_disk(owner)
+            assert all(key in files for key in current)
+            assert not [key for key in used - current if key in files]
+
+    def test_a_reader_holds_the_log_back_until_the_next_time(self, anna: Device) -> None:
+        other = connect(anna.folder / DATABASE_FILE, anna.secrets.database_key)
+        with anna.transaction():
+            epochs.make_prekey(anna, now())
+        other.execute("BEGIN")
+        reading = other.execute("SELECT * FROM prekeys").fetchone()
+        assert reading
+        assert not empty_log(anna)
+        other.execute("COMMIT")
+        assert empty_log(anna)
+        other.close()
