@@ -181,6 +181,18 @@ def card(folder: Folder, as_json: Json = False) -> None:
 
 
 @node.command()
+def ca(folder: Folder, as_json: Json = False) -> None:
+    """Print the agency's CA certificate, PEM, for those who check signatures without Ivor."""
+    import ssl
+
+    from cli.nodes import card_of
+
+    own = card_of(folder)
+    text = ssl.DER_cert_to_PEM_cert(own.ca)
+    Output(as_json).line(text.rstrip("\n"), {"agency": own.charter.name, "ca": text})
+
+
+@node.command()
 def trust(
     card_file: Annotated[
         Path, typer.Argument(metavar="CARD", help="The card's file; - for stdin.")
@@ -271,7 +283,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 @node.command()
 def users(folder: Folder, as_json: Json = False) -> None:
-    """List the agency's users and how many devices they use."""
+    """List the agency's users, their devices and their certificates for signing."""
     found = _records(_ask(folder, "users"), "users")
     if not as_json:
         for user in found:
@@ -281,10 +293,18 @@ def users(folder: Folder, as_json: Json = False) -> None:
                 + (" (revoked)" if device["revoked"] else "")
                 for device in devices
             ]
+            user["certificates"] = [
+                f"{str(one['serial'])[:16]} until {_with_times(one)['expires']}"
+                + ("" if one["valid"] else " (not valid)")
+                for one in _records(user, "certificates")
+            ]
     else:
         for user in found:
             user["devices"] = [_with_times(device) for device in _records(user, "devices")]
-    Output(as_json).rows(found, {"name": "USER", "devices": "DEVICES"})
+            user["certificates"] = [_with_times(one) for one in _records(user, "certificates")]
+    Output(as_json).rows(
+        found, {"name": "USER", "devices": "DEVICES", "certificates": "SIGNING CERTIFICATES"}
+    )
 
 
 @node.command()

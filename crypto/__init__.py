@@ -13,6 +13,7 @@ says so. Read in this order:
     archive      a large body for one device
     keyfile      a secret at rest, under a passphrase
     certificate  X.509 for TLS
+    signatory    X.509 for signing documents
     fingerprint  what people compare by eye or by voice
     errors       all that the above raise
 

@@ -30,7 +30,7 @@ NAME_CHARACTERS_MAX: Final = 64  # RFC 5280, ub-common-name
 
 # What the library's parser raises at bytes that are not a certificate as we allow it; the classes
 # have no other base in common than Exception.
-_MALFORMED: Final = (
+MALFORMED: Final = (
     ValueError,
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
@@ -56,7 +56,7 @@ def public_pem(key_pem: bytes) -> bytes:
     Raises CertificateRefused if it is not a P-256 key.
     """
     return (
-        _private_key(key_pem)
+        private_key(key_pem)
         .public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
@@ -71,17 +71,17 @@ def authority(key_pem: bytes, name: str, now: float, days: int, serial: int) -> 
     if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
         refusal = f"name of {len(name)} characters, allowed 1 to {NAME_CHARACTERS_MAX} (RFC 5280)"
         raise CertificateRefused(refusal)
-    key = _private_key(key_pem)
+    key = private_key(key_pem)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = datetime.fromtimestamp(now - BACKDATE_SECONDS, UTC)
-    builder = (
-        _builder(subject, subject, key.public_key(), serial)
+    draft = (
+        builder(subject, subject, key.public_key(), serial)
         .not_valid_before(start)
         .not_valid_after(start + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage("key_cert_sign"), critical=True)
+        .add_extension(key_usage("key_cert_sign"), critical=True)
     )
-    return _signed(builder, key)
+    return signed(draft, key)
 
 
 def issue(
@@ -104,18 +104,18 @@ def issue(
     if not _URI.fullmatch(uri):
         refusal = f"subject {uri!r}, must be ivor:node|device|invitation:<hex> (SPEC 6.1)"
         raise CertificateRefused(refusal)
-    issuer, issuer_key = _authority_pair(authority_pem, authority_key_pem)
+    issuer, issuer_key = authority_pair(authority_pem, authority_key_pem)
     start = datetime.fromtimestamp(now - BACKDATE_SECONDS, UTC)
     if issuer.not_valid_after_utc <= datetime.fromtimestamp(now, UTC):
         refusal = f"authority ended on {issuer.not_valid_after_utc:%Y-%m-%d} (SPEC 6.1)"
         raise CertificateRefused(refusal)
     end = min(start + timedelta(days=days), issuer.not_valid_after_utc)
-    builder = (
-        _builder(x509.Name([]), issuer.subject, _public_key(subject_key_pem), serial)
+    draft = (
+        builder(x509.Name([]), issuer.subject, public_key(subject_key_pem), serial)
         .not_valid_before(start)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage("digital_signature"), critical=True)
+        .add_extension(key_usage("digital_signature"), critical=True)
         .add_extension(_extended_usage(uri), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
@@ -126,7 +126,7 @@ def issue(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True
         )
     )
-    return _signed(builder, issuer_key)
+    return signed(draft, issuer_key)
 
 
 def subject_uri(der: bytes) -> str:
@@ -140,7 +140,7 @@ def subject_uri(der: bytes) -> str:
         names = list(
             certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         )
-    except _MALFORMED:
+    except MALFORMED:
         refusal = "certificate is malformed or has no subjectAltName (SPEC 6.1)"
         raise CertificateRefused(refusal) from None
     match names:
@@ -150,9 +150,10 @@ def subject_uri(der: bytes) -> str:
     raise CertificateRefused(refusal)
 
 
-def _builder(
+def builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int
 ) -> x509.CertificateBuilder:
+    """Begin a certificate; it lacks its validity and what it may be used for."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -163,8 +164,9 @@ def _builder(
     )
 
 
-def _signed(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> bytes:
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+def signed(draft: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Sign a certificate, PEM."""
+    return draft.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _extended_usage(uri: str) -> x509.ExtendedKeyUsage:
@@ -174,8 +176,8 @@ def _extended_usage(uri: str) -> x509.ExtendedKeyUsage:
     return x509.ExtendedKeyUsage(usages)
 
 
-def _key_usage(only: str) -> x509.KeyUsage:
-    """Make the key usage extension with one bit set."""
+def key_usage(*uses: str) -> x509.KeyUsage:
+    """Make the key usage extension with these bits set, named as the library names them."""
     bits = dict.fromkeys(
         (
             "digital_signature",
@@ -190,24 +192,25 @@ def _key_usage(only: str) -> x509.KeyUsage:
         ),
         False,
     )
-    return x509.KeyUsage(**(bits | {only: True}))
+    return x509.KeyUsage(**(bits | dict.fromkeys(uses, True)))
 
 
-def _authority_pair(
+def authority_pair(
     authority_pem: bytes, authority_key_pem: bytes
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """Load the CA's certificate and key, known to belong together."""
-    key = _private_key(authority_key_pem)
+    key = private_key(authority_key_pem)
     try:
         certificate = x509.load_pem_x509_certificate(authority_pem)
-    except _MALFORMED:
+    except MALFORMED:
         raise CertificateRefused("authority is not a PEM certificate (SPEC 6.1)") from None
     if certificate.public_key() != key.public_key():
         raise CertificateRefused("authority's certificate is of another key (SPEC 6.1)")
     return certificate, key
 
 
-def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Load a P-256 private key. Raises CertificateRefused."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):  # TypeError: the PEM is encrypted
@@ -217,9 +220,10 @@ def _private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+def public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Load a P-256 public key, or the public half of a private one. Raises CertificateRefused."""
     if b"PRIVATE KEY" in pem:
-        return _private_key(pem).public_key()
+        return private_key(pem).public_key()
     try:
         key = serialization.load_pem_public_key(pem)
     except ValueError:

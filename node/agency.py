@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from crypto import certificate
+from crypto import certificate, signatory
 from crypto.errors import CertificateRefused, KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
@@ -227,6 +227,23 @@ def device_certificate(
     uri = f"ivor:device:{device.hex()}"
     try:
         return _issue(agency, public_key, uri, certificate.LEAF_DAYS, now, random)
+    except CertificateRefused as error:
+        raise Untrusted(f"{error}") from None
+
+
+def signing_certificate(
+    agency: Agency, user: UserCertificate, public_key: bytes, now: float, random: Random
+) -> bytes:
+    """Certify an official's key for signing documents, for `SIGNING_DAYS`; PEM in, PEM out.
+
+    The caller has checked that the key's holder asks. Raises Untrusted.
+    """
+    subject = signatory.Subject(user.name, agency.card.charter.name, user.user)
+    days, serial = signatory.SIGNING_DAYS, _serial(random)
+    try:
+        return signatory.certify(
+            agency.ca, agency.ca_key, public_key, subject, now=now, days=days, serial=serial
+        )
     except CertificateRefused as error:
         raise Untrusted(f"{error}") from None
 

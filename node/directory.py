@@ -12,6 +12,8 @@ from typing import Final
 
 import apsw
 
+from crypto.errors import CertificateRefused
+from crypto.signatory import check_possession, possession
 from node.agency import (
     Agency,
     Random,
@@ -19,10 +21,12 @@ from node.agency import (
     invite,
     register_device,
     register_user,
+    signing_certificate,
 )
 from node.errors import IvorError, LimitReached, RefusedError, exit_code
 from node.parcels import Parcels
 from node.people import People
+from node.signatories import Signatories
 from node.tickets import Tickets, check_repeated
 from node.trust import Trust
 from protocol import frame, identity, question, reply
@@ -79,6 +83,7 @@ class Directory:
         self.people = People(connection, agency.id)
         self.tickets = Tickets(connection)
         self.parcels = Parcels(connection)
+        self.signatories = Signatories(connection)
         self._random = random
 
     # What the node itself asks
@@ -221,8 +226,8 @@ class Directory:
                 return self._pending(name, now)
             case Approve():
                 return self._approve(user, name, asked, now)
-            case question.Renew(tls_key):
-                return Certified(self._tls_certificate(device, tls_key, now))
+            case question.Renew() | question.CertifySigner():
+                return Certified(self._certify(device, user, asked, now))
             case question.GetParcels():
                 return reply.Parcels(self.parcels.waiting(device))
             case _:
@@ -370,6 +375,37 @@ class Directory:
         if owner is None or owner[0] != user:
             raise RefusedError("no device of this user has that key")
         self.people.revoke([asked.device])
+
+    def _certify(
+        self,
+        device: DeviceKey,
+        user: UserId,
+        asked: question.Renew | question.CertifySigner,
+        now: float,
+    ) -> bytes:
+        if isinstance(asked, question.Renew):
+            return self._tls_certificate(device, asked.tls_key, now)
+        return self._certify_signer(device, user, asked, now)
+
+    def _certify_signer(
+        self, device: DeviceKey, user: UserId, asked: question.CertifySigner, now: float
+    ) -> bytes:
+        """Certify a key for signing documents; the same again, because an answer may be lost."""
+        try:
+            check_possession(asked.signing_key, possession(self.agency.id, device), asked.proof)
+        except CertificateRefused as error:
+            raise Untrusted(f"{error}") from None
+        standing = self.signatories.standing(device, asked.signing_key, now)
+        if standing is not None:
+            return standing
+        person = self.people.by_id(user)
+        if person is None:
+            raise RefusedError("this user has no device in use")
+        self.signatories.check_room(user, now)
+        known = identity.verify_user(person.certificate, identity.verify_charter(person.charter))
+        made = signing_certificate(self.agency, known, asked.signing_key, now, self._random)
+        self.signatories.keep(user, device, asked.signing_key, made)
+        return made
 
     def _tls_certificate(self, device: DeviceKey, tls_key: bytes, now: float) -> bytes:
         return device_certificate(self.agency, device, tls_key, now, self._random)

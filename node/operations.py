@@ -21,10 +21,11 @@ from node.directory import Directory
 from node.errors import IdentityError, RefusedError, UserError
 from node.people import People
 from node.replica import Replica
+from node.signatories import Signatories
 from node.tickets import Tickets
 from node.trust import Examined, Trust, changes
 from protocol.entry import DeviceKey
-from protocol.identity import Card, verify_device
+from protocol.identity import Card, UserId, verify_device
 from protocol.invitation import Purpose, encode_invitation
 from protocol.name import Address, check_name, fold, parse_address
 
@@ -158,14 +159,20 @@ def status(desk: Desk, arguments: Arguments) -> Result:
 
 
 def users(desk: Desk, arguments: Arguments) -> Result:
-    """List our own users, each with all devices that they ever had."""
+    """List our own users, each with all devices and signing certificates that they ever had."""
     _convert(arguments, NoArguments)
     rows = desk.connection.execute(
         "SELECT id, name FROM users WHERE agency = ? ORDER BY name", (desk.card.charter.agency,)
     )
     return {
         "users": [
-            {"name": name, "id": user.hex(), "devices": _devices(desk, user)} for user, name in rows
+            {
+                "name": name,
+                "id": user.hex(),
+                "devices": _devices(desk, user),
+                "certificates": _certificates(desk, user),
+            }
+            for user, name in rows
         ]
     }
 
@@ -316,6 +323,18 @@ def _own_name(desk: Desk, text: str) -> str:
             f"{desk.card.charter.name}: ask their operator"
         )
     return address.user
+
+
+def _certificates(desk: Desk, user: UserId) -> list[Result]:
+    return [
+        {
+            "serial": one.serial.hex(),
+            "device": one.device.hex(),
+            "expires": one.ends * 1000,
+            "valid": desk.now < one.ends and desk.people.owner(one.device) is not None,
+        }
+        for one in Signatories(desk.connection).of(user)
+    ]
 
 
 def _devices(desk: Desk, user: bytes) -> list[Result]:

@@ -113,6 +113,15 @@ CREATE TABLE tickets (          -- one-time invitations that this node gave out
     request BLOB,
     used INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 
+CREATE TABLE signatories (      -- certificates for signing documents that this node issued
+    serial BLOB PRIMARY KEY,
+    user BLOB NOT NULL,
+    device BLOB NOT NULL,
+    key BLOB NOT NULL,          -- public, PEM
+    certificate BLOB NOT NULL,  -- PEM
+    ends INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX signatories_user ON signatories (user);
+
 CREATE TABLE parcels (          -- sealed bundles that wait for a device
     no INTEGER PRIMARY KEY,
     device BLOB NOT NULL,

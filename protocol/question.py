@@ -22,6 +22,7 @@ from protocol.topic import (
     LOOKUP_MAX,
     NUMBER_MAX,
     PARCEL_BYTES_MAX,
+    PROOF_BYTES_MAX,
     QUESTION_BYTES_MAX,
     TAKEN_MAX,
     Fields,
@@ -131,6 +132,17 @@ class Renew:
     tls_key: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class CertifySigner:
+    """Asks for a certificate for signing documents (SPEC 6.1).
+
+    signing_key: public, PEM. proof: `crypto.signatory.prove_possession` by that key.
+    """
+
+    signing_key: bytes = field(repr=False)
+    proof: bytes = field(repr=False)
+
+
 Question = (
     Enrol
     | Lookup
@@ -146,6 +158,7 @@ Question = (
     | GetCards
     | Revoke
     | Renew
+    | CertifySigner
 )
 
 
@@ -206,6 +219,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     GetCards: Topic.CARDS,
     Revoke: Topic.REVOKE,
     Renew: Topic.RENEW,
+    CertifySigner: Topic.SIGNATORY,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -243,4 +257,10 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
         ),
     ),
     Topic.RENEW: (1, lambda values: Renew(read_tls_key(values[0]))),
+    Topic.SIGNATORY: (
+        2,
+        lambda values: CertifySigner(
+            read_tls_key(values[0]), codec.binary(values[1], PROOF_BYTES_MAX, "proof")
+        ),
+    ),
 }

@@ -134,7 +134,7 @@ class PendingLinks:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A certificate: of a device (LINK_APPROVE), or PEM for TLS (RENEW)."""
+    """A certificate: of a device (LINK_APPROVE), or PEM: TLS (RENEW), a signatory's (SIGNATORY)."""
 
     certificate: bytes = field(repr=False)
 
@@ -324,4 +324,5 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.CARDS: _read_cards,
     Topic.REVOKE: _read_done,
     Topic.RENEW: _read_certified,
+    Topic.SIGNATORY: _read_certified,
 }

@@ -20,6 +20,7 @@ TLS_KEY_BYTES_MAX: Final = 512  # PEM of a P-256 public key has 178
 TLS_CERTIFICATE_BYTES_MAX: Final = 4096
 LINKS_PENDING_MAX: Final = 8
 REFUSAL_BYTES_MAX: Final = 512
+PROOF_BYTES_MAX: Final = 80  # an ECDSA signature, DER: P-256 has at most 72
 
 _NAME_BYTES_MAX: Final = 2 * (2 * NAME_CHARS_MAX) + 1
 NUMBER_MAX: Final = 2**63 - 1
@@ -42,6 +43,7 @@ class Topic(IntEnum):
     CARDS = 11
     REVOKE = 12
     RENEW = 13
+    SIGNATORY = 14
 
 
 Fields = tuple[object, ...]

@@ -20,6 +20,7 @@ from protocol.invitation import PREFIX, Invitation, Purpose, encode_invitation
 from protocol.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_HELLO
 from protocol.name import skeleton
 from protocol.question import (
+    CertifySigner,
     Enrol,
     Lookup,
     PutParcel,
@@ -490,6 +491,7 @@ def questions() -> list[Case]:
         ("parcel", PutParcel(DEVICE, b"sealed")),
         ("taken", Taken((1, 2**40))),
         ("renew", Renew(b"pem")),
+        ("signatory", CertifySigner(b"pem", b"proof")),
     ]
     cases: list[Case] = []
     for name, one in good:
@@ -504,6 +506,7 @@ def questions() -> list[Case]:
         ("65 users", 1, ((), [bytes(32)] * 65), LimitExceeded),
         ("a user of 31 bytes", 1, ((), [bytes(31)]), NotCanonical),
         ("a parcel over 900 KiB", 3, (bytes(32), bytes(900 * 1024 + 1)), LimitExceeded),
+        ("a proof of 81 bytes", 14, (b"pem", bytes(81)), LimitExceeded),
         ("a ticket of 15 bytes", 10, (bytes(15), b""), NotCanonical),
     ]
     return cases + [

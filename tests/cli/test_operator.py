@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import typer
 from cli import main as program
 from cli import passphrase
 from cli.main import main
+from node.agency import read_card
 from node.errors import IvorError, LimitReached, NetworkError, StorageError
 from protocol.errors import Inadmissible, LimitExceeded, PeerError, Unauthentic
 
@@ -213,6 +215,14 @@ class TestStopped:
         assert "fingerprint of minzdrav" in made.said
         (record,) = made.json("card")
         assert record["card"] == (made.folder / "card.ivor").read_text()
+
+    def test_ca(self, made: Cli) -> None:
+        """The very certificate of the card, as a verifier without Ivor reads it."""
+        shown = made.node("ca")
+        card = read_card((made.folder / "card.ivor").read_text())
+        assert ssl.PEM_cert_to_DER_cert(shown) == card.ca
+        (record,) = made.json("ca")
+        assert (record["agency"], record["ca"]) == ("minzdrav", shown)
 
     @pytest.mark.parametrize("command", ["users", "peers", "chats"])
     def test_empty_lists(self, made: Cli, command: str) -> None:

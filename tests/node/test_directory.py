@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from crypto import certificate as x509
+from crypto import signatory
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node import agency as agencies
@@ -18,6 +19,7 @@ from node.agency import Agency, Founding
 from node.directory import Directory
 from node.errors import IdentityError, UserError
 from node.parcels import WAITING_MAX
+from node.signatories import USER_MAX
 from node.store import connect
 from node.trust import Standing, changes
 from protocol import codec, identity, question, topic
@@ -524,6 +526,62 @@ class TestDevices:
         assert isinstance(reply, Certified)
         assert b"BEGIN CERTIFICATE" in reply.certificate
         assert house.refused(PeerKind.DEVICE, anna.device.public, question.Renew(b"x")).code == 4
+
+
+class TestSignatories:
+    """SPEC 6.1, 7.3: certificates for signing documents."""
+
+    def asked(
+        self, house: House, anna: Official, key: bytes, claimed: bytes | None = None
+    ) -> question.CertifySigner:
+        device = anna.device.public if claimed is None else claimed
+        claim = signatory.possession(house.agency.id, device)
+        return question.CertifySigner(x509.public_pem(key), signatory.prove_possession(key, claim))
+
+    def test_names_the_user_and_says_the_same_again(self, house: House) -> None:
+        anna, key = enrolled(house), x509.make_key()
+        reply = house.device(anna, self.asked(house, anna, key))
+        assert isinstance(reply, Certified)
+        found = signatory.read_signatory(
+            ssl.PEM_cert_to_DER_cert(reply.certificate.decode()), house.agency.card.ca
+        )
+        assert found.is_of(signatory.Subject("anna", "minzdrav", anna.user.public))
+        assert found.is_valid_at(NOW)
+        assert house.device(anna, self.asked(house, anna, key)) == reply
+
+    def test_near_its_end_it_is_another(self, house: House) -> None:
+        anna, key = enrolled(house), x509.make_key()
+        asked = self.asked(house, anna, key)
+        first = house.device(anna, asked)
+        later = NOW + 340 * 24 * HOUR
+        assert house.ask(PeerKind.DEVICE, anna.device.public, asked, later) != first
+
+    def test_needs_the_private_key_and_this_device(self, house: House) -> None:
+        anna, boris = enrolled(house), enrolled(house, "boris")
+        key = x509.make_key()
+        own = self.asked(house, anna, key)
+        stolen = dataclasses.replace(own, signing_key=x509.public_pem(x509.make_key()))
+        for device, asked in ((anna, stolen), (boris, own)):
+            refused = house.refused(PeerKind.DEVICE, device.device.public, asked)
+            assert refused.code == 4
+            assert b"does not hold the signing key" in refused.body
+
+    def test_a_revoked_device_gets_none(self, house: House) -> None:
+        anna, key = enrolled(house), x509.make_key()
+        house.directory.people.revoke([DeviceKey(anna.device.public)])
+        asked = self.asked(house, anna, key)
+        assert house.refused(PeerKind.DEVICE, anna.device.public, asked).code == 8
+
+    def test_a_user_has_so_many_at_most(self, house: House) -> None:
+        anna = enrolled(house)
+        for number in range(USER_MAX):
+            house.connection.execute(
+                "INSERT INTO signatories VALUES (?, ?, x'', x'', x'', ?)",
+                (number.to_bytes(20, "big"), anna.user.public, int(NOW) + 1),
+            )
+        asked = self.asked(house, anna, x509.make_key())
+        assert house.refused(PeerKind.DEVICE, anna.device.public, asked).code == 5
+        house.ask(PeerKind.DEVICE, anna.device.public, asked, NOW + 1)
 
 
 class TestCards:

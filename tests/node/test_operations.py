@@ -219,6 +219,7 @@ class TestUsersAndRevoke:
                         "prekey": True,
                     }
                 ],
+                "certificates": [],
             }
         ]
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from crypto import certificate
+from crypto import certificate, signatory
 from crypto.signing import Signer
 from node.tls import (
     Credential,
@@ -63,6 +63,15 @@ class House:
         key = certificate.make_key()
         issued = certificate.issue(
             self.ca, self.ca_key, key, uri, now=now, days=days, serial=next(SERIALS)
+        )
+        return Credential(issued, key)
+
+    def signatory(self) -> Credential:
+        """What an official signs documents with, as TLS must never take it."""
+        key = certificate.make_key()
+        subject = signatory.Subject("anna", "minzdrav", DEVICE)
+        issued = signatory.certify(
+            self.ca, self.ca_key, key, subject, now=NOW, days=2, serial=next(SERIALS)
         )
         return Credential(issued, key)
 
@@ -273,6 +282,11 @@ class TestHandshakeRefused:
         assert isinstance(outcome, Untrusted)
         assert "purpose" in str(outcome)
 
+    async def test_a_certificate_for_signing_documents(self) -> None:
+        outcome = await self.refused(client_context(A.signatory(), TRUSTED))
+        assert isinstance(outcome, Untrusted)
+        assert "purpose" in str(outcome)
+
     async def test_tls_1_2(self) -> None:
         old = bare(ssl.PROTOCOL_TLS_CLIENT)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -303,6 +317,9 @@ class TestDialling:
         leaf = A.leaf(f"ivor:device:{DEVICE.hex()}")
         assert isinstance(await self.seen(server_context(leaf, TRUSTED)), Untrusted)
 
+    async def test_a_server_with_a_certificate_for_signing_documents(self) -> None:
+        assert isinstance(await self.seen(server_context(A.signatory(), TRUSTED)), Untrusted)
+
     async def test_a_server_of_an_unknown_agency(self) -> None:
         leaf = STRANGER.leaf(f"ivor:node:{A.node.hex()}")
         assert isinstance(await self.seen(server_context(leaf, TRUSTED)), Untrusted)
@@ -324,6 +341,10 @@ class TestPeerIdentity:
     def refused(self, leaf: Credential, match: str, now: float = NOW) -> None:
         with pytest.raises(Untrusted, match=match):
             peer_identity(der(leaf), CARDS, A.id, now)
+
+    def test_a_certificate_for_signing_documents(self) -> None:
+        """Even if OpenSSL took it: its URI names no one who connects."""
+        self.refused(A.signatory(), "ivor: URI")
 
     async def test_right_authority_wrong_node(self) -> None:
         leaf = B.leaf(f"ivor:node:{b'x'.hex() * 32}")

@@ -15,6 +15,7 @@ from protocol.identity import UserId
 from protocol.question import (
     Approve,
     BeginLink,
+    CertifySigner,
     Enrol,
     GetCards,
     GetLink,
@@ -81,6 +82,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.CARDS, GetCards()),
     (Topic.REVOKE, Revoke(KEY, b"s" * 64)),
     (Topic.RENEW, Renew(b"t")),
+    (Topic.SIGNATORY, CertifySigner(b"k", b"p")),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c")),
@@ -92,6 +94,7 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.LINK_RESULT, Enrolment(b"u", b"d", b"t", b"c")),
     (Topic.LINK_PENDING, PendingLinks((Pending(b"t" * 16, b"r"),))),
     (Topic.LINK_APPROVE, Certified(b"c")),
+    (Topic.SIGNATORY, Certified(b"c")),
     (Topic.CARDS, Cards((b"a", b"b"))),
 ]
 
