@@ -99,13 +99,26 @@ def settle(entry: ControlEntry, view: Membership, past: Iterable[ControlEntry]) 
 
     view: the membership of the entry's causal past. past: the earlier entries of its own chain.
     """
-    author = view.devices.get(entry.device)
+    author = view.devices.get(entry.device, entrant(entry, view))
     if author is None:
         return Case(None, fault=Void.NOT_A_MEMBER)
     case = _asked(entry, author, view)
     if isinstance(entry.operation, Quorum) and _used(entry, entry.operation, past):
         return replace(case, fault=Void.REPLAYED)
     return case
+
+
+def entrant(entry: ControlEntry, view: Membership) -> UserId | None:
+    """Return the member whose device brings itself in by this entry, None if it does not.
+
+    So a user all of whose devices are lost comes back: the first entry of a device that no member
+    has is an enrolment of that device, which user, registrar and device have signed (SPEC 3.4).
+    """
+    if entry.seq or not isinstance(entry.operation, Enroll) or entry.device in view.devices:
+        return None
+    identity = entry.operation.credential.user
+    enters = identity.devices == (entry.device,) and identity.user in view.users
+    return identity.user if enters else None
 
 
 def least_role(operation: Operation, author: UserId, view: Membership) -> Role:

@@ -22,7 +22,7 @@ from protocol.entry import (
 from protocol.epoch import check_recipients, rank
 from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
-from protocol.membership import Membership, may_append, resolve
+from protocol.membership import Membership, may_append, may_enter, resolve
 from protocol.operation import EpochOperation, Genesis, decode_operation
 from protocol.run import START, Context, Entry, context_after
 
@@ -179,7 +179,7 @@ class Chat:
             raise Inadmissible("a genesis stands first in its chat and nowhere else (SPEC 3.1)")
         parents = [ref.id for ref in header.links] + ([header.prev] if header.prev else [])
         past = self.history.past(parents)
-        if not opens:
+        if not opens and not may_enter(self.history, control, past):
             may_append(self.history, header.device, past)
         if isinstance(control.operation, EpochOperation):
             check_recipients(control.operation, resolve(self.history, past).devices.keys())

@@ -8,8 +8,8 @@
 A set is what `History.past` returns: it holds the past of each entry in it. `trial` has the rule.
 """
 
-from protocol.case import least_role
-from protocol.dag import bits
+from protocol.case import entrant, least_role
+from protocol.dag import ControlEntry, bits
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, UsageError
 from protocol.history import History
@@ -24,6 +24,7 @@ __all__ = [
     "Void",
     "content_void",
     "may_append",
+    "may_enter",
     "may_write",
     "resolve",
     "void_reason",
@@ -48,6 +49,11 @@ def may_append(history: History, device: DeviceKey, past: int) -> Member:
     if member is None:
         raise Inadmissible("the author is no device of a member, by what it has seen (SPEC 3.4)")
     return member
+
+
+def may_enter(history: History, entry: ControlEntry, past: int) -> bool:
+    """Whether an entry with this causal past is how a member's device comes in by itself."""
+    return bool(past) and entrant(entry, history.authority.roster(past)) is not None
 
 
 def may_write(history: History, device: DeviceKey, past: int) -> Member:
@@ -104,7 +110,7 @@ def content_void(
     author = history.authority.roster(control).devices.get(device)
     if author is None or effects.role(author, control) < Role.MEMBER:
         return Void.NOT_A_MEMBER
-    if effects.lost(device, control):
+    if effects.lost(device, control) or not effects.brings(device, author, control):
         return Void.DEVICE
     register = history.authority.register
     for cut in bits(register.acts[author] & effects.total & ~control):

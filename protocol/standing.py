@@ -189,6 +189,17 @@ class Effects:
                 return True
         return False
 
+    def brings(self, device: DeviceKey, user: UserId, within: int) -> bool:
+        """Whether an effective operation within a set names a device for a user."""
+        effective = self.total & within
+        if self._register.listings.get(device, 0) & effective:
+            return True
+        return any(
+            (enrolled := self._register.cases[one].enrolled) is not None
+            and device in enrolled.devices
+            for one in bits(self._register.enrolments.get(user, 0) & effective)
+        )
+
     def reach(self, index: int, user: UserId, device: DeviceKey, level: int) -> int:
         """Return the role that an entry's author can make use of, as far as levels above decide.
 

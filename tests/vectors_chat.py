@@ -220,7 +220,7 @@ def _flipped(raw: bytes) -> bytes:
 
 
 def membership() -> list[Case]:
-    """The worked cases (a) to (h), and entries that are never admitted."""
+    """The worked cases (a) to (i), and entries that are never admitted."""
     return [_worked(one) for one in make_cases()] + _inadmissible()
 
 
@@ -268,6 +268,16 @@ def _inadmissible() -> list[Case]:
     story = three()
     story.tell(BORIS, Leave(()), number=1)
     add("an entry by a device that was not enrolled", story)
+    story = three()
+    story.tell(BORIS, Enroll(credential(BORIS, (2,))), number=1)
+    add("an enrolment by a device that was not enrolled, of another one", story)
+    story = three()
+    story.tell(STRANGER, Enroll(credential(STRANGER)))
+    add("a device that brings itself in, of a user who is no member", story)
+    story = three()
+    gone = story.tell(ANNA, Remove(BORIS.user, ()))
+    story.tell(BORIS, Enroll(credential(BORIS, (1,))), [gone], number=1)
+    add("a device that brings itself in after its user was removed", story)
     story = three()
     genesis = story.genesis.entry.operation
     story.tell(ANNA, genesis)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from protocol.dag import ControlEntry
 from protocol.entry import EntryId, Reference
 from protocol.history import History
-from protocol.membership import Membership, resolve
+from protocol.membership import Membership, may_enter, resolve
 from protocol.operation import (
     Admit,
     Checkpoint,
@@ -34,7 +34,7 @@ from protocol.operation import (
 )
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.testing.cast import DEVICES, Person, credential, grant, person
-from protocol.testing.story import Story
+from protocol.testing.story import Story, Told
 
 NAMES = ("anna@mz", "boris@mz", "clara@mz", "dina@mvd", "egor@mvd", "fyodor@mvd")
 ENTRIES_MAX = 24
@@ -101,6 +101,26 @@ def step(dice: Dice, story: Story, history: History) -> None:
     seen = [told for told in story.told if told.reference in story.heads()]
     if not dice.flip(2):
         seen = [dice.pick(story.told), dice.pick(story.told)]
+    if not dice.flip(16) or not _enter(dice, story, history, seen):
+        _act(dice, story, history, seen)
+
+
+def _enter(dice: Dice, story: Story, history: History, seen: Sequence[Told]) -> bool:
+    """Let a device that has written nothing bring itself in; return whether it may."""
+    who, number = dice.pick(CAST), dice.pick(range(DEVICES))
+    if any(told.entry.device == who.devices[number] for told in story.told):
+        return False
+    told = story.tell(who, Enroll(credential(who, (number,))), seen, number)
+    past = history.past([link.id for link in told.entry.links])
+    if told.entry.device in resolve(history, past).devices or may_enter(history, told.entry, past):
+        history.add(told.entry)
+        return True
+    story.untell()
+    return False
+
+
+def _act(dice: Dice, story: Story, history: History, seen: Sequence[Told]) -> None:
+    """Let a member's device tell something."""
     view = resolve(history, history.past([told.id for told in seen]))
     authors = [who for who in CAST if who.user in view.users and view.users[who.user].devices]
     if not authors:

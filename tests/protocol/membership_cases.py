@@ -9,9 +9,9 @@ from typing import Final
 
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.membership import Void
-from protocol.operation import Admit, Remove, SetPolicy, SetRole
+from protocol.operation import Admit, Enroll, Remove, SetPolicy, SetRole
 from protocol.policy import HistoryRule, Policy, Role
-from protocol.testing.cast import Person, grant, person
+from protocol.testing.cast import Person, credential, grant, person
 from protocol.testing.story import Story
 
 ANNA: Final = person("anna@mz")  # owner
@@ -195,6 +195,29 @@ def concurrent_settings() -> WorkedCase:
     )
 
 
+def a_lost_first_device() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    lost, fresh, third = CLARA.devices
+    entered = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [story.genesis], number=1)
+    story.tell(CLARA, story.revocation(CLARA, seen=(head(CLARA, 4),)), number=1)
+    thief = story.tell(CLARA, Enroll(credential(CLARA, (2,))), [story.genesis])
+    again = story.tell(BORIS, Enroll(credential(BORIS, (1,))), number=1)
+    return WorkedCase(
+        "i",
+        "C's only device is lost: a new one enters by itself and revokes it; B's new one enters",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, CLARA: Role.MEMBER},
+        {thief.id: Void.DEVICE},
+        (
+            Content("by the new device", fresh, 0, (entered.id,), None),
+            Content("by the lost one, seen", lost, 4, (story.genesis.id,), None),
+            Content("by the lost one, later", lost, 5, (story.genesis.id,), Void.DEVICE),
+            Content("by what the thief brought in", third, 0, (thief.id,), Void.DEVICE),
+            Content("by B's new device", BORIS.devices[1], 0, (again.id,), None),
+        ),
+    )
+
+
 CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     duel,
     readmission_beside_removal,
@@ -204,10 +227,11 @@ CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     promotion_beside_removal,
     past_the_frontier,
     concurrent_settings,
+    a_lost_first_device,
 )
 
 
 def make_cases() -> Iterator[WorkedCase]:
-    """Yield the cases, (a) to (h)."""
+    """Yield the cases, (a) to (i)."""
     for make in CASES:
         yield make()

@@ -18,6 +18,7 @@ from protocol.membership import (
     Void,
     content_void,
     may_append,
+    may_enter,
     may_write,
     resolve,
     void_reason,
@@ -453,6 +454,43 @@ class TestDevices:
         story = Story(CAST)
         told = story.tell(BORIS, Enroll(credential(CLARA, (1,))))
         assert reason(story, told) == Void.STRANGER
+
+    def test_a_new_device_of_a_member_brings_itself_in(self) -> None:
+        """The first device is lost, and no other is there to enrol the new one."""
+        story = Story(CAST)
+        entered = story.tell(CLARA, Enroll(credential(CLARA, (1,))), number=1)
+        assert reason(story, entered) is None
+        story.tell(CLARA, story.revocation(CLARA), number=1)
+        assert resolve(story.history()).users[CLARA.user].devices == {CLARA.devices[1]}
+        assert outcome(story)[CLARA.name] == Role.MEMBER
+
+    def test_not_once_it_is_revoked(self) -> None:
+        story = Story(CAST)
+        story.tell(CLARA, Enroll(credential(CLARA, (1,))))
+        story.tell(CLARA, Enroll(credential(CLARA, (2,))))
+        story.tell(CLARA, story.revocation(CLARA, 1))
+        story.tell(BORIS, Revoke(CLARA.devices[2], None, None, ()))
+        by_user = story.tell(CLARA, Enroll(credential(CLARA, (1,))), number=1)
+        by_rank = story.tell(CLARA, Enroll(credential(CLARA, (2,))), number=2)
+        assert [reason(story, by_user), reason(story, by_rank)] == [Void.DEVICE, Void.DEVICE]
+        assert resolve(story.history()).users[CLARA.user].devices == {CLARA.devices[0]}
+
+    def test_not_beside_a_removal_of_its_user(self) -> None:
+        story = Story(CAST)
+        story.tell(BORIS, Remove(CLARA.user, ()), [story.genesis])
+        beside = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [story.genesis], number=1)
+        assert reason(story, beside) == Void.OUTRANKED
+        assert CLARA.user not in resolve(story.history()).users
+
+    @pytest.mark.parametrize(
+        ("who", "number"), [(CLARA, 2), (DINA, 1)], ids=["another device's", "of no member"]
+    )
+    def test_nobody_else_enters_so(self, who: Person, number: int) -> None:
+        story = Story(CAST)
+        told = story.tell(who, Enroll(credential(who, (number,))), number=1)
+        history = story.history()
+        assert not may_enter(history, told.entry, history.past_of(told.id))
+        assert reason(story, told) == Void.NOT_A_MEMBER
 
     def test_revoked_by_rank_and_back_by_a_later_grant(self) -> None:
         story = Story(CAST)
