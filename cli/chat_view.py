@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
-    """Print the chat, its members, its forks and what has no effect."""
+    """Print the chat, its members, its forks, wrong seals and what has no effect."""
     from client.chats import summary
 
     one = summary(device, judge)
@@ -40,6 +40,10 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
     forks = list(_forks(device, judge))
     if forks or output.as_json:
         output.rows(forks, {"type": "", "name": "BY", "lane": "LANE", "seq": "SEQ"})
+    nacks = list(_nacks(judge))
+    if nacks or output.as_json:
+        columns = {"type": "", "epoch": "EPOCH", "against": "SEALED BY", "name": "SAYS"}
+        output.rows(nacks, columns | {"why": "WHY"})
     voids = list(_voids(judge))
     if voids or output.as_json:
         output.rows(voids, {"type": "", "id": "ENTRY", "operation": "OPERATION", "why": "WHY"})
@@ -53,10 +57,13 @@ def _standing(device: "Device", judge: "Chat") -> str:
 def _epoch(device: "Device", judge: "Chat") -> str | None:
     """The epoch that the next message goes into, unless one has to be started."""
     from protocol.epoch import eligible
+    from protocol.nack import shunned
 
     devices = judge.membership().devices.keys()
     current = device.replica.last_epoch(judge.id, device.key)
-    found = eligible(judge.history, judge.history.everything, devices, current, frozenset())
+    past = judge.history.everything
+    unusable = shunned(judge.history, past, device.key)
+    found = eligible(judge.history, past, devices, current, unusable)
     return None if found is None else found.hex()[:16]
 
 
@@ -93,6 +100,22 @@ def _forks(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
             "name": "a device put out" if member is None else member.name,
             "lane": fork.lane,
             "seq": fork.seq,
+        }
+
+
+def _nacks(judge: "Chat") -> "Iterator[dict[str, object]]":
+    """What members say of epochs that were sealed wrongly to them."""
+    from client.nacks import told
+
+    for one in told(judge):
+        yield {
+            "type": "nack",
+            "epoch": one.epoch.hex()[:16],
+            "against": one.against,
+            "against_device": one.against_device.hex(),
+            "name": one.by,
+            "device": one.by_device.hex(),
+            "why": one.why,
         }
 
 

@@ -82,11 +82,10 @@ def read_since(text: str, now: datetime) -> int:
 
 def _catch_up(device: "Device") -> None:
     """Open what other commands have fetched and left sealed."""
-    from client import archive, mailbox
+    from client.arrivals import take_in
 
     with device.transaction():
-        mailbox.receive(device)
-        archive.take_up(device)
+        take_in(device, now_ms())
 
 
 def _show(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from client.audit import Audit
     from client.device import Device
     from client.exchange import Visit
+    from client.nacks import Told
     from protocol.chat import Chat
     from protocol.entry import ChatId
 
@@ -166,7 +167,9 @@ def verify(
             note(f"chat {one.chat.hex()[:8]}: {fault}")
         for forked in sorted(one.forked):
             note(f"chat {one.chat.hex()[:8]}: device {forked.hex()[:16]} has forked; proof kept")
-    if any(one.faults or one.forked for one in audits):
+        for nack in one.nacks:
+            note(f"chat {one.chat.hex()[:8]}: {_complaint(nack)}")
+    if any(one.faults or one.forked or one.nacks for one in audits):
         raise typer.Exit(NOT_VERIFIED)
 
 
@@ -196,5 +199,10 @@ def _audited(one: "Audit") -> dict[str, object]:
         "chains": one.chains,
         "forks": len(one.forked),
         "forked": [device.hex() for device in sorted(one.forked)],
+        "nacks": [_complaint(nack) for nack in one.nacks],
         "faults": list(one.faults),
     }
+
+
+def _complaint(nack: "Told") -> str:
+    return f"{nack.by} says that {nack.against} sealed an epoch wrongly: {nack.why}"

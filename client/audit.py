@@ -13,6 +13,7 @@ import apsw
 
 from client.device import Device
 from client.mailbox import State
+from client.nacks import Told, told
 from crypto.content import franking_commitment
 from node.ledger import ChatLedger
 from node.store import SEQ_BITS, Branch, StoredChat
@@ -39,7 +40,10 @@ Row = tuple[int, bytes, bytes, bytes | None]
 
 @dataclass(slots=True)
 class Audit:
-    """What was checked in one chat, and what does not hold. forked: devices with a proof."""
+    """What was checked in one chat, and what does not hold. forked: devices with a proof.
+
+    nacks: epochs that members say were sealed wrongly.
+    """
 
     chat: ChatId
     control: int = 0
@@ -48,6 +52,7 @@ class Audit:
     dropped: int = 0
     chains: int = 0
     forked: set[DeviceKey] = field(default_factory=set)
+    nacks: list[Told] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +101,7 @@ def audit(device: Device, chat: ChatId, advance: Callable[[int], None]) -> Audit
         return result
     try:
         judge = _replay_control(device, stored, result, advance)
+        result.nacks += told(judge) if judge.history else []
         _replay_content(device, stored, judge, result, advance)
         _check_forks(device, stored, result)
     except apsw.Error as error:

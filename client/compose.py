@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import msgspec
 
-from client import mailbox
+from client import mailbox, nacks
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.people import enrolment_of, grant_of
@@ -91,6 +91,7 @@ def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
         )
     plaintext = encode_message(message)
     epoch = epoch_for(device, chat, now)
+    nacks.publish(device, now)
     chain = sender_chain(device, chat.id, epoch, device.key)
     if isinstance(chain, NoKey):
         raise RefusedError("this device holds no key for the chat's epoch; run 'ivor sync' first")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from msgspec import convert
 
+from client import nacks
 from client.device import Device
 from client.writing import append_control, next_place
 from crypto import merkle
@@ -26,6 +27,7 @@ from protocol.limits import (
     PREKEY_ERASE_SECONDS,
     PREKEY_RENEW_SECONDS,
 )
+from protocol.nack import shunned
 from protocol.operation import EpochOperation
 
 SECRET_BYTES = 32
@@ -60,7 +62,7 @@ def sender_chain(
     recipients = [] if entry is None else [to.device for to in entry.operation.recipients]
     if device.key not in recipients or sender not in recipients:
         return NoKey.NEVER
-    if _is_open(device, epoch):
+    if _is_open(device, epoch) or nacks.is_bad(device, epoch):
         return NoKey.NEVER
     return _open_epoch(device, chat, epoch, sender)
 
@@ -81,20 +83,27 @@ def _open_epoch(
     if entry is None or header is None or not seals:
         return NoKey.NOT_YET
     operation = entry.operation
-    private = device.connection.execute(
-        "SELECT private FROM prekeys WHERE id = ?", (operation.recipients[seals[0].index].prekey,)
-    ).get
+    prekey = operation.recipients[seals[0].index].prekey
+    private = device.connection.execute("SELECT private FROM prekeys WHERE id = ?", (prekey,)).get
     if private is None:
+        if not _was_ours(device, prekey):
+            nacks.note_bad_seal(device, chat, epoch, rules.NackReason.DOES_NOT_OPEN)
         return NoKey.NEVER
     place = rules.place_of(header)
     try:
         secret = rules.open_seal(
             place, operation, device.key, private, seals[0].seal, seals[0].path
         )
-    except rules.BadSeal:
+    except rules.BadSeal as error:
+        nacks.note_bad_seal(device, chat, epoch, error.reason)
         return NoKey.NEVER
     _keep_chains(device, rules.sender_chains(epoch, secret, operation), epoch)
     return sender_chain(device, chat, epoch, sender)
+
+
+def _was_ours(device: Device, prekey: bytes) -> bool:
+    row = device.connection.execute("SELECT 1 FROM erased_prekeys WHERE id = ?", (prekey,)).get
+    return row is not None
 
 
 def _keep_chains(device: Device, chains: Mapping[DeviceKey, bytes], epoch: EntryId) -> None:
@@ -115,14 +124,14 @@ def save_sender_chain(
 
 
 def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
-    """Return the epoch to write with: the best one that fits the members, or a new one.
+    """Return the epoch to write with: the best one that fits and is not shunned, or a new one.
 
     now: milliseconds. Call inside `Device.transaction`.
     """
     past = chat.history.everything
     devices = chat.membership().devices.keys()
     current = device.replica.last_epoch(chat.id, device.key)
-    unusable: set[EntryId] = set()
+    unusable = set(shunned(chat.history, past, device.key))
     while True:
         found = rules.eligible(chat.history, past, devices, current, unusable)
         if found is None:
@@ -221,7 +230,9 @@ def make_prekey(device: Device, now: int) -> bytes:
         "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
         (verify_prekey(record).id, prekey.private, record, now),
     )
+    too_old = (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
     device.connection.execute(
-        "DELETE FROM prekeys WHERE issued <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
+        "INSERT INTO erased_prekeys SELECT id FROM prekeys WHERE issued <= ?", too_old
     )
+    device.connection.execute("DELETE FROM prekeys WHERE issued <= ?", too_old)
     return record

@@ -11,7 +11,8 @@ from functools import partial
 
 import trio
 
-from client import archive, mailbox
+from client import mailbox
+from client.arrivals import take_in
 from client.device import Device
 from client.erasure import empty_log, erase_prekeys
 from client.link import Link
@@ -91,21 +92,15 @@ async def tend(device: Device, link: Link) -> None:
 
 async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
     """Open what came; wait a little for seals that are on their way."""
-    found = await link.write(partial(_open, device))
+    found = await link.write(partial(take_in, device, now_ms()))
     with trio.move_on_after(SEALS_SECONDS_MAX):
         while await link.journal.read(partial(_lacks_seals, device)):
             news = link.news
             link.check()
             with trio.move_on_after(NEWS_SECONDS_MAX):
                 await news.wait()
-            found += await link.write(partial(_open, device))
+            found += await link.write(partial(take_in, device, now_ms()))
     return found
-
-
-def _open(device: Device) -> list[mailbox.Letter]:
-    opened = mailbox.receive(device)
-    archive.take_up(device)
-    return opened
 
 
 def _lacks_seals(device: Device) -> bool:

@@ -15,6 +15,7 @@ import trio
 from msgspec import convert
 
 from client import mailbox, people
+from client.arrivals import take_in
 from client.device import Device
 from client.epochs import own_prekey
 from node import tls
@@ -251,7 +252,7 @@ class Link:
 
     async def receive(self) -> list[mailbox.Letter]:
         """Open what has come; return what is newly readable."""
-        return await self.write(partial(mailbox.receive, self._device))
+        return await self.write(partial(take_in, self._device, int(time.time() * 1000)))
 
     async def settle(self, seconds: float) -> bool:
         """Wait until both sides have what the other has; return whether that came in time."""

@@ -16,12 +16,21 @@ CREATE TABLE prekeys (
     issued INTEGER NOT NULL,
     published INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 
+CREATE TABLE erased_prekeys (    -- ids of those that we had: what they open is no fault of others
+    id BLOB PRIMARY KEY) WITHOUT ROWID;
+
 CREATE TABLE senders (           -- where each sender's key chain of an epoch stands
     epoch BLOB NOT NULL,
     device BLOB NOT NULL,
     generation INTEGER NOT NULL, -- of the next message
     chain BLOB NOT NULL,
     PRIMARY KEY (epoch, device)) WITHOUT ROWID;
+
+CREATE TABLE bad_seals (         -- epochs whose seal for us is wrong
+    epoch BLOB PRIMARY KEY,
+    chat BLOB NOT NULL,
+    reason INTEGER NOT NULL,     -- epoch.NackReason
+    told INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE mailbox (           -- one row a content entry, in the order of arrival
     no INTEGER PRIMARY KEY,

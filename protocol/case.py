@@ -125,7 +125,7 @@ def least_role(operation: Operation, author: UserId, view: Membership) -> Role:
     """Return the least role that an operation without bearing on membership needs."""
     if isinstance(operation, Redact) and view.devices.get(operation.device) != author:
         return Role.ADMIN
-    return Role.MEMBER
+    return Role.READER if isinstance(operation, Nack) else Role.MEMBER
 
 
 def _asked(entry: ControlEntry, author: UserId, view: Membership) -> Case:

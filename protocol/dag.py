@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, UsageError
-from protocol.operation import EpochOperation, Operation
+from protocol.operation import EpochOperation, Nack, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class EpochEntry:
 class Dag:
     """An append-only graph of control entries. It knows nothing of what they mean.
 
-    entries: by number. pasts: for each its past, itself included. epochs: the set of all epochs.
+    entries: by number. pasts: for each its past, itself included. epochs, nacks: the sets of
+    all entries of these kinds.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Dag:
         self._chains: dict[DeviceKey, int] = {}
         self._depths: list[int] = []
         self.epochs = 0
+        self.nacks = 0
         self._heads = 0
 
     def __len__(self) -> int:
@@ -137,6 +139,7 @@ class Dag:
         starts = isinstance(entry.operation, EpochOperation)
         self._depths.append(depth + starts)
         self.epochs |= starts << index
+        self.nacks |= isinstance(entry.operation, Nack) << index
         self._indices[entry.id] = index
         self._lengths[entry.device] = max(self.length(entry.device), entry.seq + 1)
         self._chains[entry.device] = self.chain(entry.device) | 1 << index

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from msgspec import convert
 
-from client import archive, compose, enrol, mailbox, people
+from client import compose, enrol, mailbox, people
+from client.arrivals import take_in
 from client.device import Device
 from crypto.certificate import public_pem
 from crypto.signing import SEED_BYTES, Signer
@@ -175,8 +176,7 @@ class Federation:
                     break
         self._carry_seals(source, target)
         with target.transaction():
-            mailbox.receive(target)
-            archive.take_up(target)
+            take_in(target, now())
 
     def _bring(self, target: Device, run: Run) -> bool:
         """Append a run; tell whether that is settled, for good or bad."""

@@ -16,6 +16,7 @@ from client.device import open_device
 from client.reading import Reader, letters
 from node.errors import UserError
 from protocol.limits import TEXT_BYTES_MAX
+from tests.cheating import seal_wrongly
 from tests.cli.conftest import Official
 from tests.federation import PASSPHRASE, Federation
 
@@ -257,6 +258,22 @@ class TestVerifying:
         assert audit["forked"] == [boris.device.key.hex()]
         forks = [one for one in anna.json("chat", "show", chat[:8]) if one["type"] == "fork"]
         assert [one["name"] for one in forks] == ["boris@mincifry"]
+
+    def test_a_wrong_seal_is_shown_and_ends_with_7(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        vera = federation.official("vera@mincifry")
+        chat = federation.chat(anna.device, "Тайна", boris.device, vera)
+        seal_wrongly(federation, vera, chat, anna.device, hidden=True)
+        for source, target in ((vera, anna.device), (anna.device, boris.device)):
+            federation.carry(source, target)
+        (audit,) = boris.json("log", "verify", "Тайна", code=7)
+        assert audit["sound"] is True
+        assert "anna@minzdrav says that vera@mincifry sealed an epoch wrongly" in boris.said
+        nacks = [one for one in boris.json("chat", "show", "Тайна") if one["type"] == "nack"]
+        assert [(one["name"], one["against"]) for one in nacks] == [
+            ("anna@minzdrav", "vera@mincifry")
+        ]
 
     def test_devices_are_listed(self, federation: Federation, anna: Official) -> None:
         federation.further(anna.device)

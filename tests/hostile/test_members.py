@@ -9,10 +9,12 @@ import pytest
 import trio
 
 from client import compose, mailbox, people
+from client.device import Device
 from client.writing import next_place
 from crypto import merkle, sealing
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
+from node.service import Node
 from protocol import codec, epoch, identity
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
@@ -32,6 +34,7 @@ from protocol.frame import (
 )
 from protocol.grant import Credential, Grant, verified
 from protocol.message import Text
+from protocol.nack import complaints
 from protocol.operation import Admit, Enroll, EpochOperation
 from protocol.policy import Role
 from protocol.question import Revoke as GiveUp
@@ -205,13 +208,11 @@ async def test_seals_that_do_not_fit(federation: Federation, forger: Forger) -> 
 
 
 async def test_different_secrets(federation: Federation, forger: Forger) -> None:
-    """Case 45: the commitment fails for anna; she reads nothing of it, and writes on."""
-    anna = federation.honest["anna"]
-    prekey = anna.connection.execute("SELECT record FROM prekeys ORDER BY issued DESC").get
-    public = identity.verify_prekey(prekey).public
+    """Case 45: anna reads nothing of it and says so; she and boris go on in another epoch."""
+    anna, boris = federation.honest["anna"], federation.honest["boris"]
 
     def known(recipients: dict[DeviceKey, bytes]) -> None:
-        recipients[anna.key] = public
+        recipients |= {one.key: prekey_of(one) for one in (anna, boris)}
 
     operation, seals = epoch_operation(forger, known)
     judge = forger.device.replica.chat(forger.chat)
@@ -220,7 +221,7 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
     assert at is not None
     ectx = epoch.context(next_place(forger.device, judge), operation)
     info = epoch._seal_info(ectx, operation.commit, operation.recipients[at])
-    seals[at] = sealing.seal(public, info, nonsense(32))
+    seals[at] = sealing.seal(prekey_of(anna), info, nonsense(32))
     bad = replace(operation, seals_root=merkle.root(seals))
     chain = forger.control(bad)
     frames = [
@@ -235,15 +236,40 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
         await wire.greet()
         await wire.send(newest(chain), Seals(forger.chat, own.id, tuple(frames)), written)
         await eventually(lambda: _state(federation, forger, mailbox.State.UNREADABLE), "unreadable")
-    link = federation.links["anna"]
     chat = forger.chat
-    await link.write(lambda: compose.send(anna, chat, Text("still here", None), now(), None))
+    nack = (anna.key, forger.device.key, own.id, epoch.NackReason.WRONG_COMMITMENT)
+    await eventually(lambda: _told(federation.node("south"), chat, nack), "anna's nack is told")
+    await eventually(lambda: _told(boris, chat, nack), "and reaches boris")
+    for user, device in federation.honest.items():
+        assert own.id not in await federation.links[user].write(
+            partial(_write, device, chat, f"{user} is still here")
+        )
 
     async def heard() -> bool:
-        letters = mailbox.letters(federation.honest["boris"], chat, 9)
-        return any(letter.message == Text("still here", None) for letter in letters)
+        found = {letter.message for letter in mailbox.letters(boris, chat, 9)}
+        return Text("anna is still here", None) in found
 
     await eventually(heard, "anna can write in a chat with a bad epoch")
+
+
+def prekey_of(device: Device) -> bytes:
+    """The newest public prekey of an honest device."""
+    record = device.connection.execute("SELECT record FROM prekeys ORDER BY issued DESC").get
+    return identity.verify_prekey(record).public
+
+
+def _write(device: Device, chat: ChatId, text: str) -> list[EntryId | None]:
+    """Write, and return the epoch of what was written."""
+    say(device, chat, text)
+    return [device.replica.last_epoch(chat, device.key)]
+
+
+async def _told(where: Device | Node, chat: ChatId, nack: tuple[bytes, bytes, bytes, int]) -> bool:
+    """Whether a replica holds this nack, and it counts."""
+    judge = where.replica.chat(chat)
+    if judge is None:
+        return False
+    return nack in [one[1:] for one in complaints(judge.history, judge.history.everything)]
 
 
 async def _state(federation: Federation, forger: Forger, state: mailbox.State) -> bool:
