@@ -105,6 +105,11 @@ class Authority:
         effects.enter(GENESIS, QUORUM)
         self._after[GENESIS] = Verdict(FIRST, effects, {}, None, frozenset())
 
+    @property
+    def bearing(self) -> int:
+        """The entries that membership depends on in some view: equal sets, equal verdicts."""
+        return self._bearing
+
     def bears(self, index: int) -> bool:
         """Whether membership depends on an entry in any view that holds it."""
         return bool(self._bearing >> index & 1)

@@ -21,6 +21,7 @@ from protocol.operation import (
     Enroll,
     EpochOperation,
     Genesis,
+    Hold,
     Inner,
     Leave,
     Nack,
@@ -123,6 +124,8 @@ def entrant(entry: ControlEntry, view: Membership) -> UserId | None:
 
 def least_role(operation: Operation, author: UserId, view: Membership) -> Role:
     """Return the least role that an operation without bearing on membership needs."""
+    if isinstance(operation, Hold):
+        return Role.ADMIN
     if isinstance(operation, Redact) and view.devices.get(operation.device) != author:
         return Role.ADMIN
     return Role.READER if isinstance(operation, Nack) else Role.MEMBER
@@ -142,7 +145,7 @@ def _asked(entry: ControlEntry, author: UserId, view: Membership) -> Case:
             return Case(author, need=Role.MEMBER)
         case Admit() | Remove() | SetRole() | Revoke() | SetPolicy():
             return _ranked(entry.operation, entry.device, author, view)
-        case Genesis() | EpochOperation() | Redact() | Nack():
+        case Genesis() | EpochOperation() | Redact() | Nack() | Hold():
             raise Inadmissible("a genesis stands first in its chat and nowhere else (SPEC 3.2)")
 
 

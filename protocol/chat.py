@@ -24,6 +24,7 @@ from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
 from protocol.membership import Membership, may_append, may_enter, resolve
 from protocol.operation import EpochOperation, Genesis, decode_operation
+from protocol.redaction import Redactions, allows
 from protocol.run import START, Context, Entry, context_after
 
 
@@ -92,6 +93,7 @@ class Chat:
     def __init__(self, chat: ChatId) -> None:
         self.id = chat
         self.history = History()
+        self.redactions = Redactions(self.history)
         self._views: dict[tuple[Reference, ...], _View] = {}
 
     def membership(self) -> Membership:
@@ -158,7 +160,9 @@ class Chat:
                 if isinstance(header, ControlHeader):
                     missing = self._admit_control(header, entry)
                 else:
-                    missing = self._admit_content(header, before, ledger)
+                    missing = self._unknown_ground(entry) or self._admit_content(
+                        header, before, ledger
+                    )
             except PeerError as error:
                 refusal = error
             if missing or refusal:
@@ -192,6 +196,16 @@ class Chat:
             for ref in references
             if not self.history.holds(ref)
         )
+
+    def _unknown_ground(self, entry: Entry) -> tuple[Missing, ...]:
+        """Check the ground of a dropped payload (SPEC 2.6); return it if it is unknown."""
+        if entry.ground is None:
+            return ()
+        place = Reference(entry.header.device, entry.header.seq, entry.id)
+        missing = self._unknown_control((entry.ground,))
+        if not missing and not allows(self.history, entry.ground, place):
+            raise Inadmissible("a payload dropped without a ground (SPEC 2.6)")
+        return missing
 
     def _admit_content(
         self, header: ContentHeader, before: Context, ledger: Ledger

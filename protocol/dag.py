@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, UsageError
-from protocol.operation import EpochOperation, Nack, Operation
+from protocol.operation import EpochOperation, Hold, Nack, Operation, Redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class EpochEntry:
 class Dag:
     """An append-only graph of control entries. It knows nothing of what they mean.
 
-    entries: by number. pasts: for each its past, itself included. epochs, nacks: the sets of
-    all entries of these kinds.
+    entries: by number. pasts: for each its past, itself included. epochs, nacks, redactions,
+    custody: the sets of all entries that start an epoch, refuse a seal, redact, name a custodian.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,8 @@ class Dag:
         self._depths: list[int] = []
         self.epochs = 0
         self.nacks = 0
+        self.redactions = 0
+        self.custody = 0
         self._heads = 0
 
     def __len__(self) -> int:
@@ -140,6 +142,8 @@ class Dag:
         self._depths.append(depth + starts)
         self.epochs |= starts << index
         self.nacks |= isinstance(entry.operation, Nack) << index
+        self.redactions |= isinstance(entry.operation, Redact) << index
+        self.custody |= isinstance(entry.operation, Hold) << index
         self._indices[entry.id] = index
         self._lengths[entry.device] = max(self.length(entry.device), entry.seq + 1)
         self._chains[entry.device] = self.chain(entry.device) | 1 << index

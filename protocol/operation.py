@@ -54,6 +54,7 @@ class Kind(IntEnum):
     QUORUM = 10
     CHECKPOINT = 11
     NACK = 12
+    HOLD = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,17 @@ class Nack:
     reason: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Name a member as custodian: their agency's node and their devices keep what ages (SPEC 2.6).
+
+    ends: whether this ends an earlier one.
+    """
+
+    user: UserId
+    ends: bool
+
+
 Operation = (
     Genesis
     | Admit
@@ -217,6 +229,7 @@ Operation = (
     | Quorum
     | Checkpoint
     | Nack
+    | Hold
 )
 
 _KINDS: Final[Mapping[type[Operation], Kind]] = {
@@ -233,6 +246,7 @@ _KINDS: Final[Mapping[type[Operation], Kind]] = {
     Quorum: Kind.QUORUM,
     Checkpoint: Kind.CHECKPOINT,
     Nack: Kind.NACK,
+    Hold: Kind.HOLD,
 }
 
 
@@ -283,7 +297,7 @@ def _fields(operation: Operation) -> codec.Value:
 
 
 def _other_fields(
-    operation: EpochOperation | Redact | Leave | Quorum | Checkpoint | Nack,
+    operation: EpochOperation | Redact | Leave | Quorum | Checkpoint | Nack | Hold,
 ) -> codec.Value:
     match operation:
         case EpochOperation(suite, commit, shareable, recipients, skipped, seals_root, prekey):
@@ -298,8 +312,8 @@ def _other_fields(
             return (author, until, _inner_fields(operations), co_signed)
         case Checkpoint(heads, key, signature):
             return (heads, key, signature)
-        case Nack(epoch, reason):
-            return (epoch, reason)
+        case Nack(about, number) | Hold(about, number):
+            return (about, int(number))
 
 
 def recipients_fields(recipients: Sequence[Recipient]) -> codec.Value:
@@ -489,6 +503,10 @@ def _read_nack(fields: Sequence[object], _: ChatId) -> Nack:
     return Nack(field.read_entry(fields[0]), codec.uint(fields[1], REASON_CODE_MAX, "reason code"))
 
 
+def _read_hold(fields: Sequence[object], _: ChatId) -> Hold:
+    return Hold(field.read_user(fields[0]), bool(codec.uint(fields[1], 1, "end of a hold")))
+
+
 def _check_signature(public: bytes, label: str, message: bytes, signature: bytes) -> None:
     try:
         verify(public, label, message, signature)
@@ -511,4 +529,5 @@ _READERS: Final[Mapping[int, tuple[int, Callable[[Sequence[object], ChatId], Ope
     Kind.QUORUM: (4, _read_quorum),
     Kind.CHECKPOINT: (3, _read_checkpoint),
     Kind.NACK: (2, _read_nack),
+    Kind.HOLD: (2, _read_hold),
 }

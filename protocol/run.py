@@ -30,6 +30,7 @@ from protocol.entry import (
     Hash,
     Header,
     Id,
+    Reference,
     References,
     Seq,
     Size,
@@ -53,10 +54,14 @@ BAD_SIGNATURES_MAX = 64  # in one run: more is an attack on our time, not a mist
 
 
 class Dropped(NamedTuple):
-    """What stands in a record for a payload that was dropped: its size and hash."""
+    """What stands in a content record for a payload that was dropped: its size and hash.
+
+    ground: the control entry that allows it, a redaction or a setting of retention (SPEC 2.6).
+    """
 
     size: Size
     hash: Hash
+    ground: Reference
 
 
 class ControlRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -64,7 +69,7 @@ class ControlRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     elapsed: int
     kind: int
-    payload: bytes | Dropped
+    payload: bytes
     links: References = ()
 
 
@@ -93,13 +98,17 @@ START = Context(0, (), b"", 0)
 
 
 class Entry(NamedTuple):
-    """One authentic entry. `payload` is None when it was dropped; `signature` when not kept."""
+    """One authentic entry. `payload` is None when it was dropped; `signature` when not kept.
+
+    ground: what a dropped payload was dropped by, as whoever sent or stored the record says.
+    """
 
     header: Header
     id: EntryId
     record: bytes
     payload: bytes | None
     signature: bytes | None
+    ground: Reference | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -114,9 +123,16 @@ def context_after(header: Header) -> Context:
     return Context(header.time, header.control, header.epoch, header.generation)
 
 
-def pack(header: Header, payload: bytes | None, before: Context) -> bytes:
-    """Return the record of an entry whose predecessor left the context `before`."""
-    body = Dropped(header.payload_size, header.payload_hash) if payload is None else payload
+def pack(header: Header, payload: bytes | Reference, before: Context) -> bytes:
+    """Return the record of an entry whose predecessor left the context `before`.
+
+    payload: for content that was dropped, the ground of that.
+    """
+    body: bytes | Dropped
+    if isinstance(payload, Reference):
+        body = Dropped(header.payload_size, header.payload_hash, payload)
+    else:
+        body = payload
     if header.seq % KEYFRAME_ENTRIES == 0:
         before = START
     elapsed = header.time - before.time
@@ -134,6 +150,24 @@ def pack(header: Header, payload: bytes | None, before: Context) -> bytes:
             header.generation if changed or header.generation != before.generation + 1 else None,
         ]
     )
+
+
+def without_payload(entry: Entry, ground: Reference) -> Entry:
+    """Return a content entry with the ground in the place of its payload (SPEC 2.6)."""
+    dropped = Dropped(entry.header.payload_size, entry.header.payload_hash, ground)
+    return _with_body(entry, dropped)._replace(payload=None, ground=ground)
+
+
+def with_payload(entry: Entry, payload: bytes) -> Entry:
+    """Return a content entry with its payload, which must be the one that its header names."""
+    return _with_body(entry, payload)._replace(payload=payload, ground=None)
+
+
+def _with_body(entry: Entry, body: bytes | Dropped) -> Entry:
+    record = msgspec.structs.replace(_content(entry.record), payload=body)
+    fields = list(msgspec.structs.astuple(record))
+    fields[LINKS_PLACE] = fields[LINKS_PLACE] or None
+    return entry._replace(record=_trim(fields))
 
 
 def _trim(fields: list[object]) -> bytes:
@@ -220,7 +254,7 @@ def _rebuild_control(
         record = _control(raw)
         _check_shortest(record, raw)
         time = record.elapsed + (0 if seq % KEYFRAME_ENTRIES == 0 else time)
-        size, digest, payload = _payload(record.payload)
+        _check_size(record.payload)
         header = ControlHeader(
             chat=None if record.kind == GENESIS and seq == 0 else chat,
             device=device,
@@ -229,12 +263,12 @@ def _rebuild_control(
             links=record.links,
             time=time,
             kind=record.kind,
-            payload_hash=digest,
-            payload_size=size,
+            payload_hash=sha256(record.payload).digest(),
+            payload_size=len(record.payload),
         )
         check_order(header)
         prev = _identify(header)
-        entries.append(Entry(header, prev, raw, payload, None))
+        entries.append(Entry(header, prev, raw, record.payload, None))
     return entries
 
 
@@ -261,7 +295,7 @@ def _rebuild_content(
         epoch = epoch if record.epoch is None else record.epoch
         if not epoch or generation > SEQ_MAX:
             raise NotCanonical(f"seq {seq} names no epoch or a generation too high (SPEC 6.4)")
-        size, digest, payload = _payload(record.payload)
+        size, digest, payload, ground = _payload(record.payload)
         header = ContentHeader(
             chat=chat,
             device=device,
@@ -279,7 +313,7 @@ def _rebuild_content(
         if fresh:
             check_order(header)
         prev = _identify(header)
-        entries.append(Entry(header, prev, raw, payload, None))
+        entries.append(Entry(header, prev, raw, payload, None, ground))
     return entries
 
 
@@ -311,12 +345,16 @@ def _check_changed(
         raise NotCanonical("a record that repeats its predecessor's fields (SPEC 6.4)")
 
 
-def _payload(payload: bytes | Dropped) -> tuple[int, bytes, bytes | None]:
+def _payload(payload: bytes | Dropped) -> tuple[int, bytes, bytes | None, Reference | None]:
     if isinstance(payload, Dropped):
-        return payload.size, payload.hash, None
+        return payload.size, payload.hash, None, payload.ground
+    _check_size(payload)
+    return len(payload), sha256(payload).digest(), payload, None
+
+
+def _check_size(payload: bytes) -> None:
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise LimitExceeded(f"payload of {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX}")
-    return len(payload), sha256(payload).digest(), payload
 
 
 def _identify(header: Header) -> EntryId:

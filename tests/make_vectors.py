@@ -22,6 +22,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "runs": ("6.4", log.runs),
     "operations": ("3.2", chat.operations),
     "membership": ("3.6", chat.membership),
+    "redactions": ("2.6", chat.redactions),
     "schedule": ("4.3", chat.schedules),
     "content": ("4.3", chat.contents),
     "messages": ("5.5", chat.messages),

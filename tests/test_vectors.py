@@ -44,6 +44,7 @@ from protocol.operation import (
     kind_of,
 )
 from protocol.question import decode_question, encode_question
+from protocol.redaction import Redactions, allows, custodians, retention
 from protocol.run import Context, Entry, unpack
 from tests.make_vectors import FILES, text_of
 from tests.vectors import FOLDER, Case, Json, Value, as_json, from_hex
@@ -64,6 +65,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "runs": {"NotCanonical", "LimitExceeded", "Unauthentic"},
     "operations": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted", "Inadmissible"},
     "membership": {"Inadmissible"},
+    "redactions": set(),
     "schedule": {"BadSeal", "SealRefused"},
     "content": {"ContentRefused"},
     "messages": {"NotCanonical", "LimitExceeded"},
@@ -282,6 +284,29 @@ def content_reason(chat: Chat, one: Inputs) -> str | None:
     device = DeviceKey(one.raw("device"))
     reason = content_void(chat.history, device, one.number("seq"), past)
     return None if reason is None else reason.name
+
+
+def check_redactions(case: Inputs) -> Value:
+    chat = Chat(ChatId(case.raw("chat")))
+    for one in case.each("entries"):
+        entry = told(one)
+        assert isinstance(entry.header, ControlHeader)
+        assert entry.payload is not None
+        chat.restore(entry.header, entry.id, entry.payload)
+    history = chat.history
+    target = as_reference(case.items("target"))
+    aged = retention(history)
+    redacted = Redactions(history).of()
+    grounds = Inputs(case._case["grounds"])
+    return {
+        "redacted": [[list(p), redacted[p].ground.id] for p in sorted(redacted)],
+        "retention": 0 if aged is None else aged.seconds,
+        "custodians": sorted(custodians(history)),
+        "allowed": {
+            what: allows(history, as_reference(grounds.items(what)), target)
+            for what in grounds._case
+        },
+    }
 
 
 def check_schedule(case: Inputs) -> Value:
@@ -508,6 +533,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "runs": check_run,
     "operations": check_operation,
     "membership": check_membership,
+    "redactions": check_redactions,
     "schedule": check_schedule,
     "content": check_content,
     "messages": check_message,

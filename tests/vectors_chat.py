@@ -29,6 +29,7 @@ from protocol.operation import (
     Enroll,
     EpochOperation,
     Genesis,
+    Hold,
     Kind,
     Leave,
     Nack,
@@ -45,6 +46,7 @@ from protocol.operation import (
     quorum_message,
 )
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.redaction import Redactions, allows
 from protocol.testing.cast import credential, grant, person, prekey, prekey_record, seed
 from protocol.testing.story import Story, Told
 from tests.protocol.membership_cases import Content, WorkedCase, make_cases
@@ -107,6 +109,8 @@ def operations() -> list[Case]:
         ("checkpoint", Checkpoint(SEEN, None, None)),
         ("checkpoint with ML-DSA", Checkpoint((), bytes(1952), bytes(3309))),
         ("nack", Nack(EntryId(seed("epoch")), 2)),
+        ("hold", Hold(BORIS.user, ends=False)),
+        ("end of a hold", Hold(BORIS.user, ends=True)),
     ]
     cases = [
         valid(name, {"operation": Kind(kind_of(one)).name.lower()}, **_inputs(one, chat))
@@ -122,7 +126,8 @@ def _inputs(one: Operation, chat: ChatId) -> dict[str, Value]:
 def _bad_fields(chat: ChatId) -> list[Case]:
     heads = [(BORIS.devices[0], 4, bytes(32))] * 2
     fields: list[tuple[str, int, codec.Value, type[PeerError]]] = [
-        ("unknown kind", 13, (), NotCanonical),
+        ("unknown kind", 14, (), NotCanonical),
+        ("hold: neither begin nor end", 13, (bytes(32), 2), LimitExceeded),
         ("one field too few", 2, (BORIS.user,), NotCanonical),
         ("a user of 31 bytes", 2, (bytes(31), ()), NotCanonical),
         ("heads twice", 2, (BORIS.user, heads), NotCanonical),
@@ -294,6 +299,54 @@ def _inadmissible() -> list[Case]:
     story.tell(ANNA, story.epoch(ANNA, everyone))
     add("an epoch for a ghost", story)
     return cases
+
+
+def redactions() -> list[Case]:
+    """What is redacted and kept for how long, and which record may lack its payload (SPEC 2.6)."""
+    story = three()
+    target = Reference(BORIS.devices[0], 3, EntryId(seed("target")))
+    other = target._replace(id=EntryId(seed("other")))
+    start = [story.tell(ANNA, SetRole(CLARA.user, Role.ADMIN, ()))]
+    named = {
+        "their own": story.tell(BORIS, _redact(target), start),
+        "an admin's, beside a demotion": story.tell(CLARA, _redact(target), start),
+        "of another entry": story.tell(ANNA, _redact(other), start),
+        "of a control entry": story.tell(ANNA, replace(_redact(target), lane=0), start),
+    }
+    story.tell(ANNA, SetRole(CLARA.user, Role.MEMBER, ()), start)
+    named |= {
+        "by who may not": story.tell(CLARA, _redact(target)),
+        "no retention": story.tell(ANNA, SetPolicy(_keeping(0))),
+        "a retention": story.tell(ANNA, SetPolicy(_keeping(86_400))),
+        "a retention that has no effect": story.tell(BORIS, SetPolicy(_keeping(60))),
+        "a hold": story.tell(ANNA, Hold(BORIS.user, ends=False)),
+    }
+    history = story.history()
+    found = Redactions(history).of()
+    result: dict[str, Value] = {
+        "redacted": [[list(p), found[p].ground.id] for p in sorted(found)],
+        "retention": 86_400,
+        "custodians": [BORIS.user],
+        "allowed": {what: allows(history, one.reference, target) for what, one in named.items()},
+    }
+    return [
+        valid(
+            "grounds",
+            result,
+            chat=story.chat,
+            entries=_entries(story.told),
+            target=list(target),
+            grounds={what: list(one.reference) for what, one in named.items()},
+        )
+    ]
+
+
+def _redact(place: Reference) -> Redact:
+    return Redact(place.device, 1, place.seq, place.id, "")
+
+
+def _keeping(seconds: int) -> Policy:
+    return replace(POLICY, retention=seconds)
 
 
 # Keys

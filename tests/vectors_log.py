@@ -294,7 +294,21 @@ def runs() -> list[Case]:
         case("a bad tail leaves the covered part", 0, 10, of(0, 4) | {9: bad}, [4]),
         case("65 entries, the first and the last signed", 1, 66, of(1, 0, 64), [0, 64]),
     ]
-    return [*accepted, _control_run(), *_bad_runs()]
+    return [*accepted, _control_run(), _dropped_run(), *_bad_runs()]
+
+
+def _dropped_run() -> Case:
+    """Two entries, the payload of the second gone."""
+    made = chain(2)
+    whole = _run(0, 2, {1: made[1][2]})
+    records = whole["records"]
+    assert isinstance(records, list)
+    bare = pack(made[1][0], OTHER, context_after(made[0][0]))
+    return valid(
+        "a payload that was dropped",
+        {"ids": [entry for _, entry, _ in made], "signed": [1]},
+        **whole | {"records": [records[0], bare]},
+    )
 
 
 def _control_run() -> Case:
@@ -335,11 +349,15 @@ def _bad_runs() -> list[Case]:
         ("one field too many", one, [*two, (), None, bytes(32), 0, 0]),
         ("a commitment of 31 bytes", one, [two[0], bytes(31), two[2]]),
         ("an elapsed time that is no integer", one, [b"", *two[1:]]),
+        ("a dropped payload without a ground", one, [*two[:2], [7, bytes(32)]]),
+        ("a ground that is no reference", one, [*two[:2], [7, bytes(32), bytes(32)]]),
+        ("a dropped payload of a size over the limit", one, [*two[:2], [65537, bytes(32), head]]),
     ]
     cases = [
         invalid(name, NotCanonical, **whole | {"records": [msgpack.encode(r) for r in pair]})
         for name, *pair in changed
     ]
+    payload_hash = sha256(PAYLOAD).digest()
     huge = msgpack.encode([two[0], two[1], bytes(65537)])
     other = SIGNER.sign(SIGNATURE_LABEL, bytes(32))
     return [
@@ -353,6 +371,13 @@ def _bad_runs() -> list[Case]:
             "a payload over the limit", LimitExceeded, **whole | {"records": [records[0], huge]}
         ),
         invalid("seq over the limit", LimitExceeded, **whole | {"start": SEQ_MAX}),
+        *(
+            invalid(name, Unauthentic, **whole | {"records": [records[0], msgpack.encode(record)]})
+            for name, record in (
+                ("another size of a dropped payload", [*two[:2], [6, payload_hash, head]]),
+                ("another hash of a dropped payload", [*two[:2], [7, bytes(32), head]]),
+            )
+        ),
         invalid("no signature", Unauthentic, **whole | {"signatures": []}),
         invalid("only a wrong signature", Unauthentic, **whole | {"signatures": [(1, other)]}),
         invalid("another chat", Unauthentic, **whole | {"chat": bytes(32)}),

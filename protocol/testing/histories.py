@@ -22,6 +22,7 @@ from protocol.operation import (
     Admit,
     Checkpoint,
     Enroll,
+    Hold,
     Inner,
     Leave,
     Nack,
@@ -167,6 +168,7 @@ def _operation(dice: Dice, story: Story, who: Person) -> Operation:
         lambda: Redact(other.devices[0], 1, number, EntryId(bytes(32)), "spam"),
         lambda: story.epoch(who, other.devices),
         lambda: Nack(EntryId(bytes(32)), number),
+        lambda: Hold(other.user, dice.flip(3)),
     ]
     return dice.pick(makers)()
 

@@ -27,6 +27,7 @@ from protocol.operation import (
     Enroll,
     EpochOperation,
     Genesis,
+    Hold,
     Inner,
     Kind,
     Leave,
@@ -93,6 +94,7 @@ OPERATIONS: list[Operation] = [
     Checkpoint((HEAD,), None, None),
     Checkpoint((HEAD, HIGHER), bytes(1952), bytes(3309)),
     Nack(EntryId(b"e" * 32), 2),
+    Hold(BORIS.user, ends=False),
 ]
 
 
@@ -225,8 +227,8 @@ def test_devices_of_another_user() -> None:
 
 
 def test_no_other_kinds() -> None:
-    with pytest.raises(NotCanonical, match="no operation has kind 13"):
-        decode_operation(13, b"\x90", STORY.chat)
+    with pytest.raises(NotCanonical, match="no operation has kind 14"):
+        decode_operation(14, b"\x90", STORY.chat)
 
 
 @pytest.mark.parametrize("inner", [Leave(()), Nack(EntryId(bytes(32)), 0), DECISION])

@@ -22,7 +22,7 @@ from protocol.limits import (
 )
 from protocol.run import START, Context, Dropped, Entry
 from protocol.testing.cast import seed
-from protocol.testing.chains import CHAT, Chain, Step, chains, opened, signer
+from protocol.testing.chains import CHAT, REFERENCES, Chain, Step, chains, opened, signer
 
 BAD = bytes(64)
 LONG = Chain(signer("anna"), CHAT, CONTENT)
@@ -59,17 +59,31 @@ class TestRoundTrip:
         assert [entry.payload for entry in found] == [made.payload for made in chain.entries]
         assert [entry.record for entry in found] == [chain.record(at) for at in range(size)]
 
-    @given(chains(), st.data())
+    @given(chains(st.just(CONTENT)), st.data())
     def test_dropped_payloads(self, chain: Chain, data: st.DataObject) -> None:
         """An entry is authentic without its payload."""
         run = chain.run()
         dropped = data.draw(st.sets(st.integers(0, len(chain.entries) - 1), max_size=5))
+        whole = opened(run)
         for seq in dropped:
-            record = runs.pack(chain.entries[seq].header, None, chain.context(seq))
+            ground = data.draw(REFERENCES)
+            record = runs.pack(chain.entries[seq].header, ground, chain.context(seq))
             run = with_record(run, seq, record)
+            bare = runs.without_payload(whole[seq], ground)
+            assert (bare.record, bare.payload, bare.ground) == (record, None, ground)
+            again = runs.with_payload(bare, chain.entries[seq].payload)
+            assert again == whole[seq]
         found = opened(run)
         assert ids(found) == [made.id for made in chain.entries]
         assert {entry.header.seq for entry in found if entry.payload is None} == dropped
+        assert {entry.header.seq for entry in found if entry.ground is not None} == dropped
+
+    @given(chains(st.just(CONTROL)), REFERENCES)
+    def test_control_keeps_its_payload(self, chain: Chain, ground: Reference) -> None:
+        run = chain.run()
+        record = runs.pack(chain.entries[0].header, ground, chain.context(0))
+        with pytest.raises(NotCanonical, match="does not fit"):
+            opened(with_record(run, 0, record))
 
     @given(chains())
     def test_fold(self, chain: Chain) -> None:
@@ -314,4 +328,4 @@ class TestCover:
 
     def test_start(self) -> None:
         assert runs.START == START == Context(0, (), b"", 0)
-        assert Dropped(1, b"h").size == 1
+        assert Dropped(1, b"h", Reference(DeviceKey(b"d"), 0, EntryId(b"e"))).size == 1
