@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from cli.act_letters import act_record, act_text
 from cli.output import Output, cell
 from cli.text import inert, when
 from client.chats import SHORT_CHARS
 from client.mailbox import State
+from protocol.approval import Act
 from protocol.message import Edit, Reaction, Text, Title
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def _content(message: "Message | None") -> dict[str, object]:
             return {"kind": "edit", "text": text, "target": target.id.hex()}
         case None:
             return {"kind": None, "text": None}
+        case _:
+            return act_record(message)
 
 
 def show(output: Output, lines: "Sequence[Line]") -> None:
@@ -109,10 +113,12 @@ def _said(line: "Line") -> str:
     message = line.letter.message
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
+    if isinstance(message, Act):
+        return act_text(message)
     return _what(message) + message.text
 
 
-def _what(message: "Message") -> str:
+def _what(message: "Text | Title | Reaction | Edit") -> str:
     match message:
         case Text(_, reply):
             return "" if reply is None else f"(reply to {_short(reply)}) "

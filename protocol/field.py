@@ -39,7 +39,7 @@ def read_signature(value: object) -> bytes:
 def read_seen(value: object) -> tuple[Reference, ...]:
     """Read content heads of one user: at most 32, one for each device, ascending."""
     seen = tuple(
-        _read_reference(item) for item in codec.array(value, DEVICES_USER_MAX, "seen heads")
+        read_reference(item) for item in codec.array(value, DEVICES_USER_MAX, "seen heads")
     )
     check_ascending([one.device for one in seen], "seen heads")
     return seen
@@ -47,13 +47,14 @@ def read_seen(value: object) -> tuple[Reference, ...]:
 
 def read_heads(value: object) -> tuple[Reference, ...]:
     """Read heads to vouch for: at most 8, ascending."""
-    heads = tuple(_read_reference(item) for item in codec.array(value, LINKS_MAX, "heads"))
+    heads = tuple(read_reference(item) for item in codec.array(value, LINKS_MAX, "heads"))
     if any(a >= b for a, b in pairwise(heads)):
         raise NotCanonical("heads are not in ascending order (SPEC 3.2)")
     return heads
 
 
-def _read_reference(item: object) -> Reference:
+def read_reference(item: object) -> Reference:
+    """Read a reference to an entry."""
     device, seq, entry = codec.record(item, len(Reference._fields), "reference")
     return Reference(read_device(device), codec.uint(seq, SEQ_MAX, "seq"), read_entry(entry))
 

@@ -1,26 +1,29 @@
 """What a message says: the plaintext `m` inside a content entry (SPEC 5.5).
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
+      · kinds 7 to 9: `approval`
 
 A reply and a target are references [device, seq, id] to content entries of the same chat.
 Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
 duty of what shows it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from protocol import codec
-from protocol.entry import DeviceKey, EntryId, Reference
-from protocol.errors import LimitExceeded, NotCanonical
-from protocol.limits import (
-    HASH_BYTES,
-    KEY_BYTES,
-    PAYLOAD_BYTES_MAX,
-    SEQ_MAX,
-    TEXT_BYTES_MAX,
+from protocol.approval import (
+    Act,
+    FileSignature,
+    SignatureRefusal,
+    SignatureRequest,
+    act_fields,
+    read_act,
 )
+from protocol.entry import Reference
+from protocol.errors import LimitExceeded, NotCanonical
+from protocol.field import read_reference
+from protocol.limits import PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX
 
 TITLE_BYTES_MAX: Final = 256
 REACTION_BYTES_MAX: Final = 32
@@ -57,7 +60,7 @@ class Edit:
     text: str
 
 
-Message = Text | Title | Reaction | Edit
+Message = Text | Title | Reaction | Edit | Act
 
 _TEXT, _TITLE, _REACTION, _EDIT = range(4)
 
@@ -73,6 +76,8 @@ def encode_message(message: Message) -> bytes:
             return codec.encode((_REACTION, target, _written(text, 0, REACTION_BYTES_MAX)))
         case Edit(target, text):
             return codec.encode((_EDIT, target, _written(text, 1, TEXT_BYTES_MAX)))
+        case SignatureRequest() | FileSignature() | SignatureRefusal():
+            return codec.encode(act_fields(message))
 
 
 def decode_message(raw: bytes) -> Message:
@@ -81,20 +86,15 @@ def decode_message(raw: bytes) -> Message:
         case (0, text, None):
             return Text(_read(text, 1, TEXT_BYTES_MAX), None)
         case (0, text, reply):
-            return Text(_read(text, 1, TEXT_BYTES_MAX), _reference(reply))
+            return Text(_read(text, 1, TEXT_BYTES_MAX), read_reference(reply))
         case (1, text):
             return Title(_read(text, 1, TITLE_BYTES_MAX))
         case (2, target, text):
-            return Reaction(_reference(target), _read(text, 0, REACTION_BYTES_MAX))
+            return Reaction(read_reference(target), _read(text, 0, REACTION_BYTES_MAX))
         case (3, target, text):
-            return Edit(_reference(target), _read(text, 1, TEXT_BYTES_MAX))
+            return Edit(read_reference(target), _read(text, 1, TEXT_BYTES_MAX))
         case other:
-            raise NotCanonical(_unknown(other))
-
-
-def _unknown(fields: Sequence[object]) -> str:
-    kind = fields[0] if fields and isinstance(fields[0], int) else None
-    return f"no message has kind {kind} and {len(fields)} fields (SPEC 5.5)"
+            return read_act(other)
 
 
 def _written(text: str, least: int, most: int) -> bytes:
@@ -117,12 +117,3 @@ def _check_length(size: int, least: int, most: int) -> None:
         raise LimitExceeded(f"text of {size} bytes, at most {most} allowed (SPEC 5.5)")
     if size < least:
         raise NotCanonical("text is empty (SPEC 5.5)")
-
-
-def _reference(value: object) -> Reference:
-    device, seq, entry = codec.record(value, len(Reference._fields), "reference")
-    return Reference(
-        DeviceKey(codec.fixed(device, KEY_BYTES, "device")),
-        codec.uint(seq, SEQ_MAX, "seq"),
-        EntryId(codec.fixed(entry, HASH_BYTES, "id")),
-    )

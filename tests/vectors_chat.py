@@ -20,7 +20,7 @@ from protocol.errors import (
     Unauthentic,
     Untrusted,
 )
-from protocol.message import Edit, Reaction, Text, Title, encode_message
+from protocol.message import Edit, Message, Reaction, Text, Title, encode_message
 from protocol.operation import (
     QUORUM_LABEL,
     Admit,
@@ -51,6 +51,7 @@ from protocol.testing.cast import credential, grant, person, prekey, prekey_reco
 from protocol.testing.story import Story, Told
 from tests.protocol.membership_cases import Content, WorkedCase, make_cases
 from tests.vectors import Case, Value, drawn, drawn_seals, epoch_place, invalid, three, valid
+from tests.vectors_approvals import approval_messages, bad_approvals
 
 ANNA: Final = person("anna@mz")
 BORIS: Final = person("boris@mz")
@@ -513,13 +514,14 @@ def _resealed(seeded: bytes, pre: bytes, kf: bytes, padded: bytes, pc: bytes) ->
 def messages() -> list[Case]:
     """What a plaintext says."""
     target = SEEN[0]
-    accepted: list[tuple[str, Text | Title | Reaction | Edit]] = [
+    accepted: list[tuple[str, Message]] = [
         ("text", Text("Привет", None)),
         ("reply", Text("yes", target)),
         ("title", Title("Ӟеч")),
         ("reaction", Reaction(target, "👍")),
         ("reaction taken back", Reaction(target, "")),
         ("edit", Edit(target, "better")),
+        *approval_messages(target),
     ]
     refused: list[tuple[str, codec.Value, type[PeerError]]] = [
         ("unknown kind", (4, b"a"), NotCanonical),
@@ -531,6 +533,7 @@ def messages() -> list[Case]:
         ("text over the limit", (0, bytes(61_441), None), LimitExceeded),
         ("title over the limit", (1, b"a" * 257), LimitExceeded),
         ("reaction over the limit", (2, target, b"a" * 33), LimitExceeded),
+        *bad_approvals(target),
     ]
     cases = [
         valid(name, {"kind": type(one).__name__.lower()}, m=encode_message(one))
