@@ -230,9 +230,7 @@ def make_prekey(device: Device, now: int) -> bytes:
         "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
         (verify_prekey(record).id, prekey.private, record, now),
     )
-    too_old = (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
     device.connection.execute(
-        "INSERT INTO erased_prekeys SELECT id FROM prekeys WHERE issued <= ?", too_old
+        "DELETE FROM prekeys WHERE issued <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
     )
-    device.connection.execute("DELETE FROM prekeys WHERE issued <= ?", too_old)
     return record

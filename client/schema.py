@@ -18,6 +18,9 @@ CREATE TABLE prekeys (
 
 CREATE TABLE erased_prekeys (    -- ids of those that we had: what they open is no fault of others
     id BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TRIGGER prekey_erased AFTER DELETE ON prekeys BEGIN
+    INSERT INTO erased_prekeys VALUES (OLD.id) ON CONFLICT DO NOTHING;
+END;
 
 CREATE TABLE senders (           -- where each sender's key chain of an epoch stands
     epoch BLOB NOT NULL,

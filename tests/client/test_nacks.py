@@ -5,9 +5,12 @@ import pytest
 from client import compose, nacks
 from client.audit import audit
 from client.device import Device
+from client.epochs import start_epoch
+from client.erasure import erase_prekeys
 from client.mailbox import State, letters
 from protocol import epoch
 from protocol.entry import ChatId, EntryId
+from protocol.limits import PREKEY_ERASE_SECONDS
 from tests.cheating import seal_wrongly
 from tests.federation import Federation, now
 
@@ -68,6 +71,24 @@ def test_who_finds_it_while_writing_writes_in_another(
     assert epoch_of(anna, chat) != bad
     federation.carry(anna, boris)
     assert federation.texts(boris, chat) == ["hello"]
+
+
+def test_an_erased_prekey_is_nobodys_fault(
+    federation: Federation, anna: Device, boris: Device, vera: Device
+) -> None:
+    """A seal for a prekey that anna had opens no more; one for a prekey of nobody's is wrong."""
+    chat = federation.chat(anna, "", boris, vera)
+    with boris.transaction():
+        start_epoch(boris, compose.require(boris, chat), now())
+    federation.say(boris, chat, "too late")
+    erase_prekeys(anna, now() + PREKEY_ERASE_SECONDS * 1000)
+    federation.carry(boris, anna)
+    assert [one.state for one in letters(anna, chat, 9)] == [State.UNREADABLE]
+    assert nacks.told(compose.require(anna, chat)) == []
+    with anna.transaction():
+        anna.connection.execute("DELETE FROM erased_prekeys")
+    federation.say(anna, chat, "x")
+    assert len(nacks.told(compose.require(anna, chat))) == 1
 
 
 def test_who_is_out_says_nothing(
