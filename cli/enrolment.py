@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.opening import Home, confirmed, home_folder, opened, quiet_log
-from cli.options import Json, PassphraseFile
+from cli.options import Json, PassphraseFile, PhraseFile
 from cli.output import Output, note
+from cli.recovery import read_phrase
 from cli.text import when
 
 if TYPE_CHECKING:
@@ -36,30 +37,42 @@ def join(
     ],
     *,
     label: Label = None,
+    phrase_file: PhraseFile = None,
     home: Home = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Enrol this device: your first one, with an invitation of your administrator."""
+    """Enrol this device: your first one, or one in the place of a lost one, with your 24 words."""
     import trio
 
     from cli.passphrase import new_passphrase
+    from client import enrol
     from client.device import open_device
-    from client.enrol import join as enrol
     from client.folder import check_free
-    from protocol.invitation import decode_invitation
+    from protocol.invitation import Purpose, decode_invitation
 
     found = decode_invitation(read_text(invitation))
     check_time(found)
     folder = home_folder(home)
     check_free(folder)
     quiet_log()
+    recovers = found.purpose is Purpose.RECOVERY
+    seed = read_phrase(phrase_file) if recovers else b""
     passphrase = new_passphrase(passphrase_file, "this device")
-    trio.run(enrol, folder, found, device_label(label), passphrase, os.urandom)
+    called = device_label(label)
+    if recovers:
+        trio.run(enrol.recover, folder, found, seed, called, passphrase, os.urandom)
+    else:
+        trio.run(enrol.join, folder, found, called, passphrase, os.urandom)
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         bring_up(device)
         Output(as_json).facts(_who(device))
     note("keep the passphrase: without it nobody can open this device, not even your agency")
+    if recovers:
+        note("put out what you lost: ivor device list, ivor device revoke DEVICE")
+        note("and bring back what you read, from a backup if you have one: ivor recover FILE")
+    else:
+        note("write down your recovery words, for the day this device is lost: ivor recovery show")
 
 
 def read_text(argument: str) -> str:

@@ -2,10 +2,19 @@
 
 import typer
 
-from cli import chat_commands, device_commands, enrolment, reading, upkeep, writing
+from cli import (
+    chat_commands,
+    device_commands,
+    enrolment,
+    reading,
+    recovery,
+    upkeep,
+    writing,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the official's commands to the program, in the order in which they are met."""
-    for family in (enrolment, chat_commands, writing, reading, upkeep, device_commands):
+    families = (enrolment, chat_commands, writing, reading, upkeep, device_commands, recovery)
+    for family in families:
         family.register(app)

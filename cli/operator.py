@@ -263,16 +263,22 @@ def invite(
     hours: Annotated[
         int | None, typer.Option(help="How long it is good; else as the settings say.")
     ] = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="For a user who lost their device and has the words.")
+    ] = False,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Make a one-time invitation for a user's first device."""
-    made = _ask(folder, "invite", {"name": name, "hours": hours}, passphrase_file)
+    arguments = {"name": name, "hours": hours, "recover": recover}
+    made = _ask(folder, "invite", arguments, passphrase_file)
     shown = _with_times(made)
     Output(as_json).line(str(made["invitation"]), shown)
     if not as_json:
         note(f"for {made['user']}, once, until {shown['expires']}; hand it over in secret.")
-        note("They run: ivor join INVITATION")
+        note("They run: ivor join INVITATION" + (", and type their words" if recover else ""))
+        if recover:
+            note(f"Then revoke what was lost: ivor node revoke {made['user']} DEVICE")
 
 
 @node.command()

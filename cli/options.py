@@ -10,6 +10,10 @@ Folder = Annotated[
     Path,
     typer.Option("--dir", envvar="IVOR_NODE_DIR", help="The agency's folder.", show_default=False),
 ]
+PhraseFile = Annotated[
+    Path | None,
+    typer.Option("--phrase-file", help="Read the 24 recovery words from this file, not typed."),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(

@@ -21,24 +21,27 @@ from client.folder import (
     write_secrets,
 )
 from client.link import dial
-from client.people import keep_own_person
+from client.people import keep_own_person, let_enter
 from client.schema import DEVICE_SCHEMA
 from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
-from node.errors import NetworkError, RefusedError, UserError, reported
+from node.errors import IdentityError, NetworkError, RefusedError, UserError, reported
 from node.store import connect
 from node.tls import credential_from_der
 from node.wire import FrameReader
 from protocol.frame import Answer, Ask, Error, encode_frame
 from protocol.identity import (
+    Charter,
     UserId,
     request_device,
     request_link,
     request_user,
     sign_prekey,
     verify_card,
+    verify_device,
     verify_prekey,
+    verify_user,
 )
 from protocol.invitation import Invitation, Purpose
 from protocol.limits import FRAME_BYTES_MAX
@@ -73,9 +76,36 @@ async def join(
     Raises RefusedError for an invitation that was used or is over, NetworkError, UserError.
     """
     _check(invitation, Purpose.FIRST_DEVICE)
+    user = Signer(random(SEED_BYTES))
+    return await _present(folder, invitation, user, label, passphrase, random)
+
+
+async def recover(
+    folder: Path,
+    invitation: Invitation,
+    seed: bytes,
+    label: str,
+    passphrase: bytes,
+    random: Random,
+) -> str:
+    """Enrol a new device, with new keys, of a user whose others are lost; return the address.
+
+    seed: of the identity key, from the recovery phrase. Raises as `join`.
+    """
+    _check(invitation, Purpose.RECOVERY)
+    return await _present(folder, invitation, Signer(seed), label, passphrase, random)
+
+
+async def _present(
+    folder: Path,
+    invitation: Invitation,
+    user: Signer,
+    label: str,
+    passphrase: bytes,
+    random: Random,
+) -> str:
     check_free(folder)
     now = int(time.time() * 1000)
-    user = Signer(random(SEED_BYTES))
     start = _begin(user, now, random)
     agency = invitation.card.charter.agency
     question = Enrol(
@@ -144,14 +174,27 @@ async def _ask(invitation: Invitation, question: Question) -> Reply:
 
 def _check(invitation: Invitation, purpose: Purpose) -> None:
     if invitation.purpose is not purpose:
-        right = "ivor join" if invitation.purpose is Purpose.FIRST_DEVICE else "ivor device link"
+        right = "ivor device link" if invitation.purpose is Purpose.LINK else "ivor join"
         raise UserError(f"this invitation is for another use: run '{right} INVITATION'")
+
+
+def _check_own(start: _Start, reply: Enrolment, charter: Charter) -> None:
+    """Check that the node has certified our keys, and no others."""
+    user, device = verify_user(reply.user, charter), verify_device(reply.device, charter)
+    ours = start.secrets.user
+    if (
+        device.device != start.secrets.device.public
+        or device.user != user.user
+        or (ours is not None and user.user != ours.public)
+    ):
+        raise IdentityError("the node certified other keys than this device's; nothing was made")
 
 
 def _finish(folder: Path, start: _Start, reply: Reply, passphrase: bytes, random: Random) -> str:
     if not isinstance(reply, Enrolment):
         raise NetworkError("the node answered another question than was asked")
     card = verify_card(reply.card)
+    _check_own(start, reply, card.charter)
     write_secrets(folder, start.secrets, passphrase, random)
     connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
     with connection:
@@ -170,6 +213,8 @@ def _finish(folder: Path, start: _Start, reply: Reply, passphrase: bytes, random
     try:
         with device.transaction():
             keep_own_person(device)
+            if start.secrets.user is not None:
+                let_enter(device)
         return device.profile.name
     finally:
         device.close()

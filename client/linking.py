@@ -103,17 +103,18 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
 def bring_in(device: Device, now: int) -> int:
     """Enrol each device of ours in each chat that lacks it; return how often that was needed.
 
-    Only the first device does it, so that two do not do the same at once. now: milliseconds.
-    Call inside a transaction.
+    Only one that holds the identity key does it, so that two do not do the same at once; in the
+    place of a lost one it first enters by itself (SPEC 5.3). now: milliseconds. Call inside a
+    transaction.
     """
     if device.secrets.user is None:
         return 0
+    count = _enter(device, now)
     rows = device.connection.execute(
         "SELECT id, certificate FROM devices WHERE user = ? AND revoked = 0 ORDER BY id",
         (device.profile.user.user,),
     ).fetchall()
     devices = convert(rows, list[tuple[DeviceKey, bytes]])
-    count = 0
     for chat in device.replica.store.chats():
         judge = device.replica.chat(chat)
         if judge is None or device.key not in judge.membership().devices:
@@ -121,6 +122,20 @@ def bring_in(device: Device, now: int) -> int:
         for key, certificate in devices:
             if key not in judge.membership().devices:
                 count += _enroll(device, judge.id, certificate, now)
+    return count
+
+
+def _enter(device: Device, now: int) -> int:
+    """Bring this device into each chat of its user that has never heard of it."""
+    count = 0
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is None or judge.history.names(device.key):
+            continue
+        if device.profile.user.user in judge.membership().users:
+            count += _enroll(device, chat, device.profile.device_certificate, now)
+    if count:
+        people.note_lost(device)
     return count
 
 

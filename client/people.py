@@ -113,6 +113,34 @@ def keep_own_person(device: Device) -> None:
     keep_person(device, Person(profile.charter.raw, profile.user.raw, (own,)))
 
 
+def let_enter(device: Device) -> None:
+    """Let this device take in chats of its user that it is not in yet, so that it can enter."""
+    device.connection.execute("UPDATE devices SET enters = 1 WHERE id = ?", (device.key,))
+
+
+def note_lost(device: Device) -> int:
+    """Keep our devices that chats name and the directory does not tell of; return how many.
+
+    So a device that was lost, and is revoked at our agency, can still be put out of each chat.
+    """
+    ours, count = device.profile.user.user, 0
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        member = None if judge is None else judge.membership().users.get(ours)
+        if judge is None or member is None:
+            continue
+        for key in sorted(member.devices):
+            raw = judge.history.certificate(key)
+            if raw is not None:
+                device.connection.execute(
+                    "INSERT INTO devices (id, user, certificate, revoked) VALUES (?, ?, ?, 1)"
+                    " ON CONFLICT DO NOTHING",
+                    (key, ours, raw),
+                )
+                count += device.connection.changes()
+    return count
+
+
 def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevice) -> None:
     if told.prekey is not None and verify_prekey(told.prekey).device != key:
         raise IdentityError("a prekey of another device than the one it was given for")

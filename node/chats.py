@@ -71,8 +71,17 @@ class Chats:
             self._chats.popitem(last=False)
 
     def readers(self, chat: Chat) -> AbstractSet[bytes]:
-        """Return who may see a chat: agencies, and the devices of our own agency."""
-        return self.readers_by(chat.membership())
+        """Return who may see a chat: agencies, and the devices of our own agency.
+
+        Also a member's new device that the chat does not know of yet, so that it can enter.
+        """
+        membership = chat.membership()
+        entrants = {
+            device
+            for device, user in self.sharing.entrants()
+            if user in membership.users and not chat.history.names(device)
+        }
+        return self.readers_by(membership) | entrants
 
     def readers_by(self, membership: Membership) -> AbstractSet[bytes]:
         """Return who may see a chat with this membership."""

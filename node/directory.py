@@ -32,7 +32,14 @@ from node.trust import Trust
 from protocol import frame, identity, question, reply
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical, PeerError, Untrusted
-from protocol.identity import DEVICES_USER_MAX, AgencyId, Card, DeviceCertificate, UserId
+from protocol.identity import (
+    DEVICES_USER_MAX,
+    AgencyId,
+    Card,
+    DeviceCertificate,
+    UserCertificate,
+    UserId,
+)
 from protocol.invitation import Invitation, Purpose, encode_invitation
 from protocol.name import Address, parse_address
 from protocol.question import (
@@ -109,10 +116,15 @@ class Directory:
         """Make an invitation and keep its ticket. name: without the agency. now: seconds.
 
         Raises LimitReached for too many links, RefusedError for a first device of a user who has
-        devices in use.
+        devices in use, and for the recovery of one who never had any.
         """
         if purpose is Purpose.FIRST_DEVICE:
             self._check_free(name)
+        if purpose is Purpose.RECOVERY and self.people.registered(self._address(name)) is None:
+            raise RefusedError(
+                f"{self._address(name)} was never enrolled here: there is nothing to recover; "
+                "invite without --recover"
+            )
         invitation = invite(self.agency, name, purpose, now, seconds, self._random)
         self.tickets.keep(invitation.ticket, purpose, name, invitation.expires, int(now * 1000))
         return invitation
@@ -257,7 +269,7 @@ class Directory:
             found = [self._if_ours(person) for person in found]
         if peer is PeerKind.INVITATION:
             # A further device must learn its user's id; it learns nobody else's.
-            name = self._address(self.tickets.find(key, Purpose.LINK, _ms(now)).name)
+            name = self._address(self.tickets.find(key, (Purpose.LINK,), _ms(now)).name)
             own = self.people.by_name(name)
             found = [person if person == own else None for person in found]
         return reply.People(tuple(found))
@@ -271,7 +283,7 @@ class Directory:
     # First devices
 
     def _enrol(self, key: bytes, asked: Enrol, raw: bytes, now: float) -> Enrolment:
-        ticket = self.tickets.find(key, Purpose.FIRST_DEVICE, _ms(now))
+        ticket = self.tickets.find(key, (Purpose.FIRST_DEVICE, Purpose.RECOVERY), _ms(now))
         user = register_user(self.agency, asked.user_request, ticket.name)
         device = register_device(self.agency, asked.device_request, user.user)
         prekey = _own_prekey(device.device, asked.prekey)
@@ -281,17 +293,35 @@ class Directory:
             if not self.device_allowed(device.device):
                 raise RefusedError("this device is revoked")
         else:
-            self._check_free(user.name)
             self._check_unknown(device.device)
-            if self.people.agency_of(user.user) not in (None, self.agency.id):
-                raise RefusedError("this identity key is already a user's of another agency")
-            charter = self.agency.card.charter.raw
-            address = self._address(user.name)
-            self.people.keep_user(user.user, self.agency.id, address, charter, user.raw)
+            if ticket.purpose is Purpose.RECOVERY:
+                self._check_same(user)
+            else:
+                self._keep_first(user)
             self.people.keep_device(device.device, user.user, device.raw, prekey)
+            if ticket.purpose is Purpose.RECOVERY:
+                self.people.let_enter(device.device)
             self.tickets.note(ticket, raw)
             self.tickets.use(ticket)
         return Enrolment(user.raw, device.raw, tls_certificate, self.agency.card.raw)
+
+    def _keep_first(self, user: UserCertificate) -> None:
+        self._check_free(user.name)
+        if self.people.agency_of(user.user) not in (None, self.agency.id):
+            raise RefusedError("this identity key is already a user's of another agency")
+        charter, address = self.agency.card.charter.raw, self._address(user.name)
+        self.people.keep_user(user.user, self.agency.id, address, charter, user.raw)
+
+    def _check_same(self, user: UserCertificate) -> None:
+        """Check that a recovered identity is the one that the name stands for (SPEC 5.3)."""
+        known = self.people.registered(self._address(user.name))
+        if known is None or known[0] != user.user:
+            raise RefusedError(
+                f"these words are not those of {self._address(user.name)}: another identity key "
+                "is registered under that name"
+            )
+        if self.people.devices_in_use(user.user) >= DEVICES_USER_MAX:
+            raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
 
     def _check_free(self, name: str) -> None:
         person = self.people.by_name(self._address(name))
@@ -308,7 +338,7 @@ class Directory:
     # Further devices
 
     def _put_link(self, key: bytes, asked: PutLink, raw: bytes, now: float) -> Done:
-        ticket = self.tickets.find(key, Purpose.LINK, _ms(now))
+        ticket = self.tickets.find(key, (Purpose.LINK,), _ms(now))
         request = identity.read_link(asked.request)
         _own_prekey(request.device, asked.prekey)
         self._tls_certificate(request.device, asked.tls_key, now)
@@ -326,7 +356,7 @@ class Directory:
         return reply.PendingLinks(tuple(found))
 
     def _approve(self, user: UserId, name: str, asked: Approve, now: float) -> Certified:
-        ticket = self.tickets.find(asked.ticket, Purpose.LINK, _ms(now))
+        ticket = self.tickets.find(asked.ticket, (Purpose.LINK,), _ms(now))
         link = _link_of(ticket.request)
         if ticket.name != name or link is None:
             raise RefusedError("no further device of this user waits with that ticket")
@@ -346,7 +376,7 @@ class Directory:
 
     def _get_link(self, key: bytes, now: float) -> Enrolment | Waiting:
         """Answer the same until the ticket is over, because an answer may be lost on the way."""
-        ticket = self.tickets.find(key, Purpose.LINK, _ms(now))
+        ticket = self.tickets.find(key, (Purpose.LINK,), _ms(now))
         link = _link_of(ticket.request)
         if link is None or not ticket.used:
             return Waiting()
@@ -372,6 +402,8 @@ class Directory:
     def _revoke(self, user: UserId, asked: question.Revoke) -> None:
         identity.verify_revocation(user, self.agency.id, asked.device, asked.signature)
         owner = self.people.owner(asked.device)
+        if owner is None and self.people.gave_up(asked.device, user):
+            return
         if owner is None or owner[0] != user:
             raise RefusedError("no device of this user has that key")
         self.people.revoke([asked.device])

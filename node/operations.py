@@ -79,10 +79,14 @@ class CardArguments(Struct, forbid_unknown_fields=True):
 
 
 class InviteArguments(Struct, forbid_unknown_fields=True):
-    """name: without the agency. hours: how long it is good; None is the setting's."""
+    """name: without the agency. hours: how long it is good; None is the setting's.
+
+    recover: for somebody whose devices are all lost and who has the recovery phrase.
+    """
 
     name: str
     hours: int | None = None
+    recover: bool = False
 
 
 class RevokeArguments(Struct, forbid_unknown_fields=True):
@@ -246,7 +250,7 @@ def trust(desk: Desk, arguments: Arguments) -> Result:
 
 
 def invite(desk: Desk, arguments: Arguments) -> Result:
-    """Make a one-time invitation for a user's first device."""
+    """Make a one-time invitation for a user's first device, or for one in the place of a lost."""
     given = _convert(arguments, InviteArguments)
     if desk.directory is None:
         raise RefusedError("an invitation needs the node's keys: give the passphrase")
@@ -255,7 +259,8 @@ def invite(desk: Desk, arguments: Arguments) -> Result:
         raise UserError(f"an invitation is good for 1 to {INVITATION_HOURS_MAX} hours, not {hours}")
     name = _own_name(desk, given.name)
     seconds = hours * _HOUR_SECONDS
-    invitation = desk.directory.invite(name, Purpose.FIRST_DEVICE, desk.now, seconds)
+    purpose = Purpose.RECOVERY if given.recover else Purpose.FIRST_DEVICE
+    invitation = desk.directory.invite(name, purpose, desk.now, seconds)
     return {
         "user": Address(name, desk.card.charter.name).text,
         "invitation": encode_invitation(invitation),

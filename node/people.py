@@ -97,6 +97,24 @@ class People:
             (device, user, certificate, prekey),
         )
 
+    def let_enter(self, device: DeviceKey) -> None:
+        """Let a device of ours see the chats of its user, so that it can enter them (SPEC 6.3)."""
+        self.connection.execute("UPDATE devices SET enters = 1 WHERE id = ?", (device,))
+
+    def registered(self, name: str) -> tuple[UserId, bytes] | None:
+        """Return id and certificate of our own user of this address, with or without devices."""
+        row = self.connection.execute(
+            "SELECT id, certificate FROM users WHERE name = ? AND agency = ?", (name, self.agency)
+        ).fetchone()
+        return None if row is None else (UserId(row[0]), row[1])
+
+    def gave_up(self, device: DeviceKey, user: UserId) -> bool:
+        """Whether a device was this user's and is revoked."""
+        found = self.connection.execute(
+            "SELECT 1 FROM devices WHERE id = ? AND user = ? AND revoked = 1", (device, user)
+        ).get
+        return found is not None
+
     def keep_prekey(self, device: DeviceKey, prekey: bytes) -> None:
         """Replace the prekey of a device."""
         self.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (prekey, device))

@@ -172,6 +172,13 @@ class Replica(SealedChats):
             self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
         return readers
 
+    def welcome(self) -> None:
+        """Let new devices that lost their predecessors see the chats of their users (SPEC 6.3)."""
+        for chat_id in self.sharing.awaiting():
+            chat, stored = self.chat(chat_id), self.store.chat(chat_id)
+            if chat is not None and stored is not None:
+                self._share(chat, stored, CONTROL)
+
     def _until_removal(
         self, chat: Chat, stored: StoredChat, peer: bytes
     ) -> list[tuple[int, int, int]]:

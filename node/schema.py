@@ -102,8 +102,10 @@ CREATE TABLE devices (
     user BLOB NOT NULL,
     certificate BLOB NOT NULL,
     prekey BLOB,
-    revoked INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    revoked INTEGER NOT NULL DEFAULT 0,
+    enters INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;  -- may bring itself into its user's chats
 CREATE INDEX devices_user ON devices (user);
+CREATE INDEX devices_enters ON devices (id) WHERE enters = 1;
 
 CREATE TABLE tickets (          -- one-time invitations that this node gave out
     id BLOB PRIMARY KEY,

@@ -257,10 +257,16 @@ class Node:
             await abroad.look_up(self, ask)
         now = time.time()
         answer = await self.journal.write(
-            lambda: self.directory.answer(connection.peer, connection.key, ask, now)
+            lambda: self._answer(connection.peer, connection.key, ask, now)
         )
         if ask.topic == Topic.REVOKE:
             self._nursery.start_soon(self._part_with_revoked)
+        return answer
+
+    def _answer(self, peer: PeerKind, key: bytes, ask: Ask, now: float) -> Answer:
+        answer = self.directory.answer(peer, key, ask, now)
+        if ask.topic == Topic.ENROL and answer.code == 0:
+            self.replica.welcome()
         return answer
 
     # The operator

@@ -15,6 +15,7 @@ from node.store import StoredChat
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.fork import Fork
 from protocol.frame import ChatHeads, Head, Heads, Holding, Seal, Want
+from protocol.identity import UserId
 from protocol.limits import BRANCHES_MAX, HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
 
 PREFIX_BYTES = 8
@@ -30,6 +31,24 @@ class Sharing:
         """Return the agencies, and own devices, that may see a chat."""
         rows = self.connection.execute("SELECT peer FROM readers WHERE chat = ?", (chat.no,))
         return frozenset(row[0] for row in rows)
+
+    def entrants(self) -> list[tuple[DeviceKey, UserId]]:
+        """Return the devices in use that may bring themselves into the chats of their users."""
+        rows = self.connection.execute(
+            "SELECT id, user FROM devices WHERE enters = 1 AND revoked = 0"
+        )
+        return [(DeviceKey(device), UserId(user)) for device, user in rows]
+
+    def awaiting(self) -> list[ChatId]:
+        """Return the chats in which a device was or is whose user has one that sees none yet."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT chats.id FROM devices AS fresh JOIN devices AS old USING (user)"
+            " JOIN (SELECT peer, chat FROM readers UNION SELECT peer, chat FROM former"
+            " JOIN chains ON no = chain) ON peer = old.id JOIN chats ON chats.no = chat"
+            " WHERE fresh.enters = 1 AND fresh.revoked = 0"
+            " AND NOT EXISTS (SELECT 1 FROM readers WHERE peer = fresh.id)"
+        )
+        return [ChatId(row[0]) for row in rows]
 
     def set_readers(self, chat: StoredChat, peers: AbstractSet[bytes]) -> None:
         """Replace the readers of a chat. Who comes (back) is no longer a former reader."""

@@ -4,6 +4,7 @@ The ticket itself needs no secret comparison: TLS has proved that the peer holds
 certificate that names it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,7 @@ class Ticket:
     """An invitation that is not over. name: of the user, without the agency; request: raw."""
 
     id: bytes = field(repr=False)
+    purpose: Purpose
     name: str
     request: bytes | None = field(repr=False)
     used: bool
@@ -35,16 +37,15 @@ class Tickets:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
 
-    def find(self, ticket: bytes, purpose: Purpose, now: int) -> Ticket:
+    def find(self, ticket: bytes, purposes: Collection[Purpose], now: int) -> Ticket:
         """Return a ticket. Raises RefusedError, with one text whatever is wrong with it."""
         row = self.connection.execute(
-            "SELECT id, name, request, used FROM tickets"
-            " WHERE id = ? AND purpose = ? AND expires > ?",
-            (ticket, purpose, now),
+            "SELECT id, purpose, name, request, used FROM tickets WHERE id = ? AND expires > ?",
+            (ticket, now),
         ).fetchone()
-        if row is None:
+        if row is None or row[1] not in purposes:
             raise RefusedError(_UNUSABLE)
-        return Ticket(row[0], row[1], row[2], bool(row[3]))
+        return Ticket(row[0], Purpose(row[1]), row[2], row[3], bool(row[4]))
 
     def keep(self, ticket: bytes, purpose: Purpose, name: str, expires: int, now: int) -> None:
         """Keep a new ticket. Raises LimitReached if too many links of this user are open."""
@@ -85,7 +86,7 @@ class Tickets:
             " AND expires > ? AND used = 0 AND request IS NOT NULL ORDER BY id",
             (Purpose.LINK, name, now),
         )
-        return [Ticket(row[0], row[1], row[2], used=False) for row in rows]
+        return [Ticket(row[0], Purpose.LINK, row[1], row[2], used=False) for row in rows]
 
     def withdraw(self, name: str) -> int:
         """Make all unused tickets of a user worthless; return how many."""

@@ -8,6 +8,8 @@ seen = resolve(history, history.past(ids))
 
 from protocol.authority import Authority
 from protocol.dag import ControlEntry, Dag, EpochEntry
+from protocol.entry import DeviceKey
+from protocol.operation import credentials
 
 __all__ = ["ControlEntry", "EpochEntry", "History"]
 
@@ -31,3 +33,16 @@ class History(Dag):
         index = self.append(entry)
         self.authority.admit(index)
         return index
+
+    def certificate(self, device: DeviceKey) -> bytes | None:
+        """Return the newest certificate by which an entry names a device, None if none does."""
+        for entry in reversed(self.entries):
+            for credential in credentials(entry.operation):
+                if device in credential.user.devices:
+                    return credential.devices[credential.user.devices.index(device)]
+        return None
+
+    def names(self, device: DeviceKey) -> bool:
+        """Whether an entry ever brought a device in, or put it out."""
+        register = self.authority.register
+        return device in register.claims or device in register.revocations

@@ -36,6 +36,7 @@ class Purpose(IntEnum):
 
     FIRST_DEVICE = 0
     LINK = 1
+    RECOVERY = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ whether it has any effect, is decided by `membership`.
     operation = decode_operation(kind_of(operation), payload, chat)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from enum import IntEnum
@@ -531,3 +531,17 @@ _READERS: Final[Mapping[int, tuple[int, Callable[[Sequence[object], ChatId], Ope
     Kind.NACK: (2, _read_nack),
     Kind.HOLD: (2, _read_hold),
 }
+
+
+def credentials(operation: Operation) -> Iterator[Credential]:
+    """Yield the credentials that an operation brings along: of users, and of one's own device."""
+    match operation:
+        case Genesis() | Admit():
+            yield from (grant.credential for grant in operation.grants)
+        case Enroll(credential):
+            yield credential
+        case Quorum():
+            for inner in operation.operations:
+                yield from credentials(inner)
+        case _:
+            return

@@ -97,6 +97,15 @@ class Federation:
         certificate = first.profile.user.raw
         return self._finish(address, agency, start, certificate, endorse_link(user, link))
 
+    def recovered(self, lost: Device) -> Device:
+        """A new device of a user whose others are lost, from their recovery phrase."""
+        user = lost.secrets.user
+        assert user is not None
+        agency = self.agencies[lost.profile.charter.name]
+        start = enrol._begin(Signer(user.seed), now(), os.urandom)
+        request = request_device(user, start.secrets.device, agency.id, "new", now())
+        return self._finish(lost.profile.name, agency, start, lost.profile.user.raw, request)
+
     def _finish(
         self, address: str, agency: Agency, start: enrol._Start, user: bytes, request: bytes
     ) -> Device:

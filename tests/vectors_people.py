@@ -386,7 +386,7 @@ def invitations() -> list[Case]:
         ("version 2", changed(0, 2), NotCanonical),
         ("an altered card", changed(1, altered), Untrusted),
         ("a ticket of 15 bytes", changed(2, TICKET[:15]), NotCanonical),
-        ("purpose 2", changed(3, 2), LimitExceeded),
+        ("purpose 3", changed(3, 3), LimitExceeded),
         ("a name in capitals", changed(4, b"Anna"), NotCanonical),
         ("expires over the limit", changed(5, 2**53), LimitExceeded),
         ("a key over its limit", changed(7, bytes(513)), LimitExceeded),

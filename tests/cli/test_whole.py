@@ -82,6 +82,11 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def list_of(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return value
+
+
 def line(process: "subprocess.Popen[str]") -> dict[str, object]:
     assert process.stdout is not None
     found = json.loads(process.stdout.readline())
@@ -168,9 +173,32 @@ class TestTown:
         (*_, last) = town.run("olga", "read", "ivan@nowhere")
         assert last["text"] == "дошло?"
 
+    def test_a_lost_first_device_is_replaced_by_the_words(self, town: Town) -> None:
+        operator = ("--dir", str(town.folder / "minzdrav"))
+        (told,) = town.run("operator", "node", "invite", "vera", *operator)
+        town.run("vera", "join", str(told["invitation"]), "--label", "lost")
+        town.run("vera", "send", "boris@mincifry", "до потери", "--wait", "all")
+        (shown,) = town.run("vera", "recovery", "show")
+        words = town.folder / "words"
+        words.write_text(" ".join(str(word).upper() for word in list_of(shown["words"])) + "\n")
+        (told,) = town.run("operator", "node", "invite", "vera", "--recover", *operator)
+        again = ("join", str(told["invitation"]), "--phrase-file", str(words), "--label", "new")
+        (joined,) = town.run("vera2", *again)
+        assert joined["name"] == "vera@minzdrav"
+        town.run("vera2", "device", "revoke", "lost", "--yes")
+        town.run("vera", "sync", code=3)
+        town.run("vera2", "send", "boris@mincifry", "после потери", "--wait", "all")
+        (*_, last) = town.run("boris", "read", "vera@minzdrav")
+        assert (last["text"], last["from"]) == ("после потери", "vera@minzdrav")
+        town.run("boris", "send", "vera@minzdrav", "рад видеть", "--wait", "all")
+        (*_, last) = town.run("vera2", "read", "boris@mincifry")
+        assert last["text"] == "рад видеть"
+        states = {one["label"]: one["revoked"] for one in town.run("vera2", "device", "list")}
+        assert states == {"lost": True, "new": False}
+
     def test_every_log_holds_at_the_end(self, town: Town) -> None:
         audits = [
             one for who in ("anna", "boris") for one in town.run(who, "log", "verify", "--all")
         ]
-        assert len(audits) == 4
+        assert len(audits) == 5
         assert all(one["sound"] for one in audits)

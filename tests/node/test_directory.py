@@ -17,7 +17,7 @@ from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
 from node.directory import Directory
-from node.errors import IdentityError, UserError
+from node.errors import IdentityError, RefusedError, UserError
 from node.parcels import WAITING_MAX
 from node.signatories import USER_MAX
 from node.store import connect
@@ -128,6 +128,19 @@ def enrolled(house: House, name: str = "anna") -> Official:
     return person
 
 
+def recovering(house: House, user: Signer, name: str = "anna") -> Official:
+    """What somebody with these words asks with a new device."""
+    device, agency = signer(), house.agency.id
+    invitation = house.directory.invite(name, Purpose.RECOVERY, NOW, HOUR)
+    request = Enrol(
+        identity.request_user(user, agency, name, 2),
+        identity.request_device(user, device, agency, "new", 2),
+        x509.public_pem(x509.make_key()),
+        prekey_of(device),
+    )
+    return Official(user, device, invitation, request)
+
+
 def looked_up(house: House, peer: PeerKind, key: bytes, asked: Lookup) -> tuple[Person | None, ...]:
     reply = house.ask(peer, key, asked)
     assert isinstance(reply, People)
@@ -223,6 +236,64 @@ class TestEnrol:
         wrong = dataclasses.replace(person.request, prekey=prekey_of(signer()))
         refusal = house.refused(PeerKind.INVITATION, person.invitation.ticket, wrong)
         assert b"another device" in refusal.body
+
+
+class TestRecover:
+    """SPEC 5.3: a new device, by the identity key, whether or not the lost ones are revoked."""
+
+    @pytest.mark.parametrize("revoked", [True, False])
+    def test_a_new_device_of_the_same_user(self, house: House, revoked: bool) -> None:
+        person = enrolled(house)
+        if revoked:
+            house.directory.people.revoke([DeviceKey(person.device.public)])
+        again = recovering(house, person.user)
+        reply = house.ask(PeerKind.INVITATION, again.invitation.ticket, again.request)
+        assert isinstance(reply, Enrolment)
+        repeated = house.ask(PeerKind.INVITATION, again.invitation.ticket, again.request)
+        assert isinstance(repeated, Enrolment)
+        assert repeated.device == reply.device
+        owner = house.directory.people.owner(DeviceKey(again.device.public))
+        assert owner == (UserId(person.user.public), "anna@minzdrav")
+        fresh = (DeviceKey(again.device.public), UserId(person.user.public))
+        assert house.directory.people.devices_in_use(UserId(person.user.public)) == 2 - revoked
+        rows = house.connection.execute("SELECT id, user FROM devices WHERE enters = 1").fetchall()
+        assert rows == [fresh]
+
+    def test_not_with_other_words(self, house: House) -> None:
+        enrolled(house)
+        again = recovering(house, signer())
+        refusal = house.refused(PeerKind.INVITATION, again.invitation.ticket, again.request)
+        assert (refusal.code, b"these words are not those of" in refusal.body) == (8, True)
+
+    def test_not_without_the_identity_key(self, house: House) -> None:
+        person = enrolled(house)
+        forged = recovering(house, signer())
+        honest = identity.request_user(person.user, house.agency.id, "anna", 2)
+        forged.request = dataclasses.replace(forged.request, user_request=honest)
+        refusal = house.refused(PeerKind.INVITATION, forged.invitation.ticket, forged.request)
+        assert refusal.code == 4
+
+    def test_not_by_an_invitation_for_a_first_device(self, house: House) -> None:
+        person = enrolled(house)
+        house.directory.people.revoke([DeviceKey(person.device.public)])
+        other = recovering(house, person.user)
+        first = house.directory.invite("anna", Purpose.FIRST_DEVICE, NOW, HOUR)
+        house.ask(PeerKind.INVITATION, first.ticket, other.request)
+        assert house.connection.execute("SELECT 1 FROM devices WHERE enters = 1").get is None
+
+    def test_nobody_is_recovered_who_never_was(self, house: House) -> None:
+        with pytest.raises(RefusedError, match="never enrolled here"):
+            house.directory.invite("anna", Purpose.RECOVERY, NOW, HOUR)
+
+    def test_a_lost_device_is_given_up_once_more(self, house: House) -> None:
+        """The operator was faster than the user."""
+        person = enrolled(house)
+        again = recovering(house, person.user)
+        house.ask(PeerKind.INVITATION, again.invitation.ticket, again.request)
+        lost = DeviceKey(person.device.public)
+        house.directory.people.revoke([lost])
+        signature = identity.sign_revocation(person.user, house.agency.id, lost)
+        house.device(again, question.Revoke(lost, signature))
 
 
 class TestLookup:

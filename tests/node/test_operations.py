@@ -157,7 +157,7 @@ class TestInvite:
         assert found["expires"] == invitation.expires == int((NOW + 7200) * 1000)
         assert found["user"] == "anna@minzdrav"
         assert desk.directory is not None
-        desk.directory.tickets.find(invitation.ticket, Purpose.FIRST_DEVICE, int(NOW * 1000))
+        desk.directory.tickets.find(invitation.ticket, (Purpose.FIRST_DEVICE,), int(NOW * 1000))
 
     def test_without_keys(self, stopped: Desk) -> None:
         with pytest.raises(RefusedError, match="passphrase"):
