@@ -161,7 +161,7 @@ def _who(device: "Device") -> dict[str, object]:
         "fingerprint": fingerprint(device.key),
         "agency": profile.charter.name,
         "zone": profile.charter.zone,
-        "agency_fingerprint": fingerprint(profile.charter.agency),
+        "agency_fingerprint": profile.charter.fingerprint,
         "first_device": device.secrets.user is not None,
         "folder": str(device.folder),
     }

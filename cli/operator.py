@@ -64,7 +64,6 @@ def create(
     import time
 
     from cli.passphrase import new_passphrase
-    from crypto.fingerprint import fingerprint
     from node.agency import Founding
     from node.agency import create as create_agency
 
@@ -86,7 +85,7 @@ def create(
         {
             "agency": made.card.charter.name,
             "zone": made.card.charter.zone,
-            "fingerprint": fingerprint(made.id),
+            "fingerprint": made.card.charter.fingerprint,
             "folder": str(folder),
             "addresses": list(endpoints),
             "files": sorted(file.name for file in folder.iterdir()),
@@ -167,12 +166,11 @@ def run(
 def card(folder: Folder, as_json: Json = False) -> None:
     """Print the agency's card, to hand to other agencies."""
     from cli.nodes import card_of
-    from crypto.fingerprint import fingerprint
     from protocol.armour import armour
 
     own = card_of(folder)
     text = armour("CARD", own.raw)
-    shown = fingerprint(own.charter.agency)
+    shown = own.charter.fingerprint
     Output(as_json).line(
         text.rstrip("\n"), {"agency": own.charter.name, "fingerprint": shown, "card": text}
     )

@@ -31,13 +31,14 @@ from protocol.identity import (
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Who this device is. raw certificates are those that others check."""
+    """Who this device is. Raw certificates are those that others check; archive: of ML-DSA."""
 
     charter: Charter
     user: UserCertificate
     device_certificate: bytes
     tls_certificate: bytes
     card: Card
+    archive: bytes
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ class Device:
 
     def _read_profile(self) -> Profile:
         row = self.connection.execute(
-            "SELECT charter, certificate, device, tls, card FROM profile"
+            "SELECT charter, certificate, device, tls, card, archive FROM profile"
         ).fetchone()
         if row is None:
             raise UserError(
@@ -86,7 +87,8 @@ class Device:
                 "remove the folder and join again with a new invitation"
             )
         charter = verify_charter(row[0])
-        return Profile(charter, verify_user(row[1], charter), row[2], row[3], verify_card(row[4]))
+        user, card = verify_user(row[1], charter), verify_card(row[4])
+        return Profile(charter, user, row[2], row[3], card, row[5])
 
     def _data_version(self) -> int:
         return int(self.connection.pragma("data_version"))

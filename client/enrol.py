@@ -23,6 +23,7 @@ from client.folder import (
 from client.link import dial
 from client.people import keep_own_person, let_enter
 from client.schema import DEVICE_SCHEMA
+from crypto.archival import ARCHIVAL_SEED_BYTES, ArchivalSigner, archive_digest
 from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
@@ -30,8 +31,10 @@ from node.errors import IdentityError, NetworkError, RefusedError, UserError, re
 from node.store import connect
 from node.tls import credential_from_der
 from node.wire import FrameReader
+from protocol.checkpoint import read_archive, vouched
 from protocol.frame import Answer, Ask, Error, encode_frame
 from protocol.identity import (
+    Card,
     Charter,
     UserId,
     request_device,
@@ -63,7 +66,13 @@ class _Start:
 
 def _begin(user: Signer | None, now: int, random: Random) -> _Start:
     device = Signer(random(SEED_BYTES))
-    secrets = Secrets(device, user, random(DATABASE_KEY_BYTES), make_key())
+    secrets = Secrets(
+        device,
+        user,
+        random(DATABASE_KEY_BYTES),
+        make_key(),
+        ArchivalSigner(random(ARCHIVAL_SEED_BYTES)),
+    )
     prekey = Prekey(random(PREKEY_PRIVATE_BYTES))
     return _Start(secrets, prekey, sign_prekey(device, prekey.public, now))
 
@@ -113,6 +122,7 @@ async def _present(
         request_device(user, start.secrets.device, agency, label, now),
         public_pem(start.secrets.tls_key),
         start.record,
+        start.secrets.archive.public,
     )
     reply = await _ask(invitation, question)
     return _finish(folder, start, reply, passphrase, random)
@@ -138,7 +148,8 @@ async def link(
     agency = invitation.card.charter.agency
     now = int(time.time() * 1000)
     request = request_link(start.secrets.device, user, agency, label, now)
-    put = PutLink(request, public_pem(start.secrets.tls_key), start.record)
+    keys = start.secrets
+    put = PutLink(request, public_pem(keys.tls_key), start.record, keys.archive.public)
     await _ask(invitation, put)
     shown(start.secrets.device.public)
     while isinstance(reply := await _ask(invitation, GetLink()), Waiting):
@@ -190,18 +201,38 @@ def _check_own(start: _Start, reply: Enrolment, charter: Charter) -> None:
         raise IdentityError("the node certified other keys than this device's; nothing was made")
 
 
+def _check_archive(secrets: Secrets, card: Card, raw: bytes) -> None:
+    """Check that our ML-DSA key was certified by the agency whose fingerprint is compared."""
+    archive = read_archive(raw)
+    ours = archive.key == archive_digest(secrets.archive.public)
+    if (
+        not vouched(archive, card.charter.agency, card.charter.archive)
+        or archive.device != secrets.device.public
+        or not ours
+    ):
+        raise IdentityError("the node certified another archive key than ours; do not go on")
+
+
 def _finish(folder: Path, start: _Start, reply: Reply, passphrase: bytes, random: Random) -> str:
     if not isinstance(reply, Enrolment):
         raise NetworkError("the node answered another question than was asked")
     card = verify_card(reply.card)
     _check_own(start, reply, card.charter)
+    _check_archive(start.secrets, card, reply.archive)
     write_secrets(folder, start.secrets, passphrase, random)
     connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
     with connection:
         connection.execute(DEVICE_SCHEMA)
         connection.execute(
-            "INSERT INTO profile VALUES (0, ?, ?, ?, ?, ?)",
-            (card.charter.raw, reply.user, reply.device, reply.tls_certificate, reply.card),
+            "INSERT INTO profile VALUES (0, ?, ?, ?, ?, ?, ?)",
+            (
+                card.charter.raw,
+                reply.user,
+                reply.device,
+                reply.tls_certificate,
+                reply.card,
+                reply.archive,
+            ),
         )
         prekey = verify_prekey(start.record)
         connection.execute(

@@ -18,7 +18,7 @@ from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from protocol import epoch as rules
 from protocol.chat import Chat
 from protocol.dag import bits
-from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.entry import ChatId, DeviceKey, EntryId, place_of
 from protocol.frame import Seal
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.limits import (
@@ -89,7 +89,7 @@ def _open_epoch(
         if not _was_ours(device, prekey):
             nacks.note_bad_seal(device, chat, epoch, rules.NackReason.DOES_NOT_OPEN)
         return NoKey.NEVER
-    place = rules.place_of(header)
+    place = place_of(header)
     try:
         secret = rules.open_seal(
             place, operation, device.key, private, seals[0].seal, seals[0].path

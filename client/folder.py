@@ -1,7 +1,7 @@
 """The folder of a device: one encrypted key file, one encrypted database (SPEC 5.4, 10).
 
-device.key   the device's signing key, its TLS key, the database key, and on a user's first
-device the user identity key; argon2id from a passphrase, mode 0600
+device.key   the device's signing key, its ML-DSA key, its TLS key, the database key, and on a
+user's first device the user identity key; argon2id from a passphrase, mode 0600
 device.db    everything else, encrypted at rest with the database key
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crypto.archival import ARCHIVAL_SEED_BYTES, ArchivalSigner
 from crypto.errors import KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
@@ -28,12 +29,13 @@ DATABASE_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What the key file holds. user: None on a linked device. tls_key: PEM."""
+    """What the key file holds. user: None on a linked device. tls_key: PEM. archive: ML-DSA."""
 
     device: Signer
     user: Signer | None
     database_key: bytes = field(repr=False)
     tls_key: bytes = field(repr=False)
+    archive: ArchivalSigner
 
 
 def is_device(folder: Path) -> bool:
@@ -54,7 +56,14 @@ def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Ran
     check_free(folder)
     user = None if secrets.user is None else secrets.user.seed
     plain = codec.encode(
-        (VERSION, secrets.device.seed, user, secrets.database_key, secrets.tls_key)
+        (
+            VERSION,
+            secrets.device.seed,
+            user,
+            secrets.database_key,
+            secrets.tls_key,
+            secrets.archive.seed,
+        )
     )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,12 +87,13 @@ def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
         plain = open_key(sealed, passphrase, PURPOSE)
     except KeyFileRefused as error:
         raise UserError(f"{folder / KEY_FILE} does not open: {error}") from None
-    _, device, user, database_key, tls_key = codec.record(
-        codec.decode(plain, SECRETS_BYTES_MAX), 5, "device key file"
+    _, device, user, database_key, tls_key, archive = codec.record(
+        codec.decode(plain, SECRETS_BYTES_MAX), 6, "device key file"
     )
     return Secrets(
         Signer(codec.fixed(device, SEED_BYTES, "device key")),
         None if user is None else Signer(codec.fixed(user, SEED_BYTES, "user key")),
         codec.fixed(database_key, DATABASE_KEY_BYTES, "database key"),
         codec.binary(tls_key, SECRETS_BYTES_MAX, "TLS key"),
+        ArchivalSigner(codec.fixed(archive, ARCHIVAL_SEED_BYTES, "ML-DSA key")),
     )

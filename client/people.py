@@ -43,7 +43,13 @@ def keep_card(device: Device, raw: bytes) -> Card:
             f"our node names another root key for the agency {card.charter.name} than it did "
             "before; ask your administrator before you go on"
         )
-    if row is None or verify_card(row[1]).charter.serial < card.charter.serial:
+    known = None if row is None else verify_card(row[1]).charter
+    if known is not None and known.archive != card.charter.archive:
+        raise IdentityError(
+            f"our node names another archive key for the agency {card.charter.name} than it did "
+            f"before, so its fingerprint is {card.charter.fingerprint} now; ask your administrator"
+        )
+    if known is None or known.serial < card.charter.serial:
         device.connection.execute(
             "INSERT INTO agencies VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET card = ?",
             (card.charter.agency, card.charter.name, raw, raw),

@@ -7,7 +7,8 @@ CREATE TABLE profile (           -- one row: who we are
     certificate BLOB NOT NULL,
     device BLOB NOT NULL,
     tls BLOB NOT NULL,           -- TLS certificate, PEM
-    card BLOB NOT NULL);         -- card of our agency
+    card BLOB NOT NULL,          -- card of our agency
+    archive BLOB NOT NULL);      -- archive certificate of our ML-DSA key
 
 CREATE TABLE prekeys (
     id BLOB PRIMARY KEY,

@@ -22,11 +22,11 @@ from protocol.entry import (
     DeviceKey,
     EntryId,
     Header,
+    Place,
     Reference,
     encode_header,
     entry_id,
 )
-from protocol.epoch import Place
 from protocol.frame import Run
 from protocol.limits import LINKS_MAX
 from protocol.operation import Checkpoint, Operation, encode_operation, kind_of
@@ -122,7 +122,7 @@ def next_place(device: Device, chat: Chat) -> Place:
 def control_heads(device: Device, chat: Chat, now: int) -> tuple[Reference, ...]:
     """Return the control heads for a content entry, at most 8: more are first joined by one."""
     while len(heads := chat.history.heads()) > LINKS_MAX:
-        append_control(device, chat, Checkpoint((), None, None), now)
+        append_control(device, chat, Checkpoint(), now)
     return heads
 
 

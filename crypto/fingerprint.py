@@ -22,8 +22,15 @@ def fingerprint(key: bytes) -> str:
 
     The alphabet is base32 of RFC 4648, which has no 0, 1, 8 or 9.
     """
-    text = base64.b32encode(digest("fingerprint", key)[:_FINGERPRINT_BYTES]).decode()
-    return _grouped(text, _FINGERPRINT_GROUP_CHARACTERS)
+    return _shown(digest("fingerprint", key))
+
+
+def agency_fingerprint(root: bytes, archive: bytes) -> str:
+    """Show an agency's root key and the digest of its archive key, as `fingerprint` shows a key.
+
+    So what administrators compare once also holds when Ed25519 does not (SPEC 2.7).
+    """
+    return _shown(digest("agency fingerprint", root, archive))
 
 
 def safety_number(id_a: bytes, name_a: str, id_b: bytes, name_b: str) -> str:
@@ -47,6 +54,11 @@ def _safety_half(identity: bytes, name: str) -> str:
         for at in range(0, _SAFETY_BYTES, _SAFETY_CHUNK_BYTES)
     )
     return "".join(f"{chunk % 10**_SAFETY_GROUP_DIGITS:05}" for chunk in chunks)
+
+
+def _shown(hashed: bytes) -> str:
+    text = base64.b32encode(hashed[:_FINGERPRINT_BYTES]).decode()
+    return _grouped(text, _FINGERPRINT_GROUP_CHARACTERS)
 
 
 def _grouped(text: str, size: int) -> str:

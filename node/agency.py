@@ -2,7 +2,7 @@
 
     agency.toml   settings, and the format of the folder
     root.key      the root seed under a passphrase of its own; to be taken offline
-    service.key   registrar and node seeds and the CA's key, under the service passphrase
+    service.key   registrar, node and archive seeds and the CA's key, under the service passphrase
     card.ivor     the card, in armour: name, zone and endpoints stand there, signed
     node.db       what the node stores, once it has run
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from crypto import certificate, signatory
+from crypto.archival import ARCHIVAL_SEED_BYTES, ArchivalSigner, archive_digest
 from crypto.errors import CertificateRefused, KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
@@ -27,7 +28,7 @@ from node.config import FORMAT, SETTINGS_FILE, Value, write_settings
 from node.errors import UserError
 from node.files import sync_folder, write_private
 from node.tls import Credential, authority_of, credential_to_der
-from protocol import codec, identity
+from protocol import checkpoint, codec, identity
 from protocol.armour import armour, dearmour
 from protocol.entry import DeviceKey
 from protocol.errors import Untrusted
@@ -85,6 +86,7 @@ class Agency:
     card: Card
     registrar: Signer = field(repr=False)
     node: Signer = field(repr=False)
+    archive: ArchivalSigner = field(repr=False)
     ca_key: bytes = field(repr=False)  # PEM, not encrypted
 
     @property
@@ -113,15 +115,17 @@ def create(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderRefused(f"{folder} exists and is not empty; give a new folder")
     root, registrar, node = (Signer(random(SEED_BYTES)) for _ in range(3))
+    archive = ArchivalSigner(random(ARCHIVAL_SEED_BYTES))
     ca_key = certificate.make_key()
     ca = certificate.authority(
         ca_key, root.public.hex(), now, certificate.AUTHORITY_DAYS, _serial(random)
     )
-    charter = identity.sign_charter(root, 1, founding.name, founding.zone, registrar.public)
+    digest = archive_digest(archive.public)
+    charter = identity.sign_charter(root, 1, founding.name, founding.zone, registrar.public, digest)
     nodes = (CardNode(NodeId(node.public), founding.endpoints),)
     der = ssl.PEM_cert_to_DER_cert(ca.decode())
     card = verify_card(identity.sign_card(root, charter, der, nodes, int(now * 1000)))
-    secrets = codec.encode((_SERVICE_VERSION, registrar.seed, node.seed, ca_key))
+    secrets = codec.encode((_SERVICE_VERSION, registrar.seed, node.seed, archive.seed, ca_key))
     files = {
         SETTINGS_FILE: write_settings(founding.settings),
         ROOT_FILE: _sealed(root.seed, root_passphrase, ROOT_PURPOSE, random),
@@ -129,7 +133,7 @@ def create(
         CARD_FILE: armour("CARD", card.raw),
     }
     _place(folder, files)
-    return Agency(folder, card, registrar, node, ca_key)
+    return Agency(folder, card, registrar, node, archive, ca_key)
 
 
 def open_agency(folder: Path, passphrase: bytes) -> Agency:
@@ -141,7 +145,7 @@ def open_agency(folder: Path, passphrase: bytes) -> Agency:
     card = read_card(_read(folder / CARD_FILE))
     raw = _opened(folder / SERVICE_FILE, passphrase, SERVICE_PURPOSE)
     fields = codec.decode(raw, _SERVICE_BYTES_MAX)
-    version, registrar, node, ca_key = codec.record(fields, 4, "service key")
+    version, registrar, node, archive, ca_key = codec.record(fields, 5, "service key")
     if version != _SERVICE_VERSION:
         raise FolderRefused(f"{SERVICE_FILE} is of version {version!r}: use a newer program")
     agency = Agency(
@@ -149,6 +153,7 @@ def open_agency(folder: Path, passphrase: bytes) -> Agency:
         card,
         Signer(codec.fixed(registrar, SEED_BYTES, "registrar")),
         Signer(codec.fixed(node, SEED_BYTES, "node")),
+        ArchivalSigner(codec.fixed(archive, ARCHIVAL_SEED_BYTES, "archive key")),
         codec.binary(ca_key, _SERVICE_BYTES_MAX, "CA key"),
     )
     _check_match(agency)
@@ -182,7 +187,9 @@ def reissue_card(agency: Agency, root: Signer, endpoints: Sequence[str], now: fl
     old = agency.card.charter
     if root.public != old.agency:
         raise KeyUnavailable(f"this root key is not the one of {old.name}; give the right file")
-    charter = identity.sign_charter(root, old.serial + 1, old.name, old.zone, old.registrar)
+    charter = identity.sign_charter(
+        root, old.serial + 1, old.name, old.zone, old.registrar, old.archive
+    )
     own = NodeId(agency.node.public)
     nodes = [
         replace(node, endpoints=tuple(endpoints)) if node.node == own else node
@@ -211,6 +218,11 @@ def register_device(agency: Agency, request: bytes, user: UserId) -> DeviceCerti
     if issued.user != user:
         raise Untrusted("a device of another user than the one who asks (SPEC 5.3)")
     return issued
+
+
+def certify_archive(agency: Agency, device: DeviceCertificate, key: bytes) -> bytes:
+    """Certify a device's ML-DSA key, 1,952 bytes, so that its checkpoints count (SPEC 2.7)."""
+    return checkpoint.certify_archive(agency.archive, agency.id, device.user, device.device, key)
 
 
 def node_credential(agency: Agency, now: float, random: Random) -> Credential:
@@ -323,7 +335,9 @@ def _check_format(folder: Path) -> None:
 
 def _check_match(agency: Agency) -> None:
     named = {node.node for node in agency.card.nodes}
-    if agency.registrar.public != agency.card.charter.registrar or agency.node.public not in named:
+    charter = agency.card.charter
+    kept = (agency.registrar.public, archive_digest(agency.archive.public))
+    if kept != (charter.registrar, charter.archive) or agency.node.public not in named:
         raise FolderRefused(
             f"{CARD_FILE} and {SERVICE_FILE} in {agency.folder} are of different agencies; "
             "restore both from one backup"

@@ -17,6 +17,7 @@ from crypto.signatory import check_possession, possession
 from node.agency import (
     Agency,
     Random,
+    certify_archive,
     device_certificate,
     invite,
     register_device,
@@ -303,7 +304,8 @@ class Directory:
                 self.people.let_enter(device.device)
             self.tickets.note(ticket, raw)
             self.tickets.use(ticket)
-        return Enrolment(user.raw, device.raw, tls_certificate, self.agency.card.raw)
+        archive = certify_archive(self.agency, device, asked.archive_key)
+        return Enrolment(user.raw, device.raw, tls_certificate, self.agency.card.raw, archive)
 
     def _keep_first(self, user: UserCertificate) -> None:
         self._check_free(user.name)
@@ -384,10 +386,14 @@ class Directory:
         person = self.people.by_name(self._address(ticket.name))
         charter = self.agency.card.charter
         for certificate, _ in () if person is None else person.devices:
-            if person is not None and identity.verify_device(certificate, charter).device == device:
+            if person is None:
+                continue
+            known = identity.verify_device(certificate, charter)
+            if known.device == device:
+                archive = certify_archive(self.agency, known, link.archive_key)
                 tls_certificate = self._tls_certificate(device, link.tls_key, now)
                 return Enrolment(
-                    person.certificate, certificate, tls_certificate, self.agency.card.raw
+                    person.certificate, certificate, tls_certificate, self.agency.card.raw, archive
                 )
         raise RefusedError("this device is revoked")
 

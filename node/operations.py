@@ -14,7 +14,6 @@ import apsw
 import msgspec
 from msgspec import Struct
 
-from crypto.fingerprint import fingerprint
 from node.agency import read_card
 from node.config import Settings
 from node.directory import Directory
@@ -132,7 +131,7 @@ def status(desk: Desk, arguments: Arguments) -> Result:
     return {
         "agency": card.charter.name,
         "zone": card.charter.zone,
-        "fingerprint": fingerprint(card.charter.agency),
+        "fingerprint": card.charter.fingerprint,
         "id": card.charter.agency.hex(),
         "card_serial": card.charter.serial,
         "nodes": [node.node.hex() for node in card.nodes],
@@ -194,7 +193,7 @@ def peers(desk: Desk, arguments: Arguments) -> Result:
                 "agency": card.charter.name,
                 "zone": card.charter.zone,
                 "id": agency.hex(),
-                "fingerprint": fingerprint(agency),
+                "fingerprint": card.charter.fingerprint,
                 "card_serial": card.charter.serial,
                 "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
                 "connected": None if desk.connected is None else agency in desk.connected,
@@ -239,7 +238,7 @@ def trust(desk: Desk, arguments: Arguments) -> Result:
     """Trust an agency. Raises IdentityError unless the fingerprint is the one of the card."""
     given = _convert(arguments, CardArguments)
     found = _examined(desk, given.card)
-    shown = fingerprint(found.card.charter.agency)
+    shown = found.card.charter.fingerprint
     if "".join(given.fingerprint.split()) != "".join(shown.split()):
         raise IdentityError(
             f"the card's fingerprint is {shown}, not the {given.fingerprint} that was compared; "
@@ -419,7 +418,7 @@ def _described(found: Examined) -> Result:
     return {
         "agency": charter.name,
         "zone": charter.zone,
-        "fingerprint": fingerprint(charter.agency),
+        "fingerprint": charter.fingerprint,
         "id": charter.agency.hex(),
         "card_serial": charter.serial,
         "issued": found.card.issued,

@@ -14,7 +14,6 @@ from typing import Final
 
 import apsw
 
-from crypto.fingerprint import fingerprint
 from node.config import refuse_local
 from node.errors import IdentityError, UserError
 from node.tls import authority_of
@@ -97,8 +96,9 @@ class Trust:
     def renew(self, raw: bytes, *, allow_local: bool) -> bool:
         """Take a newer card of an agency that is trusted already; return whether it was newer.
 
-        An agency in another zone is another bargain: that, an operator has to accept.
-        Raises as `examine` does, and IdentityError for a stranger or another zone.
+        An agency in another zone is another bargain, and one with another archive key has another
+        fingerprint: that, an operator has to accept.
+        Raises as `examine` does, and IdentityError for a stranger, another zone or archive key.
         """
         found = self.examine(raw, allow_local=allow_local)
         charter = found.card.charter
@@ -109,16 +109,22 @@ class Trust:
                 f"agency {charter.name} says that it moved from zone {found.known.charter.zone} to "
                 f"{charter.zone}; ask them, then run `ivor node trust` with the new card"
             )
+        if charter.archive != found.known.charter.archive:
+            raise IdentityError(
+                f"agency {charter.name} has a new archive key, so its fingerprint is "
+                f"{charter.fingerprint} now; compare it, then run `ivor node trust` with the card"
+            )
         if found.standing is Standing.NEWER:
             self.accept(found)
         return found.standing is Standing.NEWER
 
     def _check_name(self, card: Card) -> None:
-        other = self.named(card.charter.name)
+        agency = self.named(card.charter.name)
+        other = None if agency is None else self.card(agency)
         if other is not None:
             raise IdentityError(
                 f"another agency is already known as {card.charter.name}: its fingerprint is "
-                f"{fingerprint(other)}, this card's is {fingerprint(card.charter.agency)}. "
+                f"{other.charter.fingerprint}, this card's is {card.charter.fingerprint}. "
                 "The card is not taken; call the agency and ask which is theirs"
             )
 
@@ -150,11 +156,13 @@ def _compare(card: Card, known: Card) -> Standing:
     return Standing.SAME
 
 
-CHANGES: Final = ("zone", "registrar key", "CA", "nodes and addresses")
+CHANGES: Final = ("zone", "registrar key", "archive key", "CA", "nodes and addresses")
 
 
 def changes(known: Card, card: Card) -> tuple[str, ...]:
     """Say what a newer card changes, in words for the operator."""
-    before = (known.charter.zone, known.charter.registrar, known.ca, known.nodes)
-    after = (card.charter.zone, card.charter.registrar, card.ca, card.nodes)
+    before, after = (
+        (one.charter.zone, one.charter.registrar, one.charter.archive, one.ca, one.nodes)
+        for one in (known, card)
+    )
     return tuple(name for name, old, new in zip(CHANGES, before, after, strict=True) if old != new)

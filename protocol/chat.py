@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from protocol.checkpoint import check_anchor
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -18,13 +19,21 @@ from protocol.entry import (
     DeviceKey,
     EntryId,
     Reference,
+    place_of,
 )
 from protocol.epoch import check_recipients, rank
 from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
 from protocol.membership import Membership, may_append, may_enter, resolve
-from protocol.operation import EpochOperation, Genesis, decode_operation
+from protocol.operation import (
+    Checkpoint,
+    EpochOperation,
+    Genesis,
+    Operation,
+    decode_operation,
+)
 from protocol.redaction import Redactions, allows
+from protocol.roster import Member
 from protocol.run import START, Context, Entry, context_after
 
 
@@ -184,7 +193,8 @@ class Chat:
         parents = [ref.id for ref in header.links] + ([header.prev] if header.prev else [])
         past = self.history.past(parents)
         if not opens and not may_enter(self.history, control, past):
-            may_append(self.history, header.device, past)
+            author = may_append(self.history, header.device, past)
+            _check_checkpoint(control.operation, header, author)
         if isinstance(control.operation, EpochOperation):
             check_recipients(control.operation, resolve(self.history, past).devices.keys())
         self.history.add(control)
@@ -264,6 +274,12 @@ class Chat:
                 self._views.clear()
             view = self._views[heads] = _View(past, resolve(self.history, past))
         return view
+
+
+def _check_checkpoint(operation: Operation, header: ControlHeader, author: Member) -> None:
+    """Check the ML-DSA signature of a checkpoint that has one."""
+    if isinstance(operation, Checkpoint) and operation.anchor is not None:
+        check_anchor(operation.anchor, place_of(header), operation.heads, author.identity)
 
 
 def _control_entry(

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from crypto.errors import BadSignature
 from crypto.signing import verify
-from protocol.errors import LimitExceeded, NotCanonical, Unauthentic
+from protocol.errors import LimitExceeded, NotCanonical, Unauthentic, UsageError
 from protocol.limits import (
     HASH_BYTES,
     HEADER_BYTES_MAX,
@@ -57,6 +57,19 @@ class Reference(NamedTuple):
     device: Device
     seq: Seq
     id: Id
+
+
+class Place(NamedTuple):
+    """Where a control entry stands and what its author had seen; signed more than once (SPEC 4.2).
+
+    prev: None at seq 0. links: control heads, ascending.
+    """
+
+    chat: ChatId
+    device: DeviceKey
+    seq: int
+    prev: EntryId | None
+    links: tuple[Reference, ...]
 
 
 References = Annotated[tuple[Reference, ...], Meta(max_length=LINKS_MAX)]
@@ -121,6 +134,13 @@ class SignedEntry(NamedTuple):
 def encode_header(header: Header) -> bytes:
     """Return the canonical header: 11 fields in lane 0, 15 in lane 1."""
     return _encode(header)
+
+
+def place_of(header: ControlHeader) -> Place:
+    """Return the place of a control entry. Raises UsageError for a genesis, which has no chat."""
+    if header.chat is None:
+        raise UsageError("a genesis has no place in a chat")
+    return Place(header.chat, header.device, header.seq, header.prev, header.links)
 
 
 def header_before_commitment(header: ContentHeader) -> bytes:

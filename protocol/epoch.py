@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from hmac import compare_digest
-from typing import NamedTuple
 
 from crypto import merkle, sealing
 from crypto.errors import SealRefused
@@ -21,22 +20,12 @@ from crypto.schedule import commitment, epoch_context, epoch_secret, seal_info, 
 from crypto.sealing import prekey_id
 from protocol import codec
 from protocol.dag import bits
-from protocol.entry import ChatId, ControlHeader, DeviceKey, EntryId, Reference
+from protocol.entry import DeviceKey, EntryId, Place
 from protocol.errors import Inadmissible, Untrusted, UsageError
 from protocol.history import History
 from protocol.identity import Prekey, verify_prekey
 from protocol.membership import void_reason
 from protocol.operation import SUITE, EpochOperation, Recipient, recipients_fields
-
-
-class Place(NamedTuple):
-    """Where an epoch's entry stands; all of it is bound by the epoch's context."""
-
-    chat: ChatId
-    device: DeviceKey
-    seq: int
-    prev: EntryId | None
-    links: tuple[Reference, ...]
 
 
 class NackReason(IntEnum):
@@ -53,13 +42,6 @@ class BadSeal(Inadmissible):
     def __init__(self, reason: NackReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-def place_of(header: ControlHeader) -> Place:
-    """Return the place of an epoch's header. Raises UsageError for a genesis."""
-    if header.chat is None:
-        raise UsageError("a genesis starts no epoch")
-    return Place(header.chat, header.device, header.seq, header.prev, header.links)
 
 
 def recipients_root(recipients: Sequence[Recipient]) -> bytes:

@@ -7,7 +7,7 @@ from protocol import codec
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import NotCanonical
 from protocol.identity import DEVICES_USER_MAX, UserId
-from protocol.limits import HASH_BYTES, KEY_BYTES, LINKS_MAX, SEQ_MAX, SIGNATURE_BYTES
+from protocol.limits import HASH_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
 from protocol.policy import Role
 
 
@@ -45,9 +45,9 @@ def read_seen(value: object) -> tuple[Reference, ...]:
     return seen
 
 
-def read_heads(value: object) -> tuple[Reference, ...]:
-    """Read heads to vouch for: at most 8, ascending."""
-    heads = tuple(read_reference(item) for item in codec.array(value, LINKS_MAX, "heads"))
+def read_heads(value: object, most: int) -> tuple[Reference, ...]:
+    """Read heads to vouch for: at most so many, ascending."""
+    heads = tuple(read_reference(item) for item in codec.array(value, most, "heads"))
     if any(a >= b for a, b in pairwise(heads)):
         raise NotCanonical("heads are not in ascending order (SPEC 3.2)")
     return heads

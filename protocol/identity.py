@@ -24,6 +24,7 @@ from itertools import pairwise
 from typing import Final, NewType
 
 from crypto.errors import BadSignature
+from crypto.fingerprint import agency_fingerprint
 from crypto.sealing import PREKEY_BYTES, prekey_id
 from crypto.signing import Signer, verify
 from protocol import codec
@@ -31,6 +32,7 @@ from protocol.entry import DeviceKey
 from protocol.errors import LimitExceeded, NotCanonical, Untrusted
 from protocol.limits import (
     CARD_BYTES_MAX,
+    HASH_BYTES,
     KEY_BYTES,
     NAME_CHARS_MAX,
     SEQ_MAX,
@@ -73,7 +75,13 @@ class Charter:
     name: str
     zone: str
     registrar: bytes
+    archive: bytes  # digest of the agency's ML-DSA key
     raw: bytes = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """What administrators compare: root key and archive key."""
+        return agency_fingerprint(self.agency, self.archive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +159,16 @@ class VerifiedUser:
     user: UserId
     name: str  # anna@minzdrav
     devices: tuple[DeviceKey, ...]
+    archive: bytes  # digest of the agency's ML-DSA key
 
 
-def sign_charter(root: Signer, serial: int, name: str, zone: str, registrar: bytes) -> bytes:
-    """Make a charter. registrar: the public key. Raises as `check_name` and `check_zone` do."""
+def sign_charter(
+    root: Signer, serial: int, name: str, zone: str, registrar: bytes, archive: bytes
+) -> bytes:
+    """Make a charter. Raises as `check_name` and `check_zone` do.
+
+    registrar: the public key. archive: the digest of the archive key, 32 bytes.
+    """
     body = codec.encode(
         (
             VERSION,
@@ -163,6 +177,7 @@ def sign_charter(root: Signer, serial: int, name: str, zone: str, registrar: byt
             check_name(name).encode(),
             check_zone(zone).encode(),
             registrar,
+            archive,
         )
     )
     return codec.encode((body, root.sign("charter", body)))
@@ -171,13 +186,14 @@ def sign_charter(root: Signer, serial: int, name: str, zone: str, registrar: byt
 def verify_charter(raw: bytes) -> Charter:
     """Check a charter against the root key that it names."""
     body, (signature,) = _signed(raw, CHARTER_BYTES_MAX, 1, "charter")
-    fields = _body(body, CHARTER_BYTES_MAX, 6, "charter")
+    fields = _body(body, CHARTER_BYTES_MAX, 7, "charter")
     charter = Charter(
         agency=AgencyId(codec.fixed(fields[1], KEY_BYTES, "root")),
         serial=codec.uint(fields[2], SEQ_MAX, "serial"),
         name=_name(fields[3], "agency name"),
         zone=check_zone(codec.text(fields[4], ZONE_CHARS_MAX, "zone")),
         registrar=codec.fixed(fields[5], KEY_BYTES, "registrar"),
+        archive=codec.fixed(fields[6], HASH_BYTES, "archive key"),
         raw=raw,
     )
     _check(charter.agency, "charter", body, signature, "root")
@@ -356,7 +372,9 @@ def verify_credential(charter: bytes, user: bytes, devices: Sequence[bytes]) -> 
     if len(set(keys)) != len(keys):
         raise NotCanonical("one device has two certificates in a credential (SPEC 5.2)")
     name = Address(person.name, agency.name).text
-    return VerifiedUser(agency.agency, agency.name, agency.zone, person.user, name, keys)
+    return VerifiedUser(
+        agency.agency, agency.name, agency.zone, person.user, name, keys, agency.archive
+    )
 
 
 def _signed(raw: bytes, most: int, signatures: int, what: str) -> tuple[bytes, list[bytes]]:

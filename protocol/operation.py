@@ -18,6 +18,7 @@ from crypto.errors import BadSignature
 from crypto.sealing import PREKEY_ID_BYTES
 from crypto.signing import verify
 from protocol import codec, field
+from protocol.checkpoint import Anchor, anchor_fields, read_anchor
 from protocol.entry import ChatId, DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, NotCanonical, Unauthentic
 from protocol.fork import Fork, verify_fork
@@ -32,8 +33,7 @@ LANE_MAX: Final = 1
 REASON_BYTES_MAX: Final = 512
 REASON_CODE_MAX: Final = 255
 SIGNERS_MAX: Final = 64
-MLDSA_KEY_BYTES: Final = 1952
-MLDSA_SIGNATURE_BYTES: Final = 3309
+CHECKPOINT_HEADS_MAX: Final = 512  # 38 KB: what is left waits for the next checkpoint
 REVOKE_LABEL: Final = "revoke"
 QUORUM_LABEL: Final = "quorum"
 
@@ -189,11 +189,10 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Heads that the author vouches for, perhaps with an ML-DSA-65 key and signature."""
+    """Content heads that the author vouches for, perhaps with an ML-DSA signature (SPEC 2.7)."""
 
-    heads: tuple[Reference, ...]
-    key: bytes | None
-    signature: bytes | None
+    heads: tuple[Reference, ...] = ()
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +309,8 @@ def _other_fields(
         case Quorum(author, until, operations, signatures):
             co_signed = [(one.device, one.signature) for one in signatures]
             return (author, until, _inner_fields(operations), co_signed)
-        case Checkpoint(heads, key, signature):
-            return (heads, key, signature)
+        case Checkpoint(heads, anchor):
+            return (heads, *anchor_fields(anchor))
         case Nack(about, number) | Hold(about, number):
             return (about, int(number))
 
@@ -487,16 +486,7 @@ def _read_co_signature(item: object) -> CoSignature:
 
 
 def _read_checkpoint(fields: Sequence[object], _: ChatId) -> Checkpoint:
-    key, signature = fields[1:]
-    if (key is None) != (signature is None):
-        raise NotCanonical("an ML-DSA signature comes with its key (SPEC 3.2)")
-    return Checkpoint(
-        field.read_heads(fields[0]),
-        None if key is None else codec.fixed(key, MLDSA_KEY_BYTES, "ML-DSA key"),
-        None
-        if signature is None
-        else codec.fixed(signature, MLDSA_SIGNATURE_BYTES, "ML-DSA signature"),
-    )
+    return Checkpoint(field.read_heads(fields[0], CHECKPOINT_HEADS_MAX), read_anchor(fields[1:]))
 
 
 def _read_nack(fields: Sequence[object], _: ChatId) -> Nack:
@@ -527,7 +517,7 @@ _READERS: Final[Mapping[int, tuple[int, Callable[[Sequence[object], ChatId], Ope
     Kind.REDACT: (5, _read_redact),
     Kind.LEAVE: (1, _read_leave),
     Kind.QUORUM: (4, _read_quorum),
-    Kind.CHECKPOINT: (3, _read_checkpoint),
+    Kind.CHECKPOINT: (4, _read_checkpoint),
     Kind.NACK: (2, _read_nack),
     Kind.HOLD: (2, _read_hold),
 }

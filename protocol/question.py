@@ -28,6 +28,7 @@ from protocol.topic import (
     Fields,
     Topic,
     read_address,
+    read_archive_key,
     read_device,
     read_prekey,
     read_request,
@@ -37,12 +38,16 @@ from protocol.topic import (
 
 @dataclass(frozen=True, slots=True)
 class Enrol:
-    """An invited person's first device asks for certificates. tls_key: public, PEM."""
+    """An invited person's first device asks for certificates. tls_key: public, PEM.
+
+    archive_key: the device's ML-DSA key.
+    """
 
     user_request: bytes = field(repr=False)
     device_request: bytes = field(repr=False)
     tls_key: bytes = field(repr=False)
     prekey: bytes = field(repr=False)
+    archive_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,15 @@ class BeginLink:
 
 @dataclass(frozen=True, slots=True)
 class PutLink:
-    """A further device presents itself: `identity.request_link`, TLS key (PEM), prekey record."""
+    """A further device presents itself: `identity.request_link`, TLS key (PEM), prekey record.
+
+    archive_key: its ML-DSA key.
+    """
 
     request: bytes = field(repr=False)
     tls_key: bytes = field(repr=False)
     prekey: bytes = field(repr=False)
+    archive_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,7 @@ def _read_enrol(values: Fields) -> Enrol:
         codec.binary(values[1], CERTIFICATE_BYTES_MAX, "device request"),
         read_tls_key(values[2]),
         read_prekey(values[3]),
+        read_archive_key(values[4]),
     )
 
 
@@ -223,7 +233,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
-    Topic.ENROL: (4, _read_enrol),
+    Topic.ENROL: (5, _read_enrol),
     Topic.LOOKUP: (2, _read_lookup),
     Topic.PREKEY: (1, lambda values: PutPrekey(read_prekey(values[0]))),
     Topic.PARCEL: (
@@ -236,9 +246,12 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
     Topic.TAKEN: (1, _read_taken),
     Topic.LINK: (0, lambda _: BeginLink()),
     Topic.LINK_REQUEST: (
-        3,
+        4,
         lambda values: PutLink(
-            read_request(values[0]), read_tls_key(values[1]), read_prekey(values[2])
+            read_request(values[0]),
+            read_tls_key(values[1]),
+            read_prekey(values[2]),
+            read_archive_key(values[3]),
         ),
     ),
     Topic.LINK_RESULT: (0, lambda _: GetLink()),

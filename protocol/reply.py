@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
 from protocol import codec
+from protocol.checkpoint import ARCHIVE_BYTES_MAX
 from protocol.codec import Value
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical
@@ -59,12 +60,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """All that a new device lacks. tls_certificate: PEM; card: of its own agency."""
+    """All that a new device lacks. tls_certificate: PEM; card: of its own agency.
+
+    archive: the archive certificate of its ML-DSA key.
+    """
 
     user: bytes = field(repr=False)
     device: bytes = field(repr=False)
     tls_certificate: bytes = field(repr=False)
     card: bytes = field(repr=False)
+    archive: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,12 +281,13 @@ def _read_pending(values: Fields) -> PendingLinks:
 
 
 def _read_enrolment(values: Fields) -> Enrolment:
-    user, device, tls_certificate, card = codec.record(values, 4, "enrolment")
+    user, device, tls_certificate, card, archive = codec.record(values, 5, "enrolment")
     return Enrolment(
         codec.binary(user, CERTIFICATE_BYTES_MAX, "user certificate"),
         codec.binary(device, CERTIFICATE_BYTES_MAX, "device certificate"),
         codec.binary(tls_certificate, TLS_CERTIFICATE_BYTES_MAX, "TLS certificate"),
         codec.binary(card, CARD_BYTES_MAX, "card"),
+        codec.binary(archive, ARCHIVE_BYTES_MAX, "archive certificate"),
     )
 
 

@@ -3,6 +3,7 @@
 from enum import IntEnum
 from typing import Final
 
+from crypto.archival import ARCHIVAL_KEY_BYTES
 from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical
@@ -65,6 +66,11 @@ def read_tls_key(value: object) -> bytes:
 def read_prekey(value: object) -> bytes:
     """Read a prekey record; it is not checked here."""
     return codec.binary(value, PREKEY_RECORD_BYTES_MAX, "prekey")
+
+
+def read_archive_key(value: object) -> bytes:
+    """Read a device's ML-DSA key."""
+    return codec.fixed(value, ARCHIVAL_KEY_BYTES, "ML-DSA key")
 
 
 def read_device(value: object) -> DeviceKey:

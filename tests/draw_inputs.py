@@ -13,7 +13,8 @@ from crypto import archive, certificate
 from crypto.schedule import seal_info
 from crypto.sealing import Prekey, seal
 from node.tls import Credential, credential_to_der
-from protocol.epoch import Place, build
+from protocol.entry import Place
+from protocol.epoch import build
 from protocol.testing.cast import agency, person, prekey, prekey_record, seed
 from tests.vectors import INPUTS, TICKET, epoch_place
 

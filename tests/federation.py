@@ -119,7 +119,8 @@ class Federation:
             os.urandom,
         )
         folder = self.folder / f"device-{next(self._numbers)}"
-        enrolment = Enrolment(user, certificate.raw, tls, agency.card.raw)
+        archive = agencies.certify_archive(agency, certificate, start.secrets.archive.public)
+        enrolment = Enrolment(user, certificate.raw, tls, agency.card.raw, archive)
         enrol._finish(folder, start, enrolment, PASSPHRASE, os.urandom)
         before = self.persons.get(address)
         listed = PersonDevice(certificate.raw, start.record)

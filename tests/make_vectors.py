@@ -12,7 +12,7 @@ from typing import Final
 from tests import vectors_chat as chat
 from tests import vectors_log as log
 from tests import vectors_people as people
-from tests.vectors import FOLDER, Case
+from tests.vectors import FOLDER, Case, keep_signatures
 
 FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "encoding": ("1", log.encoding),
@@ -47,6 +47,7 @@ def main() -> None:
     """Write every file."""
     for name in FILES:
         (FOLDER / f"{name}.json").write_text(text_of(name))
+    keep_signatures()
 
 
 if __name__ == "__main__":

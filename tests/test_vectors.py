@@ -24,6 +24,7 @@ from protocol.entry import (
     ControlHeader,
     DeviceKey,
     EntryId,
+    Place,
     Reference,
     check_payload,
     check_signature,
@@ -137,9 +138,9 @@ def as_reference(value: Json) -> Reference:
     return Reference(DeviceKey(as_raw(device)), as_number(seq), EntryId(as_raw(entry)))
 
 
-def as_place(value: list[Json]) -> epoch.Place:
+def as_place(value: list[Json]) -> Place:
     chat, device, seq, prev, links = value
-    return epoch.Place(
+    return Place(
         ChatId(as_raw(chat)),
         DeviceKey(as_raw(device)),
         as_number(seq),
@@ -586,5 +587,5 @@ def test_files_are_what_is_made(file: str) -> None:
 
 
 def test_no_other_files() -> None:
-    expected = {f"{name}.json" for name in FILES} | {"README.md", "inputs.json"}
+    expected = {f"{name}.json" for name in FILES} | {"README.md", "inputs.json", "mldsa.json"}
     assert {path.name for path in FOLDER.iterdir()} == expected

@@ -3,22 +3,29 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from protocol.entry import ChatId, DeviceKey
-from protocol.epoch import Place
+from crypto.archival import ArchivalSigner
+from protocol.checkpoint import Anchor, certify_archive, make_anchor
+from protocol.entry import ChatId, DeviceKey, Place, Reference
+from protocol.identity import AgencyId
 from protocol.policy import Role
-from protocol.testing.cast import person, seed
+from protocol.testing.cast import Person, archive_signer, person, seed
 from protocol.testing.story import Story
 
 FOLDER: Final = Path(__file__).parent.parent / "vectors"
 INPUTS: Final = FOLDER / "inputs.json"
+SIGNATURES: Final = FOLDER / "mldsa.json"
 TICKET: Final = seed("ticket")[:16]
 
 Value = int | bytes | str | None | Sequence["Value"] | Mapping[str, "Value"]
 Json = int | str | None | list["Json"] | dict[str, "Json"]
 Case = dict[str, Json]
+
+_SIGNATURES: Final[dict[str, str]] = json.loads(SIGNATURES.read_text())
+_USED: Final[set[str]] = set()
 
 REPEATED: Final = re.compile(rb"(.)\1{255,}", re.DOTALL)
 
@@ -83,6 +90,40 @@ def drawn(name: str) -> bytes:
 def drawn_seals() -> list[bytes]:
     """Return the committed seals of the epoch at `epoch_place`."""
     return [bytes.fromhex(one) for one in json.loads(INPUTS.read_text())["epoch"]]
+
+
+class Recorded(ArchivalSigner):
+    """Signs each message once and for all: ML-DSA here draws randomness, so signatures are kept."""
+
+    def sign(self, label: str, message: bytes) -> bytes:
+        """Return the kept signature, or make one that `keep_signatures` will keep."""
+        name = sha256(b"".join((self.public, label.encode(), message))).hexdigest()
+        if name not in _SIGNATURES:
+            _SIGNATURES[name] = super().sign(label, message).hex()
+        _USED.add(name)
+        return bytes.fromhex(_SIGNATURES[name])
+
+
+def keep_signatures() -> None:
+    """Write the signatures that the vectors made so far hold, and no others."""
+    used = {name: _SIGNATURES[name] for name in sorted(_USED)}
+    SIGNATURES.write_text(json.dumps(used, indent=1) + "\n")
+
+
+def recorded_certificate(who: Person, number: int = 0) -> bytes:
+    """Return the archive certificate of a person's device: the same bytes each time."""
+    at = who.agency
+    key = archive_signer(who, number).public
+    authority, home = Recorded(at.archive.seed), AgencyId(at.root.public)
+    return certify_archive(authority, home, who.user, who.devices[number], key)
+
+
+def recorded_anchor(
+    who: Person, place: Place, heads: Sequence[Reference], number: int = 0
+) -> Anchor:
+    """Return the anchor of a checkpoint: the same bytes each time."""
+    signer = Recorded(archive_signer(who, number).seed)
+    return make_anchor(signer, recorded_certificate(who, number), place, heads)
 
 
 def three() -> Story:

@@ -47,10 +47,29 @@ from protocol.operation import (
 )
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.redaction import Redactions, allows
-from protocol.testing.cast import credential, grant, person, prekey, prekey_record, seed
+from protocol.testing.cast import (
+    archive_signer,
+    credential,
+    grant,
+    person,
+    prekey,
+    prekey_record,
+    seed,
+)
 from protocol.testing.story import Story, Told
 from tests.protocol.membership_cases import Content, WorkedCase, make_cases
-from tests.vectors import Case, Value, drawn, drawn_seals, epoch_place, invalid, three, valid
+from tests.vectors import (
+    Case,
+    Value,
+    drawn,
+    drawn_seals,
+    epoch_place,
+    invalid,
+    recorded_anchor,
+    recorded_certificate,
+    three,
+    valid,
+)
 from tests.vectors_approvals import approval_messages, bad_approvals
 
 ANNA: Final = person("anna@mz")
@@ -107,8 +126,8 @@ def operations() -> list[Case]:
         ("redact", Redact(BORIS.devices[0], 1, 3, EntryId(seed("target")), "ошибка")),
         ("leave", Leave(SEEN)),
         ("quorum", story.quorum(ANNA, (removal,), (BORIS,))),
-        ("checkpoint", Checkpoint(SEEN, None, None)),
-        ("checkpoint with ML-DSA", Checkpoint((), bytes(1952), bytes(3309))),
+        ("checkpoint", Checkpoint(SEEN)),
+        ("checkpoint with ML-DSA", Checkpoint(SEEN, recorded_anchor(ANNA, epoch_place(), SEEN))),
         ("nack", Nack(EntryId(seed("epoch")), 2)),
         ("hold", Hold(BORIS.user, ends=False)),
         ("end of a hold", Hold(BORIS.user, ends=True)),
@@ -142,7 +161,7 @@ def _bad_fields(chat: ChatId) -> list[Case]:
         ("a reason that is not UTF-8", 8, (bytes(32), 1, 0, bytes(32), b"\xff"), NotCanonical),
         ("a reason of 513 bytes", 8, (bytes(32), 1, 0, bytes(32), bytes(513)), LimitExceeded),
         ("lane 2", 8, (bytes(32), 2, 0, bytes(32), b""), LimitExceeded),
-        ("an ML-DSA key without its signature", 11, ((), bytes(1952), None), NotCanonical),
+        *_bad_checkpoints(),
         ("a reason code of 256", 12, (bytes(32), 256), LimitExceeded),
         ("a quorum about nothing", 10, (bytes(32), 0, (), ()), NotCanonical),
         ("a quorum about leaving", 10, (bytes(32), 0, ((9, b"\x91\x90"),), ()), NotCanonical),
@@ -162,6 +181,33 @@ def _bad_fields(chat: ChatId) -> list[Case]:
     ] + [
         invalid("not canonical", NotCanonical, kind=9, payload=b"\x91\x90\x00", chat=chat),
         invalid("over 64 KiB", LimitExceeded, kind=9, payload=bytes(65537), chat=chat),
+    ]
+
+
+def _bad_checkpoints() -> list[tuple[str, int, codec.Value, type[PeerError]]]:
+    """Wrong by themselves; a wrong signature shows only where the entry stands."""
+    certificate = recorded_certificate(ANNA)
+    key, other = archive_signer(ANNA).public, archive_signer(BORIS).public
+    body, authority, signature = codec.decode(certificate, 8192)
+    assert isinstance(body, bytes)
+    assert isinstance(authority, bytes)
+    assert isinstance(signature, bytes)
+    forged = codec.encode((body, authority, _flipped(signature)))
+    elsewhere = codec.encode((body, CLARA.agency.archive.public, signature))
+    sealed = bytes(3309)
+    return [
+        ("an ML-DSA key without its signature", 11, ((), certificate, key, None), NotCanonical),
+        ("an ML-DSA key without a certificate", 11, ((), None, key, sealed), NotCanonical),
+        ("another ML-DSA key", 11, ((), certificate, other, sealed), Untrusted),
+        ("an ML-DSA signature of 64 bytes", 11, ((), certificate, key, bytes(64)), NotCanonical),
+        ("a damaged archive certificate", 11, ((), forged, key, sealed), Untrusted),
+        ("a foreign archive certificate", 11, ((), elsewhere, key, sealed), Untrusted),
+        (
+            "513 heads",
+            11,
+            ([(n.to_bytes(32, "big"), 0, bytes(32)) for n in range(513)], None, None, None),
+            LimitExceeded,
+        ),
     ]
 
 

@@ -181,31 +181,31 @@ def _bad_bodies() -> list[Case]:
         (
             "charter: version 2",
             "charter",
-            charter(2, public, 1, b"mz", b"RU", public),
+            charter(2, public, 1, b"mz", b"RU", public, bytes(32)),
             NotCanonical,
         ),
         (
             "charter: a name in capitals",
             "charter",
-            charter(1, public, 1, b"MZ", b"RU", public),
+            charter(1, public, 1, b"MZ", b"RU", public, bytes(32)),
             NotCanonical,
         ),
         (
             "charter: a name of two scripts",
             "charter",
-            charter(1, public, 1, "мz".encode(), b"RU", public),
+            charter(1, public, 1, "мz".encode(), b"RU", public, bytes(32)),
             Untrusted,
         ),
         (
             "charter: a name of 33 letters",
             "charter",
-            charter(1, public, 1, b"m" * 33, b"RU", public),
+            charter(1, public, 1, b"m" * 33, b"RU", public, bytes(32)),
             LimitExceeded,
         ),
         (
             "charter: by another root",
             "charter",
-            charter(1, registrar.public, 1, b"mz", b"RU", public),
+            charter(1, registrar.public, 1, b"mz", b"RU", public, bytes(32)),
             Untrusted,
         ),
         ("card: a node twice", "card", card([(NODE, ends)] * 2), NotCanonical),
@@ -485,7 +485,7 @@ def questions() -> list[Case]:
     """Bodies of ASK."""
     record = prekey_record(ANNA.signers[0])
     good: list[tuple[str, Question]] = [
-        ("enrol", Enrol(b"user", b"device", b"pem", record)),
+        ("enrol", Enrol(b"user", b"device", b"pem", record, bytes(1952))),
         ("look-up", Lookup(("anna@mz",), (BORIS.user,))),
         ("prekey", PutPrekey(record)),
         ("parcel", PutParcel(DEVICE, b"sealed")),

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
+from crypto.archival import ArchivalSigner, archive_digest
 from crypto.sealing import Prekey
 from crypto.signing import Signer
+from protocol.checkpoint import certify_archive
 from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
 from protocol.identity import (
@@ -42,6 +44,7 @@ class Agency:
     zone: str
     root: Signer
     registrar: Signer
+    archive: ArchivalSigner
     charter: bytes
 
 
@@ -49,8 +52,10 @@ class Agency:
 def agency(name: str, zone: str = "RU-UDM") -> Agency:
     """Return the agency of this name."""
     root, registrar = Signer(seed(name, "root")), Signer(seed(name, "registrar"))
-    charter = sign_charter(root, 1, name, zone, registrar.public)
-    return Agency(name, zone, root, registrar, charter)
+    archive = ArchivalSigner(seed(name, "archive"))
+    digest = archive_digest(archive.public)
+    charter = sign_charter(root, 1, name, zone, registrar.public, digest)
+    return Agency(name, zone, root, registrar, archive, charter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +104,25 @@ def person(address: str, zone: str = "RU-UDM") -> Person:
             )
             for signer in signers
         ),
+    )
+
+
+@cache
+def archive_signer(who: Person, number: int = 0) -> ArchivalSigner:
+    """Return the ML-DSA key of a person's device of this number."""
+    return ArchivalSigner(seed(who.name, str(number), "archive"))
+
+
+@cache
+def archive_certificate(who: Person, number: int = 0) -> bytes:
+    """Return what the agency says of that key; other bytes in each process, as it signs anew."""
+    at = who.agency
+    return certify_archive(
+        at.archive,
+        AgencyId(at.root.public),
+        who.user,
+        who.devices[number],
+        archive_signer(who, number).public,
     )
 
 

@@ -161,7 +161,7 @@ def _operation(dice: Dice, story: Story, who: Person) -> Operation:
         lambda: story.quorum(who, [_inner(dice)], [one for one in CAST if one is not who]),
         lambda: story.quorum(who, [_inner(dice)], [other] if other is not who else [], number),
         lambda: Enroll(credential(who, (number,))),
-        lambda: Checkpoint(story.heads()[:8], None, None),
+        lambda: Checkpoint(story.heads()[:8]),
         lambda: story.revocation(who, number),
         lambda: Revoke(who.devices[number], None, None, ()),
         lambda: Leave(()),

@@ -217,6 +217,7 @@ async def start_node(
         agency.card,
         agency.registrar,
         agency.node,
+        agency.archive,
         agency.ca_key,
     )
     node = Node(here, changed or settings(agency), connection)

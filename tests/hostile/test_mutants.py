@@ -82,7 +82,7 @@ def good_frames(federation: Federation, forger: Forger) -> Sequence[Frame]:
     return (
         path,
         one.run(1),
-        newest(forger.control(Checkpoint((), None, None))),
+        newest(forger.control(Checkpoint())),
         Want(chat, key, CONTENT, head(forger.chain(CONTENT)).prefix, 0, 1),
         Heads(9, 1, (ChatHeads(chat, (head(one), head(other))),)),
         Absent(chat, key, CONTENT, 0),

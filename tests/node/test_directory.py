@@ -12,6 +12,7 @@ import pytest
 
 from crypto import certificate as x509
 from crypto import signatory
+from crypto.archival import ArchivalSigner
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node import agency as agencies
@@ -118,6 +119,7 @@ def invited(house: House, name: str = "anna") -> Official:
         identity.request_device(user, device, agency, "phone", 1),
         x509.public_pem(x509.make_key()),
         prekey_of(device),
+        ArchivalSigner(draw(32)).public,
     )
     return Official(user, device, invitation, request)
 
@@ -242,7 +244,7 @@ class TestRecover:
     """SPEC 5.3: a new device, by the identity key, whether or not the lost ones are revoked."""
 
     @pytest.mark.parametrize("revoked", [True, False])
-    def test_a_new_device_of_the_same_user(self, house: House, revoked: bool) -> None:
+    def test_a_new_device_of_the_same_user(self, house: House, *, revoked: bool) -> None:
         person = enrolled(house)
         if revoked:
             house.directory.people.revoke([DeviceKey(person.device.public)])
@@ -428,7 +430,7 @@ class TestForeign:
         """A trusted agency cannot make itself a charter of another name."""
         root = agencies.open_root(founded[1].folder / agencies.ROOT_FILE, b"r")
         registrar = founded[1].registrar
-        charter = identity.sign_charter(root, 9, "minfin", "RU", registrar.public)
+        charter = identity.sign_charter(root, 9, "minfin", "RU", registrar.public, bytes(32))
         user, device = signer(), signer()
         person = Person(
             charter,
@@ -465,6 +467,7 @@ class TestLink:
             identity.request_link(tablet, UserId(owner.user.public), house.agency.id, "tablet", 2),
             x509.public_pem(x509.make_key()),
             prekey_of(tablet),
+            ArchivalSigner(draw(32)).public,
         )
         return invitation, tablet, request
 
@@ -518,6 +521,7 @@ class TestLink:
             identity.request_link(thief, UserId(anna.user.public), house.agency.id, "x", 2),
             request.tls_key,
             prekey_of(thief),
+            request.archive_key,
         )
         assert house.refused(PeerKind.INVITATION, invitation.ticket, stolen).code == 8
 
@@ -668,7 +672,9 @@ class TestCards:
         """A card of the second agency's root, as it likes."""
         agency = founded[1]
         root = agencies.open_root(agency.folder / agencies.ROOT_FILE, b"r")
-        charter = identity.sign_charter(root, serial, name, zone, agency.registrar.public)
+        charter = identity.sign_charter(
+            root, serial, name, zone, agency.registrar.public, bytes(32)
+        )
         nodes = (CardNode(NodeId(agency.node.public), endpoints),)
         return identity.sign_card(root, charter, agency.card.ca, nodes, issued)
 
@@ -677,7 +683,7 @@ class TestCards:
         root = signer()
         ca = x509.authority(x509.make_key(), root.public.hex(), NOW, 3652, 5)
         der = x509_der(ca)
-        charter = identity.sign_charter(root, 1, name, "RU", signer().public)
+        charter = identity.sign_charter(root, 1, name, "RU", signer().public, bytes(32))
         return identity.sign_card(root, charter, der, (), 1)
 
     def test_a_card_is_taken(self, house: House, founded: tuple[Agency, Agency]) -> None:
@@ -737,7 +743,7 @@ class TestCards:
 
     def test_a_card_with_anothers_ca(self, house: House, founded: tuple[Agency, Agency]) -> None:
         root = signer()
-        charter = identity.sign_charter(root, 1, "minfin", "RU", root.public)
+        charter = identity.sign_charter(root, 1, "minfin", "RU", root.public, bytes(32))
         raw = identity.sign_card(root, charter, founded[1].card.ca, (), 1)
         with pytest.raises(Untrusted, match="not made for its agency"):
             house.directory.accept_card(raw, allow_local=False)

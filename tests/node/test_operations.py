@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from crypto.fingerprint import fingerprint
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node import agency as agencies
@@ -108,7 +107,7 @@ class TestStatus:
     def test_of_a_new_node(self, desk: Desk) -> None:
         found = ask(desk, "status")
         assert found["agency"] == "minzdrav"
-        assert found["fingerprint"] == fingerprint(desk.card.charter.agency)
+        assert found["fingerprint"] == desk.card.charter.fingerprint
         assert (found["running"], found["users"], found["chats"]) == (True, 0, 0)
         assert isinstance(found["database_bytes"], int)
         assert found["database_bytes"] > 0
@@ -119,7 +118,9 @@ class TestStatus:
     def test_counts(self, desk: Desk, founded: tuple[Agency, Agency]) -> None:
         device = with_device(desk, "anna")
         with_device(desk, "anna", "tablet")
-        ask(desk, "trust", card=card_of(founded[1]), fingerprint=fingerprint(founded[1].id))
+        ask(
+            desk, "trust", card=card_of(founded[1]), fingerprint=founded[1].card.charter.fingerprint
+        )
         connected = {bytes(device), bytes(founded[1].id), b"ticket"}
         assert desk.directory is not None
         busy = Desk(desk.connection, desk.trust, desk.settings, desk.directory, connected, NOW)
@@ -195,7 +196,12 @@ class TestTrust:
         self, stopped: Desk, founded: tuple[Agency, Agency]
     ) -> None:
         with pytest.raises(IdentityError, match="not taken"):
-            ask(stopped, "trust", card=card_of(founded[1]), fingerprint=fingerprint(b"x"))
+            ask(
+                stopped,
+                "trust",
+                card=card_of(founded[1]),
+                fingerprint=founded[0].card.charter.fingerprint,
+            )
         assert ask(stopped, "peers")["peers"] == []
 
     def test_what_is_no_card(self, stopped: Desk) -> None:
@@ -258,7 +264,9 @@ class TestUsersAndRevoke:
 class TestChats:
     def test_what_a_node_may_know(self, desk: Desk, founded: tuple[Agency, Agency]) -> None:
         device = with_device(desk, "anna")
-        ask(desk, "trust", card=card_of(founded[1]), fingerprint=fingerprint(founded[1].id))
+        ask(
+            desk, "trust", card=card_of(founded[1]), fingerprint=founded[1].card.charter.fingerprint
+        )
         add = desk.connection.execute
         add("INSERT INTO chats (no, id) VALUES (1, ?)", (b"c" * 32,))
         add(

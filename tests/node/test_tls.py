@@ -124,7 +124,7 @@ def found(number: int, name: str, nodes: tuple[NodeId, ...] = ()) -> House:
 
 
 def card_of(root: Signer, name: str, ca: bytes, nodes: tuple[NodeId, ...]) -> Card:
-    charter = sign_charter(root, 1, name, "RU", root.public)
+    charter = sign_charter(root, 1, name, "RU", root.public, bytes(32))
     listed = [CardNode(node, ()) for node in nodes]
     authority = ssl.PEM_cert_to_DER_cert(ca.decode())
     return verify_card(sign_card(root, charter, authority, listed, 1))

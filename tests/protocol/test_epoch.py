@@ -10,11 +10,10 @@ from crypto import merkle, sealing
 from crypto.errors import SealRefused
 from crypto.schedule import commitment, epoch_secret, seal_info, sender_chain
 from protocol import codec
-from protocol.entry import ChatId, DeviceKey, EntryId, Reference
+from protocol.entry import ChatId, DeviceKey, EntryId, Place, Reference, place_of
 from protocol.epoch import (
     BadSeal,
     NackReason,
-    Place,
     author_prekey,
     build,
     check_recipients,
@@ -23,7 +22,6 @@ from protocol.epoch import (
     eligible,
     named,
     open_seal,
-    place_of,
     position,
     rank,
     sender_chains,

@@ -17,7 +17,7 @@ from protocol.limits import SEQ_MAX, TIME_MS_MAX
 
 ROOT, REGISTRAR, USER, DEVICE, OTHER = (Signer(bytes([n]) * 32) for n in range(1, 6))
 AGENCY = AgencyId(ROOT.public)
-CHARTER = identity.sign_charter(ROOT, 3, "minzdrav", "RU-UDM", REGISTRAR.public)
+CHARTER = identity.sign_charter(ROOT, 3, "minzdrav", "RU-UDM", REGISTRAR.public, bytes(32))
 USER_REQUEST = identity.request_user(USER, AGENCY, "anna", 1000)
 USER_CERTIFICATE = identity.certify_user(REGISTRAR, USER_REQUEST)
 DEVICE_REQUEST = identity.request_device(USER, DEVICE, AGENCY, "телефон", 2000)
@@ -62,7 +62,7 @@ def another_device(number: int) -> bytes:
 class TestRoundTrips:
     @given(st.integers(0, SEQ_MAX), st.sampled_from(("minzdrav", "минздрав", "a.b-1")))
     def test_charter(self, serial: int, name: str) -> None:
-        raw = identity.sign_charter(ROOT, serial, name, "RU", REGISTRAR.public)
+        raw = identity.sign_charter(ROOT, serial, name, "RU", REGISTRAR.public, bytes(32))
         charter = identity.verify_charter(raw)
         assert (charter.agency, charter.serial, charter.name) == (AGENCY, serial, name)
         assert (charter.zone, charter.registrar, charter.raw) == ("RU", REGISTRAR.public, raw)
@@ -217,12 +217,12 @@ class TestCredentials:
             )
 
     def test_certificates_of_another_agency_are_refused(self) -> None:
-        elsewhere = identity.sign_charter(OTHER, 1, "mincifry", "RU", REGISTRAR.public)
+        elsewhere = identity.sign_charter(OTHER, 1, "mincifry", "RU", REGISTRAR.public, bytes(32))
         with pytest.raises(Untrusted, match="another agency"):
             identity.verify_credential(elsewhere, USER_CERTIFICATE, [])
 
     def test_a_new_registrar_does_not_vouch_for_old_certificates(self) -> None:
-        renewed = identity.sign_charter(ROOT, 4, "minzdrav", "RU-UDM", OTHER.public)
+        renewed = identity.sign_charter(ROOT, 4, "minzdrav", "RU-UDM", OTHER.public, bytes(32))
         with pytest.raises(Untrusted, match="registrar"):
             identity.verify_credential(renewed, USER_CERTIFICATE, [DEVICE_CERTIFICATE])
 
@@ -268,7 +268,7 @@ class TestCards:
             with pytest.raises(NotCanonical):
                 identity.verify_charter(raw)
         with pytest.raises(NotCanonical):
-            identity.sign_charter(ROOT, 1, "Minzdrav", "RU", REGISTRAR.public)
+            identity.sign_charter(ROOT, 1, "Minzdrav", "RU", REGISTRAR.public, bytes(32))
 
     def test_size_is_checked_first(self) -> None:
         with pytest.raises(LimitExceeded):

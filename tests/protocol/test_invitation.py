@@ -22,7 +22,7 @@ from protocol.invitation import (
 )
 
 ROOT = Signer(bytes(32))
-CHARTER = sign_charter(ROOT, 1, "minzdrav", "RU-UDM", ROOT.public)
+CHARTER = sign_charter(ROOT, 1, "minzdrav", "RU-UDM", ROOT.public, bytes(32))
 NODES = (CardNode(NodeId(b"n" * 32), ("node.example:7340",)),)
 CARD = verify_card(sign_card(ROOT, CHARTER, b"ca", NODES, 1))
 INVITATION = Invitation(

@@ -386,7 +386,7 @@ class TestQuorum:
 
     def test_it_runs_out(self) -> None:
         story = Story(self.OWNERS)
-        story.tell(ANNA, Checkpoint((), None, None))
+        story.tell(ANNA, Checkpoint())
         told = story.tell(ANNA, story.quorum(ANNA, [Remove(DINA.user, ())], [OLGA], until=1))
         assert reason(story, told) == Void.REPLAYED
 
@@ -593,7 +593,7 @@ class TestForks:
     def forked(self) -> tuple[Story, Told, Told, Told]:
         """Boris' device forks; Anna exposes it."""
         story = Story(CAST)
-        story.tell(BORIS, Checkpoint((), None, None))
+        story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
         other = story.retell(BORIS, Admit((grant(EGOR, Role.MEMBER),)), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
@@ -607,17 +607,17 @@ class TestForks:
 
     def test_an_owner_vouches_for_a_branch(self) -> None:
         story, one, other, proof = self.forked()
-        vouching = Checkpoint((one.reference,), None, None)
+        vouching = Checkpoint((one.reference,))
         story.tell(ANNA, vouching, [proof])
         assert [reason(story, one), reason(story, other)] == [None, None]
 
     def test_also_for_what_the_proof_had_not_seen(self) -> None:
         story = Story(CAST)
-        story.tell(BORIS, Checkpoint((), None, None))
+        story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
         other = story.retell(BORIS, Leave(()), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other), [story.genesis])
-        story.tell(ANNA, Checkpoint((one.reference,), None, None), [proof, one])
+        story.tell(ANNA, Checkpoint((one.reference,)), [proof, one])
         assert reason(story, one) is None
         assert reason(story, other) == Void.FORKED
 
@@ -625,7 +625,7 @@ class TestForks:
         story, _, _, proof = self.forked()
         one = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [proof])
         other = story.retell(CLARA, Leave(()), one, [proof])
-        unaware = story.tell(ANNA, Checkpoint((one.reference,), None, None), [one])
+        unaware = story.tell(ANNA, Checkpoint((one.reference,)), [one])
         story.tell(ANNA, story.exposure(one, other))
         assert reason(story, unaware) is None
         assert reason(story, one) == Void.FORKED
@@ -633,11 +633,11 @@ class TestForks:
     def test_what_was_vouched_for_stays_whoever_acts_beside(self) -> None:
         """An operation about the forked device's user, seen by nobody yet, changes nothing."""
         story = Story([*CAST, (OLGA, Role.OWNER)])
-        story.tell(BORIS, Checkpoint((), None, None))
+        story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
         other = story.retell(BORIS, Leave(()), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
-        story.tell(ANNA, Checkpoint((one.reference,), None, None), [proof])
+        story.tell(ANNA, Checkpoint((one.reference,)), [proof])
         story.tell(ANNA, SetPolicy(Policy(("RU",), 9, HistoryRule.SHARED)))
         story.tell(OLGA, SetRole(BORIS.user, Role.ADMIN, ()), [story.genesis])
         assert reason(story, one) is None
@@ -646,13 +646,13 @@ class TestForks:
     def test_only_for_what_the_owner_has_seen(self) -> None:
         story, one, _, proof = self.forked()
         late = story.tell(BORIS, Admit((grant(OLGA, Role.MEMBER),)), [])
-        story.tell(ANNA, Checkpoint((one.reference,), None, None), [proof])
+        story.tell(ANNA, Checkpoint((one.reference,)), [proof])
         assert reason(story, one) is None
         assert reason(story, late) == Void.FORKED
 
     def test_nobody_else_vouches(self) -> None:
         story, one, _, proof = self.forked()
-        told = story.tell(CLARA, Checkpoint((one.reference,), None, None), [proof])
+        told = story.tell(CLARA, Checkpoint((one.reference,)), [proof])
         assert reason(story, told) is None
         assert reason(story, one) == Void.FORKED
 
@@ -665,12 +665,12 @@ class TestForks:
     def test_a_decision_on_the_branch_is_lost(self) -> None:
         """Whom a forked device made owner cannot vouch for that very decision."""
         story = Story(CAST)
-        story.tell(ANNA, Checkpoint((), None, None))
+        story.tell(ANNA, Checkpoint())
         decided = story.quorum(ANNA, [SetRole(BORIS.user, Role.OWNER, ())], [])
         one = story.tell(ANNA, decided)
         other = story.retell(ANNA, Leave(()), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
-        story.tell(BORIS, Checkpoint((one.reference,), None, None), [proof])
+        story.tell(BORIS, Checkpoint((one.reference,)), [proof])
         assert reason(story, one) == Void.FORKED
         assert outcome(story)["boris@mz"] == Role.ADMIN
 
@@ -681,7 +681,7 @@ class TestForks:
 
     def test_a_fork_of_content_puts_the_device_out_and_no_more(self) -> None:
         story = Story(CAST)
-        story.tell(BORIS, Checkpoint((), None, None))
+        story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
         other = story.retell(BORIS, Leave(()), one, [])
         proof = story.exposure(one, other)
@@ -884,7 +884,7 @@ class TestHistory:
 
     def test_places_must_be_true(self) -> None:
         story = Story(CAST)
-        told = story.tell(ANNA, Checkpoint((), None, None))
+        told = story.tell(ANNA, Checkpoint())
         history = history_of(story.entries[:1])
         with pytest.raises(Inadmissible, match="entry before"):
             history.add(replace(told.entry, seq=7))

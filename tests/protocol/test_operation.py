@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from crypto.signing import Signer
 from protocol import codec
-from protocol.entry import ChatId, DeviceKey, EntryId, Reference
+from protocol.checkpoint import make_anchor
+from protocol.entry import ChatId, DeviceKey, EntryId, Place, Reference
 from protocol.errors import (
     Inadmissible,
     LimitExceeded,
@@ -46,7 +47,14 @@ from protocol.operation import (
     quorum_message,
 )
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.testing.cast import credential, grant, person, prekey_record
+from protocol.testing.cast import (
+    archive_certificate,
+    archive_signer,
+    credential,
+    grant,
+    person,
+    prekey_record,
+)
 from protocol.testing.histories import stories
 from protocol.testing.story import Story
 
@@ -55,6 +63,8 @@ STORY = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN)])
 POLICY = Policy(("RU-PER", "RU-UDM"), 3600, HistoryRule.SHARED)
 HEAD = Reference(BORIS.devices[0], 7, EntryId(bytes(32)))
 HIGHER = Reference(DeviceKey(b"\xff" * 32), 7, EntryId(bytes(32)))
+PLACE = Place(STORY.chat, ANNA.devices[0], 1, STORY.genesis.id, ())
+ANCHOR = make_anchor(archive_signer(ANNA), archive_certificate(ANNA), PLACE, (HEAD,))
 
 
 def granted(*grants: Grant) -> tuple[Grant, ...]:
@@ -91,8 +101,8 @@ OPERATIONS: list[Operation] = [
     Redact(BORIS.devices[0], 1, 9, EntryId(b"x" * 32), "не туда"),
     Leave((HEAD,)),
     STORY.quorum(ANNA, [Remove(BORIS.user, ()), SetPolicy(POLICY)], [BORIS, CLARA]),
-    Checkpoint((HEAD,), None, None),
-    Checkpoint((HEAD, HIGHER), bytes(1952), bytes(3309)),
+    Checkpoint((HEAD,)),
+    Checkpoint((HEAD, HIGHER), ANCHOR),
     Nack(EntryId(b"e" * 32), 2),
     Hold(BORIS.user, ends=False),
 ]
@@ -195,9 +205,10 @@ GENESIS = Genesis(ChatKind.GROUP, b"n" * 16, POLICY, granted(grant(ANNA, Role.OW
         (Admit((grant(BORIS, Role.MEMBER, ()),)), NotCanonical, "at least one device"),
         (Remove(BORIS.user, (HIGHER, HEAD)), NotCanonical, "seen heads"),
         (Remove(BORIS.user, (HEAD, HEAD._replace(seq=8))), NotCanonical, "seen heads"),
-        (Checkpoint((HIGHER, HEAD), None, None), NotCanonical, "ascending"),
-        (Checkpoint((), bytes(1952), None), NotCanonical, "comes with its key"),
-        (Checkpoint((), bytes(5), bytes(3309)), NotCanonical, "ML-DSA key"),
+        (Checkpoint((HIGHER, HEAD)), NotCanonical, "ascending"),
+        (Checkpoint((), replace(ANCHOR, key=bytes(5))), NotCanonical, "ML-DSA key"),
+        (Checkpoint((), replace(ANCHOR, key=bytes(1952))), Untrusted, "another ML-DSA key"),
+        (Checkpoint((), replace(ANCHOR, signature=b"")), NotCanonical, "signature"),
         (replace(EPOCH, suite=2), Inadmissible, "suite 2"),
         (replace(EPOCH, recipients=EPOCH.recipients[::-1]), NotCanonical, "recipients"),
         (replace(EPOCH, skipped=EPOCH.skipped * 2), NotCanonical, "skipped devices"),
@@ -277,7 +288,10 @@ def test_limits() -> None:
     heads = tuple(
         Reference(DeviceKey(bytes([number]) * 32), 0, EntryId(bytes(32))) for number in range(33)
     )
-    for operation in (Leave(heads), Checkpoint(heads[:9], None, None)):
+    many = tuple(
+        Reference(DeviceKey(number.to_bytes(32)), 0, EntryId(bytes(32))) for number in range(513)
+    )
+    for operation in (Leave(heads), Checkpoint(many)):
         with pytest.raises(LimitExceeded):
             refused(operation)()
     with pytest.raises(LimitExceeded):

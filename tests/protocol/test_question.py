@@ -59,23 +59,24 @@ ROOT, REGISTRAR = Signer(b"r" * 32), Signer(b"g" * 32)
 USER, DEVICE, OTHER = Signer(b"u" * 32), Signer(b"d" * 32), Signer(b"o" * 32)
 AGENCY = identity.AgencyId(ROOT.public)
 KEY = DeviceKey(DEVICE.public)
-CHARTER = identity.sign_charter(ROOT, 1, "minzdrav", "RU-UDM", REGISTRAR.public)
+CHARTER = identity.sign_charter(ROOT, 1, "minzdrav", "RU-UDM", REGISTRAR.public, bytes(32))
 CERTIFICATE = identity.certify_user(REGISTRAR, identity.request_user(USER, AGENCY, "anna", 1))
 DEVICE_CERTIFICATE = identity.certify_device(
     REGISTRAR, identity.request_device(USER, DEVICE, AGENCY, "phone", 1)
 )
 PREKEY = identity.sign_prekey(DEVICE, bytes(PREKEY_BYTES), 1)
+ARCHIVE_KEY = bytes(1952)
 PERSON = Person(CHARTER, CERTIFICATE, (PersonDevice(DEVICE_CERTIFICATE, PREKEY),))
 
 QUESTIONS: list[tuple[Topic, Question]] = [
-    (Topic.ENROL, Enrol(b"u", b"d", b"t", b"p")),
+    (Topic.ENROL, Enrol(b"u", b"d", b"t", b"p", ARCHIVE_KEY)),
     (Topic.LOOKUP, Lookup(("anna@minzdrav", "борис@минцифры"), (UserId(USER.public),))),
     (Topic.PREKEY, PutPrekey(b"p")),
     (Topic.PARCEL, PutParcel(KEY, b"body")),
     (Topic.PARCELS, GetParcels()),
     (Topic.TAKEN, Taken((1, 2**63 - 1))),
     (Topic.LINK, BeginLink()),
-    (Topic.LINK_REQUEST, PutLink(b"r", b"t", b"p")),
+    (Topic.LINK_REQUEST, PutLink(b"r", b"t", b"p", ARCHIVE_KEY)),
     (Topic.LINK_RESULT, GetLink()),
     (Topic.LINK_PENDING, GetPending()),
     (Topic.LINK_APPROVE, Approve(b"t" * 16, b"r")),
@@ -85,13 +86,13 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.SIGNATORY, CertifySigner(b"k", b"p")),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
-    (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c")),
+    (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
     (Topic.LOOKUP, People((PERSON, None))),
     (Topic.PREKEY, Done()),
     (Topic.PARCELS, Parcels((Parcel(3, b"x"), Parcel(4, b"")))),
     (Topic.LINK, LinkInvitation("ivor1.abc")),
     (Topic.LINK_RESULT, Waiting()),
-    (Topic.LINK_RESULT, Enrolment(b"u", b"d", b"t", b"c")),
+    (Topic.LINK_RESULT, Enrolment(b"u", b"d", b"t", b"c", b"a")),
     (Topic.LINK_PENDING, PendingLinks((Pending(b"t" * 16, b"r"),))),
     (Topic.LINK_APPROVE, Certified(b"c")),
     (Topic.SIGNATORY, Certified(b"c")),
