@@ -33,7 +33,7 @@ class TestLostFirstDevice:
         assert federation.texts(fresh, chat) == ["it is me", "welcome back"]
         assert federation.texts(anna, chat) == []
         member = compose.require(boris, chat).membership().users[anna.profile.user.user]
-        assert (member.role, member.devices) == (Role.OWNER, {fresh.key})
+        assert (member.role, member.devices) == (Role.OWNER, frozenset({fresh.key}))
 
     def test_what_the_directory_forgot_is_found_in_the_chats(
         self, federation: Federation, anna: Device, boris: Device

@@ -139,6 +139,7 @@ def recovering(house: House, user: Signer, name: str = "anna") -> Official:
         identity.request_device(user, device, agency, "new", 2),
         x509.public_pem(x509.make_key()),
         prekey_of(device),
+        ArchivalSigner(draw(32)).public,
     )
     return Official(user, device, invitation, request)
 
