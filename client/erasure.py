@@ -2,14 +2,11 @@
 
 A key chain is overwritten by its next key, and a database page that is freed is zeroed
 (`secure_delete`, SPEC 10). But SQLite's write-ahead log still has the pages as they were, until it
-is emptied. Closing
-the database empties it, and what stays open does so once a minute.
+is emptied. Closing the database empties it, and what stays open does so once a minute.
 """
 
-import apsw
-
 from client.device import Device
-from node.store import BUSY_TIMEOUT_MS
+from node import store
 from protocol.limits import PREKEY_ERASE_SECONDS
 
 SECOND_MS = 1000
@@ -36,11 +33,4 @@ def empty_log(device: Device) -> bool:
     Returns False if another process is reading just now: the next time does it. Call outside a
     transaction.
     """
-    device.connection.set_busy_timeout(0)
-    try:
-        device.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except apsw.BusyError:
-        return False
-    finally:
-        device.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    return True
+    return store.empty_log(device.connection)

@@ -215,6 +215,7 @@ class Connection:
             if greeting and self.open:
                 self._surroundings.opened(self)
                 self._want_seals(await self._journal.read(self._sealless))
+                await self.want_payloads()
 
     def _frame_limit(self) -> int:
         return FRAME_BYTES_MAX if self.open else FRAME_BYTES_MAX_BEFORE_HELLO
@@ -381,6 +382,13 @@ class Connection:
 
     def _sealless(self) -> Sequence[Sealless]:
         return self._replica.sealless(self.key)
+
+    async def want_payloads(self) -> None:
+        """Ask for payloads that came dropped, though nothing that we know asks to drop them."""
+        if self.open and self.peer is not PeerKind.INVITATION:
+            payloads = self._replica.payloads
+            for want in await self._journal.read(lambda: payloads.wanted(self.key)):
+                self.send(want)
 
     def _want_seals(self, lacking: Sequence[Sealless]) -> None:
         for chat, epoch, devices in lacking:

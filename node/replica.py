@@ -5,14 +5,15 @@ transaction that `journal` holds open; nothing is told to anyone before that is 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import apsw
-from msgspec import structs
+from msgspec import Raw, structs
 
 from node.ledger import CandidateLedger, ChatLedger
+from node.payloads import Payloads, now_ms
 from node.seals import SealedChats, Sealless
 from node.store import StoredChat
 from protocol.chat import Admission, Chat
@@ -20,6 +21,7 @@ from protocol.dag import bits
 from protocol.entry import (
     CONTENT,
     CONTROL,
+    ChatId,
     DeviceKey,
     EntryId,
     encode_header,
@@ -49,11 +51,22 @@ class Stored:
     sealless: tuple[Sealless, ...] = ()
     refusal: PeerError | None = None
     signatures: tuple[tuple[int, bytes], ...] = ()
+    bare: Mapping[int, bytes] = field(default_factory=dict)
 
     @property
     def verified(self) -> Run:
-        """The run without those of its signatures that nobody has found valid."""
-        return structs.replace(self.run, signatures=self.signatures)
+        """The run as it may be handed on.
+
+        It is without those of its signatures that nobody has found valid, and without the payloads
+        that were redacted before they came.
+        """
+        if not self.bare:
+            return structs.replace(self.run, signatures=self.signatures)
+        records = tuple(
+            Raw(self.bare[seq]) if seq in self.bare else record
+            for seq, record in enumerate(self.run.records, self.run.start)
+        )
+        return structs.replace(self.run, signatures=self.signatures, records=records)
 
     def then(self, rest: "Stored") -> "Stored":
         """Return both as one: the rest of the same run was judged in the same transaction."""
@@ -66,6 +79,7 @@ class Stored:
             self.sealless + rest.sealless,
             rest.refusal,
             self.signatures,
+            {**self.bare, **rest.bare},
         )
 
 
@@ -81,8 +95,16 @@ class _Candidate:
 class Replica(SealedChats):
     """The chats of one node or device, and the way into them; see `Chats` for the arguments."""
 
-    def __init__(self, connection: apsw.Connection, agency: bytes, owner: bytes) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        agency: bytes,
+        owner: bytes,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """clock: milliseconds UTC; it says when payloads have aged, and nothing else."""
         super().__init__(connection, agency, owner)
+        self.payloads = Payloads(self.store, agency, owner, clock)
         self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
         self._awaited: OrderedDict[EntryId, None] = OrderedDict()
 
@@ -121,7 +143,9 @@ class Replica(SealedChats):
         for (run, entries), one in zip(parts, found, strict=True):
             stored = self.store.chat(run.chat)
             cover = _cover(entries, one.outcome.reached)
-            if one.appended and cover and stored is not None:
+            judge = self.chat(run.chat)
+            if one.appended and cover and stored is not None and judge is not None:
+                cover = self.payloads.allowed(judge, cover)
                 last = entries[one.outcome.reached - run.start - 1]
                 self.store.keep_cover(stored, last, cover)
 
@@ -136,8 +160,11 @@ class Replica(SealedChats):
         if admission.forked and admission.branch is None:
             fork = self._fork(stored, entries, accepted[0])
         readers: AbstractSet[bytes] = frozenset()
+        bare: Mapping[int, bytes] = {}
+        if admission.known and run.lane == CONTENT:
+            self.payloads.fill(chat, stored, entries[: admission.known])
         if accepted:
-            self.store.append(stored, accepted, admission.branch)
+            bare = self._store(chat, stored, admission)
             readers = self._share(chat, stored, run.lane)
         sealless = self.lacking_seals(chat, stored, accepted)
         outcome = self._outcome(entries, admission)
@@ -150,7 +177,31 @@ class Replica(SealedChats):
             sealless,
             admission.refusal,
             _signatures(run, entries),
+            bare,
         )
+
+    def _store(self, chat: Chat, stored: StoredChat, admission: Admission) -> Mapping[int, bytes]:
+        """Store what was admitted; return the records, by seq, that lost a payload here."""
+        entries = admission.entries
+        lane = entries[0].header.lane
+        kept = self.payloads.allowed(chat, entries) if lane == CONTENT else entries
+        self.store.append(stored, kept, admission.branch, self.payloads.clock())
+        if lane == CONTENT:
+            self.payloads.note(chat, stored, kept)
+        else:
+            self.payloads.redact(chat, stored)
+        return {
+            after.header.seq: after.record
+            for before, after in zip(entries, kept, strict=True)
+            if before is not after
+        }
+
+    def age(self, chat: ChatId, start: int) -> int | None:
+        """Drop what has aged in a stored chat, as `Payloads.age` does."""
+        judge, stored = self.chat(chat), self.store.chat(chat)
+        if judge is None or stored is None or not judge.history:
+            return None
+        return self.payloads.age(judge, stored, start)
 
     def _outcome(self, entries: Sequence[Entry], admission: Admission) -> Outcome:
         for item in admission.missing:
@@ -243,7 +294,8 @@ class Replica(SealedChats):
         del self._candidates[chat.id]
         stored = self.store.create_chat(chat.id)
         for entries, _ in candidate.accepted:
-            self.store.append(stored, entries, self._branch_for(stored, entries[0]))
+            now = self.payloads.clock()
+            self.store.append(stored, entries, self._branch_for(stored, entries[0]), now)
         for entries, cover in candidate.accepted:
             self.store.keep_cover(stored, entries[-1], cover)
         self.sharing.set_readers(stored, readers)

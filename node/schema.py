@@ -30,13 +30,24 @@ CREATE TABLE entries (
     place INTEGER PRIMARY KEY,  -- chain << 32 | seq
     id BLOB NOT NULL,
     record BLOB NOT NULL,
-    signature BLOB);
+    signature BLOB,
+    since INTEGER);             -- of a payload: milliseconds, the later of its time and arrival
 
 CREATE TABLE controls (         -- control entries in the order of their admission
     no INTEGER PRIMARY KEY,
     chat INTEGER NOT NULL,
     place INTEGER NOT NULL);
 CREATE INDEX controls_chat ON controls (chat, no);
+
+CREATE TABLE dropped (          -- content whose payload is not here, and why
+    place INTEGER PRIMARY KEY,
+    chat INTEGER NOT NULL,
+    id BLOB NOT NULL,
+    ground BLOB NOT NULL,       -- the redaction, or the setting of retention
+    at INTEGER NOT NULL,        -- milliseconds: when it went, or came without
+    wanted INTEGER NOT NULL);   -- 1: nothing we know asks us to drop it, so others are asked for it
+CREATE INDEX dropped_id ON dropped (id);
+CREATE INDEX dropped_wanted ON dropped (chat) WHERE wanted = 1;
 
 CREATE TABLE readers (          -- derived: agencies, and our own devices, that may see a chat
     peer BLOB NOT NULL,

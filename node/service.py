@@ -24,12 +24,13 @@ from node.control import FolderLock, serve_control
 from node.dialler import keep_dialling
 from node.directory import Directory
 from node.driver import Connection, greeting_for
-from node.errors import IvorError, NetworkError
+from node.errors import IvorError, NetworkError, StorageError
 from node.hub import Hub
 from node.journal import Journal
 from node.metrics import Metrics
+from node.payloads import now_ms
 from node.replica import Replica, Stored
-from node.store import connect
+from node.store import connect, empty_log
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Seal
@@ -41,6 +42,7 @@ from protocol.topic import Topic
 log = structlog.get_logger()
 
 HANDSHAKE_SECONDS_MAX = 10.0
+SWEEP_SECONDS = 3600.0
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
 FAREWELL_SECONDS = 0.5
 PEER_CONNECTIONS_MAX = 16  # of one device, agency or invitation at a time; guess
@@ -66,12 +68,19 @@ async def serve(
 class Node:
     """What a running node consists of; the connections call it back as their surroundings."""
 
-    def __init__(self, agency: Agency, settings: Settings, connection: apsw.Connection) -> None:
+    def __init__(
+        self,
+        agency: Agency,
+        settings: Settings,
+        connection: apsw.Connection,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """clock: milliseconds UTC, for what ages."""
         self.agency = agency
         self.settings = settings
         self.hub = Hub()
         self.metrics = Metrics()
-        self.replica = Replica(connection, agency.id, agency.id)
+        self.replica = Replica(connection, agency.id, agency.id, clock)
         self.journal = Journal(connection, self.replica.forget)
         self.directory = Directory(connection, agency, os.urandom)
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
@@ -112,6 +121,7 @@ class Node:
                 nursery.start_soon(trio.serve_listeners, self._accept, listeners)
                 nursery.start_soon(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
+                nursery.start_soon(self._sweep)
                 nursery.start_soon(keep_dialling, self)
                 bound = listeners[0].socket.getsockname()
                 ready(bound[0], bound[1])
@@ -125,6 +135,38 @@ class Node:
         while True:
             await trio.sleep(CREDENTIAL_RENEW_SECONDS)
             self._trust(self.cards)
+
+    async def _sweep(self) -> None:
+        """Drop what has aged, at the start and every hour, and ask again for what is wanted."""
+        while True:
+            try:
+                await self.drop_aged()
+                for connection in self.hub.all():
+                    await connection.want_payloads()
+            except StorageError:
+                log.exception("what has aged was not dropped; trying again later")
+            await self._scrub()
+            await trio.sleep(SWEEP_SECONDS)
+
+    async def drop_aged(self) -> None:
+        """Drop what has aged in all chats, in small transactions."""
+        for chat in await self.journal.read(self.replica.store.chats):
+            at: int | None = 0
+            while at is not None:
+                at = await self.journal.write(partial(self.replica.age, chat, at))
+
+    async def _scrub(self) -> None:
+        """Empty the database's log of what was dropped, if anything was."""
+        payloads = self.replica.payloads
+        if not payloads.unscrubbed:
+            return
+        payloads.unscrubbed = False
+        try:
+            emptied = await self.journal.read(partial(empty_log, self.replica.store.connection))
+        except StorageError:
+            log.exception("the database's log was not emptied; trying again later")
+            emptied = False
+        payloads.unscrubbed = payloads.unscrubbed or not emptied
 
     # Connections
 
@@ -233,6 +275,8 @@ class Node:
         """A run is durable."""
         self.metrics.entries.inc(stored.appended)
         self.hub.stored(stored, source)
+        if self.replica.payloads.unscrubbed:
+            self._nursery.start_soon(self._scrub)
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]

@@ -15,7 +15,7 @@ import msgspec
 
 from node.errors import StorageError
 from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
-from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId, encode_header
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, encode_header
 from protocol.fork import Cover
 from protocol.frame import Run, Want
 from protocol.limits import (
@@ -163,11 +163,13 @@ class Store:
 
     # Entries
 
-    def append(self, chat: StoredChat, entries: Sequence[Entry], branch: int | None) -> None:
+    def append(
+        self, chat: StoredChat, entries: Sequence[Entry], branch: int | None, now: int
+    ) -> None:
         """Append consecutive entries after the one that they follow.
 
-        branch: the branch to go on with; None begins a new one. The caller has judged them, and
-        calls `keep_cover` if the last is not signed.
+        branch: the branch to go on with; None begins a new one. now: milliseconds. The caller has
+        judged them, and calls `keep_cover` if the last is not signed.
         """
         first = entries[0].header
         chain = chat.chains.setdefault((first.device, first.lane), [])
@@ -181,8 +183,8 @@ class Store:
             (place | target.length, target.no + 1 << SEQ_BITS),
         )
         self.connection.executemany(
-            "INSERT INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
-            [(place | e.header.seq, e.id, e.record, e.signature) for e in entries],
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
+            [(place | e.header.seq, e.id, e.record, e.signature, _since(e, now)) for e in entries],
         )
         if first.lane == CONTROL:
             self.connection.executemany(
@@ -374,6 +376,28 @@ class Store:
             chat.id, DeviceKey(device), lane, seq, prev, context, [row[2] for row in rows]
         )
         return Cover(tuple(encode_header(entry.header) for entry in entries), rows[-1][3] or b"")
+
+
+def _since(entry: Entry, now: int) -> int | None:
+    """Return what the age of a payload counts from, None where there is none that ages."""
+    ages = entry.header.lane == CONTENT and entry.payload is not None
+    return max(now, entry.header.time) if ages else None
+
+
+def empty_log(connection: apsw.Connection) -> bool:
+    """Bring the write-ahead log into the database and cut it to nothing, durably.
+
+    Until then it has the pages as they were before something was overwritten. Returns False if
+    another process is reading just now: the next time does it. Call outside a transaction.
+    """
+    connection.set_busy_timeout(0)
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        return False
+    finally:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return True
 
 
 def _cover(rows: Sequence[tuple[int, bytes, bytes, bytes | None]]) -> tuple[tuple[int, bytes], ...]:

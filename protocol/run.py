@@ -50,6 +50,7 @@ from protocol.limits import (
 )
 
 LINKS_PLACE = 3  # in the records of both lanes
+CONTENT_PAYLOAD_PLACE = 2
 BAD_SIGNATURES_MAX = 64  # in one run: more is an attack on our time, not a mistake
 
 
@@ -152,22 +153,27 @@ def pack(header: Header, payload: bytes | Reference, before: Context) -> bytes:
     )
 
 
+def drop_payload(record: bytes, ground: Reference) -> bytes:
+    """Return a content record with the ground in the place of its payload (SPEC 2.6)."""
+    size, digest, _, _ = _payload(_content(record).payload)
+    return _with_body(record, Dropped(size, digest, ground))
+
+
+def with_payload(record: bytes, payload: bytes) -> bytes:
+    """Return a content record with a payload, which must be the one that its header names."""
+    return _with_body(record, payload)
+
+
 def without_payload(entry: Entry, ground: Reference) -> Entry:
-    """Return a content entry with the ground in the place of its payload (SPEC 2.6)."""
-    dropped = Dropped(entry.header.payload_size, entry.header.payload_hash, ground)
-    return _with_body(entry, dropped)._replace(payload=None, ground=ground)
+    """Return a content entry as it is once its payload was dropped."""
+    return entry._replace(record=drop_payload(entry.record, ground), payload=None, ground=ground)
 
 
-def with_payload(entry: Entry, payload: bytes) -> Entry:
-    """Return a content entry with its payload, which must be the one that its header names."""
-    return _with_body(entry, payload)._replace(payload=payload, ground=None)
-
-
-def _with_body(entry: Entry, body: bytes | Dropped) -> Entry:
-    record = msgspec.structs.replace(_content(entry.record), payload=body)
-    fields = list(msgspec.structs.astuple(record))
+def _with_body(record: bytes, body: bytes | Dropped) -> bytes:
+    fields = list(msgspec.structs.astuple(_content(record)))
+    fields[CONTENT_PAYLOAD_PLACE] = body
     fields[LINKS_PLACE] = fields[LINKS_PLACE] or None
-    return entry._replace(record=_trim(fields))
+    return _trim(fields)
 
 
 def _trim(fields: list[object]) -> bytes:

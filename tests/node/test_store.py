@@ -35,7 +35,7 @@ def store_chain(
 ) -> StoredChat:
     """Append entries of a chain as a replica does."""
     chat = store.create_chat(chain.chat)
-    store.append(chat, opened(chain.run(start, stop, signed)), branch)
+    store.append(chat, opened(chain.run(start, stop, signed)), branch, 0)
     return chat
 
 
@@ -99,7 +99,7 @@ class StoreMachine(RuleBasedStateMachine):
             start, signed=[*range(start, len(chain.entries), 64), len(chain.entries) - 1]
         )
         chat = self.store.create_chat(CHAT)
-        self.store.append(chat, opened(run), number)
+        self.store.append(chat, opened(run), number, 0)
         made.extend(chain.entries[start:])
 
     @rule(data=st.data(), steps=st.lists(STEPS, min_size=1, max_size=3))
@@ -296,7 +296,7 @@ class TestRuns:
         chain.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 9)
         chat = store.create_chat(CHAT)
         for seq in range(9):
-            store.append(chat, opened(chain.run(seq, seq + 1)), 0)
+            store.append(chat, opened(chain.run(seq, seq + 1)), 0, 0)
         start = 0
         while start < 9:
             run = store.run(want(chain, start, 9))
@@ -309,7 +309,7 @@ class TestRuns:
         chain = long_chain(40)
         entries = opened(chain.run(0, 40, signed=[39]))
         chat = store.create_chat(CHAT)
-        store.append(chat, entries[:10], 0)
+        store.append(chat, entries[:10], 0, 0)
         assert store.run(want(chain, 0, 10)) is None
         store.keep_cover(chat, entries[9], entries[10:])
         branch = chat.chains[chain.device, CONTENT][0]
@@ -321,7 +321,7 @@ class TestRuns:
         store.keep_cover(chat, entries[8], entries[9:])
         other = chain.fork(10)
         other.add(b"another")
-        store.append(chat, opened(other.run(10)), 0)
+        store.append(chat, opened(other.run(10)), 0, 0)
         rows = store.connection.execute("SELECT count(*) FROM entries").get
         assert rows == 11
 

@@ -71,8 +71,8 @@ class TestRoundTrip:
             run = with_record(run, seq, record)
             bare = runs.without_payload(whole[seq], ground)
             assert (bare.record, bare.payload, bare.ground) == (record, None, ground)
-            again = runs.with_payload(bare, chain.entries[seq].payload)
-            assert again == whole[seq]
+            again = runs.with_payload(record, chain.entries[seq].payload)
+            assert again == whole[seq].record
         found = opened(run)
         assert ids(found) == [made.id for made in chain.entries]
         assert {entry.header.seq for entry in found if entry.payload is None} == dropped
