@@ -100,7 +100,7 @@ def test_an_altered_card_says_so() -> None:
     [
         (),
         (1, CARD.raw, b"t" * 15, 0, b"anna", 1, b"", b""),
-        (1, CARD.raw, b"t" * 16, 2, b"anna", 1, b"", b""),
+        (1, CARD.raw, b"t" * 16, 3, b"anna", 1, b"", b""),
         (1, CARD.raw, b"t" * 16, 0, b"Anna", 1, b"", b""),
         (1, CARD.raw, b"t" * 16, 0, b"anna", None, b"", b""),
         (1, CARD.raw, b"t" * 16, 0, b"anna", 1, b"", bytes(600)),
