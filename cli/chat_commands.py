@@ -167,7 +167,7 @@ def add(
         judge = locate(device, name)
         names = addresses(device, users)
         made = change(device, names, partial(_add, device, judge.id, role))
-        _tell(made.problem, as_json, {"chat": judge.id.hex(), "added": names})
+        tell(made.problem, as_json, {"chat": judge.id.hex(), "added": names})
 
 
 def _add(
@@ -258,15 +258,16 @@ def _about_member(
         def about(users: "Sequence[UserId]") -> str:
             del users
             fresh = require(device, judge.id)
-            found = _member(fresh, user)
+            found = member_named(fresh, user)
             work(device, fresh, found)
             return fresh.id.hex()
 
         made = change(device, [], about)
-        _tell(made.problem, as_json, {"chat": made.result, "user": user, "change": done})
+        tell(made.problem, as_json, {"chat": made.result, "user": user, "change": done})
 
 
-def _member(judge: "Chat", user: str) -> "UserId":
+def member_named(judge: "Chat", user: str) -> "UserId":
+    """Return the member of this name. Raises UserError."""
     from node.errors import UserError
     from protocol.name import parse_address
 
@@ -295,10 +296,11 @@ def leave(
             note("nothing was done")
             raise typer.Exit(1)
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))
-        _tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
+        tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
 
 
-def _tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
+def tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
+    """Print what was done, and whether the node has it already."""
     if problem is not None:
         note(f"queued: {problem}")
     state = "stored" if problem is None else "queued"

@@ -14,7 +14,7 @@ import trio
 from client import mailbox
 from client.arrivals import take_in
 from client.device import Device
-from client.erasure import empty_log, erase_prekeys
+from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
@@ -71,6 +71,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await take_parcels(device, link, history)
     letters = await receive(device, link)
     revoked = await revoke_caught(device, link)
+    await link.journal.read(partial(drop_aged, device))
     if await link.write(partial(bring_in, device, now_ms())) or revoked:
         even = await link.settle(seconds)
     return Visit(even, letters, history.readable, revoked, history.refused)
@@ -87,6 +88,7 @@ async def tend(device: Device, link: Link) -> None:
     """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5)."""
     await _refresh(device, link, REFRESH_MS)
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
+    await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
 
 
