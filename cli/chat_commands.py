@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cli import proposals
 from cli.opening import Home, addresses, change, confirmed, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
+from cli.proposals import proposed
 from cli.text import when
 from cli.writing import ChatName
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from client.chats import Summary
     from client.device import Device
     from protocol.chat import Chat
-    from protocol.entry import ChatId
+    from protocol.entry import ChatId, Reference
     from protocol.identity import UserId
 
 chat = typer.Typer(help="Begin chats, and change who is in them.", no_args_is_help=True)
@@ -47,6 +49,7 @@ class RoleName(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
+    proposals.register(chat)
     app.add_typer(chat, name="chat", rich_help_panel="Official")
 
 
@@ -167,12 +170,13 @@ def add(
         judge = locate(device, name)
         names = addresses(device, users)
         made = change(device, names, partial(_add, device, judge.id, role))
-        tell(made.problem, as_json, {"chat": judge.id.hex(), "added": names})
+        record = {"chat": judge.id.hex(), "added": names} | proposed(device, judge.id, made.result)
+        _tell(made.problem, as_json, record)
 
 
 def _add(
     device: "Device", chat_id: "ChatId", role: RoleName | None, users: "Sequence[UserId]"
-) -> None:
+) -> "Reference | None":
     from client import compose
     from client.chats import title_of
     from client.residency import check_zones
@@ -184,10 +188,11 @@ def _add(
     check_zones(device, membership.policy, users)
     usual = Role.READER if membership.kind is ChatKind.CHANNEL else Role.MEMBER
     given = usual if role is None else Role[role.name]
-    compose.add_members(device, chat_id, [(user, given) for user in users], now_ms())
+    asked = compose.add_members(device, chat_id, [(user, given) for user in users], now_ms())
     title = title_of(device, judge)
-    if title:  # those who are new cannot read it where it was first written
+    if title and asked is None:  # those who are new cannot read it where it was first written
         compose.send(device, chat_id, Title(title), now_ms(), None)
+    return asked
 
 
 @chat.command()
@@ -244,7 +249,7 @@ def _about_member(
     passphrase_file: PassphraseFile,
     name: str,
     user: str,
-    work: "Callable[[Device, Chat, UserId], None]",
+    work: "Callable[[Device, Chat, UserId], Reference | None]",
     done: str,
     *,
     as_json: bool,
@@ -255,19 +260,17 @@ def _about_member(
 
         judge = locate(device, name)
 
-        def about(users: "Sequence[UserId]") -> str:
+        def about(users: "Sequence[UserId]") -> "Reference | None":
             del users
             fresh = require(device, judge.id)
-            found = member_named(fresh, user)
-            work(device, fresh, found)
-            return fresh.id.hex()
+            return work(device, fresh, _member(fresh, user))
 
         made = change(device, [], about)
-        tell(made.problem, as_json, {"chat": made.result, "user": user, "change": done})
+        record = {"chat": judge.id.hex(), "user": user, "change": done}
+        _tell(made.problem, as_json, record | proposed(device, judge.id, made.result))
 
 
-def member_named(judge: "Chat", user: str) -> "UserId":
-    """Return the member of this name. Raises UserError."""
+def _member(judge: "Chat", user: str) -> "UserId":
     from node.errors import UserError
     from protocol.name import parse_address
 
@@ -296,11 +299,10 @@ def leave(
             note("nothing was done")
             raise typer.Exit(1)
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))
-        tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
+        _tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
 
 
-def tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
-    """Print what was done, and whether the node has it already."""
+def _tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
     if problem is not None:
         note(f"queued: {problem}")
     state = "stored" if problem is None else "queued"

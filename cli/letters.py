@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cli.act_letters import act_record, act_text
+from cli.motion_letters import motion_record, motion_text
 from cli.output import Output, cell
 from cli.text import inert, when
 from client.chats import SHORT_CHARS
 from client.mailbox import State
 from protocol.approval import Act
 from protocol.message import Edit, Reaction, Text, Title
+from protocol.proposal import Motion
 
 if TYPE_CHECKING:
     from client.reading import Line
@@ -27,7 +29,6 @@ _NOTES: Final = {
     State.SEALED: "its key has not come yet",
     State.UNREADABLE: "cannot be read here: its key was not for this device",
     State.REFUSED: "refused: what is inside is not what its author signed",
-    State.GONE: "gone: this chat keeps messages for a time only",
 }
 
 
@@ -48,17 +49,11 @@ def record(line: "Line") -> dict[str, object]:
         "state": None if progress is None else progress.state,
         "agencies": None if progress is None else progress.agencies,
         "of": None if progress is None else progress.of,
-        "redacted": _redacted(line),
         "void": None if line.void is None else line.void.value,
         "verified": line.verified,
         "trusted": line.trusted,
         "future": line.future,
     }
-
-
-def _redacted(line: "Line") -> dict[str, object] | None:
-    found = line.redaction
-    return None if found is None else {"by": found.by.name, "reason": found.reason}
 
 
 def _content(message: "Message | None") -> dict[str, object]:
@@ -75,7 +70,7 @@ def _content(message: "Message | None") -> dict[str, object]:
         case None:
             return {"kind": None, "text": None}
         case _:
-            return act_record(message)
+            return motion_record(message) if isinstance(message, Motion) else act_record(message)
 
 
 def show(output: Output, lines: "Sequence[Line]") -> None:
@@ -118,13 +113,12 @@ def _marks(line: "Line") -> list[str]:
 
 def _said(line: "Line") -> str:
     message = line.letter.message
-    if line.redaction is not None:
-        reason = f" ({line.redaction.reason})" if line.redaction.reason else ""
-        return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
     if isinstance(message, Act):
         return act_text(message)
+    if isinstance(message, Motion):
+        return motion_text(message)
     return _what(message) + message.text
 
 

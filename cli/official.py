@@ -6,7 +6,6 @@ from cli import (
     chat_commands,
     device_commands,
     enrolment,
-    keeping,
     reading,
     recovery,
     upkeep,
@@ -16,15 +15,6 @@ from cli import (
 
 def register(app: typer.Typer) -> None:
     """Add the official's commands to the program, in the order in which they are met."""
-    families = (
-        enrolment,
-        chat_commands,
-        writing,
-        reading,
-        upkeep,
-        keeping,
-        device_commands,
-        recovery,
-    )
+    families = (enrolment, chat_commands, writing, reading, upkeep, device_commands, recovery)
     for family in families:
         family.register(app)

@@ -17,6 +17,7 @@ import typer
 from cli.output import note
 
 if TYPE_CHECKING:
+    from client.deciding import Decided
     from client.device import Device
     from protocol.chat import Chat
     from protocol.identity import UserId
@@ -120,13 +121,14 @@ async def _change(
     work: "Callable[[Sequence[UserId]], Result]",
     done: list[Result],
 ) -> None:
-    from client.exchange import receive
+    from client.exchange import decide, receive
     from client.link import linked
     from node.errors import NetworkError
 
     async with linked(device) as link:
         await link.settle(SETTLE_SECONDS)
         await receive(device, link)
+        tell_decided(await decide(device, link))
         users = await link.look_up(names) if names else []
         done.append(await link.write(partial(work, users)))
         if not await link.settle(SETTLE_SECONDS):
@@ -146,6 +148,13 @@ def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId
     return found
 
 
+def tell_decided(decided: "Sequence[Decided]") -> None:
+    """Say what the owners have decided, now that this device has published it."""
+    for one in decided:
+        told = "" if one.void is None else f"; it has no effect: {one.void.value}"
+        note(f"enough owners have signed, so it is done: {'; '.join(one.words)}{told}")
+
+
 def fetch(device: "Device") -> str | None:
     """Take what is new at the node, for a short time; return why that did not work, or None."""
     import trio
@@ -156,7 +165,8 @@ def fetch(device: "Device") -> str | None:
 
     async def run() -> None:
         async with linked(device) as link:
-            await visit(device, link, SETTLE_SECONDS)
+            done = await visit(device, link, SETTLE_SECONDS)
+        tell_decided(done.decided)
 
     try:
         trio.run(run)

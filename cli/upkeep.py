@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, locate, opened
+from cli.opening import Home, locate, opened, tell_decided
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import when
@@ -65,9 +65,11 @@ def sync(
                 "archived": done.archived,
                 "queued_entries": unstored(device),
                 "revoked": [one.device.hex() for one in done.revoked],
+                "decided": [one.place.id.hex() for one in done.decided],
                 "complete": done.even,
             }
         )
+    tell_decided(done.decided)
     for one in done.revoked:
         note(f"a device forked its log and was put out: {one.device.hex()[:16]}; see chat show")
     if done.warning is not None:

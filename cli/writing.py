@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened
+from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened, tell_decided
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 
@@ -240,10 +240,12 @@ def _bring(
         return progress.everywhere if wait is Wait.ALL else progress.own
 
     async def bring(link: "Link") -> None:
-        from client.exchange import revoke_caught
+        from client.exchange import decide, revoke_caught
 
         await link.settle(SETTLE_SECONDS)
-        if await revoke_caught(device, link):
+        decided = await decide(device, link)
+        tell_decided(decided)
+        if await revoke_caught(device, link) or decided:
             await link.settle(SETTLE_SECONDS)
         if wait is not None:
             await wait_until(link, far_enough, timeout)

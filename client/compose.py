@@ -13,12 +13,13 @@ import msgspec
 from client import mailbox, nacks
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
+from client.motions import next_until, owners
 from client.people import enrolment_of, grant_of
-from client.writing import append, append_control, content_header, own_branch
+from client.writing import append, append_control, content_header
 from crypto import content, schedule
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, Reference, header_before_commitment
+from protocol.entry import CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
 from protocol.identity import UserId
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
@@ -34,6 +35,7 @@ from protocol.operation import (
     SetRole,
 )
 from protocol.policy import ChatKind, Policy, Role
+from protocol.proposal import Proposal
 
 NONCE_BYTES = 16
 
@@ -113,44 +115,46 @@ def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
 
 def add_members(
     device: Device, chat: ChatId, members: Sequence[tuple[UserId, Role]], now: int
-) -> None:
-    """Take users in, and start an epoch that they can read."""
+) -> Reference | None:
+    """Take users in, and start an epoch that they can read.
+
+    As the two below: returns a proposal if other owners have to agree first, else None.
+    """
     grants = tuple(
         sorted(
             (grant_of(device, user, role) for user, role in members),
             key=lambda grant: grant.credential.user.user,
         )
     )
-    _change(device, require(device, chat), Admit(grants), now)
+    return _change(device, require(device, chat), Admit(grants), now)
 
 
-def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> None:
+def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Reference | None:
     """Put a user out, and start an epoch that they can not read."""
     judge = require(device, chat)
     member = judge.membership().users.get(user)
     if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
     operation = Remove(user, content_heads(device, chat, member.devices))
-    _change(device, judge, operation, now)
+    return _change(device, judge, operation, now)
 
 
-def set_role(device: Device, chat: ChatId, user: UserId, role: Role, now: int) -> None:
+def set_role(device: Device, chat: ChatId, user: UserId, role: Role, now: int) -> Reference | None:
     """Give a member another role."""
     judge = require(device, chat)
     member = judge.membership().users.get(user)
     if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
     operation = SetRole(user, role, content_heads(device, chat, member.devices))
-    _change(device, judge, operation, now)
+    return _change(device, judge, operation, now)
 
 
 def leave(device: Device, chat: ChatId, now: int) -> None:
     """Leave a chat. Its last owner can not: nobody could change its members any more."""
     judge = require(device, chat)
     users = judge.membership().users
-    owners = [user for user, member in users.items() if member.role is Role.OWNER]
     ours = device.profile.user.user
-    if owners == [ours] and len(users) > 1:
+    if owners(judge) == {ours} and len(users) > 1:
         raise RefusedError(
             "you are the chat's only owner; make somebody else an owner first: "
             "ivor chat role CHAT USER owner"
@@ -180,36 +184,46 @@ def content_heads(
     return tuple(found)
 
 
-def _change(device: Device, chat: Chat, operation: Operation, now: int) -> None:
-    """Append what changes the members, check that it counts, and start an epoch for them."""
-    decided = _by_quorum(device, chat, operation)
+def _change(device: Device, chat: Chat, operation: Inner | Enroll, now: int) -> Reference | None:
+    """Append what changes the members, check that it counts, and start an epoch for them.
+
+    Where several owners have to agree it is only proposed: returns the proposal then.
+    """
+    decided: Operation = operation
+    if isinstance(operation, Inner) and _concerns_owner(chat, operation):
+        entitled = owners(chat)
+        if device.profile.user.user not in entitled:
+            raise RefusedError("only the owners together can change who is an owner")
+        if len(entitled) > 1:
+            return _propose(device, chat, operation, now)
+        decided = Quorum(device.key, chat.history.length(device.key), (operation,), ())
     entry = append_control(device, chat, decided, now)
     void = chat.membership().void.get(entry.id)
     if void is not None:
         raise RefusedError(f"this has no effect: {void.value}")
     start_epoch(device, chat, now)
+    return None
 
 
-def _by_quorum(device: Device, chat: Chat, operation: Operation) -> Operation:
-    """Wrap what only the owners together may do; a sole owner is all of them."""
+def _propose(device: Device, chat: Chat, operation: Inner, now: int) -> Reference:
+    """Ask the other owners; `deciding.settle` publishes when enough of them have signed."""
+    proposal = Proposal(next_until(device, chat), (operation,))
+    place = _write(device, chat, proposal, now)
+    device.connection.execute("INSERT INTO proposed VALUES (?, ?)", (place.id, chat.id))
+    return place
+
+
+def _concerns_owner(chat: Chat, operation: Inner) -> bool:
+    """Whether only the owners together may do it. In a direct chat nobody may."""
     users = chat.membership().users
+    if chat.membership().kind is ChatKind.DIRECT:
+        return False
     match operation:
         case SetRole(user, role):
-            concerns_owner = role is Role.OWNER or users[user].role is Role.OWNER
+            return role is Role.OWNER or users[user].role is Role.OWNER
         case Remove(user):
-            concerns_owner = users[user].role is Role.OWNER
+            return users[user].role is Role.OWNER
         case Admit(grants):
-            concerns_owner = any(grant.role is Role.OWNER for grant in grants)
+            return any(grant.role is Role.OWNER for grant in grants)
         case _:
-            concerns_owner = False
-    if not concerns_owner or not isinstance(operation, Inner):
-        return operation
-    owners = [user for user, member in users.items() if member.role is Role.OWNER]
-    if owners != [device.profile.user.user]:
-        raise RefusedError(
-            f"owners are changed by two thirds of the {len(owners)} owners together, "
-            "and this command signs for you alone"
-        )
-    branch = own_branch(device, chat.id, CONTROL)
-    seq = 0 if branch is None else branch.length
-    return Quorum(device.key, seq, (operation,), ())
+            return False

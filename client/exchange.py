@@ -13,8 +13,9 @@ import trio
 
 from client import mailbox
 from client.arrivals import take_in
+from client.deciding import Decided, settle
 from client.device import Device
-from client.erasure import drop_aged, empty_log, erase_prekeys
+from client.erasure import empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
@@ -37,6 +38,7 @@ class Visit:
 
     even: whether both sides had all in time. archived: messages from another device of ours.
     revoked: devices that were caught, and put out by us. warning: a parcel that was thrown away.
+    decided: proposals of ours that enough owners have signed, and that are published now.
     """
 
     even: bool
@@ -44,6 +46,7 @@ class Visit:
     archived: int
     revoked: Sequence[Exposed]
     warning: str | None
+    decided: Sequence[Decided] = ()
 
 
 def now_ms() -> int:
@@ -71,10 +74,15 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await take_parcels(device, link, history)
     letters = await receive(device, link)
     revoked = await revoke_caught(device, link)
-    await link.journal.read(partial(drop_aged, device))
-    if await link.write(partial(bring_in, device, now_ms())) or revoked:
+    decided = await decide(device, link)
+    if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
-    return Visit(even, letters, history.readable, revoked, history.refused)
+    return Visit(even, letters, history.readable, revoked, history.refused, decided)
+
+
+async def decide(device: Device, link: Link) -> Sequence[Decided]:
+    """Publish what enough owners have signed; return which proposals those are."""
+    return await link.write(partial(settle, device, now_ms()))
 
 
 async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
@@ -88,7 +96,6 @@ async def tend(device: Device, link: Link) -> None:
     """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5)."""
     await _refresh(device, link, REFRESH_MS)
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
-    await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
 
 

@@ -66,16 +66,9 @@ CREATE TABLE disclosed (         -- what another device of ours handed over, unt
     plaintext BLOB NOT NULL,
     frank BLOB NOT NULL) WITHOUT ROWID;
 
--- What was dropped is dropped from the mailbox in the same transaction (State.GONE). What is still
--- sealed first has its key chain moved on, and then goes.
-CREATE TRIGGER dropped_here AFTER INSERT ON dropped WHEN NEW.wanted = 0 BEGIN
-    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
-    DELETE FROM disclosed WHERE id = NEW.id;
-END;
-CREATE TRIGGER dropped_after_all AFTER UPDATE ON dropped WHEN NEW.wanted = 0 BEGIN
-    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
-    DELETE FROM disclosed WHERE id = NEW.id;
-END;
+CREATE TABLE proposed (          -- our proposals to the owners that are open
+    id BLOB PRIMARY KEY,
+    chat BLOB NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE once (              -- idempotency keys
     key TEXT PRIMARY KEY,

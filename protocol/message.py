@@ -1,13 +1,14 @@
 """What a message says: the plaintext `m` inside a content entry (SPEC 5.5).
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
-      · kinds 7 to 9: `approval`
+      · kinds 4 and 5: `proposal` · kinds 7 to 9: `approval`
 
 A reply and a target are references [device, seq, id] to content entries of the same chat.
 Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
 duty of what shows it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ from protocol.entry import Reference
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.field import read_reference
 from protocol.limits import PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX
+from protocol.proposal import Consent, Motion, Proposal, motion_fields, read_consent, read_proposal
 
 TITLE_BYTES_MAX: Final = 256
 REACTION_BYTES_MAX: Final = 32
@@ -60,7 +62,7 @@ class Edit:
     text: str
 
 
-Message = Text | Title | Reaction | Edit | Act
+Message = Text | Title | Reaction | Edit | Motion | Act
 
 _TEXT, _TITLE, _REACTION, _EDIT = range(4)
 
@@ -76,6 +78,8 @@ def encode_message(message: Message) -> bytes:
             return codec.encode((_REACTION, target, _written(text, 0, REACTION_BYTES_MAX)))
         case Edit(target, text):
             return codec.encode((_EDIT, target, _written(text, 1, TEXT_BYTES_MAX)))
+        case Proposal() | Consent():
+            return codec.encode(motion_fields(message))
         case SignatureRequest() | FileSignature() | SignatureRefusal():
             return codec.encode(act_fields(message))
 
@@ -94,7 +98,17 @@ def decode_message(raw: bytes) -> Message:
         case (3, target, text):
             return Edit(read_reference(target), _read(text, 1, TEXT_BYTES_MAX))
         case other:
-            return read_act(other)
+            return _read_other(other)
+
+
+def _read_other(fields: Sequence[object]) -> Message:
+    match fields:
+        case (4, until, decisions):
+            return read_proposal(until, decisions)
+        case (5, proposal, signature):
+            return read_consent(proposal, signature)
+        case _:
+            return read_act(fields)
 
 
 def _written(text: str, least: int, most: int) -> bytes:

@@ -268,7 +268,7 @@ def quorum_message(
     chat: ChatId, author: DeviceKey, until: int, operations: Sequence[Inner]
 ) -> bytes:
     """Return what each co-signing owner's device signs under label "quorum"."""
-    return codec.encode((chat, author, until, _inner_fields(operations)))
+    return codec.encode((chat, author, until, decision_fields(operations)))
 
 
 def _fields(operation: Operation) -> codec.Value:
@@ -308,7 +308,7 @@ def _other_fields(
             return (seen,)
         case Quorum(author, until, operations, signatures):
             co_signed = [(one.device, one.signature) for one in signatures]
-            return (author, until, _inner_fields(operations), co_signed)
+            return (author, until, decision_fields(operations), co_signed)
         case Checkpoint(heads, anchor):
             return (heads, *anchor_fields(anchor))
         case Nack(about, number) | Hold(about, number):
@@ -320,7 +320,8 @@ def recipients_fields(recipients: Sequence[Recipient]) -> codec.Value:
     return [(one.device, one.prekey) for one in recipients]
 
 
-def _inner_fields(operations: Sequence[Inner]) -> codec.Value:
+def decision_fields(operations: Sequence[Inner]) -> list[tuple[int, bytes]]:
+    """Return [[kind, payload]…] of what a quorum decides, for `codec.encode`."""
     return [(int(kind_of(one)), encode_operation(one)) for one in operations]
 
 
@@ -437,29 +438,33 @@ def _read_leave(fields: Sequence[object], _: ChatId) -> Leave:
 def _read_quorum(fields: Sequence[object], chat: ChatId) -> Quorum:
     author = field.read_device(fields[0])
     until = codec.uint(fields[1], SEQ_MAX, "until")
-    operations = tuple(
-        _read_inner(item, chat) for item in codec.array(fields[2], GRANTS_MAX, "operations")
-    )
+    operations = read_decisions(fields[2])
     signatures = tuple(
         _read_co_signature(item) for item in codec.array(fields[3], SIGNERS_MAX, "signatures")
     )
     field.check_ascending([one.device for one in signatures], "co-signing devices")
-    _check_once(operations)
     message = quorum_message(chat, author, until, operations)
     for one in signatures:
         _check_signature(one.device, QUORUM_LABEL, message, one.signature)
     return Quorum(author, until, operations, signatures)
 
 
-def _read_inner(item: object, chat: ChatId) -> Inner:
+def read_decisions(value: object) -> tuple[Inner, ...]:
+    """Read what a quorum decides, or is asked to. Raises PeerError, as `decode_operation` does."""
+    operations = tuple(_read_inner(item) for item in codec.array(value, GRANTS_MAX, "operations"))
+    _check_once(operations)
+    return operations
+
+
+def _read_inner(item: object) -> Inner:
     kind, payload = codec.record(item, 2, "operation")
     number = codec.uint(kind, max(Kind), "kind")
     raw = codec.binary(payload, PAYLOAD_BYTES_MAX, "operation")
-    operation = decode_operation(number, raw, chat) if number in _INNER_KINDS else None
+    if number == Kind.REVOKE and codec.decode(raw, PAYLOAD_BYTES_MAX)[1:3] != (None, None):
+        raise NotCanonical("a quorum revokes by its rank, with no other proof (SPEC 3.2)")
+    operation = decode_operation(number, raw, _ANY_CHAT) if number in _INNER_KINDS else None
     if not isinstance(operation, Inner):
         raise NotCanonical(f"a quorum does not decide about kind {number} (SPEC 3.2)")
-    if isinstance(operation, Revoke) and (operation.fork or operation.by_user):
-        raise NotCanonical("a quorum revokes by its rank, with no other proof (SPEC 3.2)")
     return operation
 
 
@@ -504,6 +509,7 @@ def _check_signature(public: bytes, label: str, message: bytes, signature: bytes
         raise Unauthentic(f"a bad {label} signature inside the operation (SPEC 3.2)") from None
 
 
+_ANY_CHAT: Final = ChatId(bytes(HASH_BYTES))  # no kind inside a quorum names its chat
 _INNER_KINDS: Final = frozenset(_KINDS[one] for one in (Admit, Remove, SetRole, Revoke, SetPolicy))
 _READERS: Final[Mapping[int, tuple[int, Callable[[Sequence[object], ChatId], Operation]]]] = {
     Kind.GENESIS: (4, _read_genesis),

@@ -46,6 +46,7 @@ from protocol.operation import (
     quorum_message,
 )
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.proposal import Consent, Proposal
 from protocol.redaction import Redactions, allows
 from protocol.testing.cast import (
     archive_signer,
@@ -567,10 +568,13 @@ def messages() -> list[Case]:
         ("reaction", Reaction(target, "👍")),
         ("reaction taken back", Reaction(target, "")),
         ("edit", Edit(target, "better")),
+        ("proposal", Proposal(70, (Remove(CLARA.user, (target,)),))),
+        ("consent", Consent(target, ANNA.signers[0].sign(QUORUM_LABEL, b"a decision"))),
         *approval_messages(target),
     ]
+    removed = (2, encode_operation(Remove(CLARA.user, ())))
     refused: list[tuple[str, codec.Value, type[PeerError]]] = [
-        ("unknown kind", (4, b"a"), NotCanonical),
+        ("unknown kind", (255, b"a"), NotCanonical),
         ("no fields", (), NotCanonical),
         ("one field too many", (1, b"a", None), NotCanonical),
         ("empty text", (0, b"", None), NotCanonical),
@@ -579,6 +583,12 @@ def messages() -> list[Case]:
         ("text over the limit", (0, bytes(61_441), None), LimitExceeded),
         ("title over the limit", (1, b"a" * 257), LimitExceeded),
         ("reaction over the limit", (2, target, b"a" * 33), LimitExceeded),
+        ("a proposal of nothing", (4, 70, ()), NotCanonical),
+        ("a proposal to leave", (4, 70, [(9, encode_operation(Leave(())))]), NotCanonical),
+        ("a proposal of the same twice", (4, 70, [removed, removed]), NotCanonical),
+        ("a proposal for ever", (4, 2**32, [removed]), LimitExceeded),
+        ("a consent to nothing", (5, None, bytes(64)), NotCanonical),
+        ("a consent cut off", (5, target, bytes(63)), NotCanonical),
         *bad_approvals(target),
     ]
     cases = [

@@ -12,6 +12,7 @@ from cli.main import main
 from cli.output import Output
 from cli.reading import read_since
 from client.compose import require
+from client.deciding import settle
 from client.device import open_device
 from client.reading import Reader, letters
 from node.errors import UserError
@@ -96,6 +97,36 @@ class TestOffline:
             ("reaction", "👍"),
             ("text", "да"),
         ]
+
+
+class TestOwners:
+    def test_two_owners_agree(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """A change of owners is proposed, shown in words, signed, and published by its author."""
+        vera = federation.official("vera@mincifry")
+        chat = federation.chat(anna.device, "Совет", boris.device, vera)
+        anna("chat", "role", "Совет", "boris@mincifry", "owner")
+        (made,) = anna.json("chat", "remove", "Совет", "boris@mincifry")
+        assert (made["change"], made["agreed"], made["needed"]) == ("proposed", 1, 2)
+        short = str(made["proposal"])[:8]
+        assert f"ivor chat approve {chat.hex()[:8]} {short}" in anna.said
+        federation.carry(anna.device, boris.device)
+        assert "asks the owners to decide" in boris("read", "Совет")
+        (listed,) = boris.json("chat", "proposals", "Совет")
+        assert listed["changes"] == ["remove boris@mincifry (now owner)"]
+        assert (listed["by"], listed["state"]) == ("anna@minzdrav", "open")
+        boris("chat", "approve", "Совет", short, code=1, stdin=b"")
+        (signed,) = boris.json("chat", "approve", "Совет", short, "--yes")
+        assert "remove boris@mincifry (now owner)" in boris.said
+        assert signed["agreed"] == 2
+        boris("chat", "approve", "Совет", "ffff", "--yes", code=1)
+        federation.carry(boris.device, anna.device)
+        with anna.device.transaction():
+            (done,) = settle(anna.device, 1)
+        assert done.void is None
+        (listed,) = anna.json("chat", "proposals", "Совет")
+        assert listed["state"] == "decided"
 
 
 class TestBadInput:

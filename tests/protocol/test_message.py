@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from protocol.codec import Value, encode
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import LimitExceeded, NotCanonical, PeerError
+from protocol.identity import UserId
 from protocol.limits import SEQ_MAX, TEXT_BYTES_MAX
 from protocol.message import (
     REACTION_BYTES_MAX,
@@ -21,6 +22,8 @@ from protocol.message import (
     decode_message,
     encode_message,
 )
+from protocol.operation import Leave, Remove, Revoke, UserSignature, encode_operation
+from protocol.proposal import Consent, Proposal
 
 REFERENCES = st.builds(
     Reference,
@@ -29,13 +32,29 @@ REFERENCES = st.builds(
     st.binary(min_size=32, max_size=32).map(EntryId),
 )
 WORDS = st.text(min_size=1, max_size=60)
+KEYS = st.binary(min_size=32, max_size=32)
+OPERATIONS = st.lists(KEYS, min_size=1, max_size=4, unique=True).map(
+    lambda users: tuple(Remove(UserId(user), ()) for user in users)
+)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Proposal, st.integers(0, SEQ_MAX), OPERATIONS),
+    st.builds(Consent, REFERENCES, st.binary(min_size=64, max_size=64)),
     st.builds(Text, WORDS, st.none() | REFERENCES),
     st.builds(Title, WORDS),
     st.builds(Reaction, REFERENCES, st.text(max_size=8)),
     st.builds(Edit, REFERENCES, WORDS),
 )
 TARGET = Reference(DeviceKey(bytes(32)), 7, EntryId(bytes(32)))
+
+
+def test_what_nobody_may_decide_is_no_proposal() -> None:
+    """A leave, a decision twice, none at all, a user's own proof: as in a quorum."""
+    twice = ((2, encode_operation(Remove(UserId(bytes(32)), ()))),) * 2
+    proof = UserSignature(UserId(bytes(32)), bytes(64))
+    revoke = encode_operation(Revoke(DeviceKey(bytes(32)), None, proof, ()))
+    for decisions in ((), twice, ((9, encode_operation(Leave(()))),), ((5, revoke),)):
+        with pytest.raises(PeerError):
+            decode_message(encode((4, 1, decisions)))
 
 
 @given(MESSAGES)
@@ -82,7 +101,7 @@ def test_empty_and_unencodable_texts_are_refused(message: Message) -> None:
     "fields",
     [
         (),
-        (4, b"x"),
+        (10, b"x"),
         (0, b"x"),
         (0, b"x", None, None),
         (1, b""),
