@@ -380,7 +380,7 @@ def check_order(case: Inputs) -> Value:
     """Place entries in a mailbox, parents first, otherwise backwards; read it in its order."""
     device = object.__new__(Device)
     device.connection = apsw.Connection(":memory:")
-    device.connection.execute(DEVICE_SCHEMA)
+    device.connection.execute(SCHEMA + DEVICE_SCHEMA)
     chat = ChatId(bytes(32))
     depths: dict[str, int] = {}
     waiting = case.each("entries")[::-1]
