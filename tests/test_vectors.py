@@ -16,6 +16,7 @@ from crypto import archive, content, labels, merkle, schedule
 from crypto.fingerprint import fingerprint, safety_number
 from crypto.keyfile import open_key
 from node.ledger import CandidateLedger
+from node.schema import SCHEMA
 from protocol import codec, epoch, frame, identity, name
 from protocol.chat import Chat
 from protocol.entry import (
