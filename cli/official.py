@@ -3,6 +3,7 @@
 import typer
 
 from cli import (
+    approving,
     chat_commands,
     device_commands,
     enrolment,
@@ -15,6 +16,15 @@ from cli import (
 
 def register(app: typer.Typer) -> None:
     """Add the official's commands to the program, in the order in which they are met."""
-    families = (enrolment, chat_commands, writing, reading, upkeep, device_commands, recovery)
+    families = (
+        enrolment,
+        chat_commands,
+        writing,
+        reading,
+        approving,
+        upkeep,
+        device_commands,
+        recovery,
+    )
     for family in families:
         family.register(app)

@@ -70,6 +70,12 @@ CREATE TABLE proposed (          -- our proposals to the owners that are open
     id BLOB PRIMARY KEY,
     chat BLOB NOT NULL) WITHOUT ROWID;
 
+CREATE TABLE signing (           -- keys for signing documents
+    public BLOB PRIMARY KEY,     -- PEM
+    private BLOB,                -- PEM; NULL for a key on a token
+    certificate BLOB,            -- DER; NULL until the node has certified it
+    ends INTEGER NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE once (              -- idempotency keys
     key TEXT PRIMARY KEY,
     chat BLOB NOT NULL,

@@ -62,6 +62,20 @@ def public_pem(key_pem: bytes) -> bytes:
     )
 
 
+def key_of(der: bytes) -> bytes:
+    """Return the public key of a certificate, SubjectPublicKeyInfo PEM. Raises CertificateRefused.
+
+    der: a certificate that was checked.
+    """
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+    except MALFORMED:
+        raise CertificateRefused("certificate is malformed (SPEC 6.1)") from None
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def authority(key_pem: bytes, name: str, now: float, days: int, serial: int) -> bytes:
     """Make an agency's self-signed CA certificate, PEM: it may sign leaves, nothing below them.
 

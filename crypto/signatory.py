@@ -151,7 +151,7 @@ def read_signatory(der: bytes, authority_der: bytes) -> Signatory:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(authority_der))
+        _check_issuer(certificate, x509.load_der_x509_certificate(authority_der))
         _check_uses(certificate)
         organization, common_name = [str(one.value) for one in certificate.subject]
         return Signatory(
@@ -162,10 +162,15 @@ def read_signatory(der: bytes, authority_der: bytes) -> Signatory:
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
         )
-    except InvalidSignature:
-        raise CertificateRefused("the agency's CA did not issue it (SPEC 6.1)") from None
-    except (*MALFORMED, TypeError):  # TypeError: a CA with a key of another kind
+    except MALFORMED:
         raise CertificateRefused("not a certificate for signing documents (SPEC 6.1)") from None
+
+
+def _check_issuer(certificate: x509.Certificate, authority: x509.Certificate) -> None:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):  # another name, kind of key, signature
+        raise CertificateRefused("the agency's CA did not issue it (SPEC 6.1)") from None
 
 
 def _check_uses(certificate: x509.Certificate) -> None:

@@ -1,0 +1,83 @@
+"""Files that are signed: read, hashed, and written beside the original, never over anything."""
+
+import mimetypes
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from node.errors import LimitReached, StorageError, UserError
+from node.files import sync_folder
+from protocol.approval import Document, Version, check_file_name
+from protocol.errors import PeerError
+
+FILE_BYTES_MAX = 256 * 1024 * 1024  # it is read as a whole: pyHanko needs a PDF so; guess
+_UNKNOWN = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was read."""
+
+    path: Path
+    data: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, path: Path, data: bytes) -> "File":
+        """Hash bytes that are, or are to be, at a path."""
+        return cls(path, data, sha256(data).digest())
+
+    @property
+    def version(self) -> Version:
+        """Its SHA-256 and size."""
+        return Version(self.digest, len(self.data))
+
+    def document(self, media_type: str) -> Document:
+        """Return how a request names it."""
+        return Document(self.digest, len(self.data), self.path.name, media_type)
+
+
+def read_file(path: Path) -> File:
+    """Read a file whole. Raises UserError, StorageError or LimitReached."""
+    try:
+        check_file_name(path.name)
+        with path.open("rb") as stream:
+            data = stream.read(FILE_BYTES_MAX + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"there is no file {path}") from None
+    except PeerError as error:
+        raise UserError(f"{error}; rename it first") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise LimitReached(f"{path} has over {FILE_BYTES_MAX} bytes; such a file is not signed")
+    if not data:
+        raise UserError(f"{path} is empty: there is nothing to sign")
+    return File.of(path, data)
+
+
+def media_type_of(name: str) -> str:
+    """Guess a media type by the ending of a name."""
+    return mimetypes.guess_type(name)[0] or _UNKNOWN
+
+
+def check_free(path: Path) -> None:
+    """Raise UserError if something is there already: a signature never replaces a file."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already; give another name with --output")
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet, durably. Raises UserError or StorageError."""
+    check_free(path)
+    try:
+        with path.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(path.parent)
+    except FileExistsError:
+        check_free(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from None
