@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests import vectors_chat as chat
+from tests import vectors_evidence as evidence
 from tests import vectors_log as log
 from tests import vectors_people as people
 from tests.vectors import FOLDER, Case, keep_signatures
@@ -47,6 +48,7 @@ def main() -> None:
     """Write every file."""
     for name in FILES:
         (FOLDER / f"{name}.json").write_text(text_of(name))
+    evidence.write()
     keep_signatures()
 
 

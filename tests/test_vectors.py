@@ -588,5 +588,10 @@ def test_files_are_what_is_made(file: str) -> None:
 
 
 def test_no_other_files() -> None:
-    expected = {f"{name}.json" for name in FILES} | {"README.md", "inputs.json", "mldsa.json"}
+    expected = {f"{name}.json" for name in FILES} | {
+        "README.md",
+        "inputs.json",
+        "mldsa.json",
+        "evidence",
+    }
     assert {path.name for path in FOLDER.iterdir()} == expected

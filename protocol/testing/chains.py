@@ -98,7 +98,7 @@ class Chain:
 
     def extend(self, steps: Iterable[Step]) -> list[Made]:
         """Append an entry for each step."""
-        return [self.append(self._header(step), step.payload) for step in steps]
+        return [self.append(self.header(step), step.payload) for step in steps]
 
     def append(self, header: Header, payload: bytes) -> Made:
         """Sign and append whatever header."""
@@ -108,7 +108,8 @@ class Chain:
         self.entries.append(made)
         return made
 
-    def _header(self, step: Step) -> Header:
+    def header(self, step: Step) -> Header:
+        """Return the next header, with a commitment to nothing."""
         before = self.before
         prev = self.entries[-1].id if self.entries else None
         time = min(max(before.time + step.elapsed, 0), TIME_MS_MAX)

@@ -68,8 +68,12 @@ class Conversation:
         self.linked[chain.device] = known | {link.id for link in links}
         control = self.story.heads()
         step = Step(payload, links=links, control=control, epoch=self.epochs[-1])
-        chain.add(step)
+        self.append(chain, step)
         self.runs.append(chain.run(len(chain.entries) - 1))
+
+    def append(self, chain: Chain, step: Step) -> None:
+        """Add an entry whose commitment is to nothing."""
+        chain.add(step)
 
     def fork(self, who: Person, at: int, count: int) -> Chain:
         """Return another branch of a person's content, from `at` on."""
