@@ -7,7 +7,6 @@ from cli import (
     chat_commands,
     device_commands,
     enrolment,
-    keeping,
     reading,
     recovery,
     upkeep,
@@ -24,7 +23,6 @@ def register(app: typer.Typer) -> None:
         reading,
         approving,
         upkeep,
-        keeping,
         device_commands,
         recovery,
     )

@@ -1,14 +1,19 @@
-"""`ivor recovery show`: the 24 words that a user writes down for the day a device is lost."""
+"""`ivor recovery show`, `backup`, `recover`: what a user keeps for the day a device is lost."""
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, opened
-from cli.options import Json, PassphraseFile
-from cli.output import Output, note
+from cli.opening import Home, fetch, now_ms, opened
+from cli.options import Json, PassphraseFile, PhraseFile
+from cli.output import Output, note, progress
+from cli.text import when
+
+if TYPE_CHECKING:
+    from client.backup import Contents
+    from client.device import Device
 
 recovery = typer.Typer(help="The words that restore your identity.", no_args_is_help=True)
 PHRASE_CHARS_MAX: Final = 4096
@@ -18,6 +23,8 @@ COLUMNS: Final = 4
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.add_typer(recovery, name="recovery", rich_help_panel="Official")
+    app.command(rich_help_panel="Official")(backup)
+    app.command(rich_help_panel="Official")(recover)
 
 
 @recovery.callback()
@@ -48,6 +55,90 @@ def show(
         words = phrase_of(user.seed)
     Output(as_json).line(_numbered(words), {"type": "recovery phrase", "words": words})
     note("write them on paper and lock that away: who has them can be you, if your agency agrees")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; an older one is replaced.")],
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write down what this device has read and whom it knows, sealed to your recovery words."""
+    from client import backup as backups
+    from client.mailbox import readable
+
+    with opened(home, passphrase_file) as device:
+        with progress("writing the backup", readable(device)) as advance:
+            made = backups.save(device, file, now_ms(), advance)
+        Output(as_json).facts(_contents(made) | {"file": str(file)})
+    note("only your recovery words open it; it revives no device, so keep it as you keep letters")
+
+
+def recover(
+    file: Annotated[Path, typer.Argument(help="A backup of one of your devices.")],
+    *,
+    phrase_file: PhraseFile = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Bring back what a lost device had read, each message proved by the signed log."""
+    from client import backup as backups
+    from node.errors import EvidenceError, IdentityError
+
+    with opened(home, passphrase_file) as device:
+        seed = _seed(device, phrase_file)
+        with progress("checking the backup", backups.size(file)) as advance:
+            contents = backups.check(device, file, seed, advance)
+        problem = fetch(device)
+        found = backups.take_up(device, file, seed, contents)
+        Output(as_json).facts(
+            _contents(contents)
+            | {
+                "proved": found.proved,
+                "known": found.known,
+                "waiting": found.waiting,
+                "refused": found.refused,
+                "chats_not_here": found.missing,
+                "changed": list(found.changed),
+            }
+        )
+    if found.waiting:
+        note(
+            f"{found.waiting} messages wait for their entries in the log: 'ivor sync' fetches them"
+        )
+    if problem is not None:
+        note(f"the node was not asked: {problem}")
+    for name in found.changed:
+        note(f"{name} has another identity than your lost device knew: run 'ivor verify {name}'")
+    if found.refused:
+        raise EvidenceError(f"{found.refused} messages fit no signed header; they were not taken")
+    if found.changed:
+        raise IdentityError("somebody's identity has changed since the backup was made")
+
+
+def _seed(device: "Device", phrase_file: Path | None) -> bytes:
+    from crypto.signing import Signer
+    from node.errors import IdentityError
+
+    if device.secrets.user is not None:
+        return device.secrets.user.seed
+    seed = read_phrase(phrase_file)
+    if Signer(seed).public != device.profile.user.user:
+        raise IdentityError(f"these are not the recovery words of {device.profile.name}")
+    return seed
+
+
+def _contents(contents: "Contents") -> dict[str, object]:
+    return {
+        "made": when(contents.made),
+        "device": contents.device.hex(),
+        "label": contents.label,
+        "messages": contents.letters,
+        "people": contents.people,
+        "chats": contents.chats,
+    }
 
 
 def _numbered(words: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ own user, and each message must fit the commitment in a signed header. What come
 waits. Keys are never handed over, so what an epoch protects stays so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import convert
@@ -33,6 +33,7 @@ LETTERS_BYTES_MAX = 800 * 1024  # of one segment; leaves room for seal, certific
 LETTERS_MAX = 3000  # of one segment: a structure holds 16,384 elements
 PARTS_MAX = 1024  # parcels that may wait for a device
 PREKEY_ID_BYTES = 16
+TAKEN_AT_ONCE = 256  # of what was disclosed: that much is in memory
 _LETTER_OVERHEAD_BYTES = 2 * HASH_BYTES + 16
 
 
@@ -59,13 +60,12 @@ def pack(device: Device, prekey: Prekey) -> list[bytes]:
 
     prekey: of the new device, checked. At least one parcel, so that its end can be seen.
     """
-    segments = list(_segments(device))[:PARTS_MAX] or [[]]
-    return [
-        _seal(device, prekey, part, len(segments), letters) for part, letters in enumerate(segments)
-    ]
+    found = list(segments(device))[:PARTS_MAX] or [[]]
+    return [_seal(device, prekey, part, len(found), letters) for part, letters in enumerate(found)]
 
 
-def _segments(device: Device) -> Iterator[list[Disclosed]]:
+def segments(device: Device) -> Iterator[list[Disclosed]]:
+    """Yield what this device can read, the newest first, in pieces that fit a parcel."""
     rows = device.connection.execute(
         "SELECT id, plaintext, frank FROM mailbox WHERE state = ? ORDER BY no DESC", (State.OPEN,)
     )
@@ -83,7 +83,7 @@ def _segments(device: Device) -> Iterator[list[Disclosed]]:
 
 
 def _seal(device: Device, prekey: Prekey, part: int, parts: int, letters: list[Disclosed]) -> bytes:
-    plain = codec.encode([(one.entry, one.plaintext, one.frank) for one in letters])
+    plain = codec.encode(letter_fields(letters))
     info = _info(device.key, prekey.device, prekey.id)
     bundle = seal_bundle(prekey.public, info, device.random(BUNDLE_KEY_BYTES), plain)
     certificate = device.profile.device_certificate
@@ -141,7 +141,17 @@ def _open(device: Device, sender: DeviceKey, prekey: bytes, bundle: bytes) -> tu
         plain = open_bundle(private, _info(sender, device.key, prekey), bundle)
     except SealRefused:
         raise IdentityError("an archive that does not open; it was thrown away") from None
-    return tuple(_letter(item) for item in codec.decode(plain, PARCEL_BYTES_MAX))
+    return decode_letters(codec.decode(plain, PARCEL_BYTES_MAX))
+
+
+def letter_fields(letters: Sequence["Disclosed"]) -> Sequence[codec.Value]:
+    """Return [[entry id, plaintext, frank]…] for `codec.encode`."""
+    return [(one.entry, one.plaintext, one.frank) for one in letters]
+
+
+def decode_letters(items: Sequence[object]) -> tuple["Disclosed", ...]:
+    """Read such a list. Raises PeerError."""
+    return tuple(_letter(item) for item in items)
 
 
 def _letter(item: object) -> Disclosed:
@@ -155,9 +165,14 @@ def _letter(item: object) -> Disclosed:
 
 def keep(device: Device, segment: Segment) -> None:
     """Keep what a segment brought. Call inside a transaction; then `take_up`."""
+    keep_letters(device, segment.letters)
+
+
+def keep_letters(device: Device, letters: Sequence[Disclosed]) -> None:
+    """Keep messages until their entries are here. Call inside a transaction; then `take_up`."""
     device.connection.executemany(
         "INSERT INTO disclosed VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(one.entry, one.plaintext, one.frank) for one in segment.letters],
+        [(one.entry, one.plaintext, one.frank) for one in letters],
     )
 
 
@@ -166,13 +181,13 @@ def take_up(device: Device) -> int:
 
     Call inside a transaction, after `mailbox.receive`.
     """
-    rows = device.connection.execute(
-        "SELECT disclosed.id, disclosed.plaintext, disclosed.frank FROM disclosed"
-        " JOIN mailbox USING (id) WHERE state != ?",
-        (State.SEALED,),
-    ).fetchall()
     taken = 0
-    for entry, plaintext, frank in convert(rows, list[tuple[EntryId, bytes, bytes]]):
-        taken += accept_disclosed(device, entry, plaintext, frank)
-        device.connection.execute("DELETE FROM disclosed WHERE id = ?", (entry,))
+    while rows := device.connection.execute(
+        "SELECT disclosed.id, disclosed.plaintext, disclosed.frank FROM disclosed"
+        " JOIN mailbox USING (id) WHERE state != ? LIMIT ?",
+        (State.SEALED, TAKEN_AT_ONCE),
+    ).fetchall():
+        for entry, plaintext, frank in convert(rows, list[tuple[EntryId, bytes, bytes]]):
+            taken += accept_disclosed(device, entry, plaintext, frank)
+            device.connection.execute("DELETE FROM disclosed WHERE id = ?", (entry,))
     return taken

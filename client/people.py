@@ -13,7 +13,7 @@ from crypto.fingerprint import safety_number
 from node.errors import IdentityError, UserError
 from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
-from protocol.identity import AgencyId, Card, UserId, verify_card, verify_prekey
+from protocol.identity import AgencyId, Card, UserCertificate, UserId, verify_card, verify_prekey
 from protocol.policy import Role
 from protocol.reply import Person, PersonDevice
 
@@ -117,6 +117,27 @@ def keep_own_person(device: Device) -> None:
     keep_card(device, profile.card.raw)
     own = PersonDevice(profile.device_certificate, None)
     keep_person(device, Person(profile.charter.raw, profile.user.raw, (own,)))
+
+
+def adopt(
+    device: Device, charter: bytes, user: UserCertificate, name: str, verified: int
+) -> str | None:
+    """Know a person as another device of ours did. verified: 0 or 1.
+
+    Returns the name if it means somebody else by now: whom it meant before is known again, so that
+    the change is as loud as it would have been there.
+    """
+    row = device.connection.execute("SELECT id FROM users WHERE name = ?", (name,)).get
+    changed = row not in (None, user.user)
+    if changed:
+        accept_change(device, name)
+    device.connection.execute(
+        "INSERT INTO users (id, agency, name, charter, certificate, verified)"
+        " VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET verified = max(verified, excluded.verified)",
+        (user.user, user.agency, name, charter, user.raw, verified),
+    )
+    return name if changed else None
 
 
 def let_enter(device: Device) -> None:

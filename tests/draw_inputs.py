@@ -8,15 +8,19 @@ opening. Everything else in the vectors follows from names (`protocol.testing.ca
 
 import json
 import ssl
+from dataclasses import replace
 
 from crypto import archive, certificate
+from crypto.recovery import backup_key
 from crypto.schedule import seal_info
 from crypto.sealing import Prekey, seal
 from node.tls import Credential, credential_to_der
+from protocol import codec
+from protocol.backup import BACKUP_ID_BYTES, begin, seal_part
 from protocol.entry import Place
 from protocol.epoch import build
 from protocol.testing.cast import agency, person, prekey, prekey_record, seed
-from tests.vectors import INPUTS, TICKET, epoch_place
+from tests.vectors import BACKUP_SEED, INPUTS, TICKET, epoch_place
 
 NOW = 1_700_000_000.0
 
@@ -38,8 +42,21 @@ def main() -> None:
         "seal": seal(private.public, seal_info(b"info"), seed("seal", "secret")),
         "bundle": archive.seal_bundle(private.public, b"info", seed("bundle", "key"), b"segments"),
     }
+    inputs["backup"] = b"".join(_backup())
     written = {name: value.hex() for name, value in inputs.items()}
     INPUTS.write_text(json.dumps(written | {"epoch": _epoch(epoch_place())}, indent=1) + "\n")
+
+
+def _backup() -> list[bytes]:
+    """Three parts of a backup, the last one the end."""
+    own = backup_key(BACKUP_SEED)
+    place, parts = begin(seed("backup", "id")[:BACKUP_ID_BYTES], own.public), []
+    bodies: tuple[codec.Value, ...] = ((0, b"head"), (1, (b"letters",)), (4, b"end"))
+    for no, body in enumerate(bodies):
+        at = replace(place, last=int(no == 2))
+        parts.append(seal_part(own.public, at, seed("backup", str(no)), codec.encode(body)))
+        place = at.after(parts[-1])
+    return parts
 
 
 def _epoch(place: Place) -> list[str]:

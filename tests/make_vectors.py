@@ -31,6 +31,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "names": ("5.1", people.names),
     "identity": ("5.2", people.identities),
     "keys": ("5.4", people.keys),
+    "backups": ("5.6", people.backups),
     "invitations": ("5.3", people.invitations),
     "frames": ("6.2", people.frames),
     "questions": ("7", people.questions),

@@ -15,9 +15,12 @@ from client.schema import DEVICE_SCHEMA
 from crypto import archive, content, labels, merkle, schedule
 from crypto.fingerprint import fingerprint, safety_number
 from crypto.keyfile import open_key
+from crypto.recovery import backup_key
+from crypto.sealing import prekey_id
 from node.ledger import CandidateLedger
 from node.schema import SCHEMA
 from protocol import codec, epoch, frame, identity, name
+from protocol.backup import LENGTH_BYTES, length_of, open_part
 from protocol.chat import Chat
 from protocol.entry import (
     ChatId,
@@ -75,6 +78,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "names": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "identity": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "keys": {"KeyFileRefused"},
+    "backups": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
@@ -497,6 +501,16 @@ def check_key(case: Inputs) -> Value:
             return safety_number(as_raw(one), named, as_raw(other), called)
 
 
+def check_backup(case: Inputs) -> Value:
+    own, place, bodies = backup_key(case.raw("seed")), None, list[Value]()
+    for part in case.raws("parts"):
+        length_of(part[:LENGTH_BYTES])
+        opened = open_part(own, place, part)
+        bodies.append(opened.body)
+        place = opened.place.after(part)
+    return {"key": prekey_id(own.public), "bodies": bodies}
+
+
 def check_invitation(case: Inputs) -> Value:
     found = decode_invitation(case.text("text"))
     return {
@@ -543,6 +557,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "names": check_name,
     "identity": check_identity,
     "keys": check_key,
+    "backups": check_backup,
     "invitations": check_invitation,
     "frames": check_frame,
     "questions": check_question,

@@ -80,6 +80,9 @@ def invalid(name: str, error: type[Exception], **inputs: Value) -> Case:
     }
 
 
+BACKUP_SEED: Final = seed("backup", "words")
+
+
 def drawn(name: str) -> bytes:
     """Return one of the committed inputs."""
     found = json.loads(INPUTS.read_text())[name]

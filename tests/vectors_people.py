@@ -10,11 +10,13 @@ from crypto.errors import KeyFileRefused
 from crypto.fingerprint import fingerprint, safety_number
 from crypto.keyfile import seal_key
 from crypto.labels import digest
-from crypto.sealing import PREKEY_BYTES
+from crypto.recovery import backup_key
+from crypto.sealing import PREKEY_BYTES, prekey_id
 from crypto.signing import Signer
 from protocol import codec, frame, identity
+from protocol.backup import LENGTH_BYTES, SUM_BYTES, length_of
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
+from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic, Untrusted
 from protocol.identity import AgencyId, CardNode, NodeId, verify_card
 from protocol.invitation import PREFIX, Invitation, Purpose, encode_invitation
 from protocol.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_HELLO
@@ -32,7 +34,7 @@ from protocol.question import (
 )
 from protocol.run import Context
 from protocol.testing.cast import ISSUED_MS, agency, person, prekey, prekey_record, seed
-from tests.vectors import TICKET, Case, Value, drawn, invalid, valid
+from tests.vectors import BACKUP_SEED, TICKET, Case, Value, drawn, invalid, valid
 
 HOME: Final = agency("mz")
 AGENCY: Final = AgencyId(HOME.root.public)
@@ -301,6 +303,37 @@ def _revocations(signature: bytes) -> list[Case]:
         invalid("revocation: of another device", Untrusted, **inputs | {"device": ANNA.devices[1]}),
         invalid("revocation: at another agency", Untrusted, **inputs | {"agency": bytes(32)}),
         invalid("revocation: cut off", Untrusted, **inputs | {"signature": signature[:63]}),
+    ]
+
+
+def backups() -> list[Case]:
+    """A backup of three parts, and what is wrong with others (SPEC 5.6)."""
+    own, whole = backup_key(BACKUP_SEED), drawn("backup")
+    parts, rest = [], whole
+    while rest:
+        end = LENGTH_BYTES + length_of(rest[:LENGTH_BYTES])
+        parts.append(rest[:end])
+        rest = rest[end:]
+    head, letters, last = parts
+    result: dict[str, Value] = {
+        "key": prekey_id(own.public),
+        "bodies": [b"\x92\x00\xc4\x04head", b"\x92\x01\x91\xc4\x07letters", b"\x92\x04\xc4\x03end"],
+    }
+    flipped = letters[:600] + bytes([letters[600] ^ 1]) + letters[601:]
+    a = flipped[LENGTH_BYTES:-SUM_BYTES]
+    mended = flipped[:-SUM_BYTES] + digest("backup sum", a)[:SUM_BYTES]
+    made: list[tuple[str, type[Exception], list[bytes]]] = [
+        ("a bit flipped", NotCanonical, [head, flipped, last]),
+        ("a bit flipped, and the sum made anew", Unauthentic, [head, mended, last]),
+        ("two parts exchanged", Unauthentic, [letters, head, last]),
+        ("a part left out", Unauthentic, [head, last]),
+        ("a part of 0 bytes", LimitExceeded, [head, bytes(12)]),
+        ("a part that says 960 KiB and a byte", LimitExceeded, [head, b"\x00\x0f\x00\x01"]),
+    ]
+    return [
+        valid("a backup", result, seed=BACKUP_SEED, parts=parts),
+        *(invalid(name, error, seed=BACKUP_SEED, parts=wrong) for name, error, wrong in made),
+        invalid("other words", Untrusted, seed=seed("x"), parts=parts),
     ]
 
 
