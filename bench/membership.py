@@ -17,21 +17,24 @@ UNITS = {"from_nothing": "s", "one_more": "ms", "one_more_most": "ms"}
 ADMINS = 4
 MEMBERS = 60
 FURTHER = 100
+LAGS = (0, 10)  # how many of the newest entries an author has not seen
 
 
 def measure(sizes: Sequence[int], runs: int) -> list[Line]:
     """Measure control lanes of these lengths: admissions, removals and roles, mixed."""
     found: list[Line] = []
     for size in sizes:
-        progress(f"{NAME}: {size:,} control entries")
-        entries = _lane(size + FURTHER)
-        calib_s = calibrate()
-        results = [_run(entries, size) for _ in range(runs)]
-        found += lines_of(NAME, f"{size:,} entries", UNITS, results, calib_s)
+        for lag in LAGS:
+            case = f"{size:,} entries" + (f", {lag} behind" if lag else "")
+            progress(f"{NAME}: {case}")
+            entries = _lane(size + FURTHER, lag)
+            calib_s = calibrate()
+            results = [_run(entries, size) for _ in range(runs)]
+            found += lines_of(NAME, case, UNITS, results, calib_s)
     return found
 
 
-def _lane(size: int) -> list[ControlEntry]:
+def _lane(size: int, lag: int) -> list[ControlEntry]:
     owner = person("anna@minzdrav")
     admins = [person(f"admin{number}@minzdrav") for number in range(ADMINS)]
     members = [person(f"member{number}@mincifry") for number in range(MEMBERS)]
@@ -41,7 +44,8 @@ def _lane(size: int) -> list[ControlEntry]:
     while len(story.told) < size:
         author = admins[number % ADMINS]
         whom = members[number % MEMBERS]
-        story.tell(author, _operation(whom, inside, number))
+        seen = story.told[-1 - lag :][:1] or [story.genesis]
+        story.tell(author, _operation(whom, inside, number), seen)
         number += 1
     return story.entries
 

@@ -7,7 +7,7 @@ from protocol.entry import DeviceKey
 from protocol.identity import UserId
 from protocol.operation import Genesis
 from protocol.policy import ChatKind, Policy, Role, combine
-from protocol.roster import OUT, Member, Membership
+from protocol.roster import Member, Membership
 from protocol.standing import Register
 from protocol.trial import Verdict
 
@@ -50,10 +50,10 @@ class _Desk:
         return genesis.chat_kind
 
     def policy(self) -> Policy:
-        found = list(bits(self._register.policies & self._effects.total))
+        found = self._register.policies & self._effects.total
         cases = self._register.cases
         return combine(
-            [setting for one in found for setting in cases[one].policies],
+            [setting for one in bits(found) for setting in cases[one].policies],
             [setting for one in self._last(found) for setting in cases[one].policies],
         )
 
@@ -76,30 +76,32 @@ class _Desk:
         }
         return Member(identity, Role(self._effects.role(user, -1)), frozenset(devices))
 
-    def _admissions(self, user: UserId) -> list[int]:
+    def _admissions(self, user: UserId) -> int:
         """Return the standing operations that took the user in and that no removal has seen."""
-        standing = list(bits(self._effects.standing(user, -1)))
-        acts = {one: self._effects.act(one, user) for one in standing}
-        gone = [one for one in standing if acts[one].role == OUT]
-        return [one for one in standing if acts[one].role != OUT and not self._seen(one, gone)]
+        standing = self._effects.standing(user, -1)
+        gone = standing & self._register.removals.get(user, 0)
+        admissions = standing & ~gone
+        while gone and admissions:
+            seen = self._dag.pasts[gone.bit_length() - 1]
+            admissions &= ~seen
+            gone &= ~seen
+        return admissions
 
-    def _brought(self, user: UserId, admissions: Iterable[int]) -> set[DeviceKey]:
+    def _brought(self, user: UserId, admissions: int) -> set[DeviceKey]:
         """Return the devices that these admissions and the user's own enrolments bring in."""
-        devices: set[DeviceKey] = set()
-        for one in admissions:
-            identity = self._effects.act(one, user).identity
-            assert identity is not None
-            devices.update(identity.devices)
+        named = self._register.named.get(user, {})
+        devices = {device for device, by in named.items() if by & admissions}
         pasts = self._dag.pasts
         for one in bits(self._register.enrolments.get(user, 0) & self._effects.total):
             enrolled = self._register.cases[one].enrolled
-            if enrolled is not None and any(pasts[one] >> other & 1 for other in admissions):
+            if enrolled is not None and pasts[one] & admissions:
                 devices.update(enrolled.devices)
         return {device for device in devices if not self._effects.lost(device, -1)}
 
-    def _seen(self, index: int, by: Iterable[int]) -> bool:
-        return any(other != index and self._dag.pasts[other] >> index & 1 for other in by)
-
-    def _last(self, found: list[int]) -> list[int]:
+    def _last(self, found: int) -> list[int]:
         """Return the entries that none of the others has seen."""
-        return [one for one in found if not self._seen(one, found)]
+        last = []
+        while found:
+            last.append(found.bit_length() - 1)
+            found &= ~self._dag.pasts[last[-1]]
+        return last

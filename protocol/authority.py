@@ -23,6 +23,7 @@ from protocol.trial import Trial, Verdict
 
 VERDICTS_MAX = 1024
 ROSTERS_MAX = 256
+LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
 LATEST = 8  # guess
 GENESIS = 0
 FIRST = 1 << GENESIS
@@ -40,6 +41,7 @@ class Authority:
         self._after: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._rosters: dict[int, Membership] = {}
+        self._listed = 0
 
     def check(self, entry: ControlEntry) -> None:
         """Raise Inadmissible unless a genesis stands first, made by an owner, and nowhere else."""
@@ -117,6 +119,9 @@ class Authority:
     def verdict(self, within: int) -> Verdict:
         """Judge a set of entries that holds the past of each; not empty."""
         scope = within & self._bearing
+        whole = self._after.get(scope.bit_length() - 1)
+        if whole is not None and whole.scope == scope:
+            return whole
         found = self._verdicts.get(scope)
         if found is None:
             found = self._judge(scope)
@@ -150,21 +155,23 @@ class Authority:
     def _shaken(self, base: Verdict, window: int) -> int:
         """Return those operations of a base that a window beside it could possibly change.
 
-        They are by, or about, users whom an operation of the window is about, or an operation that
-        is itself shaken. Decisions of a quorum depend on all who ever were owners.
+        Whether an operation has effect depends on its own past, and on what is beside it about its
+        author. So it is shaken if its author is whom an operation of the window, or a shaken one,
+        is about; or if it comes after a shaken one and is about the same user. Decisions of a
+        quorum depend on all who ever were owners.
         """
         register = self.register
-        users: set[UserId] = set()
         found, fresh = 0, window
         while fresh:
-            touched: set[UserId] = set()
+            concerned = 0
             for index in bits(fresh):
-                touched |= claimants(register, register.cases[index])
-            touched -= users
-            users |= touched
-            concerned = register.quorums if touched & register.owners else 0
-            for user in touched:
-                concerned |= register.concerns.get(user, 0)
+                touched = claimants(register, register.cases[index])
+                for user in touched:
+                    concerned |= register.authored.get(user, 0)
+                    if not window >> index & 1:
+                        concerned |= register.concerns.get(user, 0) >> index << index
+                if touched & register.owners:
+                    concerned |= register.quorums
             fresh = concerned & base.scope & ~FIRST & ~found
             found |= fresh
         return found
@@ -211,10 +218,18 @@ class Authority:
         found = self._rosters.get(verdict.scope)
         if found is None:
             found = self._amount(verdict)
-            if len(self._rosters) >= ROSTERS_MAX:
-                del self._rosters[next(iter(self._rosters))]
-            self._rosters[verdict.scope] = found
+            self._keep(verdict.scope, found)
         return found
+
+    def _keep(self, scope: int, roster: Membership) -> None:
+        """Hold a roster; the oldest go, by number, and by the members in all of them."""
+        self._rosters[scope] = roster
+        self._listed += len(roster.devices)
+        while len(self._rosters) > 1 and (
+            len(self._rosters) > ROSTERS_MAX or self._listed > LISTED_MAX
+        ):
+            oldest = self._rosters.pop(next(iter(self._rosters)))
+            self._listed -= len(oldest.devices)
 
     def _amount(self, verdict: Verdict) -> Membership:
         base, changed = verdict.base, set(verdict.changed)

@@ -24,7 +24,12 @@ class Register:
     """Which entries bear on whom. A set of entries is an int with a bit for each, as in `Dag`.
 
     listings: the entries that bring a device in by name. claims: the users a device was named for.
-    concerns: the entries by a user or about them. owners: whoever was made one by any entry.
+    authored: the entries by a user. concerns: those about a user. owners: whoever was made one by
+    any entry. disputes: for a user the others who were named a device of theirs.
+    named: for a user the devices that entries on them name, and which. removals: of a user.
+    beside: for an entry on a user those on the same user that are concurrent with it, if there are
+    any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
+    length costs nothing.
     """
 
     pasts: Sequence[int]
@@ -34,34 +39,68 @@ class Register:
     revocations: dict[DeviceKey, int] = field(default_factory=dict)
     listings: dict[DeviceKey, int] = field(default_factory=dict)
     claims: dict[DeviceKey, set[UserId]] = field(default_factory=dict)
+    named: dict[UserId, dict[DeviceKey, int]] = field(default_factory=dict)
+    removals: dict[UserId, int] = field(default_factory=dict)
+    beside: dict[UserId, dict[int, int]] = field(default_factory=dict)
+    contested: dict[UserId, int] = field(default_factory=dict)
     owners: set[UserId] = field(default_factory=set)
+    authored: dict[UserId, int] = field(default_factory=dict)
     concerns: dict[UserId, int] = field(default_factory=dict)
+    disputes: dict[UserId, set[UserId]] = field(default_factory=dict)
     policies: int = 0
     quorums: int = 0
 
     def enter(self, index: int, case: Case) -> None:
-        """Take up a case that was not settled as void."""
+        """Take up a case that was not settled as void. Cases come in ascending order."""
         one = 1 << index
         for user, act in case.acts.items():
-            self.acts[user] = self.acts.get(user, 0) | one
-            if act.role == Role.OWNER:
-                self.owners.add(user)
-            for device in act.identity.devices if act.identity else ():
-                self.listings[device] = self.listings.get(device, 0) | one
-                self.claims.setdefault(device, set()).add(user)
+            self._act(index, user, act)
         for device in case.revoked:
             self.revocations[device] = self.revocations.get(device, 0) | one
         if case.enrolled is not None:
             user = case.enrolled.user
             self.enrolments[user] = self.enrolments.get(user, 0) | one
-            self.claims.setdefault(case.enrolled.devices[0], set()).add(user)
+            self._claim(case.enrolled.devices[0], user)
         if case.policies:
             self.policies |= one
         if case.signers:
             self.quorums |= one
-        about = claimants(self, case) | ({case.author} if case.author is not None else set())
-        for user in about:
+        if case.author is not None:
+            self.authored[case.author] = self.authored.get(case.author, 0) | one
+        for user in claimants(self, case):
             self.concerns[user] = self.concerns.get(user, 0) | one
+
+    def _act(self, index: int, user: UserId, act: Act) -> None:
+        one = 1 << index
+        self._compare(index, user)
+        self.acts[user] = self.acts.get(user, 0) | one
+        if act.role == OUT:
+            self.removals[user] = self.removals.get(user, 0) | one
+        if act.role == Role.OWNER:
+            self.owners.add(user)
+        for device in act.identity.devices if act.identity else ():
+            self.listings[device] = self.listings.get(device, 0) | one
+            self._claim(device, user)
+            named = self.named.setdefault(user, {})
+            named[device] = named.get(device, 0) | one
+
+    def _claim(self, device: DeviceKey, user: UserId) -> None:
+        claims = self.claims.setdefault(device, set())
+        for other in claims - {user}:
+            self.disputes.setdefault(user, set()).add(other)
+            self.disputes.setdefault(other, set()).add(user)
+        claims.add(user)
+
+    def _compare(self, index: int, user: UserId) -> None:
+        """Note which earlier entries on a user this one has not seen; they cannot have seen it."""
+        unseen = self.acts.get(user, 0) & ~self.pasts[index]
+        if not unseen:
+            return
+        beside = self.beside.setdefault(user, {})
+        beside[index] = unseen
+        for other in bits(unseen):
+            beside[other] = beside.get(other, 0) | 1 << index
+        self.contested[user] = self.contested.get(user, 0) | unseen | 1 << index
 
     def concurrent(self, one: int, other: int) -> bool:
         """Whether neither entry has seen the other."""
@@ -107,8 +146,8 @@ class Effects:
 
     def without(self, operations: int) -> "Effects":
         """Return the effects that are left without these operations."""
-        left = [level & ~operations for level in self.levels]
-        return Effects(self._register, left, self.branches)
+        kept = (level & ~operations if level & operations else level for level in self.levels)
+        return Effects(self._register, tuple(kept), self.branches)
 
     def enter(self, index: int, level: int) -> None:
         """Let an operation have effect."""
@@ -145,24 +184,22 @@ class Effects:
         return self._stand(user, self._register.acts.get(user, 0) & self.total & within)
 
     def _stand(self, user: UserId, acts: int) -> int:
-        if not acts & (acts - 1):
+        contested = acts & self._register.contested.get(user, 0)
+        standing = acts & ~contested
+        if not contested & (contested - 1):
             return acts
-        ranks = {index: (self.level(index), -self.act(index, user).role) for index in bits(acts)}
-        standing = higher = 0
+        beside = self._register.beside[user]
+        ranks = {
+            index: (self.level(index), -self.act(index, user).role) for index in bits(contested)
+        }
+        higher = 0
         rank = None
         for index in sorted(ranks, key=ranks.__getitem__, reverse=True):
             if ranks[index] != rank:
                 rank, higher = ranks[index], standing
-            if not self._any_concurrent(index, higher):
+            if not beside[index] & higher:
                 standing |= 1 << index
         return standing
-
-    def _any_concurrent(self, index: int, others: int) -> bool:
-        pasts = self._register.pasts
-        unseen = others & ~pasts[index]
-        if unseen & ((1 << index) - 1):
-            return True
-        return any(not pasts[other] >> index & 1 for other in bits(unseen))
 
     def counts(self, index: int, user: UserId) -> bool:
         """Whether a removal or demotion binds what had not seen it.
@@ -170,12 +207,13 @@ class Effects:
         It does not where a higher rank, concurrently, left the user more: then nothing was lost. A
         user who leaves does not thereby escape what others decided.
         """
+        beside = self._register.beside.get(user, {}).get(index, 0) & self.total
+        if not beside:
+            return True
         level, role = self.level(index), self.act(index, user).role
         return not any(
-            level < self.level(other) < PROVEN
-            and self.act(other, user).role > role
-            and self._register.concurrent(index, other)
-            for other in bits(self.standing(user, -1) & ~self._register.pasts[index])
+            level < self.level(other) < PROVEN and self.act(other, user).role > role
+            for other in bits(beside & self.standing(user, -1))
         )
 
     def lost(self, device: DeviceKey, within: int) -> bool:
@@ -246,4 +284,6 @@ def claimants(register: Register, case: Case) -> set[UserId]:
         devices.update(case.enrolled.devices)
     for device in devices:
         users |= register.claims.get(device, set())
+    for user in case.acts:
+        users |= register.disputes.get(user, set())
     return users

@@ -1,0 +1,115 @@
+"""What the fast judge finds is what SPEC 3.3 and 3.4 say, read naively (tests/protocol/oracle)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.dag import ControlEntry
+from protocol.membership import Membership, resolve
+from protocol.operation import Admit, Checkpoint, Operation, Remove, SetRole
+from protocol.policy import ChatKind, Role
+from protocol.roster import Void
+from protocol.testing.cast import grant, person
+from protocol.testing.histories import histories, reorder
+from protocol.testing.story import Story, history_of
+from tests.protocol.oracle import Oracle
+
+ANNA, BORIS, CLARA = person("anna@mz"), person("boris@mz"), person("clara@mz")
+DINA, OLGA = person("dina@mvd"), person("olga@mz")
+OTHERS = [BORIS, CLARA, DINA]
+ADMINS = [(BORIS, Role.ADMIN), (CLARA, Role.ADMIN)]
+
+
+def without_checkpoints(found: Membership, entries: Sequence[ControlEntry]) -> Membership:
+    """Leave out the reasons of checkpoints: those that bear on nothing are not tried."""
+    marks = {one.id for one in entries if isinstance(one.operation, Checkpoint)}
+    return replace(found, void={id_: why for id_, why in found.void.items() if id_ not in marks})
+
+
+def check(entries: Sequence[ControlEntry], random: Random) -> None:
+    history, oracle = history_of(entries), Oracle(entries)
+    for _ in range(3):
+        some = [one.id for one in random.sample(entries, min(2, len(entries)))]
+        found = resolve(history, history.past(some))
+        assert without_checkpoints(found, entries) == oracle.resolve(oracle.past(some))
+    whole = oracle.resolve(frozenset(range(len(entries))))
+    assert without_checkpoints(resolve(history), entries) == whole
+
+
+@given(histories(), st.randoms())
+@settings(max_examples=100)
+def test_groups(entries: list[ControlEntry], random: Random) -> None:
+    check(entries, random)
+    check(reorder(entries, random.choice), random)
+
+
+@given(histories(12, ChatKind.DIRECT), st.randoms())
+@settings(max_examples=20)
+def test_direct_chats(entries: list[ControlEntry], random: Random) -> None:
+    check(entries, random)
+
+
+def borrowed(random: Random) -> Operation:
+    """Return an admission of somebody together with the first device of somebody else."""
+    one, other = random.sample([BORIS, CLARA, DINA], 2)
+    made = grant(one, random.choice([Role.READER, Role.MEMBER]))
+    user = replace(made.credential.user, devices=other.devices[:1])
+    return Admit((replace(made, credential=replace(made.credential, user=user)),))
+
+
+def told_beside_each_other(random: Random, steps: int) -> Story:
+    """Owners and admins act on each other and on others, each knowing little of the rest."""
+    cast = [(ANNA, Role.OWNER), (OLGA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.ADMIN)]
+    story = Story(cast)
+    for _ in range(steps):
+        operation = random.choice(
+            [
+                borrowed(random),
+                Remove(random.choice(OTHERS).user, ()),
+                SetRole(random.choice(OTHERS).user, random.choice(list(Role)), ()),
+                Admit((grant(random.choice(OTHERS), random.choice(list(Role)[:3])),)),
+            ]
+        )
+        seen = None if random.random() < 0.3 else random.sample(story.told, 1)
+        story.tell(random.choice([ANNA, OLGA, BORIS, CLARA]), operation, seen)
+    return story
+
+
+@given(st.randoms(use_true_random=False), st.integers(3, 16))
+@settings(max_examples=150)
+def test_beside_each_other(random: Random, steps: int) -> None:
+    """A device of two users is the one's with the smaller id, until that one is out."""
+    check(told_beside_each_other(random, steps).entries, random)
+
+
+def test_what_follows_on_a_voided_operation_is_tried_again() -> None:
+    """An admin removed Clara, whom an owner had demoted; the other owners void the demotion."""
+    story = Story([(ANNA, Role.OWNER), (OLGA, Role.OWNER), (DINA, Role.OWNER), *ADMINS])
+    demoted = story.tell(DINA, SetRole(CLARA.user, Role.MEMBER, ()), [story.genesis])
+    removed = story.tell(BORIS, Remove(CLARA.user, ()), [demoted])
+    history = history_of(story.entries)
+    assert CLARA.user not in resolve(history).users
+    decision = story.quorum(ANNA, [SetRole(DINA.user, Role.MEMBER, ())], [OLGA])
+    history.add(story.tell(ANNA, decision, [story.genesis]).entry)
+    found = resolve(history)
+    assert found.users[CLARA.user].role == Role.ADMIN
+    assert found.void == {demoted.id: Void.OUTRANKED, removed.id: Void.RANK}
+    assert found == Oracle(story.entries).resolve(frozenset(range(4)))
+
+
+def test_a_claimed_device_falls_to_the_other_when_its_holder_is_out() -> None:
+    holder, other = sorted([BORIS, CLARA], key=lambda one: one.user)
+    story = Story([(ANNA, Role.OWNER), (OLGA, Role.OWNER)])
+    claim = grant(other, Role.MEMBER)
+    user = replace(claim.credential.user, devices=holder.devices[:1])
+    claim = replace(claim, credential=replace(claim.credential, user=user))
+    story.tell(ANNA, Admit((grant(holder, Role.MEMBER),)), [story.genesis])
+    story.tell(OLGA, Admit((claim,)), [story.genesis])
+    history = history_of(story.entries)
+    assert resolve(history).devices[holder.devices[0]] == holder.user
+    history.add(story.tell(ANNA, Remove(holder.user, ())).entry)
+    assert resolve(history).devices[holder.devices[0]] == other.user
+    assert resolve(history) == Oracle(story.entries).resolve(frozenset(range(4)))
