@@ -320,6 +320,7 @@ def peers(folder: Folder, as_json: Json = False) -> None:
         "connected": "CONNECTED",
         "chats": "CHATS",
         "unconfirmed": "UNCONFIRMED",
+        "directory": "DIRECTORY",
         "addresses": "ADDRESSES",
     }
     Output(as_json).rows(_records(_ask(folder, "peers"), "peers"), columns)

@@ -47,6 +47,7 @@ def sync(
     """Bring what is queued, fetch what is new."""
     import trio
 
+    from client import witnessing
     from client.exchange import visit_fresh
     from client.link import linked, unstored
 
@@ -58,6 +59,7 @@ def sync(
                     return await visit_fresh(device, link, timeout)
 
         done = trio.run(run)
+        suspects = witnessing.suspects(device).values()
         Output(as_json).facts(
             {
                 "messages": len(done.letters),
@@ -72,8 +74,9 @@ def sync(
     tell_decided(done.decided)
     for one in done.revoked:
         note(f"a device forked its log and was put out: {one.device.hex()[:16]}; see chat show")
-    if done.warning is not None:
-        note(done.warning)
+    for warning in (done.warning, *suspects):
+        if warning is not None:
+            note(warning)
     if not done.even:
         note("not everything came in time: run it again")
         raise typer.Exit(NOT_IN_TIME)
@@ -86,6 +89,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show what is queued, and which agency stores how much of what you wrote. Asks nobody."""
+    from client import witnessing
     from client.exchange import refreshed
     from client.link import unstored
 
@@ -103,6 +107,8 @@ def status(
                 "last_sync": when(last) if last else None,
             }
         )
+        for warning in witnessing.suspects(device).values():
+            note(warning)
         records = [record for chat in _chats(device) for record in _stored(device, chat)]
     columns = {"short": "CHAT", "title": "TITLE", "agency": "AGENCY", "written": "WRITTEN"}
     output.rows(records, columns | {"stored": "STORED THERE", "queued": "NOT YET"})

@@ -58,6 +58,7 @@ async def visit(device: Device, link: Link, seconds: float) -> Visit:
     """Exchange all there is, for at most about that long. Raises NetworkError."""
     even = await link.settle(seconds)
     await _refresh(device, link, REFRESH_MS)
+    await link.compare_directories()
     return await finish(device, link, seconds, even=even)
 
 
@@ -95,6 +96,7 @@ async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
 async def tend(device: Device, link: Link) -> None:
     """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5)."""
     await _refresh(device, link, REFRESH_MS)
+    await link.compare_directories()
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
     await link.journal.read(partial(empty_log, device))
 

@@ -6,7 +6,7 @@ arrives goes to the mailbox.
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import trio
 from msgspec import convert
 
-from client import mailbox, people
+from client import mailbox, people, witnessing
 from client.arrivals import take_in
 from client.device import Device
 from client.epochs import own_prekey
@@ -27,10 +27,10 @@ from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
-from protocol.identity import Card, UserId
+from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
 from protocol.question import GetCards, Lookup, PutPrekey, Question, encode_question
-from protocol.reply import Cards, People, Person, Refusal, Reply, decode_answer
+from protocol.reply import Cards, People, Person, Refusal, Reply, Witnessed, decode_answer
 from protocol.session import PeerKind
 from protocol.topic import LOOKUP_MAX
 
@@ -182,7 +182,7 @@ class Link:
     async def look_up(self, names: Sequence[str]) -> list[UserId]:
         """Return the users of these addresses. Raises UserError for one that nobody vouches for."""
         return [
-            await self.write(partial(people.keep_person, self._device, person))
+            await self.write(partial(witnessing.keep_listed, self._device, person))
             for person in await self._persons(names)
         ]
 
@@ -192,7 +192,7 @@ class Link:
 
         def replace() -> UserId:
             people.accept_change(self._device, name)
-            return people.keep_person(self._device, person)
+            return witnessing.keep_listed(self._device, person)
 
         return await self.write(replace)
 
@@ -207,6 +207,7 @@ class Link:
                     f"{name} is not known: check the name; the agency may not be federated with "
                     "ours, or not reachable now"
                 )
+            await self.write(partial(witnessing.note_listing, self._device, person))
             found.append(person)
         return found
 
@@ -243,12 +244,27 @@ class Link:
         if isinstance(reply, Cards):
             for raw in reply.cards:
                 await self.write(partial(people.keep_card, self._device, raw))
+        await self.compare_directories()
+        suspects = await self.journal.read(partial(witnessing.suspects, self._device))
         users = await self.journal.read(partial(people.companions, self._device))
         for at in range(0, len(users), LOOKUP_MAX):
             asked = await self.ask(Lookup(users=tuple(users[at : at + LOOKUP_MAX])))
             for person in asked.people if isinstance(asked, People) else ():
                 if person is not None:
-                    await self.write(partial(people.keep_person, self._device, person))
+                    await self._keep(person, suspects)
+
+    async def _keep(self, person: Person, suspects: Collection[AgencyId]) -> None:
+        """Keep what the node tells of a companion, unless the agency is caught lying."""
+        await self.write(partial(witnessing.note_listing, self._device, person))
+        if verify_charter(person.charter).agency not in suspects:
+            await self.write(partial(witnessing.keep_listed, self._device, person))
+
+    async def compare_directories(self) -> None:
+        """Hear whether agencies showed others the directories that they showed us."""
+        asked = await self.journal.read(partial(witnessing.seen, self._device))
+        said = await self.ask(asked)
+        if isinstance(said, Witnessed):
+            await self.write(partial(witnessing.hear, self._device, said))
 
     async def receive(self) -> list[mailbox.Letter]:
         """Open what has come; return what is newly readable."""

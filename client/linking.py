@@ -17,6 +17,7 @@ from client import archive, compose, people
 from client.device import Device
 from client.link import Link
 from client.mailbox import receive
+from client.witnessing import keep_listed
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, DeviceKey
 from protocol.errors import PeerError
@@ -96,7 +97,7 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     found = await link.ask(Lookup(users=(device.profile.user.user,)))
     for person in found.people if isinstance(found, People) else ():
         if person is not None:
-            await link.write(partial(people.keep_person, device, person))
+            await link.write(partial(keep_listed, device, person))
     return certificate
 
 

@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from node.config import Settings
-from node.directory import Directory
+from node.directory import Directory as OwnDirectory
 from node.driver import Connection
 from node.errors import IvorError
 from node.hub import Hub
@@ -15,13 +15,14 @@ from node.journal import Journal
 from protocol.errors import PeerError
 from protocol.frame import Ask
 from protocol.identity import AgencyId, verify_card
-from protocol.question import GetCards, encode_question
-from protocol.reply import Cards, Refusal, decode_answer
+from protocol.question import GetCards, GetDirectory, Witness, encode_question
+from protocol.reply import Cards, Directory, Refusal, Witnessed, decode_answer
 from protocol.topic import Topic
 
 log = structlog.get_logger()
 
 ANSWER_SECONDS_MAX = 5.0
+PAGES_MAX = 16  # of heads of one agency, in one go; guess
 
 
 class Asker(Protocol):
@@ -30,7 +31,7 @@ class Asker(Protocol):
     settings: Settings
     hub: Hub
     journal: Journal
-    directory: Directory
+    directory: OwnDirectory
 
 
 async def look_up(node: Asker, ask: Ask) -> None:
@@ -53,6 +54,39 @@ async def look_up(node: Asker, ask: Ask) -> None:
     async with trio.open_nursery() as nursery:
         for agency, body in wanted.items():
             nursery.start_soon(forward, agency, body)
+
+
+async def compare_directories(node: Asker, connection: Connection) -> bool:
+    """Compare with a peer which directories we were shown; return whether a proof is new.
+
+    Heads that are missing in a row are asked for, so that nothing can hide between two of them.
+    """
+    witness = node.directory.witness
+    seen = await node.journal.read(lambda: Witness(witness.seen(), witness.proofs()))
+    new = await _witness(node, connection, seen)
+    agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
+    for agency in agencies:
+        for _ in range(PAGES_MAX):
+            known, newest = await node.journal.read(partial(witness.reach, agency))
+            if known == newest:
+                break
+            new |= await _witness(node, connection, GetDirectory(agency, known))
+            if (await node.journal.read(partial(witness.reach, agency)))[0] == known:
+                break
+    return new
+
+
+async def _witness(node: Asker, connection: Connection, asked: Witness | GetDirectory) -> bool:
+    topic, body = encode_question(asked)
+    with trio.move_on_after(ANSWER_SECONDS_MAX):
+        try:
+            answer = await connection.ask(topic, body)
+            said = decode_answer(topic, answer.code, answer.body)
+            if isinstance(said, Witnessed | Directory):
+                return await node.journal.write(partial(node.directory.witnessed, said))
+        except (PeerError, IvorError, Refusal) as error:
+            log.warning("not compared", agency=connection.key.hex()[:16], why=str(error))
+    return False
 
 
 async def renew_card(node: Asker, connection: Connection) -> bool:

@@ -8,6 +8,7 @@ Plain and synchronous. What is absent and what the asker may not know get one an
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import apsw
@@ -30,6 +31,7 @@ from node.people import People
 from node.signatories import Signatories
 from node.tickets import Tickets, check_repeated
 from node.trust import Trust
+from node.witness import Witness
 from protocol import frame, identity, question, reply
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical, PeerError, Untrusted
@@ -42,6 +44,7 @@ from protocol.identity import (
     UserId,
 )
 from protocol.invitation import Invitation, Purpose, encode_invitation
+from protocol.listing import check_listed, verify_head, verify_split
 from protocol.name import Address, parse_address
 from protocol.question import (
     Approve,
@@ -74,7 +77,7 @@ LINK_SECONDS: Final = 3600
 
 # What each kind of peer may ask. Everything else gets one answer.
 ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
-    PeerKind.NODE: frozenset({Topic.LOOKUP, Topic.CARDS}),
+    PeerKind.NODE: frozenset({Topic.LOOKUP, Topic.CARDS, Topic.WITNESS, Topic.DIRECTORY}),
     PeerKind.INVITATION: frozenset(
         {Topic.ENROL, Topic.LOOKUP, Topic.LINK_REQUEST, Topic.LINK_RESULT}
     ),
@@ -89,6 +92,7 @@ class Directory:
         self.agency = agency
         self.trust = Trust(connection, agency.card)
         self.people = People(connection, agency.id)
+        self.witness = Witness(connection)
         self.tickets = Tickets(connection)
         self.parcels = Parcels(connection)
         self.signatories = Signatories(connection)
@@ -187,6 +191,9 @@ class Directory:
             raise NotCanonical("an answer to another question (SPEC 7.2)")
         listed = [person for person in said.people if person is not None]
         found = [self._vouched(agency, person) for person in listed]
+        heads = {one.listing.head for one in listed if one.listing is not None}
+        if not all(self.witness.agrees(head) for head in heads):
+            return
         for person, known in zip(listed, found, strict=True):
             self.people.cache(person, known)
         wanted = Lookup() if asked is None else decode_question(Topic.LOOKUP, asked)
@@ -200,23 +207,58 @@ class Directory:
     def _vouched(self, agency: AgencyId, person: Person) -> KnownPerson:
         """Check that a trusted agency speaks of its own user, and under its own name."""
         known = verify_person(person)
-        card = self.trust.card(agency)
-        charter = identity.verify_charter(person.charter)
-        if card is None or known.user.agency != agency:
+        if known.user.agency != agency:
             raise Untrusted("an agency vouches for a user of another (SPEC 7.2)")
+        charter = identity.verify_charter(person.charter)
+        self._check_charter(agency, charter)
+        if person.listing is None:
+            raise Untrusted(f"{known.user.name} is shown without a place in the directory (7.5)")
+        head = check_listed(person.listing, known.user)
+        self._check_charter(agency, head.charter)
+        newest = self.witness.latest(agency)
+        if newest is not None and head.serial < newest.serial:
+            raise Untrusted(
+                f"{charter.name} shows directory {head.serial} to us, {newest.serial} to others"
+            )
+        return known
+
+    def _check_charter(self, agency: AgencyId, charter: identity.Charter) -> None:
+        card = self.trust.card(agency)
+        if card is None:
+            raise Untrusted("an agency that is not trusted here (SPEC 7.2)")
         ours = card.charter
         if charter.name != ours.name:
             raise Untrusted(f"agency {ours.name} speaks under another name (SPEC 7.2)")
         if charter.registrar != ours.registrar and charter.serial <= ours.serial:
             raise Untrusted(f"a charter of {ours.name} that its newer card replaced (SPEC 7.2)")
-        return known
+        if self.witness.split(agency, charter.registrar) is not None:
+            raise Untrusted(
+                f"{ours.name} showed different directories, so it is not believed (7.5)"
+            )
+
+    def witnessed(self, said: reply.Witnessed | reply.Directory) -> bool:
+        """Keep directory heads and proofs that a peer showed; return whether a proof is new.
+
+        What concerns agencies that are not trusted here is left. Raises PeerError for what does
+        not verify.
+        """
+        trusted = self.cards().keys()
+        before = self.witness.proofs()
+        for raw in said.splits if isinstance(said, reply.Witnessed) else ():
+            split = verify_split(raw)
+            if split.agency in trusted:
+                self.witness.keep_split(split)
+        for raw in said.heads:
+            if verify_head(raw).agency in trusted:
+                self.witness.agrees(raw)
+        return self.witness.proofs() != before
 
     def _reply(self, peer: PeerKind, key: bytes, asked: Question, raw: bytes, now: float) -> Reply:
         match asked:
             case Lookup():
                 return self._look_up(peer, key, asked, now)
-            case question.GetCards():
-                return reply.Cards(tuple(card.raw for card in self.cards().values()))
+            case question.GetCards() | question.Witness() | question.GetDirectory():
+                return self._tell(asked, now)
             case Enrol():
                 return self._enrol(key, asked, raw, now)
             case PutLink():
@@ -225,6 +267,20 @@ class Directory:
                 return self._get_link(key, now)
             case _:
                 return self._serve_device(DeviceKey(key), asked, now)
+
+    def _tell(
+        self, asked: question.GetCards | question.Witness | question.GetDirectory, now: float
+    ) -> Reply:
+        """Answer about agencies: their cards, and the directories that they showed."""
+        match asked:
+            case question.GetCards():
+                return reply.Cards(tuple(card.raw for card in self.cards().values()))
+            case question.Witness(_, splits):
+                self.witnessed(reply.Witnessed((), splits))
+                self.witness.own_head(self.agency, now)
+                return self.witness.compared(asked)
+            case question.GetDirectory(agency, serial):
+                return reply.Directory(self.witness.after(agency, serial))
 
     def _serve_device(self, device: DeviceKey, asked: Question, now: float) -> Reply:
         owner = self.people.owner(device)
@@ -266,14 +322,22 @@ class Directory:
     def _look_up(self, peer: PeerKind, key: bytes, asked: Lookup, now: float) -> reply.People:
         found = [self.people.by_name(name) for name in asked.names]
         found += [self.people.by_id(user) for user in asked.users]
+        found = [self._listed(person, now) for person in found]
         if peer is not PeerKind.DEVICE:
             found = [self._if_ours(person) for person in found]
         if peer is PeerKind.INVITATION:
             # A further device must learn its user's id; it learns nobody else's.
             name = self._address(self.tickets.find(key, (Purpose.LINK,), _ms(now)).name)
-            own = self.people.by_name(name)
+            own = self._listed(self.people.by_name(name), now)
             found = [person if person == own else None for person in found]
         return reply.People(tuple(found))
+
+    def _listed(self, person: Person | None, now: float) -> Person | None:
+        """Add to one of our users where they stand in our directory."""
+        if person is None or self._if_ours(person) is None:
+            return person
+        listing = self.witness.listing(self.agency, verify_person(person).user, now)
+        return replace(person, listing=listing)
 
     def _if_ours(self, person: Person | None) -> Person | None:
         if person is None:

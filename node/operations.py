@@ -23,8 +23,9 @@ from node.replica import Replica
 from node.signatories import Signatories
 from node.tickets import Tickets
 from node.trust import Examined, Trust, changes
+from node.witness import Witness
 from protocol.entry import DeviceKey
-from protocol.identity import Card, UserId, verify_device
+from protocol.identity import Card, Charter, UserId, verify_device
 from protocol.invitation import Purpose, encode_invitation
 from protocol.name import Address, check_name, fold, parse_address
 
@@ -183,7 +184,8 @@ def users(desk: Desk, arguments: Arguments) -> Result:
 def peers(desk: Desk, arguments: Arguments) -> Result:
     """List the agencies that we trust: connected or not, and how far behind.
 
-    unconfirmed: entries of our own devices that the agency is not known to store.
+    unconfirmed: entries of our own devices that the agency is not known to store. directory: the
+    number of the newest that it showed anyone, or that it showed two (SPEC 7.5).
     """
     _convert(arguments, NoArguments)
     own = desk.card.charter.agency
@@ -199,11 +201,21 @@ def peers(desk: Desk, arguments: Arguments) -> Result:
                 "connected": None if desk.connected is None else agency in desk.connected,
                 "chats": _count(desk, "SELECT count(*) FROM readers WHERE peer = ?", agency),
                 "unconfirmed": _unconfirmed(desk, agency),
+                "directory": _directory(desk, card.charter),
             }
             for agency, card in desk.trust.cards().items()
             if agency != own
         ]
     }
+
+
+def _directory(desk: Desk, charter: Charter) -> str:
+    """Say whether an agency shows everybody one directory: its number, or that it does not."""
+    witness = Witness(desk.connection)
+    if witness.split(charter.agency, charter.registrar) is not None:
+        return "SHOWN DIFFERENTLY: call the agency"
+    head = witness.latest(charter.agency)
+    return "not seen yet" if head is None else str(head.serial)
 
 
 def chats(desk: Desk, arguments: Arguments) -> Result:

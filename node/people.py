@@ -8,9 +8,13 @@ from collections.abc import Collection, Iterable
 
 import apsw
 
+from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.identity import AgencyId, UserId
+from protocol.listing import LISTING_BYTES_MAX, listing_fields, read_listing
 from protocol.reply import KnownPerson, Person, PersonDevice
+
+LISTED = "listed"
 
 
 class People:
@@ -30,7 +34,8 @@ class People:
 
     def _person(self, column: str, value: str | bytes) -> Person | None:
         row = self.connection.execute(
-            f"SELECT id, charter, certificate FROM users WHERE {column} = ?",  # noqa: S608 - ours
+            f"SELECT id, charter, certificate, listing FROM users"  # noqa: S608 - ours
+            f" WHERE {column} = ?",
             (value,),
         ).fetchone()
         if row is None:
@@ -40,7 +45,10 @@ class People:
             (row[0],),
         )
         listed = tuple(PersonDevice(*device) for device in devices)
-        return Person(row[1], row[2], listed) if listed else None
+        if not listed:
+            return None
+        where = None if row[3] is None else read_listing(codec.decode(row[3], LISTING_BYTES_MAX))
+        return Person(row[1], row[2], listed, where)
 
     def agency_of(self, user: UserId) -> AgencyId | None:
         """Return the agency of a user whose row is here."""
@@ -77,6 +85,7 @@ class People:
         An id that belongs to another agency's user is not taken over: a person who enrols one
         identity key at two agencies is known by the first.
         """
+        self._unlist(agency)
         self.connection.execute("DELETE FROM users WHERE name = ? AND id != ?", (name, user))
         self.connection.execute(
             "INSERT INTO users (id, agency, name, charter, certificate) VALUES (?, ?, ?, ?, ?)"
@@ -90,6 +99,7 @@ class People:
         self, device: DeviceKey, user: UserId, certificate: bytes, prekey: bytes | None
     ) -> None:
         """Keep a device of a user; never one that is another user's already."""
+        self._unlist(self.agency_of(user))
         self.connection.execute(
             "INSERT INTO devices (id, user, certificate, prekey) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET certificate = excluded.certificate,"
@@ -121,11 +131,17 @@ class People:
 
     def revoke(self, devices: Iterable[DeviceKey]) -> None:
         """Mark devices as no longer in use, and drop what waits for them."""
+        self._unlist(self.agency)
         listed = [(device,) for device in devices]
         self.connection.executemany(
             "UPDATE devices SET revoked = 1, prekey = NULL WHERE id = ?", listed
         )
         self.connection.executemany("DELETE FROM parcels WHERE device = ?", listed)
+
+    def _unlist(self, agency: AgencyId | None) -> None:
+        """Note that our directory has changed since its head was signed (SPEC 7.5)."""
+        if agency == self.agency:
+            self.connection.execute("DELETE FROM meta WHERE key = ?", (LISTED,))
 
     def cache(self, person: Person, known: KnownPerson) -> None:
         """Keep a checked user of another agency, with exactly the devices that it lists."""
@@ -136,6 +152,8 @@ class People:
             user.user, user.agency, user.name, person.charter, person.certificate
         ):
             return
+        listing = None if person.listing is None else codec.encode(listing_fields(person.listing))
+        self.connection.execute("UPDATE users SET listing = ? WHERE id = ?", (listing, user.user))
         self.connection.execute("UPDATE devices SET revoked = 1 WHERE user = ?", (user.user,))
         for key, device in zip(user.devices, person.devices, strict=True):
             self.keep_device(key, user.user, device.certificate, device.prekey)

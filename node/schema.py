@@ -106,6 +106,7 @@ CREATE TABLE users (
     name TEXT NOT NULL UNIQUE,  -- anna@minzdrav
     charter BLOB NOT NULL,
     certificate BLOB NOT NULL,
+    listing BLOB,               -- of another agency's: where it stands in the directory there
     verified INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 
 CREATE TABLE devices (
@@ -117,6 +118,18 @@ CREATE TABLE devices (
     enters INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;  -- may bring itself into its user's chats
 CREATE INDEX devices_user ON devices (user);
 CREATE INDEX devices_enters ON devices (id) WHERE enters = 1;
+
+CREATE TABLE directories (      -- directory heads that agencies, or witnesses, showed us
+    agency BLOB NOT NULL,
+    serial INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    PRIMARY KEY (agency, serial)) WITHOUT ROWID;
+
+CREATE TABLE splits (           -- proofs that an agency showed different directories
+    agency BLOB NOT NULL,
+    registrar BLOB NOT NULL,
+    proof BLOB NOT NULL,
+    PRIMARY KEY (agency, registrar)) WITHOUT ROWID;
 
 CREATE TABLE tickets (          -- one-time invitations that this node gave out
     id BLOB PRIMARY KEY,

@@ -44,6 +44,7 @@ log = structlog.get_logger()
 HANDSHAKE_SECONDS_MAX = 10.0
 SWEEP_SECONDS = 3600.0
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
+COMPARE_SECONDS = 3600.0
 FAREWELL_SECONDS = 0.5
 PEER_CONNECTIONS_MAX = 16  # of one device, agency or invitation at a time; guess
 
@@ -122,6 +123,7 @@ class Node:
                 nursery.start_soon(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
                 nursery.start_soon(self._sweep)
+                nursery.start_soon(self._keep_comparing)
                 nursery.start_soon(keep_dialling, self)
                 bound = listeners[0].socket.getsockname()
                 ready(bound[0], bound[1])
@@ -253,14 +255,29 @@ class Node:
         if connection.peer is PeerKind.NODE:
             for other in self.hub.of(connection.key):
                 other.close()
-            self._nursery.start_soon(self._renew_card, connection)
+            self._nursery.start_soon(self._meet, connection)
         self.hub.add(connection)
         if connection.peer is PeerKind.DEVICE:
             self._nursery.start_soon(self._tell_holdings, connection)
 
-    async def _renew_card(self, connection: Connection) -> None:
+    async def _meet(self, connection: Connection) -> None:
         if await abroad.renew_card(self, connection):
             self._trust(await self.journal.read(self.directory.cards))
+        await self._compare([connection])
+
+    async def _compare(self, connections: Sequence[Connection]) -> None:
+        """Compare directories; a new proof goes to everyone at once."""
+        for connection in connections:
+            if await abroad.compare_directories(self, connection):
+                self._nursery.start_soon(self._compare, self._nodes())
+
+    def _nodes(self) -> list[Connection]:
+        return [one for one in self.hub.all() if one.peer is PeerKind.NODE]
+
+    async def _keep_comparing(self) -> None:
+        while True:
+            await trio.sleep(COMPARE_SECONDS)
+            await self._compare(self._nodes())
 
     async def _tell_holdings(self, connection: Connection) -> None:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""

@@ -10,15 +10,17 @@ What a certificate or a prekey says is not checked in decoding: `identity` does.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol import codec
 from protocol.codec import Value
 from protocol.entry import DeviceKey
-from protocol.identity import CERTIFICATE_BYTES_MAX, UserId
+from protocol.field import check_ascending
+from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId, UserId
 from protocol.invitation import TICKET_BYTES
-from protocol.limits import KEY_BYTES, SIGNATURE_BYTES
+from protocol.limits import HASH_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
 from protocol.topic import (
+    HEADS_SEEN_MAX,
     LOOKUP_MAX,
     NUMBER_MAX,
     PARCEL_BYTES_MAX,
@@ -32,6 +34,7 @@ from protocol.topic import (
     read_device,
     read_prekey,
     read_request,
+    read_splits,
     read_tls_key,
 )
 
@@ -152,6 +155,30 @@ class CertifySigner:
     proof: bytes = field(repr=False)
 
 
+class Seen(NamedTuple):
+    """The newest head of an agency's directory that the asker has seen."""
+
+    agency: AgencyId
+    serial: int
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Compares directories: the newest heads seen, and proofs against agencies (`listing`)."""
+
+    seen: tuple[Seen, ...]
+    splits: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GetDirectory:
+    """Asks for the heads of an agency's directory that follow a number."""
+
+    agency: AgencyId
+    serial: int
+
+
 Question = (
     Enrol
     | Lookup
@@ -168,6 +195,8 @@ Question = (
     | Revoke
     | Renew
     | CertifySigner
+    | Witness
+    | GetDirectory
 )
 
 
@@ -214,6 +243,26 @@ def _read_taken(values: Fields) -> Taken:
     return Taken(tuple(codec.uint(number, NUMBER_MAX, "number") for number in numbers))
 
 
+def _read_witness(values: Fields) -> Witness:
+    seen = codec.array(values[0], HEADS_SEEN_MAX, "directory heads")
+    heads = tuple(_seen(item) for item in seen)
+    check_ascending([head.agency for head in heads], "directory heads")
+    return Witness(heads, read_splits(values[1]))
+
+
+def _seen(item: object) -> Seen:
+    agency, serial, head = codec.record(item, len(Seen._fields), "directory head")
+    return Seen(
+        _agency(agency),
+        codec.uint(serial, SEQ_MAX, "directory number"),
+        codec.fixed(head, HASH_BYTES, "directory head"),
+    )
+
+
+def _agency(value: object) -> AgencyId:
+    return AgencyId(codec.fixed(value, KEY_BYTES, "agency"))
+
+
 _TOPICS: Final[Mapping[type, Topic]] = {
     Enrol: Topic.ENROL,
     Lookup: Topic.LOOKUP,
@@ -230,6 +279,8 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     Revoke: Topic.REVOKE,
     Renew: Topic.RENEW,
     CertifySigner: Topic.SIGNATORY,
+    Witness: Topic.WITNESS,
+    GetDirectory: Topic.DIRECTORY,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -274,6 +325,13 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
         2,
         lambda values: CertifySigner(
             read_tls_key(values[0]), codec.binary(values[1], PROOF_BYTES_MAX, "proof")
+        ),
+    ),
+    Topic.WITNESS: (2, _read_witness),
+    Topic.DIRECTORY: (
+        2,
+        lambda values: GetDirectory(
+            _agency(values[0]), codec.uint(values[1], SEQ_MAX, "directory number")
         ),
     ),
 }

@@ -29,9 +29,11 @@ from protocol.identity import (
 )
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
 from protocol.limits import CARD_BYTES_MAX
+from protocol.listing import HEAD_BYTES_MAX, Listing, listing_fields, read_listing
 from protocol.topic import (
     ANSWER_BYTES_MAX,
     CARDS_MAX,
+    HEADS_SHOWN_MAX,
     LINKS_PENDING_MAX,
     LOOKUP_MAX,
     NUMBER_MAX,
@@ -42,6 +44,7 @@ from protocol.topic import (
     Fields,
     Topic,
     read_prekey,
+    read_splits,
 )
 
 
@@ -86,11 +89,12 @@ class PersonDevice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person's records as a directory has them."""
+    """A person's records as a directory has them, and where they stand in it (SPEC 7.5)."""
 
     charter: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     devices: tuple[PersonDevice, ...]
+    listing: Listing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,21 @@ class Cards:
     cards: tuple[bytes, ...] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """Heads that the asker has not seen, or not so, and proofs: check them with `listing`."""
+
+    heads: tuple[bytes, ...] = field(repr=False)
+    splits: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Heads of an agency's directory, ascending."""
+
+    heads: tuple[bytes, ...] = field(repr=False)
+
+
 Reply = (
     Done
     | Enrolment
@@ -161,6 +180,8 @@ Reply = (
     | PendingLinks
     | Certified
     | Cards
+    | Witnessed
+    | Directory
 )
 
 
@@ -221,14 +242,15 @@ def _reply_fields(reply: Reply) -> Sequence[Value]:
             return [(link.ticket, link.request) for link in links]
         case LinkInvitation(text):
             return (text.encode(),)
-        case Cards(cards):
-            return cards
-        case Enrolment() | Certified() | Done() | Waiting():
+        case Cards(raw) | Directory(raw):
+            return raw
+        case Enrolment() | Certified() | Done() | Waiting() | Witnessed():
             return [getattr(reply, one.name) for one in fields(reply)]
 
 
 def _person_fields(person: Person) -> Sequence[Value]:
-    return (person.charter, person.certificate, person.devices)
+    listing = None if person.listing is None else listing_fields(person.listing)
+    return (person.charter, person.certificate, person.devices, listing)
 
 
 def _read_people(values: Fields) -> People:
@@ -237,12 +259,13 @@ def _read_people(values: Fields) -> People:
 
 
 def _person(item: object) -> Person:
-    charter, certificate, listed = codec.record(item, 3, "person")
+    charter, certificate, listed, listing = codec.record(item, 4, "person")
     devices = codec.array(listed, DEVICES_USER_MAX, "devices")
     return Person(
         codec.binary(charter, CHARTER_BYTES_MAX, "charter"),
         codec.binary(certificate, CERTIFICATE_BYTES_MAX, "user certificate"),
         tuple(_person_device(device) for device in devices),
+        None if listing is None else read_listing(listing),
     )
 
 
@@ -315,6 +338,18 @@ def _read_certified(values: Fields) -> Certified:
     return Certified(codec.binary(certificate, TLS_CERTIFICATE_BYTES_MAX, "certificate"))
 
 
+def _read_witnessed(values: Fields) -> Witnessed:
+    heads, splits = codec.record(values, 2, "witness")
+    return Witnessed(_heads(heads), read_splits(splits))
+
+
+def _heads(value: object) -> tuple[bytes, ...]:
+    return tuple(
+        codec.binary(item, HEAD_BYTES_MAX, "directory head")
+        for item in codec.array(value, HEADS_SHOWN_MAX, "directory heads")
+    )
+
+
 _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.ENROL: _read_enrolment,
     Topic.LOOKUP: _read_people,
@@ -331,4 +366,6 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.REVOKE: _read_done,
     Topic.RENEW: _read_certified,
     Topic.SIGNATORY: _read_certified,
+    Topic.WITNESS: _read_witnessed,
+    Topic.DIRECTORY: lambda values: Directory(_heads(values)),
 }

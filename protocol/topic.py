@@ -9,6 +9,7 @@ from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical
 from protocol.identity import CERTIFICATE_BYTES_MAX, PREKEY_RECORD_BYTES_MAX
 from protocol.limits import KEY_BYTES, NAME_CHARS_MAX
+from protocol.listing import SPLIT_BYTES_MAX
 from protocol.name import parse_address
 
 QUESTION_BYTES_MAX: Final = 960 * 1024
@@ -22,6 +23,9 @@ TLS_CERTIFICATE_BYTES_MAX: Final = 4096
 LINKS_PENDING_MAX: Final = 8
 REFUSAL_BYTES_MAX: Final = 512
 PROOF_BYTES_MAX: Final = 80  # an ECDSA signature, DER: P-256 has at most 72
+HEADS_SEEN_MAX: Final = 4096  # agencies whose heads are compared at once
+HEADS_SHOWN_MAX: Final = 256
+SPLITS_MAX: Final = 64
 
 _NAME_BYTES_MAX: Final = 2 * (2 * NAME_CHARS_MAX) + 1
 NUMBER_MAX: Final = 2**63 - 1
@@ -45,6 +49,8 @@ class Topic(IntEnum):
     REVOKE = 12
     RENEW = 13
     SIGNATORY = 14
+    WITNESS = 15
+    DIRECTORY = 16
 
 
 Fields = tuple[object, ...]
@@ -81,3 +87,11 @@ def read_device(value: object) -> DeviceKey:
 def read_request(value: object) -> bytes:
     """Read a device request; it is not checked here."""
     return codec.binary(value, CERTIFICATE_BYTES_MAX, "device request")
+
+
+def read_splits(value: object) -> tuple[bytes, ...]:
+    """Read proofs against agencies; they are not checked here."""
+    return tuple(
+        codec.binary(item, SPLIT_BYTES_MAX, "directory proof")
+        for item in codec.array(value, SPLITS_MAX, "directory proofs")
+    )

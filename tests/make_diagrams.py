@@ -40,6 +40,7 @@ BESIDE: Final = (
     "question",
     "reply",
     "topic",
+    "listing",
 )
 LIMIT_NAME: Final = re.compile(r"[A-Z]\w*_(?:MAX|BYTES|SECONDS)(?:_BEFORE_HELLO)?|KEYFRAME_ENTRIES")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests import vectors_chat as chat
+from tests import vectors_directory as directory
 from tests import vectors_evidence as evidence
 from tests import vectors_log as log
 from tests import vectors_people as people
@@ -35,6 +36,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "invitations": ("5.3", people.invitations),
     "frames": ("6.2", people.frames),
     "questions": ("7", people.questions),
+    "directories": ("7.5", directory.directories),
 }
 
 

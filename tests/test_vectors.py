@@ -39,6 +39,7 @@ from protocol.entry import (
 from protocol.fork import _verify_cover, verify_fork
 from protocol.identity import AgencyId, UserId, verify_charter
 from protocol.invitation import decode_invitation
+from protocol.listing import Listing, check_listed, verify_head, verify_split
 from protocol.membership import Void, content_void, resolve, void_reason
 from protocol.message import decode_message
 from protocol.operation import (
@@ -82,6 +83,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
+    "directories": {"NotCanonical", "LimitExceeded", "Untrusted", "Unauthentic"},
 }
 
 
@@ -541,6 +543,33 @@ def check_question(case: Inputs) -> Value:
     return {"question": type(found).__name__.lower()}
 
 
+def check_directory(case: Inputs) -> Value:
+    raw = case.raw("raw")
+    match case.plain("what"):
+        case "head":
+            head = verify_head(raw)
+            return {"number": head.serial, "count": head.count}
+        case "proof":
+            split = verify_split(raw)
+            return {"agency": split.agency, "number": split.serial}
+        case _:
+            charter = verify_charter(case.raw("charter"))
+            devices = tuple(DeviceKey(device) for device in case.raws("devices"))
+            user = UserId(case.raw("user"))
+            listed = identity.VerifiedUser(
+                charter.agency,
+                charter.name,
+                charter.zone,
+                user,
+                case.plain("address"),
+                devices,
+                charter.archive,
+            )
+            path = tuple(case.raws("path"))
+            check_listed(Listing(raw, case.number("index"), path), listed)
+            return None
+
+
 CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "encoding": check_encoding,
     "entries": check_entry,
@@ -561,6 +590,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "invitations": check_invitation,
     "frames": check_frame,
     "questions": check_question,
+    "directories": check_directory,
 }
 
 

@@ -12,12 +12,14 @@ from protocol import codec, identity, topic
 from protocol.entry import DeviceKey
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import UserId
+from protocol.listing import Listing
 from protocol.question import (
     Approve,
     BeginLink,
     CertifySigner,
     Enrol,
     GetCards,
+    GetDirectory,
     GetLink,
     GetParcels,
     GetPending,
@@ -28,13 +30,16 @@ from protocol.question import (
     Question,
     Renew,
     Revoke,
+    Seen,
     Taken,
+    Witness,
     decode_question,
     encode_question,
 )
 from protocol.reply import (
     Cards,
     Certified,
+    Directory,
     Done,
     Enrolment,
     LinkInvitation,
@@ -48,6 +53,7 @@ from protocol.reply import (
     Refusal,
     Reply,
     Waiting,
+    Witnessed,
     decode_answer,
     encode_answer,
     encode_refusal,
@@ -66,7 +72,8 @@ DEVICE_CERTIFICATE = identity.certify_device(
 )
 PREKEY = identity.sign_prekey(DEVICE, bytes(PREKEY_BYTES), 1)
 ARCHIVE_KEY = bytes(1952)
-PERSON = Person(CHARTER, CERTIFICATE, (PersonDevice(DEVICE_CERTIFICATE, PREKEY),))
+LISTING = Listing(b"head", 3, (b"p" * 32,))
+PERSON = Person(CHARTER, CERTIFICATE, (PersonDevice(DEVICE_CERTIFICATE, PREKEY),), LISTING)
 
 QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.ENROL, Enrol(b"u", b"d", b"t", b"p", ARCHIVE_KEY)),
@@ -84,6 +91,8 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.REVOKE, Revoke(KEY, b"s" * 64)),
     (Topic.RENEW, Renew(b"t")),
     (Topic.SIGNATORY, CertifySigner(b"k", b"p")),
+    (Topic.WITNESS, Witness((Seen(AGENCY, 7, b"h" * 32),), (b"proof",))),
+    (Topic.DIRECTORY, GetDirectory(AGENCY, 7)),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
@@ -97,6 +106,8 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.LINK_APPROVE, Certified(b"c")),
     (Topic.SIGNATORY, Certified(b"c")),
     (Topic.CARDS, Cards((b"a", b"b"))),
+    (Topic.WITNESS, Witnessed((b"a",), (b"proof",))),
+    (Topic.DIRECTORY, Directory((b"a", b"b"))),
 ]
 
 

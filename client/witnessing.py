@@ -1,0 +1,70 @@
+"""Directories as this device was shown them: nobody is taken who is not listed (SPEC 7.5)."""
+
+from client.device import Device
+from client.people import keep_person
+from node.errors import IdentityError
+from node.witness import Witness
+from protocol import question, reply
+from protocol.errors import Untrusted
+from protocol.grant import verified
+from protocol.identity import AgencyId, UserId, verify_card
+from protocol.listing import check_listed, verify_split
+
+
+def seen(device: Device) -> question.Witness:
+    """Return what to ask the node: whether others were shown the same."""
+    witness = Witness(device.connection)
+    return question.Witness(witness.seen(), witness.proofs())
+
+
+def hear(device: Device, said: reply.Witnessed) -> None:
+    """Keep heads and proofs that our node has. Raises PeerError for what does not verify.
+
+    Call inside a transaction, and not in that of what follows from it: a proof must stay.
+    """
+    witness = Witness(device.connection)
+    for raw in said.splits:
+        witness.keep_split(verify_split(raw))
+    for raw in said.heads:
+        witness.agrees(raw)
+
+
+def note_listing(device: Device, person: reply.Person) -> None:
+    """Keep the directory head that a person was shown with, as `hear` does."""
+    if person.listing is not None:
+        Witness(device.connection).agrees(person.listing.head)
+
+
+def keep_listed(device: Device, person: reply.Person) -> UserId:
+    """Check that a person stands in the directory of the agency, and keep them.
+
+    Raises what `keep_person` raises, and IdentityError for an agency that was caught showing
+    different directories, or that does not list the person.
+    """
+    certificates = [one.certificate for one in person.devices]
+    user = verified(person.charter, person.certificate, certificates).user
+    if person.listing is None:
+        raise Untrusted(f"{user.name} is shown without a place in the directory (SPEC 7.5)")
+    head = check_listed(person.listing, user)
+    if Witness(device.connection).split(user.agency, head.charter.registrar) is not None:
+        raise IdentityError(_warning(user.agency_name))
+    return keep_person(device, person)
+
+
+def suspects(device: Device) -> dict[AgencyId, str]:
+    """Return the agencies that were caught showing different directories, and say so in words."""
+    witness = Witness(device.connection)
+    cards = [verify_card(row[0]) for row in device.connection.execute("SELECT card FROM agencies")]
+    return {
+        card.charter.agency: _warning(card.charter.name)
+        for card in cards
+        if witness.split(card.charter.agency, card.charter.registrar) is not None
+    }
+
+
+def _warning(agency: str) -> str:
+    return (
+        f"{agency} has shown different directories to different agencies, and that is proved: "
+        f"some may be shown false users or devices of {agency}. Nothing new is taken from there; "
+        "ask your administrator"
+    )

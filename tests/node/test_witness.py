@@ -1,0 +1,213 @@
+"""SPEC 7.5: a directory that is shown differently to two becomes a proof that everyone holds."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node import agency as agencies
+from node.agency import Agency, Founding
+from protocol.entry import DeviceKey
+from protocol.errors import PeerError, Unauthentic, Untrusted
+from protocol.frame import Answer, Ask
+from protocol.listing import Head, Listing, contradiction, sign_head, verify_head, verify_split
+from protocol.question import GetDirectory, Lookup, Question, encode_question
+from protocol.question import Witness as Asked
+from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
+from protocol.session import PeerKind
+from protocol.topic import Topic
+from tests.node.test_directory import NOW, House, draw, enrolled
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
+    return [
+        agencies.create(
+            tmp_path_factory.mktemp("agency") / name,
+            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
+            b"p",
+            b"r",
+            NOW,
+            draw,
+        )
+        for name in ("mid", "east", "west")
+    ]
+
+
+@pytest.fixture
+def houses(founded: list[Agency], tmp_path: Path) -> Iterator[list[House]]:
+    """mid, whose directory is looked at, and its two peers, who trust each other and mid."""
+    made = [House(agency, tmp_path / agency.card.charter.name) for agency in founded]
+    for house in made:
+        for other in made:
+            if other is not house:
+                house.directory.accept_card(other.agency.card.raw, allow_local=False)
+    yield made
+    for house in made:
+        house.connection.close()
+
+
+def look(asker: House, mid: House, name: str) -> None:
+    """Look a user of mid up, as a node does for its devices."""
+    topic, body = encode_question(Lookup((f"{name}@mid",)))
+    for agency, forward in asker.directory.foreign(Ask(1, topic, body)).items():
+        ask = Ask(2, Topic.LOOKUP, forward)
+        answer = mid.directory.answer(PeerKind.NODE, asker.agency.id, ask, NOW)
+        asker.directory.remember(agency, answer, forward)
+
+
+def compare(asker: House, other: House) -> bool:
+    """Ask a peer what it was shown, and for what is missing between."""
+    witness = asker.directory.witness
+    questions: list[Question] = [Asked(witness.seen(), witness.proofs())]
+    new = False
+    for _ in range(3):
+        for question in questions:
+            topic, body = encode_question(question)
+            ask = Ask(1, topic, body)
+            answer = other.directory.answer(PeerKind.NODE, asker.agency.id, ask, NOW)
+            said = decode_answer(topic, answer.code, answer.body)
+            assert isinstance(said, Witnessed | Directory)
+            new |= asker.directory.witnessed(said)
+        questions = [
+            GetDirectory(one.agency, witness.reach(one.agency)[0]) for one in witness.seen()
+        ]
+    return new
+
+
+def known(house: House, name: str) -> bool:
+    return house.directory.people.by_name(f"{name}@mid") is not None
+
+
+def forged(mid: House, before: Head | None, *leaves: bytes) -> Head:
+    """What mid's registrar can sign, whatever its directory is."""
+    return sign_head(mid.agency.registrar, mid.agency.card.charter, before, leaves, 1)
+
+
+class TestHonest:
+    def test_heads_follow_each_other_and_only_when_users_change(self, houses: list[House]) -> None:
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        first = mid.directory.witness.own_head(mid.agency, NOW)
+        assert mid.directory.witness.own_head(mid.agency, NOW + 99) == first
+        boris = enrolled(mid, "boris")
+        second = mid.directory.witness.own_head(mid.agency, NOW)
+        assert (second.serial, second.prev, second.count) == (2, first.id, 2)
+        mid.directory.people.revoke([DeviceKey(boris.device.public)])
+        third = mid.directory.witness.own_head(mid.agency, NOW)
+        assert (third.serial, third.count, third.root) == (3, 1, first.root)
+        look(east, mid, "anna")
+        assert east.directory.witness.latest(mid.agency.id) == third
+
+    def test_nobody_is_accused(self, houses: list[House]) -> None:
+        """Two peers who saw other states of one directory agree once what lies between is there."""
+        mid, east, west = houses
+        for number, asker in enumerate((east, west, east, west, west)):
+            enrolled(mid, f"user{number}")
+            look(asker, mid, f"user{number}")
+        for _ in range(2):
+            for asker, other in ((east, west), (west, east), (east, mid), (west, mid)):
+                assert not compare(asker, other)
+        assert east.directory.witness.reach(mid.agency.id)[1] == 5
+        assert not east.directory.witness.proofs()
+
+    def test_a_user_is_shown_in_their_place(self, houses: list[House]) -> None:
+        mid, east, _ = houses
+        for number in range(7):
+            enrolled(mid, f"user{number}")
+        for number in range(7):
+            look(east, mid, f"user{number}")
+            assert known(east, f"user{number}")
+
+
+class TestMalicious:
+    def test_two_heads_of_one_number_become_a_proof(self, houses: list[House]) -> None:
+        mid, east, west = houses
+        enrolled(mid, "anna")
+        look(east, mid, "anna")
+        other = forged(mid, None, b"another directory")
+        assert west.directory.witness.agrees(other.raw)
+        assert compare(east, west)
+        (proof,) = east.directory.witness.proofs()
+        split = verify_split(proof)
+        assert (split.agency, split.serial) == (mid.agency.id, 1)
+
+    def test_what_lies_between_is_asked_for(self, houses: list[House]) -> None:
+        """Different numbers do not hide it: the later head must follow from the earlier."""
+        mid, east, west = houses
+        one, other = forged(mid, None, b"one"), forged(mid, None, b"other")
+        assert east.directory.witness.agrees(one.raw)
+        for head in (other, forged(mid, other, b"a"), forged(mid, forged(mid, other, b"a"), b"b")):
+            assert west.directory.witness.agrees(head.raw)
+        assert compare(east, west)
+        assert east.directory.witness.proofs()
+
+    def test_a_proof_reaches_those_who_saw_nothing(self, houses: list[House]) -> None:
+        mid, east, west = houses
+        east.directory.witness.agrees(forged(mid, None, b"one").raw)
+        east.directory.witness.agrees(forged(mid, None, b"other").raw)
+        assert compare(west, east)
+        assert west.directory.witness.proofs() == east.directory.witness.proofs()
+        assert not compare(west, east)
+
+    def test_who_was_caught_is_not_believed(self, houses: list[House]) -> None:
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        look(east, mid, "anna")
+        east.directory.witness.agrees(forged(mid, None, b"other").raw)
+        enrolled(mid, "boris")
+        with pytest.raises(Untrusted, match="different directories"):
+            look(east, mid, "boris")
+        assert known(east, "anna")
+        assert not known(east, "boris")
+
+    def test_an_older_directory_is_not_taken(self, houses: list[House]) -> None:
+        """To freeze one peer is to show it what is older than what another was shown."""
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        head = mid.directory.witness.own_head(mid.agency, NOW)
+        east.directory.witness.agrees(forged(mid, head, b"newer").raw)
+        with pytest.raises(Untrusted, match="to others"):
+            look(east, mid, "anna")
+
+    def test_who_is_not_listed_is_not_taken(self, houses: list[House]) -> None:
+        """A ghost that is shown to one would have to stand in the directory of all."""
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        shown = mid.directory.witness.own_head(mid.agency, NOW)
+        enrolled(mid, "ghost")
+        ghost = mid.directory.people.by_name("ghost@mid")
+        assert ghost is not None
+        for listing in (None, Listing(shown.raw, 0, ()), Listing(shown.raw, 1, (shown.root,))):
+            answer = encode_answer(People((replace(ghost, listing=listing),)))
+            with pytest.raises(Untrusted, match="directory"):
+                east.directory.remember(mid.agency.id, Answer(1, 0, answer))
+        assert not known(east, "ghost")
+
+    def test_strangers_are_not_kept(self, houses: list[House]) -> None:
+        _, east, west = houses
+        stranger = House(west.agency, Path(str(west.agency.folder)) / "stranger.db")
+        head = forged(stranger, None, b"x")
+        east.connection.execute("DELETE FROM agencies WHERE id = ?", (west.agency.id,))
+        assert not east.directory.witnessed(Witnessed((head.raw,), ()))
+        assert east.directory.witness.latest(west.agency.id) is None
+        stranger.connection.close()
+
+    def test_forgeries_are_refused(self, houses: list[House]) -> None:
+        mid, east, west = houses
+        head = forged(mid, None, b"x")
+        fake = sign_head(west.agency.registrar, west.agency.card.charter, None, [b"x"], 1)
+        with pytest.raises(PeerError):
+            verify_head(head.raw[:-1] + bytes([head.raw[-1] ^ 1]))
+        with pytest.raises(Unauthentic):
+            sign_head(west.agency.registrar, mid.agency.card.charter, None, [b"x"], 1)
+        assert contradiction(head, fake) is None
+        assert contradiction(head, forged(mid, head, b"y")) is None
+        split = contradiction(head, forged(mid, None, b"y"))
+        assert split is not None
+        for at in range(0, len(split.raw), 7):
+            altered = split.raw[:at] + bytes([split.raw[at] ^ 1]) + split.raw[at + 1 :]
+            with pytest.raises(PeerError):
+                east.directory.witnessed(Witnessed((), (altered,)))
+        assert not east.directory.witness.proofs()
