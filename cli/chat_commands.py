@@ -171,7 +171,7 @@ def add(
         names = addresses(device, users)
         made = change(device, names, partial(_add, device, judge.id, role))
         record = {"chat": judge.id.hex(), "added": names} | proposed(device, judge.id, made.result)
-        _tell(made.problem, as_json, record)
+        tell(made.problem, as_json, record)
 
 
 def _add(
@@ -263,14 +263,15 @@ def _about_member(
         def about(users: "Sequence[UserId]") -> "Reference | None":
             del users
             fresh = require(device, judge.id)
-            return work(device, fresh, _member(fresh, user))
+            return work(device, fresh, member_named(fresh, user))
 
         made = change(device, [], about)
         record = {"chat": judge.id.hex(), "user": user, "change": done}
-        _tell(made.problem, as_json, record | proposed(device, judge.id, made.result))
+        tell(made.problem, as_json, record | proposed(device, judge.id, made.result))
 
 
-def _member(judge: "Chat", user: str) -> "UserId":
+def member_named(judge: "Chat", user: str) -> "UserId":
+    """Return the member of this name. Raises UserError."""
     from node.errors import UserError
     from protocol.name import parse_address
 
@@ -299,10 +300,11 @@ def leave(
             note("nothing was done")
             raise typer.Exit(1)
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))
-        _tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
+        tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
 
 
-def _tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
+def tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
+    """Print what was done, and whether the node has it already."""
     if problem is not None:
         note(f"queued: {problem}")
     state = "stored" if problem is None else "queued"

@@ -27,6 +27,9 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
             "you": _standing(device, judge),
             "zones": list(policy.zones),
             "retention_seconds": policy.retention or None,
+            "history": policy.history.name.lower().replace("_", " "),
+            "custodians": _custodians(judge),
+            "redacted": len(judge.redactions.of()),
             "agencies": len(one.membership.agencies),
             "messages": one.letters,
             "epoch": _epoch(device, judge),
@@ -47,6 +50,14 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
     voids = list(_voids(judge))
     if voids or output.as_json:
         output.rows(voids, {"type": "", "id": "ENTRY", "operation": "OPERATION", "why": "WHY"})
+
+
+def _custodians(judge: "Chat") -> list[str]:
+    """Return the names of those whose agencies keep what ages."""
+    from protocol.redaction import custodians
+
+    users = judge.membership().users
+    return sorted(users[user].name for user in custodians(judge.history))
 
 
 def _standing(device: "Device", judge: "Chat") -> str:

@@ -29,6 +29,7 @@ _NOTES: Final = {
     State.SEALED: "its key has not come yet",
     State.UNREADABLE: "cannot be read here: its key was not for this device",
     State.REFUSED: "refused: what is inside is not what its author signed",
+    State.GONE: "gone: this chat keeps messages for a time only",
 }
 
 
@@ -49,11 +50,17 @@ def record(line: "Line") -> dict[str, object]:
         "state": None if progress is None else progress.state,
         "agencies": None if progress is None else progress.agencies,
         "of": None if progress is None else progress.of,
+        "redacted": _redacted(line),
         "void": None if line.void is None else line.void.value,
         "verified": line.verified,
         "trusted": line.trusted,
         "future": line.future,
     }
+
+
+def _redacted(line: "Line") -> dict[str, object] | None:
+    found = line.redaction
+    return None if found is None else {"by": found.by.name, "reason": found.reason}
 
 
 def _content(message: "Message | None") -> dict[str, object]:
@@ -113,6 +120,9 @@ def _marks(line: "Line") -> list[str]:
 
 def _said(line: "Line") -> str:
     message = line.letter.message
+    if line.redaction is not None:
+        reason = f" ({line.redaction.reason})" if line.redaction.reason else ""
+        return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
     if isinstance(message, Act):

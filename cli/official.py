@@ -7,6 +7,7 @@ from cli import (
     chat_commands,
     device_commands,
     enrolment,
+    keeping,
     reading,
     recovery,
     upkeep,
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
         reading,
         approving,
         upkeep,
+        keeping,
         device_commands,
         recovery,
     )

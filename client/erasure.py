@@ -27,6 +27,16 @@ def erase_prekeys(device: Device, now: int) -> int:
         return device.connection.changes()
 
 
+def drop_aged(device: Device) -> None:
+    """Drop what has aged, by the retention of its chat, in small transactions (SPEC 2.6)."""
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        at: int | None = 0 if judge is not None and judge.membership().policy.retention else None
+        while at is not None:
+            with device.transaction():
+                at = device.replica.age(chat, at)
+
+
 def empty_log(device: Device) -> bool:
     """Bring the write-ahead log into the database and cut it to nothing, durably.
 

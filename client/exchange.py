@@ -15,7 +15,7 @@ from client import mailbox
 from client.arrivals import take_in
 from client.deciding import Decided, settle
 from client.device import Device
-from client.erasure import empty_log, erase_prekeys
+from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
@@ -76,6 +76,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     letters = await receive(device, link)
     revoked = await revoke_caught(device, link)
     decided = await decide(device, link)
+    await link.journal.read(partial(drop_aged, device))
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     return Visit(even, letters, history.readable, revoked, history.refused, decided)
@@ -98,6 +99,7 @@ async def tend(device: Device, link: Link) -> None:
     await _refresh(device, link, REFRESH_MS)
     await link.compare_directories()
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
+    await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
 
 

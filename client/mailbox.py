@@ -39,6 +39,7 @@ class State(IntEnum):
     OPEN = 1
     UNREADABLE = 2  # its epoch was not sealed to this device
     REFUSED = 3  # what is inside is not what the header promises
+    GONE = 4  # its payload was dropped, by a redaction or by age (SPEC 2.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +209,19 @@ def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
 
 def _open(device: Device, chat: ChatId, entry: Entry) -> tuple[State, Message | None]:
     header = entry.header
-    if not isinstance(header, ContentHeader) or entry.payload is None:
-        return State.UNREADABLE, None
+    closed = State.GONE if entry.payload is None else State.UNREADABLE
+    if not isinstance(header, ContentHeader):
+        return closed, None
     found = sender_chain(device, chat, header.epoch, header.device)
     if isinstance(found, NoKey):
-        return (State.SEALED if found is NoKey.NOT_YET else State.UNREADABLE), None
+        return (State.SEALED if found is NoKey.NOT_YET else closed), None
     if found.generation != header.generation:
-        return State.UNREADABLE, None
+        return closed, None
     seed, following = schedule.advance(found.chain)
     before = header_before_commitment(header)
     save_sender_chain(device, header.epoch, header.device, header.generation + 1, following)
+    if entry.payload is None:
+        return State.GONE, None
     try:
         frank, plaintext = content.open_content(seed, before, header.pc, entry.payload)
         message = decode_message(plaintext)
@@ -235,7 +239,8 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     The commitment in the signed header says so, with no key (SPEC 4.4). Returns whether it fits.
     """
     row = device.connection.execute(
-        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state != ?", (entry, State.OPEN)
+        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state NOT IN (?, ?)",
+        (entry, State.OPEN, State.GONE),
     ).fetchone()
     if row is None:
         return False

@@ -19,6 +19,7 @@ from protocol.entry import ChatId, Reference
 from protocol.identity import UserId
 from protocol.membership import resolve
 from protocol.message import Message, decode_message
+from protocol.redaction import Redaction
 from protocol.roster import Member, Void
 
 FUTURE_MS_MIN = 5 * 60 * 1000  # clocks that are honest differ by less
@@ -29,7 +30,8 @@ class Line:
     """One message for the screen. author: None if no member's device wrote it.
 
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
-    future: its time is far ahead of our clock. progress: of our own ones only.
+    future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
+    redacted.
     """
 
     letter: Letter
@@ -40,6 +42,7 @@ class Line:
     future: bool
     void: Void | None
     progress: Progress | None
+    redaction: Redaction | None
 
 
 class Reader:
@@ -72,14 +75,15 @@ class Reader:
             found.update({device: before.users[user] for device, user in before.devices.items()})
         return found
 
-    def _author(self, place: Reference) -> Member | None:
+    def author(self, place: Reference) -> Member | None:
+        """Return whose device wrote an entry, None if it is no member's and never was."""
         member = self._chat.membership().member_of(place.device)
         return self._everybody.get(place.device) if member is None else member
 
     def line(self, letter: Letter) -> Line:
         """Return what to show of a letter."""
         place = letter.reference
-        author = self._author(place)
+        author = self.author(place)
         own = place.device == self._device.key
         user = None if author is None else author.user
         ours = user == self._device.profile.user.user
@@ -92,6 +96,7 @@ class Reader:
             future=letter.time > self._now + FUTURE_MS_MIN,
             void=void_of(self._device, self._chat, place),
             progress=self._deliveries.of(place) if own else None,
+            redaction=self._chat.redactions.of().get(place),
         )
 
 

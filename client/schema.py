@@ -76,6 +76,17 @@ CREATE TABLE signing (           -- keys for signing documents
     certificate BLOB,            -- DER; NULL until the node has certified it
     ends INTEGER NOT NULL) WITHOUT ROWID;
 
+-- What was dropped is dropped from the mailbox in the same transaction (State.GONE). What is still
+-- sealed first has its key chain moved on, and then goes.
+CREATE TRIGGER dropped_here AFTER INSERT ON dropped WHEN NEW.wanted = 0 BEGIN
+    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
+    DELETE FROM disclosed WHERE id = NEW.id;
+END;
+CREATE TRIGGER dropped_after_all AFTER UPDATE ON dropped WHEN NEW.wanted = 0 BEGIN
+    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
+    DELETE FROM disclosed WHERE id = NEW.id;
+END;
+
 CREATE TABLE once (              -- idempotency keys
     key TEXT PRIMARY KEY,
     chat BLOB NOT NULL,

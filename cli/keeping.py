@@ -1,0 +1,214 @@
+"""`ivor redact`, `chat policy`, `chat hold`, `log show`: what is kept, how long, and by whom."""
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.chat_commands import UserName, chat, member_named, tell
+from cli.opening import Home, change, locate, now_ms, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output
+from cli.text import when
+from cli.upkeep import log
+from cli.writing import ChatName, MessageId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from client.device import Device
+    from protocol.chat import Chat
+    from protocol.policy import Policy
+
+SHORT: Final = 16
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "y": 365 * 86400}
+_SPAN: Final = re.compile(r"([1-9][0-9]{0,9})([smhdwy])")
+_FOR_EVER: Final = "forever"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command(rich_help_panel="Official")(redact)
+
+
+def redact(
+    name: ChatName,
+    message_id: MessageId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; every member sees it.")] = "",
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Have every node and device drop a message: your own, or as an admin anybody's.
+
+    That it was there, who wrote it and who redacted it stays in the log. What somebody has read or
+    copied elsewhere cannot be taken back.
+    """
+    with opened(home, passphrase_file) as device:
+        from client import keeping
+        from client.chats import find_letter
+        from node.errors import UserError
+        from protocol.operation import REASON_BYTES_MAX
+
+        if len(reason.encode()) > REASON_BYTES_MAX:
+            raise UserError(f"a reason is at most {REASON_BYTES_MAX} bytes long")
+        judge = locate(device, name)
+        place = find_letter(device, judge.id, message_id)
+        made = change(
+            device, [], lambda _: keeping.redact(device, judge.id, place, reason, now_ms())
+        )
+        redacted = [entry.hex() for entry in made.result]
+        tell(made.problem, as_json, {"chat": judge.id.hex(), "redacted": redacted})
+
+
+@chat.command()
+def policy(
+    name: ChatName,
+    *,
+    retention: Annotated[
+        str | None, typer.Option(help="How long payloads are kept: 30d, 12h, 1y, or forever.")
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option(help="What joiners may be given: from-join or shared.")
+    ] = None,
+    zones: Annotated[
+        str | None, typer.Option(help="Zones that may hold it; they only ever narrow. Owners.")
+    ] = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a chat's policy is, or set it: retention, history, zones."""
+    with opened(home, passphrase_file) as device:
+        from client import keeping
+        from client.compose import require
+
+        judge = locate(device, name)
+        problem = None
+        if (retention, history, zones) != (None, None, None):
+            wanted = _wanted(judge.membership().policy, retention, history, zones)
+            made = change(
+                device, [], lambda _: keeping.set_policy(device, judge.id, wanted, now_ms())
+            )
+            problem = made.problem
+        now = require(device, judge.id).membership().policy
+        tell(
+            problem,
+            as_json,
+            {
+                "chat": judge.id.hex(),
+                "retention": span(now.retention),
+                "retention_seconds": now.retention or None,
+                "history": now.history.name.lower().replace("_", "-"),
+                "zones": list(now.zones),
+            },
+        )
+
+
+def _wanted(
+    before: "Policy", retention: str | None, history: str | None, zones: str | None
+) -> "Policy":
+    from client.residency import read_zones
+    from node.errors import UserError
+    from protocol.policy import HistoryRule, Policy
+
+    rules = {one.name.lower().replace("_", "-"): one for one in HistoryRule}
+    if history is not None and history not in rules:
+        raise UserError(f"history is {' or '.join(rules)}, not {history!r}")
+    return Policy(
+        before.zones if zones is None else read_zones(zones),
+        before.retention if retention is None else read_span(retention),
+        before.history if history is None else rules[history],
+    )
+
+
+def read_span(text: str) -> int:
+    """Read 30d, 12h, 1y or forever, in seconds, 0 for ever. Raises UserError."""
+    from node.errors import UserError
+    from protocol.limits import SEQ_MAX
+
+    if text == _FOR_EVER:
+        return 0
+    found = _SPAN.fullmatch(text)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= SEQ_MAX:
+        raise UserError(f"{text!r} is no time: give 30d, 12h, 2w or 1y, or {_FOR_EVER}")
+    return seconds
+
+
+def span(seconds: int) -> str:
+    """Say a retention in the largest unit that fits; `read_span` reads it."""
+    if not seconds:
+        return _FOR_EVER
+    unit = max((one for one in "dhms" if seconds % _UNITS[one] == 0), key=_UNITS.__getitem__)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+@chat.command()
+def hold(
+    name: ChatName,
+    user: UserName,
+    *,
+    end: Annotated[bool, typer.Option("--end", help="End it.")] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Legal hold: name a member as custodian, whose agency and devices keep what ages. All see it.
+
+    What is redacted goes there too.
+    """
+    with opened(home, passphrase_file) as device:
+        from client import keeping
+
+        judge = locate(device, name)
+        found = member_named(judge, user)
+        work = partial(keeping.hold, device, judge.id, found, now_ms(), ends=end)
+        made = change(device, [], lambda _: work())
+        done = "no custodian any more" if end else "custodian"
+        tell(made.problem, as_json, {"chat": judge.id.hex(), "user": user, "change": done})
+
+
+@log.command("show")
+def show_log(
+    name: ChatName,
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """List the entries of a chat: place, id, kind, time, and whether the payload is here."""
+    with opened(home, passphrase_file) as device:
+        judge = locate(device, name)
+        records = list(_entries(device, judge))
+    columns = {"lane": "LANE", "seq": "SEQ", "id": "ID", "name": "BY", "device": "DEVICE"}
+    rest = {"kind": "KIND", "time": "TIME", "bytes": "BYTES", "payload": "PAYLOAD"}
+    Output(as_json).rows(records, columns | rest)
+
+
+def _entries(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
+    from client.listing import entries
+    from client.reading import Reader
+
+    stored = device.replica.store.chat(judge.id)
+    reader = Reader(device, judge, now_ms())
+    redacted = judge.redactions.of()
+    for one in [] if stored is None else entries(device, stored):
+        author = reader.author(one.place)
+        found = redacted.get(one.place)
+        gone = "redacted" if found is not None else "gone"
+        yield {
+            "type": "entry",
+            "lane": one.lane,
+            "seq": one.place.seq,
+            "id": one.place.id.hex(),
+            "device": one.place.device.hex()[:SHORT],
+            "name": None if author is None else author.name,
+            "kind": one.kind,
+            "time": when(one.time),
+            "bytes": one.size,
+            "payload": "held" if one.ground is None else gone,
+            "ground": None if one.ground is None else one.ground.id.hex(),
+        }

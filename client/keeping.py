@@ -1,0 +1,104 @@
+"""What a device's owner decides about keeping: redact a message, set the policy, name a custodian.
+
+Call each inside one transaction, as those of `compose`. What would have no effect is refused before
+anything is kept of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec import convert
+
+from client.compose import require
+from client.device import Device
+from client.epochs import start_epoch
+from client.mailbox import State
+from client.writing import append_control
+from node.errors import RefusedError, UserError
+from protocol.chat import Chat
+from protocol.entry import CONTENT, ChatId, EntryId, Reference
+from protocol.identity import UserId
+from protocol.membership import void_reason
+from protocol.message import Edit, decode_message
+from protocol.operation import Hold, Operation, Redact, SetPolicy
+from protocol.policy import Policy
+
+_EDIT_BEGINS = b"\x93\x03"  # an array of three, the first of which is Edit's number
+
+
+def redact(device: Device, chat: ChatId, place: Reference, reason: str, now: int) -> list[EntryId]:
+    """Redact a message, and its author's later texts for it; return the ids of what is redacted.
+
+    now: milliseconds. Raises RefusedError if we may not.
+    """
+    judge = require(device, chat)
+    if place in judge.redactions.of():
+        raise UserError("that message is redacted already; 'ivor log show --redactions' tells more")
+    targets = [place, *_edits(device, judge, place)]
+    for target in targets:
+        _append(device, judge, Redact(target.device, CONTENT, target.seq, target.id, reason), now)
+    return [target.id for target in targets]
+
+
+def _edits(device: Device, judge: Chat, place: Reference) -> Iterator[Reference]:
+    """Yield the readable edits of a message that are not redacted yet."""
+    rows = device.connection.execute(
+        "SELECT device, seq, id, plaintext FROM mailbox WHERE chat = ? AND state = ?"
+        " AND substr(plaintext, 1, 2) = ? ORDER BY no",
+        (judge.id, State.OPEN, _EDIT_BEGINS),
+    ).fetchall()
+    view = judge.membership()
+    for reference, plaintext in convert(
+        [(row[:3], row[3]) for row in rows], list[tuple[Reference, bytes]]
+    ):
+        message = decode_message(plaintext)
+        same = view.devices.get(reference.device) == view.devices.get(place.device)
+        if isinstance(message, Edit) and message.target == place and same:
+            yield reference
+
+
+def set_policy(device: Device, chat: ChatId, policy: Policy, now: int) -> None:
+    """Set zones, retention and history; what joiners get is told apart by an epoch.
+
+    Raises RefusedError if we may not.
+    """
+    judge = require(device, chat)
+    before = judge.membership().policy
+    _append(device, judge, SetPolicy(policy), now)
+    after = judge.membership().policy
+    if before.history != after.history or before.zones != after.zones:
+        start_epoch(device, judge, now)
+
+
+def hold(device: Device, chat: ChatId, user: UserId, now: int, *, ends: bool) -> None:
+    """Name a member as custodian, or end that. Raises RefusedError if we may not."""
+    judge = require(device, chat)
+    if user not in judge.membership().users:
+        raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
+    _append(device, judge, Hold(user, ends), now)
+
+
+def _append(device: Device, judge: Chat, operation: Operation, now: int) -> None:
+    entry = append_control(device, judge, operation, now)
+    void = void_reason(judge.history, entry.id)
+    if void is not None:
+        raise RefusedError(f"this has no effect: {void.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """One redaction of a chat, for people. reason, by: others wrote this."""
+
+    target: Reference
+    ground: Reference
+    by: str
+    reason: str
+
+
+def redactions(judge: Chat) -> list[Redacted]:
+    """Return what is redacted in a chat, in the order of the redactions' arrival."""
+    found = [
+        Redacted(place, one.ground, one.by.name, one.reason)
+        for place, one in judge.redactions.of().items()
+    ]
+    return sorted(found, key=lambda one: judge.history.index(one.ground.id))

@@ -1,0 +1,79 @@
+"""`ivor redact`, `chat policy`, `chat hold`, `log show`."""
+
+import pytest
+
+from cli.keeping import read_span, span
+from node.errors import UserError
+from tests.cli.conftest import Official
+from tests.federation import Federation
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Official, boris: Official) -> str:
+    return federation.chat(anna.device, "Бюджет", boris.device).hex()
+
+
+class TestRedact:
+    def test_who_did_it_and_why_is_shown_instead(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        (sent,) = anna.json("send", chat[:8], "не сюда")
+        (told,) = anna.json("redact", chat[:8], str(sent["id"])[:12], "--reason", "\x1b[31mспам")
+        assert (told["redacted"], told["state"]) == ([sent["id"]], "queued")
+        federation.carry(anna.device, boris.device)
+        for who in (anna, boris):
+            (read,) = [one for one in who.json("read", chat[:8]) if one["id"] == sent["id"]]
+            assert (read["text"], read["readable"]) == (None, "gone")
+            assert read["redacted"] == {"by": "anna@minzdrav", "reason": "\x1b[31mспам"}
+            out = who("read", chat[:8])
+            assert "(redacted by anna@minzdrav" in out
+            assert "\x1b" not in out
+            listed = who.json("log", "show", chat[:8])
+            assert {one["id"] for one in listed if one["payload"] == "redacted"} == {sent["id"]}
+            assert {one["kind"] for one in listed} >= {"genesis", "epoch", "redact", "content"}
+            assert who.json("log", "verify", chat[:8])[0]["sound"] is True
+        anna("redact", chat[:8], str(sent["id"])[:12], code=1)
+        boris("redact", chat[:8], "ffffffff", code=1)
+
+    def test_not_ours(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        (sent,) = anna.json("send", chat[:8], "hers")
+        federation.carry(anna.device, boris.device)
+        boris("redact", chat[:8], str(sent["id"])[:12], code=8)
+        assert "role does not suffice" in boris.said
+        assert "hers" in boris("read", chat[:8])
+        anna("redact", chat[:8], str(sent["id"])[:12], "--reason", "x" * 513, code=1)
+
+
+class TestPolicy:
+    def test_shown_and_set(self, anna: Official, boris: Official, chat: str) -> None:
+        (before,) = anna.json("chat", "policy", chat[:8])
+        assert (before["retention"], before["history"]) == ("forever", "from-join")
+        (after,) = anna.json("chat", "policy", chat[:8], "--retention", "30d")
+        assert (after["retention"], after["retention_seconds"]) == ("30d", 30 * 86400)
+        assert anna.json("chat", "policy", chat[:8])[0]["retention"] == "30d"
+        assert anna.json("chat", "show", chat[:8])[0]["retention_seconds"] == 30 * 86400
+        anna("chat", "policy", chat[:8], "--retention", "soon", code=1)
+        anna("chat", "policy", chat[:8], "--history", "none", code=1)
+        boris("chat", "policy", chat[:8], "--retention", "1d", code=8)
+
+    def test_spans(self) -> None:
+        for text in ("forever", "30d", "12h", "90s", "5m"):
+            assert span(read_span(text)) == text
+        assert span(read_span("2w")) == "14d"
+        for text in ("", "0d", "-1d", "1.5h", "d", "9999999999y", "1 d"):
+            with pytest.raises(UserError):
+                read_span(text)
+
+    def test_a_custodian_is_shown_to_all(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        anna("chat", "hold", chat[:8], "boris@mincifry")
+        federation.carry(anna.device, boris.device)
+        for who in (anna, boris):
+            assert who.json("chat", "show", chat[:8])[0]["custodians"] == ["boris@mincifry"]
+        boris("chat", "hold", chat[:8], "boris@mincifry", "--end", code=8)
+        anna("chat", "hold", chat[:8], "boris@mincifry", "--end")
+        assert anna.json("chat", "show", chat[:8])[0]["custodians"] == []
+        anna("chat", "hold", chat[:8], "zoya@mincifry", code=1)

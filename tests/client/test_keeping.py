@@ -1,0 +1,192 @@
+"""SPEC 2.6 at devices: a redacted text is gone, its author and reason stay; holds; retention."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from client import archive, compose, device, enrol, keeping
+from client.audit import audit
+from client.chats import title_of
+from client.device import Device
+from client.erasure import drop_aged, empty_log
+from client.folder import DATABASE_FILE
+from client.listing import entries
+from client.mailbox import State
+from client.reading import Line, Reader, letters
+from node.errors import RefusedError, UserError
+from node.store import connect
+from protocol.entry import ChatId, Reference
+from protocol.message import Edit
+from protocol.policy import HistoryRule, Policy, Role
+from protocol.redaction import custodians
+from tests.federation import Federation, now
+
+SECRET = "канарейка, которую никто не должен найти"
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def _open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases of devices are not encrypted, so that a test can look for a text in the bytes."""
+
+    def plain(path: Path, _key: bytes | None) -> apsw.Connection:
+        return connect(path, None)
+
+    for module in (device, enrol):
+        monkeypatch.setattr(module, "connect", plain)
+
+
+def on_disk(owner: Device, text: str = SECRET) -> bool:
+    assert empty_log(owner)
+    files = (owner.folder).glob(DATABASE_FILE + "*")
+    return any(text.encode() in file.read_bytes() for file in files)
+
+
+def redact(owner: Device, chat: ChatId, place: Reference, reason: str = "") -> None:
+    with owner.transaction():
+        keeping.redact(owner, chat, place, reason, now())
+
+
+def keep_for(owner: Device, chat: ChatId, seconds: int) -> None:
+    with owner.transaction():
+        before = compose.require(owner, chat).membership().policy
+        keeping.set_policy(owner, chat, Policy(before.zones, seconds, before.history), now())
+
+
+def lines(owner: Device, chat: ChatId) -> list[Line]:
+    judge = compose.require(owner, chat)
+    reader = Reader(owner, judge, now())
+    return [reader.line(letter) for letter in letters(owner, judge, 0, 1000)]
+
+
+@pytest.mark.usefixtures("_open_files")
+class TestRedaction:
+    def test_by_its_author(self, federation: Federation) -> None:
+        """Gone from both files; what follows can be read, and the log verifies."""
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "Бюджет", boris)
+        place = federation.say(anna, chat, SECRET)
+        federation.carry(anna, boris)
+        assert on_disk(anna)
+        assert on_disk(boris)
+        redact(anna, chat, place, "не сюда")
+        federation.say(anna, chat, "дальше")
+        federation.carry(anna, boris)
+        for owner in (anna, boris):
+            assert not on_disk(owner)
+            assert federation.texts(owner, chat) == ["дальше"]
+            assert audit(owner, chat, lambda _: None).faults == []
+            (line,) = [one for one in lines(owner, chat) if one.letter.reference == place]
+            assert line.redaction is not None
+            assert (line.redaction.by.name, line.redaction.reason) == ("anna@minzdrav", "не сюда")
+            assert line.letter.state is State.GONE
+            stored = owner.replica.store.chat(chat)
+            assert stored is not None
+            gone = [one.place for one in entries(owner, stored) if one.ground is not None]
+            assert gone == [place]
+
+    def test_before_it_was_read(self, federation: Federation) -> None:
+        """Its key is skipped, so what its author writes next can be read."""
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        redact(anna, chat, federation.say(anna, chat, SECRET))
+        federation.say(anna, chat, "next")
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == ["next"]
+        assert not on_disk(boris)
+        assert audit(boris, chat, lambda _: None).faults == []
+
+    def test_with_its_edits_and_a_title(self, federation: Federation) -> None:
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, SECRET, boris)
+        place = federation.say(anna, chat, "text")
+        with anna.transaction():
+            compose.send(anna, chat, Edit(place, "edited text"), now(), None)
+        redact(anna, chat, place)
+        title = letters(anna, compose.require(anna, chat), 0, 1)
+        assert [one.state for one in title] == [State.GONE]  # the edit is the newest
+        first = lines(anna, chat)[0].letter.reference
+        redact(anna, chat, first)
+        assert title_of(anna, compose.require(anna, chat)) == ""
+        assert not on_disk(anna)
+
+    def test_a_further_device_gets_nothing_of_it(self, federation: Federation) -> None:
+        anna = federation.official("anna@minzdrav")
+        boris = federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, SECRET)
+        federation.say(anna, chat, "kept")
+        phone = federation.further(anna)
+        early = archive.pack(anna, federation.prekey(phone))
+        redact(anna, chat, place)
+        with anna.transaction():
+            compose.enroll(anna, chat, phone.profile.device_certificate, now())
+        late = archive.pack(anna, federation.prekey(phone))
+        for parcel in (*early, *late):
+            with phone.transaction():
+                archive.keep(phone, archive.unpack(phone, parcel))
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat) == ["kept"]
+        assert not on_disk(phone)
+        assert audit(phone, chat, lambda _: None).faults == []
+
+    def test_who_may(self, federation: Federation) -> None:
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        mine = federation.say(anna, chat, "anna's")
+        federation.carry(anna, boris)
+        theirs = federation.say(boris, chat, "boris's")
+        with pytest.raises(RefusedError, match="role does not suffice"):
+            redact(boris, chat, mine)
+        federation.carry(boris, anna)
+        redact(anna, chat, theirs)
+        with pytest.raises(UserError, match="already"):
+            redact(anna, chat, theirs)
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == ["anna's"]
+
+
+@pytest.mark.usefixtures("_open_files")
+class TestRetention:
+    def test_a_custodian_keeps_what_others_drop(
+        self, federation: Federation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        federation.say(anna, chat, SECRET)
+        keep_for(anna, chat, 30 * DAY)
+        with anna.transaction():
+            keeping.hold(anna, chat, boris.profile.user.user, now(), ends=False)
+        federation.carry(anna, boris)
+        for owner in (anna, boris):
+            assert custodians(compose.require(owner, chat).history) == {boris.profile.user.user}
+            monkeypatch.setattr(owner.replica.payloads, "clock", lambda: now() + 29 * DAY * 1000)
+            drop_aged(owner)
+            assert federation.texts(owner, chat) == [SECRET]
+            monkeypatch.setattr(owner.replica.payloads, "clock", lambda: now() + 31 * DAY * 1000)
+            drop_aged(owner)
+        assert federation.texts(anna, chat) == []
+        assert not on_disk(anna)
+        assert federation.texts(boris, chat) == [SECRET]
+        with anna.transaction():
+            keeping.hold(anna, chat, boris.profile.user.user, now(), ends=True)
+        federation.carry(anna, boris)
+        drop_aged(boris)
+        assert not on_disk(boris)
+        assert audit(boris, chat, lambda _: None).faults == []
+
+    def test_who_may(self, federation: Federation) -> None:
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        with pytest.raises(RefusedError, match="role does not suffice"):
+            keep_for(boris, chat, DAY)
+        user = boris.profile.user.user
+        with pytest.raises(RefusedError), boris.transaction():
+            keeping.hold(boris, chat, user, now(), ends=False)
+        with anna.transaction():
+            compose.set_role(anna, chat, user, Role.ADMIN, now())
+        federation.carry(anna, boris)
+        keep_for(boris, chat, DAY)
+        policy = compose.require(boris, chat).membership().policy
+        assert (policy.retention, policy.history) == (DAY, HistoryRule.FROM_JOIN)
