@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,6 +68,14 @@ class Town:
         assert "ready" in process.stdout.readline()
         return process
 
+    def wait_for_peers(self, agency: str) -> None:
+        """Wait until a node has a session with the other: before, it knows nobody there."""
+        folder = str(self.folder / agency)
+        deadline = time.monotonic() + SECONDS_MAX
+        while not self.run("operator", "node", "peers", "--dir", folder)[0]["connected"]:
+            assert time.monotonic() < deadline, "the nodes do not meet"
+            time.sleep(0.05)
+
     def end(self) -> None:
         for process in self.processes:
             if process.poll() is None:
@@ -109,6 +118,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         made.run("operator", "node", "trust", card, "--yes", "--dir", folder)
     for agency in agencies:
         made.node(agency)
+    made.wait_for_peers("minzdrav")
     for name, agency in (("anna", "minzdrav"), ("boris", "mincifry")):
         folder = str(made.folder / agency)
         (told,) = made.run("operator", "node", "invite", name, "--dir", folder)
@@ -131,6 +141,27 @@ class TestTown:
         assert line(follower)["id"] == own["id"]
         follower.send_signal(signal.SIGINT)
         assert follower.wait(SECONDS_MAX) == 0
+
+    def test_the_node_certifies_who_signs(self, town: Town) -> None:
+        """The first signature asks for a certificate, the second does not; the operator sees it."""
+        town.run("anna", "chat", "new", "Приказы", "boris@mincifry")
+        order = town.folder / "order.txt"
+        order.write_text("one")
+        (made,) = town.run("anna", "sign", "Приказы", str(order), "--ask", "boris@mincifry")
+        request = str(made["request"])
+        town.run("boris", "sign", "Приказы", str(order), "--request", request)
+        other = town.folder / "other.txt"
+        other.write_text("two")
+        town.run("anna", "sign", "Приказы", str(other))
+        shown = town.run("anna", "approvals", "Приказы", request)
+        assert shown[0]["complete"] is True
+        serial = shown[1]["serial"]
+        folder = str(town.folder / "minzdrav")
+        (anna,) = town.run("operator", "node", "users", "--dir", folder)
+        (certificate,) = list_of(anna["certificates"])
+        assert isinstance(certificate, dict)
+        assert certificate["valid"] is True
+        assert str(certificate["serial"]).lstrip("0") == serial
 
     def test_an_invitation_is_good_once(self, town: Town) -> None:
         town.run("other", "join", str(town.folder / "anna.invitation"), code=8)

@@ -1,0 +1,80 @@
+"""SPEC 5.8, rule 2: what is no signature over this file never passes for one."""
+
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pyhanko.sign.signers.pdf_cms import Signer
+
+from client.cms import Detached, SignatureFault, check_detached, sign_detached
+from client.signing_keys import SoftKey
+from crypto import certificate, signatory
+
+NOW = time.time()
+DIGEST = sha256(b"order").digest()
+
+
+CA_KEY = certificate.make_key()
+CA = certificate.authority(CA_KEY, "ab" * 32, NOW, certificate.AUTHORITY_DAYS, 1)
+CA_DER = ssl.PEM_cert_to_DER_cert(CA.decode())
+
+
+def signer(name: str, now: float) -> Signer:
+    """What an official signs with who was certified at a time."""
+    key = certificate.make_key()
+    subject = signatory.Subject(name, "minzdrav", b"u" * 32)
+    leaf = signatory.certify(CA, CA_KEY, key, subject, now=now, days=9, serial=7)
+    return SoftKey(key).signer(ssl.PEM_cert_to_DER_cert(leaf.decode()), CA_DER)
+
+
+@cache
+def made() -> tuple[bytes, bytes, Detached]:
+    """A signature, its CA, and what checking it says."""
+    raw = sign_detached(signer("anna", NOW), DIGEST, NOW)
+    return raw, CA_DER, check_detached(raw, DIGEST, CA_DER)
+
+
+@given(st.data())
+def test_a_changed_byte_is_refused_or_changes_nothing_that_counts(data: st.DataObject) -> None:
+    """Nothing but SignatureFault comes of it; bytes outside what is signed may differ."""
+    raw, ca, found = made()
+    at = data.draw(st.integers(0, len(raw) - 1))
+    byte = data.draw(st.integers(1, 255))
+    changed = raw[:at] + bytes([raw[at] ^ byte]) + raw[at + 1 :]
+    with suppress(SignatureFault):
+        assert check_detached(changed, DIGEST, ca) == found
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(raw: bytes) -> None:
+    _, ca, _ = made()
+    try:
+        check_detached(raw, DIGEST, ca)
+    except SignatureFault:
+        return
+    raise AssertionError("no signature was taken for one")
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_another_file_is_refused(digest: bytes) -> None:
+    raw, ca, _ = made()
+    try:
+        check_detached(raw, digest, ca)
+    except SignatureFault as fault:
+        assert "another file" in str(fault)  # noqa: PT017 - it may also be the very file
+    else:
+        assert digest == DIGEST
+
+
+def test_other_commands_do_not_wait_for_pyhanko() -> None:
+    """It takes a third of a second to import: only those who sign pay for that."""
+    program = "import sys, cli.main, client.link; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert b" pyhanko" not in done.stdout
+    assert b" asn1crypto" not in done.stdout
