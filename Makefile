@@ -10,10 +10,12 @@ TESTING := $(VENV)/testing.stamp
 COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
+MINUTES ?= 60
+
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors bench lock clean
+.PHONY: help demo test lint style format types layers vectors attack bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -53,6 +55,12 @@ layers: $(TESTING)
 
 vectors: $(TESTING) ## write vectors/ anew
 	@$(BIN)/python -m tests.make_vectors
+
+# MINUTES for each machine; another round draws other examples.
+attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 each
+	@rm -f build/attack.jsonl
+	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/properties -k 'not TestAttacker'
+	@cat build/attack.jsonl
 
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench

@@ -1,6 +1,7 @@
 """How hard hypothesis looks, and one process's log for each test.
 
-Profiles: `default` at a desk, `ci` on every change, `deep` when hunting.
+Profiles: `default` at a desk, `ci` on every change, `deep` when hunting, `mutants` for planted
+bugs: there a failure is wanted, not its smallest example.
 
 Choose with IVOR_HYPOTHESIS=deep. No profile has a deadline: no timing decides a test.
 """
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 SLOW_MACHINES_ARE_FINE = (HealthCheck.too_slow,)
 
@@ -24,6 +25,13 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("default"), max_examples=100)
 settings.register_profile("deep", settings.get_profile("default"), max_examples=5_000)
+settings.register_profile(
+    "mutants",
+    settings.get_profile("ci"),
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
+    derandomize=True,
+)
 settings.load_profile(
     os.environ.get("IVOR_HYPOTHESIS") or ("ci" if "CI" in os.environ else "default")
 )
