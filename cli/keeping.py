@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.chat_commands import UserName, chat, member_named, tell
-from cli.opening import Home, change, locate, now_ms, opened
+from cli.opening import SETTLE_SECONDS, Home, change, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
-from cli.output import Output
+from cli.output import Output, note
 from cli.text import when
-from cli.upkeep import log
+from cli.upkeep import NOT_VERIFIED, log
 from cli.writing import ChatName, MessageId
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from client.device import Device
     from protocol.chat import Chat
+    from protocol.entry import ChatId
     from protocol.policy import Policy
 
 SHORT: Final = 16
+NOT_ASKED: Final = 3
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "y": 365 * 86400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,9})([smhdwy])")
 _FOR_EVER: Final = "forever"
@@ -175,6 +177,10 @@ def hold(
 def show_log(
     name: ChatName,
     *,
+    redactions: Annotated[
+        bool,
+        typer.Option("--redactions", help="What is redacted, and which nodes confirm it."),
+    ] = False,
     home: Home = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -182,10 +188,78 @@ def show_log(
     """List the entries of a chat: place, id, kind, time, and whether the payload is here."""
     with opened(home, passphrase_file) as device:
         judge = locate(device, name)
+        if redactions:
+            _show_redactions(device, judge.id, Output(as_json))
+            return
         records = list(_entries(device, judge))
     columns = {"lane": "LANE", "seq": "SEQ", "id": "ID", "name": "BY", "device": "DEVICE"}
     rest = {"kind": "KIND", "time": "TIME", "bytes": "BYTES", "payload": "PAYLOAD"}
     Output(as_json).rows(records, columns | rest)
+
+
+def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> None:
+    """List redactions, and ask who has confirmed; what does not hold ends with exit code 7."""
+    from client.compose import require
+    from client.keeping import confirmations
+
+    receipts, problem = _ask_receipts(device, chat_id)
+    judge = require(device, chat_id)
+    found = confirmations(device, judge, receipts)
+    output.rows(list(_redacted(judge)), {"id": "REDACTED", "by": "BY", "reason": "REASON"})
+    nodes: list[dict[str, object]] = [
+        {
+            "type": "confirmation",
+            "id": one.target.id.hex(),
+            "agency": one.agency,
+            "node": None if one.node is None else one.node.hex(),
+            "dropped": None if one.dropped is None else when(one.dropped),
+            "state": "not confirmed" if one.dropped is None else "confirmed",
+        }
+        for one in found.nodes
+    ]
+    output.rows(nodes, {"id": "REDACTED", "agency": "AGENCY", "state": "NODE", "dropped": "AT"})
+    for finding in found.findings:
+        note(finding)
+    if found.findings:
+        raise typer.Exit(NOT_VERIFIED)
+    if problem is not None:
+        note(f"nobody was asked: {problem}")
+        raise typer.Exit(NOT_ASKED)
+
+
+def _redacted(judge: "Chat") -> "Iterator[dict[str, object]]":
+    from client.keeping import redactions
+
+    for one in redactions(judge):
+        yield {
+            "type": "redaction",
+            "id": one.target.id.hex(),
+            "by": one.by,
+            "reason": one.reason,
+            "redaction": one.ground.id.hex(),
+        }
+
+
+def _ask_receipts(device: "Device", chat_id: "ChatId") -> "tuple[list[bytes], str | None]":
+    """Return the receipts for what is redacted, and why nobody was asked, if that is so."""
+    import trio
+
+    from client.compose import require
+    from client.exchange import visit
+    from client.keeping import redactions
+    from client.link import linked
+    from node.errors import NetworkError
+
+    async def run() -> list[bytes]:
+        async with linked(device) as link:
+            await visit(device, link, SETTLE_SECONDS)
+            judge = await link.journal.read(lambda: require(device, chat_id))
+            return await link.receipts(chat_id, [one.target.id for one in redactions(judge)])
+
+    try:
+        return trio.run(run), None
+    except NetworkError as error:
+        return [], str(error)
 
 
 def _entries(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":

@@ -4,7 +4,7 @@ Call each inside one transaction, as those of `compose`. What would have no effe
 anything is kept of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import convert
@@ -17,11 +17,13 @@ from client.writing import append_control
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.entry import CONTENT, ChatId, EntryId, Reference
-from protocol.identity import UserId
+from protocol.errors import PeerError, Untrusted
+from protocol.identity import AgencyId, NodeId, UserId, verify_card
 from protocol.membership import void_reason
 from protocol.message import Edit, decode_message
 from protocol.operation import Hold, Operation, Redact, SetPolicy
 from protocol.policy import Policy
+from protocol.receipt import Receipt, verify_receipt
 
 _EDIT_BEGINS = b"\x93\x03"  # an array of three, the first of which is Edit's number
 
@@ -83,6 +85,72 @@ def _append(device: Device, judge: Chat, operation: Operation, now: int) -> None
     void = void_reason(judge.history, entry.id)
     if void is not None:
         raise RefusedError(f"this has no effect: {void.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What is known of one node and one redacted entry. dropped: None if it has not confirmed."""
+
+    target: Reference
+    agency: str
+    node: NodeId | None
+    dropped: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Who has confirmed what. findings: receipts that do not hold, in words for people."""
+
+    nodes: tuple[Confirmation, ...]
+    findings: tuple[str, ...]
+
+
+def confirmations(device: Device, judge: Chat, receipts: Sequence[bytes]) -> Confirmed:
+    """Compare receipts with the redactions of a chat and the nodes of its agencies (SPEC 2.6).
+
+    An agency whose card is not known here has a line of its own, with no node.
+    """
+    membership = judge.membership()
+    names = {one.agency: one.identity.agency_name for one in membership.users.values()}
+    nodes = {agency: _nodes(device, agency) for agency in membership.agencies}
+    told: dict[tuple[EntryId, NodeId], int] = {}
+    findings: list[str] = []
+    for raw in receipts:
+        try:
+            receipt = verify_receipt(raw)
+            _check(judge, receipt, nodes)
+        except PeerError as error:
+            findings.append(f"a receipt does not hold: {error}")
+            continue
+        told[receipt.entry, receipt.node] = receipt.dropped
+    lines = [
+        Confirmation(
+            one.target, names[agency], node, told.get((one.target.id, node)) if node else None
+        )
+        for one in redactions(judge)
+        for agency in sorted(membership.agencies, key=lambda agency: names[agency])
+        for node in nodes[agency] or (None,)
+    ]
+    return Confirmed(tuple(lines), tuple(findings))
+
+
+def _nodes(device: Device, agency: AgencyId) -> Sequence[NodeId]:
+    """Return the nodes of an agency's card, none if it is not known here."""
+    own = device.profile.card
+    raw = device.connection.execute("SELECT card FROM agencies WHERE id = ?", (agency,)).get
+    if raw is None and agency != own.charter.agency:
+        return ()
+    card = own if raw is None else verify_card(raw)
+    return [one.node for one in card.nodes]
+
+
+def _check(judge: Chat, receipt: Receipt, nodes: Mapping[AgencyId, Sequence[NodeId]]) -> None:
+    if receipt.chat != judge.id:
+        raise Untrusted("it is about another chat")
+    if receipt.node not in nodes.get(receipt.agency, ()):
+        raise Untrusted(f"no agency of this chat has the node {receipt.node.hex()[:16]}")
+    if receipt.ground not in judge.history:
+        raise Untrusted(f"its ground {receipt.ground.hex()[:16]} is not in this chat")
 
 
 @dataclass(frozen=True, slots=True)

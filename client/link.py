@@ -29,10 +29,19 @@ from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
-from protocol.question import GetCards, Lookup, PutPrekey, Question, encode_question
-from protocol.reply import Cards, People, Person, Refusal, Reply, Witnessed, decode_answer
+from protocol.question import GetCards, GetReceipts, Lookup, PutPrekey, Question, encode_question
+from protocol.reply import (
+    Cards,
+    People,
+    Person,
+    Receipts,
+    Refusal,
+    Reply,
+    Witnessed,
+    decode_answer,
+)
 from protocol.session import PeerKind
-from protocol.topic import LOOKUP_MAX
+from protocol.topic import LOOKUP_MAX, RECEIPTS_ASKED_MAX
 
 Result = TypeVar("Result")
 
@@ -265,6 +274,15 @@ class Link:
         said = await self.ask(asked)
         if isinstance(said, Witnessed):
             await self.write(partial(witnessing.hear, self._device, said))
+
+    async def receipts(self, chat: ChatId, entries: Sequence[EntryId]) -> list[bytes]:
+        """Ask who has dropped these payloads: our node, and through it those of other agencies."""
+        found: list[bytes] = []
+        for at in range(0, len(entries), RECEIPTS_ASKED_MAX):
+            part = tuple(entries[at : at + RECEIPTS_ASKED_MAX])
+            reply = await self.ask(GetReceipts(chat, part))
+            found += reply.receipts if isinstance(reply, Receipts) else ()
+        return found
 
     async def receive(self) -> list[mailbox.Letter]:
         """Open what has come; return what is newly readable."""

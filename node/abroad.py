@@ -15,8 +15,15 @@ from node.journal import Journal
 from protocol.errors import PeerError
 from protocol.frame import Ask
 from protocol.identity import AgencyId, verify_card
-from protocol.question import GetCards, GetDirectory, Witness, encode_question
-from protocol.reply import Cards, Directory, Refusal, Witnessed, decode_answer
+from protocol.question import (
+    GetCards,
+    GetDirectory,
+    GetReceipts,
+    Witness,
+    decode_question,
+    encode_question,
+)
+from protocol.reply import Cards, Directory, Receipts, Refusal, Witnessed, decode_answer
 from protocol.topic import Topic
 
 log = structlog.get_logger()
@@ -87,6 +94,36 @@ async def _witness(node: Asker, connection: Connection, asked: Witness | GetDire
         except (PeerError, IvorError, Refusal) as error:
             log.warning("not compared", agency=connection.key.hex()[:16], why=str(error))
     return False
+
+
+async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
+    """Put a device's question for receipts to the other agencies in the chat; keep the answers.
+
+    Raises PeerError for a malformed question.
+    """
+    asked = decode_question(ask.topic, ask.body)
+    if not isinstance(asked, GetReceipts):
+        return
+    book = node.directory.receipts
+    agencies = await node.journal.read(partial(book.others, device, asked))
+
+    async def gather(agency: AgencyId) -> None:
+        for connection in node.hub.of(agency)[:1]:
+            with trio.move_on_after(ANSWER_SECONDS_MAX):
+                try:
+                    answer = await connection.ask(Topic.RECEIPTS, ask.body)
+                    said = decode_answer(Topic.RECEIPTS, answer.code, answer.body)
+                    card = await node.journal.read(partial(node.directory.trust.card, agency))
+                    nodes = [] if card is None else [one.node for one in card.nodes]
+                    if isinstance(said, Receipts):
+                        keep = partial(book.keep, agency, nodes, asked, said.receipts)
+                        await node.journal.write(keep)
+                except (PeerError, IvorError, Refusal) as error:
+                    log.warning("no receipts", agency=agency.hex()[:16], why=str(error))
+
+    async with trio.open_nursery() as nursery:
+        for agency in agencies:
+            nursery.start_soon(gather, agency)
 
 
 async def renew_card(node: Asker, connection: Connection) -> bool:

@@ -28,6 +28,7 @@ from node.agency import (
 from node.errors import IvorError, LimitReached, RefusedError, exit_code
 from node.parcels import Parcels
 from node.people import People
+from node.receipts import ReceiptBook
 from node.signatories import Signatories
 from node.tickets import Tickets, check_repeated
 from node.trust import Trust
@@ -77,7 +78,9 @@ LINK_SECONDS: Final = 3600
 
 # What each kind of peer may ask. Everything else gets one answer.
 ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
-    PeerKind.NODE: frozenset({Topic.LOOKUP, Topic.CARDS, Topic.WITNESS, Topic.DIRECTORY}),
+    PeerKind.NODE: frozenset(
+        {Topic.LOOKUP, Topic.CARDS, Topic.WITNESS, Topic.DIRECTORY, Topic.RECEIPTS}
+    ),
     PeerKind.INVITATION: frozenset(
         {Topic.ENROL, Topic.LOOKUP, Topic.LINK_REQUEST, Topic.LINK_RESULT}
     ),
@@ -95,6 +98,7 @@ class Directory:
         self.witness = Witness(connection)
         self.tickets = Tickets(connection)
         self.parcels = Parcels(connection)
+        self.receipts = ReceiptBook(connection, agency)
         self.signatories = Signatories(connection)
         self._random = random
 
@@ -259,14 +263,23 @@ class Directory:
                 return self._look_up(peer, key, asked, now)
             case question.GetCards() | question.Witness() | question.GetDirectory():
                 return self._tell(asked, now)
+            case question.GetReceipts():
+                return self._receipts(peer, key, asked)
+            case Enrol() | PutLink() | question.GetLink():
+                return self._serve_invitation(key, asked, raw, now)
+            case _:
+                return self._serve_device(DeviceKey(key), asked, now)
+
+    def _serve_invitation(
+        self, key: bytes, asked: Enrol | PutLink | question.GetLink, raw: bytes, now: float
+    ) -> Reply:
+        match asked:
             case Enrol():
                 return self._enrol(key, asked, raw, now)
             case PutLink():
                 return self._put_link(key, asked, raw, now)
             case question.GetLink():
                 return self._get_link(key, now)
-            case _:
-                return self._serve_device(DeviceKey(key), asked, now)
 
     def _tell(
         self, asked: question.GetCards | question.Witness | question.GetDirectory, now: float
@@ -282,10 +295,21 @@ class Directory:
             case question.GetDirectory(agency, serial):
                 return reply.Directory(self.witness.after(agency, serial))
 
-    def _serve_device(self, device: DeviceKey, asked: Question, now: float) -> Reply:
+    def _receipts(self, peer: PeerKind, key: bytes, asked: question.GetReceipts) -> reply.Receipts:
+        """Answer a node for ourselves, and a device for everybody."""
+        if peer is PeerKind.NODE:
+            return reply.Receipts(tuple(self.receipts.own(key, asked)))
+        self._owner(DeviceKey(key))
+        return reply.Receipts(tuple(self.receipts.everybodys(key, asked)))
+
+    def _owner(self, device: DeviceKey) -> tuple[UserId, str]:
         owner = self.people.owner(device)
         if owner is None:
             raise RefusedError("this device is revoked, or was never registered here")
+        return owner
+
+    def _serve_device(self, device: DeviceKey, asked: Question, now: float) -> Reply:
+        owner = self._owner(device)
         user, name = owner[0], parse_address(owner[1]).user
         match asked:
             case question.BeginLink():

@@ -49,6 +49,14 @@ CREATE TABLE dropped (          -- content whose payload is not here, and why
 CREATE INDEX dropped_id ON dropped (id);
 CREATE INDEX dropped_wanted ON dropped (chat) WHERE wanted = 1;
 
+CREATE TABLE receipts (         -- what other agencies' nodes say that they dropped, as it came
+    chat BLOB NOT NULL,
+    entry BLOB NOT NULL,
+    agency BLOB NOT NULL,
+    node BLOB NOT NULL,
+    receipt BLOB NOT NULL,
+    PRIMARY KEY (chat, entry, agency, node)) WITHOUT ROWID;
+
 CREATE TABLE readers (          -- derived: agencies, and our own devices, that may see a chat
     peer BLOB NOT NULL,
     chat INTEGER NOT NULL,

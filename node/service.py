@@ -316,6 +316,8 @@ class Node:
         """Answer a question; for users of other agencies ask those first."""
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
             await abroad.look_up(self, ask)
+        if connection.peer is PeerKind.DEVICE and ask.topic == Topic.RECEIPTS:
+            await abroad.gather_receipts(self, connection.key, ask)
         now = time.time()
         answer = await self.journal.write(
             lambda: self._answer(connection.peer, connection.key, ask, now)

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from protocol import codec
 from protocol.codec import Value
-from protocol.entry import DeviceKey
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import NotCanonical
 from protocol.field import check_ascending
 from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId, UserId
 from protocol.invitation import TICKET_BYTES
@@ -26,6 +27,7 @@ from protocol.topic import (
     PARCEL_BYTES_MAX,
     PROOF_BYTES_MAX,
     QUESTION_BYTES_MAX,
+    RECEIPTS_ASKED_MAX,
     TAKEN_MAX,
     Fields,
     Topic,
@@ -179,6 +181,14 @@ class GetDirectory:
     serial: int
 
 
+@dataclass(frozen=True, slots=True)
+class GetReceipts:
+    """Asks who has dropped these payloads: a node for its own word, a device for everybody's."""
+
+    chat: ChatId
+    entries: tuple[EntryId, ...]
+
+
 Question = (
     Enrol
     | Lookup
@@ -197,6 +207,7 @@ Question = (
     | CertifySigner
     | Witness
     | GetDirectory
+    | GetReceipts
 )
 
 
@@ -235,6 +246,16 @@ def _read_lookup(values: Fields) -> Lookup:
     return Lookup(
         tuple(read_address(name) for name in names),
         tuple(UserId(codec.fixed(user, KEY_BYTES, "user")) for user in users),
+    )
+
+
+def _read_receipts(values: Fields) -> GetReceipts:
+    entries = codec.array(values[1], RECEIPTS_ASKED_MAX, "entries")
+    if not entries:
+        raise NotCanonical("a question about no entry (SPEC 7.1)")
+    return GetReceipts(
+        ChatId(codec.fixed(values[0], HASH_BYTES, "chat")),
+        tuple(EntryId(codec.fixed(entry, HASH_BYTES, "entry")) for entry in entries),
     )
 
 
@@ -281,6 +302,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     CertifySigner: Topic.SIGNATORY,
     Witness: Topic.WITNESS,
     GetDirectory: Topic.DIRECTORY,
+    GetReceipts: Topic.RECEIPTS,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -334,4 +356,5 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
             _agency(values[0]), codec.uint(values[1], SEQ_MAX, "directory number")
         ),
     ),
+    Topic.RECEIPTS: (2, _read_receipts),
 }

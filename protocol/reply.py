@@ -30,6 +30,7 @@ from protocol.identity import (
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
 from protocol.limits import CARD_BYTES_MAX
 from protocol.listing import HEAD_BYTES_MAX, Listing, listing_fields, read_listing
+from protocol.receipt import RECEIPT_BYTES_MAX
 from protocol.topic import (
     ANSWER_BYTES_MAX,
     CARDS_MAX,
@@ -38,6 +39,7 @@ from protocol.topic import (
     LOOKUP_MAX,
     NUMBER_MAX,
     PARCEL_BYTES_MAX,
+    RECEIPTS_MAX,
     REFUSAL_BYTES_MAX,
     TAKEN_MAX,
     TLS_CERTIFICATE_BYTES_MAX,
@@ -149,6 +151,13 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipts:
+    """Receipts, to be checked with `receipt.verify_receipt`."""
+
+    receipts: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Cards:
     """Cards, to be checked with `identity.verify_card`."""
 
@@ -182,6 +191,7 @@ Reply = (
     | Cards
     | Witnessed
     | Directory
+    | Receipts
 )
 
 
@@ -242,8 +252,8 @@ def _reply_fields(reply: Reply) -> Sequence[Value]:
             return [(link.ticket, link.request) for link in links]
         case LinkInvitation(text):
             return (text.encode(),)
-        case Cards(raw) | Directory(raw):
-            return raw
+        case Cards(listed) | Directory(listed) | Receipts(listed):
+            return listed
         case Enrolment() | Certified() | Done() | Waiting() | Witnessed():
             return [getattr(reply, one.name) for one in fields(reply)]
 
@@ -333,6 +343,11 @@ def _read_invitation(values: Fields) -> LinkInvitation:
     return LinkInvitation(codec.text(text, INVITATION_CHARS_MAX, "invitation"))
 
 
+def _read_receipts(values: Fields) -> Receipts:
+    receipts = codec.array(values, RECEIPTS_MAX, "receipts")
+    return Receipts(tuple(codec.binary(one, RECEIPT_BYTES_MAX, "receipt") for one in receipts))
+
+
 def _read_certified(values: Fields) -> Certified:
     (certificate,) = codec.record(values, 1, "certified")
     return Certified(codec.binary(certificate, TLS_CERTIFICATE_BYTES_MAX, "certificate"))
@@ -368,4 +383,5 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.SIGNATORY: _read_certified,
     Topic.WITNESS: _read_witnessed,
     Topic.DIRECTORY: lambda values: Directory(_heads(values)),
+    Topic.RECEIPTS: _read_receipts,
 }

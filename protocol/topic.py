@@ -21,6 +21,8 @@ CARDS_MAX: Final = 4096
 TLS_KEY_BYTES_MAX: Final = 512  # PEM of a P-256 public key has 178
 TLS_CERTIFICATE_BYTES_MAX: Final = 4096
 LINKS_PENDING_MAX: Final = 8
+RECEIPTS_ASKED_MAX: Final = 64  # entries in one question
+RECEIPTS_MAX: Final = 1024  # in one answer
 REFUSAL_BYTES_MAX: Final = 512
 PROOF_BYTES_MAX: Final = 80  # an ECDSA signature, DER: P-256 has at most 72
 HEADS_SEEN_MAX: Final = 4096  # agencies whose heads are compared at once
@@ -51,6 +53,7 @@ class Topic(IntEnum):
     SIGNATORY = 14
     WITNESS = 15
     DIRECTORY = 16
+    RECEIPTS = 17
 
 
 Fields = tuple[object, ...]

@@ -50,6 +50,7 @@ from protocol.operation import (
     kind_of,
 )
 from protocol.question import decode_question, encode_question
+from protocol.receipt import verify_receipt
 from protocol.redaction import Redactions, allows, custodians, retention
 from protocol.run import Context, Entry, unpack
 from tests.make_vectors import FILES, text_of
@@ -462,6 +463,9 @@ def check_identity(case: Inputs) -> Value:
                 case.raw("signature"),
             )
             return None
+        case "receipt":
+            said = verify_receipt(case.raw("raw"))
+            return {"node": said.node, "entry": said.entry, "ground": said.ground}
         case what:
             return check_record(what, case.raw("raw"), verify_charter(case.raw("charter")))
 

@@ -24,6 +24,7 @@ from protocol.name import skeleton
 from protocol.question import (
     CertifySigner,
     Enrol,
+    GetReceipts,
     Lookup,
     PutParcel,
     PutPrekey,
@@ -32,6 +33,7 @@ from protocol.question import (
     Taken,
     encode_question,
 )
+from protocol.receipt import Receipt, sign_receipt
 from protocol.run import Context
 from protocol.testing.cast import ISSUED_MS, agency, person, prekey, prekey_record, seed
 from tests.vectors import BACKUP_SEED, TICKET, Case, Value, drawn, invalid, valid
@@ -41,7 +43,8 @@ AGENCY: Final = AgencyId(HOME.root.public)
 ANNA: Final = person("anna@mz")
 BORIS: Final = person("boris@mz")
 CLARA: Final = person("clara@mvd")
-NODE: Final = NodeId(Signer(seed("mz", "node")).public)
+NODE_KEY: Final = Signer(seed("mz", "node"))
+NODE: Final = NodeId(NODE_KEY.public)
 
 
 def names() -> list[Case]:
@@ -119,6 +122,9 @@ def identities() -> list[Case]:
     revocation = identity.sign_revocation(ANNA.identity, AGENCY, ANNA.devices[0])
     public = prekey(ANNA.devices[0]).public
     prekey_result = {"device": ANNA.devices[0], "id": digest("prekey", public)[:16]}
+    chat, entry, ground = ChatId(seed("chat")), EntryId(seed("entry")), EntryId(seed("ground"))
+    said = Receipt(NODE, AGENCY, chat, entry, ground, ISSUED_MS)
+    receipt = sign_receipt(NODE_KEY, said)
     good: list[tuple[str, str, bytes, Value]] = [
         ("charter", "charter", HOME.charter, {"agency": AGENCY, "name": "mz", "zone": "RU-UDM"}),
         ("card", "card", card, {"agency": AGENCY, "nodes": [NODE], "issued": ISSUED_MS}),
@@ -131,6 +137,7 @@ def identities() -> list[Case]:
         ),
         ("prekey", "prekey", record, prekey_result),
         ("link request", "link", link, {"user": ANNA.user, "device": ANNA.devices[1]}),
+        ("receipt", "receipt", receipt, {"node": NODE, "entry": said.entry, "ground": said.ground}),
     ]
     cases = [valid(name, result, **_record(what, raw)) for name, what, raw, result in good]
     for name, what, raw, _ in good:
@@ -525,6 +532,7 @@ def questions() -> list[Case]:
         ("taken", Taken((1, 2**40))),
         ("renew", Renew(b"pem")),
         ("signatory", CertifySigner(b"pem", b"proof")),
+        ("receipts", GetReceipts(ChatId(seed("chat")), (EntryId(seed("entry")),))),
     ]
     cases: list[Case] = []
     for name, one in good:
@@ -540,6 +548,8 @@ def questions() -> list[Case]:
         ("a user of 31 bytes", 1, ((), [bytes(31)]), NotCanonical),
         ("a parcel over 900 KiB", 3, (bytes(32), bytes(900 * 1024 + 1)), LimitExceeded),
         ("a proof of 81 bytes", 14, (b"pem", bytes(81)), LimitExceeded),
+        ("receipts for no entry", 17, (bytes(32), ()), NotCanonical),
+        ("receipts for 65 entries", 17, (bytes(32), [bytes(32)] * 65), LimitExceeded),
         ("a ticket of 15 bytes", 10, (bytes(15), b""), NotCanonical),
     ]
     return cases + [

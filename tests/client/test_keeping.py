@@ -14,11 +14,14 @@ from client.folder import DATABASE_FILE
 from client.listing import entries
 from client.mailbox import State
 from client.reading import Line, Reader, letters
+from node.agency import Agency
 from node.errors import RefusedError, UserError
 from node.store import connect
-from protocol.entry import ChatId, Reference
+from protocol.entry import ChatId, EntryId, Reference
+from protocol.identity import AgencyId, NodeId
 from protocol.message import Edit
 from protocol.policy import HistoryRule, Policy, Role
+from protocol.receipt import Receipt, sign_receipt
 from protocol.redaction import custodians
 from tests.federation import Federation, now
 
@@ -190,3 +193,52 @@ class TestRetention:
         keep_for(boris, chat, DAY)
         policy = compose.require(boris, chat).membership().policy
         assert (policy.retention, policy.history) == (DAY, HistoryRule.FROM_JOIN)
+
+
+class TestReceipts:
+    def test_who_has_confirmed_and_what_does_not_hold(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, "text")
+        redact(anna, chat, place)
+        judge = compose.require(anna, chat)
+        (one,) = keeping.redactions(judge)
+        ours = federation.agencies["minzdrav"]
+        theirs = federation.agencies["mincifry"]
+
+        def receipt(owner: Agency, **given: bytes) -> bytes:
+            fields: dict[str, bytes] = {
+                "node": owner.node.public,
+                "agency": owner.id,
+                "chat": chat,
+                "entry": place.id,
+                "ground": one.ground.id,
+            }
+            node, agency, where, entry, ground = (fields | given).values()
+            said = Receipt(
+                NodeId(node), AgencyId(agency), ChatId(where), EntryId(entry), EntryId(ground), 5
+            )
+            return sign_receipt(owner.node, said)
+
+        found = keeping.confirmations(anna, judge, [receipt(ours)])
+        assert [(line.agency, line.dropped) for line in found.nodes] == [
+            ("mincifry", None),
+            ("minzdrav", 5),
+        ]
+        assert found.findings == ()
+        whole = receipt(theirs)
+        wrong = {
+            "another chat": receipt(theirs, chat=bytes(32)),
+            "has the node": receipt(theirs, agency=ours.id),
+            "is not in this chat": receipt(theirs, ground=bytes(32)),
+            "has not signed": whole[:-1] + bytes([whole[-1] ^ 1]),
+            "not one msgpack array": b"\x00",
+        }
+        for why, raw in wrong.items():
+            found = keeping.confirmations(anna, judge, [raw, receipt(ours)])
+            assert [line.dropped for line in found.nodes] == [None, 5]
+            (finding,) = found.findings
+            assert why in finding
+        found = keeping.confirmations(anna, judge, [receipt(theirs, entry=bytes(32)), whole])
+        assert [line.dropped for line in found.nodes] == [5, None]

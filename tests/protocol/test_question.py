@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from protocol import codec, identity, topic
-from protocol.entry import DeviceKey
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import UserId
 from protocol.listing import Listing
@@ -23,6 +23,7 @@ from protocol.question import (
     GetLink,
     GetParcels,
     GetPending,
+    GetReceipts,
     Lookup,
     PutLink,
     PutParcel,
@@ -50,6 +51,7 @@ from protocol.reply import (
     People,
     Person,
     PersonDevice,
+    Receipts,
     Refusal,
     Reply,
     Waiting,
@@ -93,6 +95,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.SIGNATORY, CertifySigner(b"k", b"p")),
     (Topic.WITNESS, Witness((Seen(AGENCY, 7, b"h" * 32),), (b"proof",))),
     (Topic.DIRECTORY, GetDirectory(AGENCY, 7)),
+    (Topic.RECEIPTS, GetReceipts(ChatId(b"c" * 32), (EntryId(b"e" * 32),))),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
@@ -108,6 +111,7 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.CARDS, Cards((b"a", b"b"))),
     (Topic.WITNESS, Witnessed((b"a",), (b"proof",))),
     (Topic.DIRECTORY, Directory((b"a", b"b"))),
+    (Topic.RECEIPTS, Receipts((b"a", b"b"))),
 ]
 
 
