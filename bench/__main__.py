@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from bench import catch_up, commands, epochs, live, membership, reconnect
+from bench import catch_up, commands, epochs, live, membership, reconnect, verify
 from bench.figures import Line, encoded, table
 
 Measure = Callable[[str, int], list[Line]]
@@ -45,6 +45,11 @@ def _membership(scale: str, runs: int) -> list[Line]:
     return membership.measure(sizes.get(scale, [1_000, 10_000]), runs)
 
 
+def _verify(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [100], "quick": [10_000]}
+    return verify.measure(sizes.get(scale, [10_000, 100_000]), runs)
+
+
 def _commands(scale: str, runs: int) -> list[Line]:
     return commands.measure(1 if scale == "tiny" else 2 * runs)
 
@@ -56,6 +61,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     reconnect.NAME: _reconnect,
     commands.NAME: _commands,
     membership.NAME: _membership,
+    verify.NAME: _verify,
 }
 
 

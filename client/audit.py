@@ -145,8 +145,7 @@ def _replay_content(
         for branch in chain:
             for page in _verified(device, stored, place, chain, branch, result):
                 _judge(judge, ledger, page, result)
-                for entry in page:
-                    _check_message(device, entry, result)
+                _check_messages(device, page, result)
                 result.content += len(page)
                 advance(len(page))
     rows = device.connection.execute(
@@ -238,17 +237,23 @@ def _judge(judge: Chat, ledger: _Replay, entries: Sequence[Entry], result: Audit
         result.fault(f"{_named(entries[0])}: its ancestor {lacking.id.hex()[:16]} is missing")
 
 
-def _check_message(device: Device, entry: Entry, result: Audit) -> None:
-    """Compare a message that can be read with the commitment in its signed header."""
-    row = device.connection.execute(
-        "SELECT plaintext, frank FROM mailbox WHERE id = ? AND state = ?", (entry.id, State.OPEN)
-    ).fetchone()
-    if row is None or not isinstance(entry.header, ContentHeader):
-        return
-    result.messages += 1
-    found = franking_commitment(row[1], header_before_commitment(entry.header), row[0])
-    if not hmac.compare_digest(found, entry.header.pc):
-        result.fault(f"{_named(entry)}: the text here is not what was signed")
+def _check_messages(device: Device, page: Sequence[Entry], result: Audit) -> None:
+    """Compare the messages that can be read with the commitments in their signed headers."""
+    places = ",".join("?" * len(page))
+    rows = device.connection.execute(
+        f"SELECT id, plaintext, frank FROM mailbox WHERE state = ? AND id IN ({places})",  # noqa: S608 - question marks
+        (State.OPEN, *(entry.id for entry in page)),
+    )
+    readable = {entry: (plaintext, frank) for entry, plaintext, frank in rows}
+    for entry in page:
+        message = readable.get(entry.id)
+        if message is None or not isinstance(entry.header, ContentHeader):
+            continue
+        result.messages += 1
+        plaintext, frank = message
+        found = franking_commitment(frank, header_before_commitment(entry.header), plaintext)
+        if not hmac.compare_digest(found, entry.header.pc):
+            result.fault(f"{_named(entry)}: the text here is not what was signed")
 
 
 def _check_forks(device: Device, stored: StoredChat, result: Audit) -> None:

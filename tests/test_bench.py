@@ -19,6 +19,7 @@ FIGURES = {
     "reconnect": {"time", "sent", "received", "rate"},
     "command": {"send", "help", "python"},
     "membership": {"from_nothing", "one_more"},
+    "verify": {"time", "rate"},
 }
 FIELDS = {"bench", "case", "figure", "unit", "median", "min", "max", "runs", "calib_s"}
 
