@@ -77,6 +77,16 @@ def carry_out(
         lock.release()
 
 
+def backup(folder: Path, file: Path) -> Mapping[str, object]:
+    """Copy the node of a folder into a file, by the running node or by ourselves."""
+    settings_of(folder, {})
+    answer = ask_node(folder, "backup", {"file": str(file)})
+    if answer is not None:
+        return answer
+    with FolderLock(folder):
+        return operations.backed_up(folder, file)
+
+
 def _directly(
     folder: Path,
     loaded: Loaded,

@@ -280,6 +280,36 @@ def invite(
 
 
 @node.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; an older one is replaced.")],
+    folder: Folder,
+    as_json: Json = False,
+) -> None:
+    """Copy the whole node into one file, while it runs."""
+    from cli.nodes import backup as copy
+
+    Output(as_json).facts(_with_times(copy(folder, file.absolute())))
+    note("it holds the service key, encrypted as in the folder, and not the root key")
+
+
+@node.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What 'ivor node backup' has written.")],
+    folder: Folder,
+    as_json: Json = False,
+) -> None:
+    """Make a node's folder from a backup; the lost node must never run again."""
+    from node.backup import restore as take_back
+    from node.operations import backup_record
+
+    kept = take_back(file, folder)
+    record = backup_record(kept) | {"folder": str(folder), "withdrawn": kept.withdrawn}
+    Output(as_json).facts(_with_times({"v": 1} | record))
+    note("peers and devices bring back what was written since; start it: ivor node run")
+    note("enrolled or revoked since then? Nobody but you knows: see 'ivor node users', and repeat")
+
+
+@node.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """Show what the node is and holds."""
     Output(as_json).facts(_ask(folder, "status"))
@@ -417,7 +447,9 @@ def _records(result: Mapping[str, object], field: str) -> list[dict[str, object]
 def _with_times(record: Mapping[str, object]) -> dict[str, object]:
     """Write the times of a record, which are milliseconds, as people and scripts read them."""
     return {
-        name: when(value) if name in {"expires", "issued"} and isinstance(value, int) else value
+        name: when(value)
+        if name in {"expires", "issued", "made"} and isinstance(value, int)
+        else value
         for name, value in record.items()
     }
 

@@ -42,9 +42,12 @@ def private_draft(path: Path) -> Iterator[BinaryIO]:
     """
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNER_ONLY)
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, _OWNER_ONLY)
+
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(draft, "xb", opener=opened) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

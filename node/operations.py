@@ -8,6 +8,7 @@ answers: dictionaries that are JSON, with "v": 1. Times are milliseconds, ids he
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import apsw
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from node.agency import read_card
+from node.backup import Kept, save
 from node.config import Settings
 from node.directory import Directory
 from node.errors import IdentityError, RefusedError, UserError
@@ -87,6 +89,12 @@ class InviteArguments(Struct, forbid_unknown_fields=True):
     name: str
     hours: int | None = None
     recover: bool = False
+
+
+class BackupArguments(Struct, forbid_unknown_fields=True):
+    """file: an absolute path."""
+
+    file: str
 
 
 class RevokeArguments(Struct, forbid_unknown_fields=True):
@@ -296,6 +304,31 @@ def revoke(desk: Desk, arguments: Arguments) -> Result:
         "revoked": [one["id"] for one in chosen],
         "invitations_withdrawn": withdrawn,
         "devices_left": len(in_use) - len(chosen),
+    }
+
+
+def backup_file(arguments: Arguments) -> Path:
+    """Return where a backup is to be written. Raises UserError unless it is an absolute path."""
+    file = Path(_convert(arguments, BackupArguments).file)
+    if not file.is_absolute():
+        raise UserError("a backup is written to an absolute path, or two programs may differ")
+    return file
+
+
+def backed_up(folder: Path, file: Path) -> Result:
+    """Copy the node into a file, while it runs or not. Blocks. Raises StorageError."""
+    return {"v": 1} | backup_record(save(folder, file)) | {"file": str(file)}
+
+
+def backup_record(kept: Kept) -> Result:
+    """Return what a backup holds, for the operator."""
+    return {
+        "agency": kept.agency,
+        "fingerprint": kept.fingerprint,
+        "made": kept.made,
+        "chats": kept.chats,
+        "entries": kept.entries,
+        "bytes": kept.size,
     }
 
 

@@ -336,6 +336,11 @@ class Node:
 
     async def _operate(self, command: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
         """Carry out an operator's command that came through the control socket."""
+        if command == "backup":
+            file = operations.backup_file(arguments)
+            return await trio.to_thread.run_sync(
+                lambda: operations.backed_up(self.agency.folder, file)
+            )
         connected = {connection.key: connection for connection in self.hub.all()}
         answer = await self.journal.write(
             lambda: operations.perform(

@@ -268,6 +268,19 @@ class TestTown:
         states = {one["label"]: one["revoked"] for one in town.run("vera2", "device", "list")}
         assert states == {"lost": True, "new": False}
 
+    def test_a_node_is_copied_while_it_runs_and_while_it_does_not(self, town: Town) -> None:
+        file, again = str(town.folder / "node.backup"), str(town.folder / "restored")
+        operator = ("--dir", str(town.folder / "minzdrav"))
+        (kept,) = town.run("operator", "node", "backup", file, *operator)
+        (status,) = town.run("operator", "node", "status", *operator)
+        town.run("operator", "node", "restore", file, *operator, code=1)
+        town.run("operator", "node", "restore", file, "--dir", again)
+        (stopped,) = town.run("operator", "node", "status", "--dir", again)
+        assert (stopped["fingerprint"], stopped["running"]) == (status["fingerprint"], False)
+        assert (stopped["chats"], stopped["entries"]) == (kept["chats"], kept["entries"])
+        (copy,) = town.run("operator", "node", "backup", file, "--dir", again)
+        assert copy["entries"] == kept["entries"]
+
     def test_every_log_holds_at_the_end(self, town: Town) -> None:
         for who in ("anna", "boris"):
             audits = town.run(who, "log", "verify", "--all")

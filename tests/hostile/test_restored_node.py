@@ -1,0 +1,66 @@
+"""Hostile cases 67 and 79: a node out of a backup that was made while it ran."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from client import mailbox
+from client.link import linked
+from node import backup
+from node.agency import DATABASE_FILE
+from protocol.entry import CONTENT
+from protocol.message import Text
+from tests.hostile import federation as made
+from tests.hostile.conftest import check_file
+from tests.hostile.federation import Founded, eventually, one_settled, open_device, say
+from tests.hostile.test_crash import acknowledged, process, stored_ids
+
+
+@pytest.mark.usefixtures("events")
+async def test_a_node_killed_and_restored(template: tuple[Path, Founded], tmp_path: Path) -> None:
+    """What was written after the backup comes back from devices and peers; nothing is reused."""
+    folder, founded = template
+    base = made.copied(folder, tmp_path / "federation")
+    chat, file = founded.quiet, tmp_path / "north.backup"
+    anna, boris = open_device(base, "anna"), open_device(base, "boris")
+    north, south = base / "north", base / "south"
+    async with process(south), process(north), linked(anna) as link, linked(boris) as other:
+        for _ in range(20):
+            await link.write(lambda: say(anna, chat, "before"))
+        kept = await trio.to_thread.run_sync(backup.save, north, file)
+        for _ in range(5):
+            await link.write(lambda: say(anna, chat, "after"))
+        await eventually(one_settled(link), "north has all")
+        told = acknowledged(anna, chat)
+        assert told <= stored_ids(north, chat)
+        await other.write(lambda: say(boris, chat, "from south, after"))
+        await eventually(one_settled(other), "south has it")
+    shutil.rmtree(north)
+    backup.restore(file, north)
+    check_file(north / DATABASE_FILE)
+    assert not told <= stored_ids(north, chat)
+    assert len(stored_ids(north, chat)) <= kept.entries
+    async with process(south), process(north), linked(anna) as link, linked(boris) as other:
+        await eventually(one_settled(link), "north is told all anew")
+        await link.write(lambda: say(anna, chat, "after the restore"))
+        await eventually(one_settled(link), "north takes what is new")
+
+        async def arrived() -> bool:
+            letters = [*await other.receive(), *mailbox.letters(boris, chat, 2)]
+            return any(one.message == Text("after the restore", None) for one in letters)
+
+        await eventually(arrived, "boris reads what was written after the restore")
+
+        async def equal() -> bool:
+            return stored_ids(north, chat) == stored_ids(south, chat)
+
+        await eventually(equal, "both nodes hold the same")
+        assert told < acknowledged(anna, chat) <= stored_ids(north, chat)
+    for device in (anna, boris):
+        stored = device.replica.store.chat(chat)
+        assert stored is not None
+        assert all(len(chain) == 1 for chain in stored.chains.values()), "nobody has forked"
+        assert [bool(chain) for (_, lane), chain in stored.chains.items() if lane == CONTENT]
+        device.close()
