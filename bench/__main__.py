@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from bench import catch_up, commands, epochs, live, membership, reconnect, verify
+from bench import catch_up, commands, epochs, evidence, live, membership, reconnect, verify
 from bench.figures import Line, encoded, table
 
 Measure = Callable[[str, int], list[Line]]
@@ -50,6 +50,11 @@ def _verify(scale: str, runs: int) -> list[Line]:
     return verify.measure(sizes.get(scale, [10_000, 100_000]), runs)
 
 
+def _evidence(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [20], "quick": [1_000]}
+    return evidence.measure(sizes.get(scale, [10_000]), runs)
+
+
 def _commands(scale: str, runs: int) -> list[Line]:
     return commands.measure(1 if scale == "tiny" else 2 * runs)
 
@@ -62,6 +67,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     commands.NAME: _commands,
     membership.NAME: _membership,
     verify.NAME: _verify,
+    evidence.NAME: _evidence,
 }
 
 

@@ -7,6 +7,7 @@ from cli import (
     chat_commands,
     device_commands,
     enrolment,
+    evidence_commands,
     keeping,
     reading,
     recovery,
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
         approving,
         upkeep,
         keeping,
+        evidence_commands,
         device_commands,
         recovery,
     )

@@ -177,7 +177,9 @@ def verify(
             note(f"chat {one.chat.hex()[:8]}: device {forked.hex()[:16]} has forked; proof kept")
         for nack in one.nacks:
             note(f"chat {one.chat.hex()[:8]}: {_complaint(nack)}")
-    if any(one.faults or one.forked or one.nacks for one in audits):
+        for said in one.disputed:
+            note(f"chat {one.chat.hex()[:8]}: {said}")
+    if any(one.faults or one.forked or one.nacks or one.disputed for one in audits):
         raise typer.Exit(NOT_VERIFIED)
 
 
@@ -208,6 +210,7 @@ def _audited(one: "Audit") -> dict[str, object]:
         "forks": len(one.forked),
         "forked": [device.hex() for device in sorted(one.forked)],
         "nacks": [_complaint(nack) for nack in one.nacks],
+        "disputed_checkpoints": list(one.disputed),
         "faults": list(one.faults),
     }
 

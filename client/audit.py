@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import apsw
 
+from client.checkpoints import disputed
 from client.device import Device
 from client.mailbox import State
 from client.nacks import Told, told
@@ -42,7 +43,7 @@ Row = tuple[int, bytes, bytes, bytes | None]
 class Audit:
     """What was checked in one chat, and what does not hold. forked: devices with a proof.
 
-    nacks: epochs that members say were sealed wrongly.
+    nacks: epochs that members say were sealed wrongly. disputed: checkpoints of another history.
     """
 
     chat: ChatId
@@ -53,6 +54,7 @@ class Audit:
     chains: int = 0
     forked: set[DeviceKey] = field(default_factory=set)
     nacks: list[Told] = field(default_factory=list)
+    disputed: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -104,6 +106,7 @@ def audit(device: Device, chat: ChatId, advance: Callable[[int], None]) -> Audit
         result.nacks += told(judge) if judge.history else []
         _replay_content(device, stored, judge, result, advance)
         _check_forks(device, stored, result)
+        result.disputed += disputed(device, judge) if judge.history else []
     except apsw.Error as error:
         result.fault(f"the database is damaged: {error}")
     return result

@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import msgspec
 
-from client import mailbox, nacks
+from client import checkpoints, mailbox, nacks
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.motions import next_until, owners
@@ -110,6 +110,7 @@ def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
     entry = append(device, chat.id, sealed, ciphertext)
     save_sender_chain(device, epoch, device.key, chain.generation + 1, following)
     mailbox.keep_own(device, entry, plaintext, frank)
+    checkpoints.add_due(device, chat, now)
     return Reference(device.key, header.seq, entry.id)
 
 

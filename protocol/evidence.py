@@ -72,7 +72,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a file proves. lane: the control entries, for `standing`. content: headers in it."""
+    """What a file proves. lane: the control entries, for `judgement`. content: headers in it."""
 
     chat: ChatId
     lane: Lane

@@ -80,18 +80,20 @@ def write_evidence(
 
 
 def plan(
-    wanted: Iterable[int], signed: Sequence[int], heads: Sequence[int]
+    wanted: Iterable[int], signed: Sequence[int], heads: Iterable[Sequence[int]]
 ) -> list[tuple[int, int]]:
     """Return which seqs of a chain to put in, as ranges (first, last), ascending and apart.
 
     wanted: seqs to disclose. signed: those whose signature is known, ascending, one at or after
-    each wanted one. heads: those that a checkpoint names, ascending. Each wanted one is followed up
-    to the next head, if there is one, so that the checkpoint covers it, and to a signature.
+    each wanted one. heads: for each agency those that its checkpoints name, ascending. Each wanted
+    one is followed up to the next head of every agency that has one, so that any of them may be
+    trusted, and on to a signature.
     """
+    named = list(heads)
     found: list[tuple[int, int]] = []
     for seq in sorted(set(wanted)):
-        head = bisect_left(heads, seq)
-        end = heads[head] if head < len(heads) else seq
+        nexts = [one[at] for one in named if (at := bisect_left(one, seq)) < len(one)]
+        end = max(nexts, default=seq)
         last = signed[bisect_left(signed, end)]
         if found and seq <= found[-1][1] + 1:
             first, before = found.pop()

@@ -2,7 +2,7 @@
 
 `Lane.take` checks one entry by itself; `Lane.close`, once all are read, that the lane is whole,
 that each author was brought in by what it had seen, and that checkpoints are by such authors.
-Membership is not judged here: that is a finding, not a rule (see `standing`).
+Membership is not judged here: that is a finding, not a rule (see `judgement`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -329,6 +329,13 @@ class Lane:
         assert checkpoint is not None
         assert checkpoint.anchor is not None
         return checkpoint.anchor
+
+    def maker(self, entry: EntryId) -> Named:
+        """Return who made a checkpoint of `naming`."""
+        found = self.entry(entry)
+        user = self.anchor(entry).certificate.user
+        known = self._known(found.header.device, self._pasts[entry])
+        return min(one for one in known if one.user == user)
 
     def vouched(self, entry: EntryId) -> bool:
         """Whether a checkpoint is of an agency whose fingerprint was given."""

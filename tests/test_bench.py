@@ -20,6 +20,7 @@ FIGURES = {
     "command": {"send", "help", "python"},
     "membership": {"from_nothing", "one_more"},
     "verify": {"time", "rate"},
+    "evidence": {"checked", "anchored", "bytes"},
 }
 FIELDS = {"bench", "case", "figure", "unit", "median", "min", "max", "runs", "calib_s"}
 

@@ -451,6 +451,7 @@ def _rewritten() -> list[Exhibit]:
         ),
         *_other_charter(both),
         Exhibit("after the checkpoint", late, both, _first(late), Rule.ANCHOR),
+        _beside(both),
         Exhibit(
             "another fingerprint",
             raw,
@@ -472,6 +473,19 @@ def _rewritten() -> list[Exhibit]:
             Rule.PAYLOAD,
         ),
     ]
+
+
+def _beside(both: Anchors) -> Exhibit:
+    """Return two runs, of which the checkpoint covers the first."""
+    first, second = sorted((ANNA, BORIS), key=lambda who: who.devices[0])
+    talk = Record.of(CAST, recorded_anchor)
+    talk.write(first, "covered")
+    talk.checkpoint(BORIS)
+    talk.write(second, "not covered")
+    raw = talk.file()
+    parts = elements(raw)
+    last = max(number for number, (tag, _) in enumerate(parts) if tag == Tag.MESSAGE)
+    return Exhibit("one run covered, the next not", raw, both, offset_of(parts, last), Rule.ANCHOR)
 
 
 def _old_checkpoint() -> bytes:

@@ -110,7 +110,7 @@ class Record(Conversation):
             if lane == CONTENT:
                 heads = sorted(one.seq for one in named if one.device == chain.device)
                 seqs = [one.header.seq for one in chain.entries if one.id in wanted]
-                for first, last in plan(seqs, range(len(chain.entries)), heads):
+                for first, last in plan(seqs, range(len(chain.entries)), [heads]):
                     found.append(self._run(chain.entries[first : last + 1], wanted))
         return found
 

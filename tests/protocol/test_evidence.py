@@ -198,7 +198,7 @@ class TestPlan:
         tips = sorted({seq for seq in signed if seq < length} | {length - 1})
         named = sorted(seq for seq in heads if seq < length)
         asked = {seq % length for seq in wanted}
-        found = plan(asked, tips, named)
+        found = plan(asked, tips, [named])
         for seq in asked:
             first, last = next(part for part in found if part[0] <= seq <= part[1])
             head = next((one for one in named if one >= seq), seq)
@@ -208,7 +208,8 @@ class TestPlan:
 
     def test_the_shortest_way(self) -> None:
         assert plan([3], [2, 5, 9], []) == [(3, 5)]
-        assert plan([3], [2, 5, 9], [6]) == [(3, 9)]
+        assert plan([3], [2, 5, 9], [[6], [4, 8], []]) == [(3, 9)]
+        assert plan([3], [2, 5, 9], [[4]]) == [(3, 5)]
         assert plan([3, 0, 6], [0, 5, 9], []) == [(0, 0), (3, 9)]
 
 

@@ -1,0 +1,265 @@
+"""`ivor evidence`: prove to a third party what was said, and check such a proof (SPEC 5.10)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.opening import Home, locate, now_ms, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output, note, progress
+from cli.reading import read_since
+from cli.text import when
+from cli.writing import ChatName
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from protocol.chat import Chat
+    from protocol.entry import EntryId, Reference
+    from protocol.evidence import EvidenceRefused, Findings, Statement
+    from protocol.roster import Void
+
+evidence = typer.Typer(help="Proof for a third party of what was said.", no_args_is_help=True)
+NOT_VERIFIED: Final = 7
+FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+_NOT_JUDGED: Final = "not judged"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(evidence, name="evidence", rich_help_panel="Official")
+
+
+@evidence.callback()
+def _evidence() -> None:
+    """Proof for a third party of what was said."""
+
+
+@evidence.command()
+def export(
+    chat: ChatName,
+    messages: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]…", help="Messages, by the beginning of their ids [all]."),
+    ] = None,
+    *,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)
+    ],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Messages from this time, or 2h, 3d ago.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Messages before this time.")] = None,
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="First add a checkpoint of all that is new.")
+    ] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a file that proves the chosen messages, and shows nothing of the others but headers."""
+    from client import checkpoints
+    from client.compose import require
+    from client.evidence import EVERYTHING_MS, readable
+    from client.evidence import export as make
+    from node.errors import UserError
+    from node.files import write_private
+
+    if messages and (start or end):
+        raise UserError("name messages, or a time, not both")
+    with opened(home, passphrase_file) as device:
+        judge = locate(device, chat)
+        if checkpoint:
+            with device.transaction():
+                checkpoints.add(device, require(device, judge.id), now_ms())
+        judge = require(device, judge.id)
+        now = datetime.now(UTC)
+        first = 0 if start is None else read_since(start, now)
+        last = EVERYTHING_MS if end is None else read_since(end, now)
+        chosen = (
+            _named(device, judge, messages) if messages else readable(device, judge, first, last)
+        )
+        if not chosen:
+            raise UserError("no message to prove: choose others, or another time")
+        with progress("proving", None) as advance:
+            made = make(device, judge, chosen, advance)
+            raw = b"".join(made.pieces)
+        try:
+            write_private(file, raw)
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be written: {error.strerror}; give another -o"
+            ) from None
+    Output(as_json).facts(
+        {
+            "type": "evidence",
+            "file": str(file),
+            "bytes": len(raw),
+            "messages": made.messages,
+            "headers": made.content,
+            "control_entries": made.control,
+            "checkpoints": made.checkpoints,
+            "not_under_a_checkpoint": made.uncovered,
+        }
+    )
+    if made.uncovered:
+        note("some messages are under no checkpoint: --checkpoint adds one (needs a later sync)")
+
+
+def _named(device: "Device", judge: "Chat", messages: Sequence[str]) -> "list[Reference]":
+    from client.chats import find_letter
+
+    return [find_letter(device, judge.id, one) for one in dict.fromkeys(messages)]
+
+
+@evidence.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The evidence file.")],
+    *,
+    fingerprint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="AGENCY=FINGERPRINT that you compared; then only what its checkpoints cover holds."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a file without node, keys or network: who signed what, or which byte is wrong."""
+    from protocol.evidence import EvidenceRefused
+    from protocol.evidence import check as check_file
+
+    anchors = _anchors(fingerprint or [])
+    raw = _read(file)
+    output = Output(as_json)
+    try:
+        with progress("checking", len(raw)) as advance:
+            findings = check_file(raw, anchors, advance)
+    except EvidenceRefused as refused:
+        _refuse(output, file, refused)
+        raise typer.Exit(NOT_VERIFIED) from None
+    _show(output, findings, anchors)
+
+
+def _anchors(given: Sequence[str]) -> dict[str, str]:
+    from node.errors import UserError
+
+    found = {}
+    for one in given:
+        name, separator, shown = one.partition("=")
+        if not name or not separator or not shown:
+            raise UserError(f"{one!r} is not AGENCY=FINGERPRINT, such as mz='M43P P5RZ …'")
+        found[name.strip()] = shown
+    return found
+
+
+def _read(file: Path) -> bytes:
+    from node.errors import LimitReached, UserError
+
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise LimitReached(f"{file} has over {FILE_BYTES_MAX} bytes; ask for it in parts")
+    return raw
+
+
+def _refuse(output: Output, file: Path, refused: "EvidenceRefused") -> None:
+    if output.as_json:
+        record = {"type": "refused", "offset": refused.offset, "rule": str(refused.rule)}
+        output.facts({"file": str(file), "holds": False, "reason": str(refused)} | record)
+    note(f"{file} proves nothing: {refused}")
+
+
+def _show(output: Output, findings: "Findings", anchors: Mapping[str, str]) -> None:
+    output.facts(
+        {
+            "type": "evidence",
+            "holds": True,
+            "chat": findings.chat.hex(),
+            "messages": len(findings.statements),
+            "headers": findings.content,
+            "control_entries": len(findings.lane.entries),
+            "anchored": bool(anchors),
+        }
+    )
+    verdicts = _verdicts(findings)
+    output.rows(
+        (_statement(findings, one, verdicts) for one in findings.statements),
+        {
+            "time": "TIME",
+            "author": "AUTHOR",
+            "device": "DEVICE",
+            "seq": "SEQ",
+            "text": "TEXT",
+            "standing": "STANDING",
+            "checkpoints": "CHECKPOINTS BY",
+        },
+    )
+    output.rows(
+        (
+            {"type": "agency", "agency": one.name, "zone": one.zone, "fingerprint": one.fingerprint}
+            for one in findings.charters
+        ),
+        {"agency": "AGENCY", "zone": "ZONE", "fingerprint": "FINGERPRINT"},
+    )
+    if not anchors:
+        note(
+            "the file is whole; whether its agencies are genuine it cannot show: compare the "
+            "fingerprints by another way, then check again with --fingerprint AGENCY=F"
+        )
+
+
+def _verdicts(findings: "Findings") -> "Mapping[EntryId, Void | None] | None":
+    from protocol.errors import ProtocolError
+    from protocol.judgement import judge
+
+    try:
+        return judge(findings)
+    except ProtocolError as error:
+        note(f"who was a member cannot be judged: {error}")
+        return None
+
+
+def _statement(
+    findings: "Findings", one: "Statement", verdicts: "Mapping[EntryId, Void | None] | None"
+) -> dict[str, object]:
+    void = None if verdicts is None else verdicts[one.id]
+    counts = "counts" if void is None else f"void: {void.value}"
+    kind, text = _said(one.plaintext)
+    makers = [findings.lane.maker(entry).name for entry in one.checkpoints]
+    return {
+        "type": "statement",
+        "id": one.id.hex(),
+        "time": when(one.header.time),
+        "author": one.author.name,
+        "user": one.author.user.hex(),
+        "agency": one.author.agency.hex(),
+        "device": one.header.device.hex()[:16],
+        "device_key": one.header.device.hex(),
+        "seq": one.header.seq,
+        "links": [link.id.hex() for link in one.header.links],
+        "control": [head.id.hex() for head in one.header.control],
+        "kind": kind,
+        "text": text,
+        "standing": _NOT_JUDGED if verdicts is None else counts,
+        "checkpoints": list(dict.fromkeys(makers)),
+        "checkpoint_ids": [entry.hex() for entry in one.checkpoints],
+    }
+
+
+def _said(plaintext: bytes) -> tuple[str, str]:
+    """Return the kind of a message and its text."""
+    from protocol.errors import PeerError
+    from protocol.message import decode_message
+
+    try:
+        message = decode_message(plaintext)
+    except PeerError:
+        return "unreadable", plaintext.hex()
+    text = getattr(message, "text", None)
+    kind = type(message).__name__.lower()
+    return kind, text if isinstance(text, str) else str(message)

@@ -1,0 +1,99 @@
+"""`ivor evidence`: made by an official, checked by anybody."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from tests.cli.conftest import Official
+from tests.federation import Federation
+
+HOSTILE = "\x1b]52;c;cm0=\x07 paid"
+
+
+@pytest.fixture
+def file(federation: Federation, anna: Official, boris: Official, tmp_path: Path) -> Path:
+    federation.chat(anna.device, "Budget", boris.device)
+    anna("send", "Budget", HOSTILE)
+    anna("send", "Budget", "never disclosed")
+    return tmp_path / "budget.evidence"
+
+
+def first_id(anna: Official) -> str:
+    return next(str(one["id"]) for one in anna.json("read", "Budget") if one.get("text") == HOSTILE)
+
+
+def checked(file: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    """Check it as somebody without any folder of Ivor."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("IVOR_HOME", raising=False)
+        patch.setenv("HOME", "/nonexistent")
+        code = main(["evidence", "check", str(file), *options])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+class TestEvidence:
+    def test_one_message(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (made,) = anna.json("evidence", "export", "Budget", first_id(anna)[:8], "-o", str(file))
+        assert (made["messages"], made["not_under_a_checkpoint"]) == (1, 1)
+        assert "under no checkpoint" in anna.said
+        code, out, err = checked(file, capsys)
+        assert code == 0
+        assert "\x1b" not in out
+        assert "paid" in out
+        assert "never disclosed" not in out
+        assert "anna@minzdrav" in out
+        assert anna.device.profile.charter.fingerprint in out
+        assert "compare the fingerprints" in err
+        assert file.stat().st_mode & 0o777 == 0o600
+
+    def test_with_the_fingerprint(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        anna("evidence", "export", "Budget", "-o", str(file), "--checkpoint")
+        right = f"minzdrav={anna.device.profile.charter.fingerprint}"
+        code, out, err = checked(file, capsys, "--fingerprint", right, "--json")
+        assert (code, err) == (0, "")
+        assert '"anchored": true' in out
+        wrong = right[:-1] + ("A" if right[-1] != "A" else "B")
+        code, out, err = checked(file, capsys, "--fingerprint", wrong, "--json")
+        assert code == 7
+        assert '"rule": "fingerprint"' in out
+        assert "rule fingerprint" in err
+
+    def test_a_wrong_byte_is_named(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        anna("evidence", "export", "Budget", "-o", str(file))
+        raw = bytearray(file.read_bytes())
+        raw[40] ^= 1
+        file.write_bytes(raw)
+        code, out, err = checked(file, capsys)
+        assert (code, out) == (7, "")
+        assert "proves nothing: at byte 16, rule signature" in err
+
+    def test_what_is_no_evidence(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert checked(tmp_path / "absent", capsys)[0] == 1
+        (tmp_path / "junk").write_bytes(b"junk")
+        code, _, err = checked(tmp_path / "junk", capsys)
+        assert code == 7
+        assert "at byte 0, rule magic" in err
+
+    def test_times(self, anna: Official, file: Path) -> None:
+        anna("evidence", "export", "Budget", "-o", str(file), "--to", "2001-01-01", code=1)
+        assert "no message to prove" in anna.said
+        assert not file.exists()
+        anna("evidence", "export", "Budget", "-o", str(file), "--from", "1h")
+        anna("evidence", "export", "Budget", "ab12", "-o", str(file), "--from", "1h", code=1)
+
+    def test_a_fingerprint_that_is_none(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        anna("evidence", "export", "Budget", "-o", str(file))
+        code, _, err = checked(file, capsys, "--fingerprint", "minzdrav")
+        assert code == 1
+        assert "is not AGENCY=FINGERPRINT" in err
