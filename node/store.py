@@ -24,7 +24,7 @@ from protocol.limits import (
     RUN_BYTES_MAX,
     RUN_ENTRIES_MAX,
 )
-from protocol.run import Context, Entry, context_after, fold, rebuild
+from protocol.run import Context, Entry, context_after, fold, pack, rebuild
 
 SEQ_BITS = 32
 CHATS_CACHED_MAX = 4096
@@ -182,6 +182,7 @@ class Store:
             "DELETE FROM entries WHERE place >= ? AND place < ?",
             (place | target.length, target.no + 1 << SEQ_BITS),
         )
+        entries = [self._relative(chain, target, entries[0]), *entries[1:]]
         self.connection.executemany(
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
             [(place | e.header.seq, e.id, e.record, e.signature, _since(e, now)) for e in entries],
@@ -200,6 +201,19 @@ class Store:
             "UPDATE chains SET length = ?, head = ?, changed = ? WHERE no = ?",
             (target.length, target.head, self.next_change(), target.no),
         )
+
+    def _relative(self, chain: Sequence[Branch], branch: Branch, entry: Entry) -> Entry:
+        """Return an entry with its record relative to the predecessor that is stored here.
+
+        The peer may have claimed another context, with a record that makes up for it: the header
+        and its signature are right all the same, but what is stored would be of another entry.
+        """
+        header = entry.header
+        body = entry.ground if entry.payload is None else entry.payload
+        if header.seq % KEYFRAME_ENTRIES == 0 or body is None:
+            return entry
+        before = self.context_after(chain, branch, header.lane, header.seq - 1)
+        return entry._replace(record=pack(header, body, before))
 
     def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry]) -> None:
         """Keep what follows an unsigned head, up to a signed entry.

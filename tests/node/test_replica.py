@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from node.replica import CANDIDATES_MAX, Replica, Stored
 from node.store import connect
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
 from protocol.operation import Admit, Remove
 from protocol.policy import Role
+from protocol.run import pack
 from protocol.testing import network
 from protocol.testing.cast import agency, grant, person
 from protocol.testing.chains import Chain, Step, opened
@@ -130,6 +131,34 @@ class TestAppend:
             assert take(replica, run)[0].appended == 1
             replica.store.forget()
         check_covers(replica, talk.chat)
+
+    @pytest.mark.parametrize("lane", [CONTROL, CONTENT])
+    def test_a_context_that_is_a_lie(self, lane: int) -> None:
+        """A record that makes up for a wrong context gives the right header; it is put right."""
+        talk = conversation(Dice(0), 0)
+        anna = talk.people[0]
+        for number in range(3):
+            talk.say(anna, b"%d" % number)
+            talk.start_epoch(anna)
+        chain = talk.chain(anna, lane)
+        last = len(chain.entries) - 1
+        made = chain.entries[last]
+        true = chain.context(last)
+        lie = true._replace(time=true.time + 1000)
+        if isinstance(made.header, ContentHeader):
+            lie = lie._replace(control=made.header.control)
+        record = msgspec.Raw(pack(made.header, made.payload, lie))
+        assert bytes(record) != chain.record(last)
+        honest = chain.run(last)
+        run = msgspec.structs.replace(honest, context=lie, records=(record,))
+        replica = node()
+        for one in talk.runs:
+            take(replica, run if opened(one)[0].id == made.id else one)
+        check_covers(replica, talk.chat)
+        want = Want(talk.chat, chain.device, lane, made.id[:8], 0, last + 1)
+        served = replica.store.run(want)
+        assert served is not None
+        assert [entry.id for entry in opened(served)] == [one.id for one in chain.entries]
 
     def test_again(self) -> None:
         """Case 36: duplicates write nothing."""
