@@ -13,9 +13,10 @@ from node.errors import IvorError
 from node.hub import Hub
 from node.journal import Journal
 from protocol.errors import PeerError
-from protocol.frame import Ask
+from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, verify_card
 from protocol.question import (
+    Forward,
     GetCards,
     GetDirectory,
     GetReceipts,
@@ -124,6 +125,29 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
     async with trio.open_nursery() as nursery:
         for agency in agencies:
             nursery.start_soon(gather, agency)
+
+
+async def pass_on(node: Asker, device: bytes, ask: Ask) -> Answer | None:
+    """Hand a device's parcel to the node of another agency; return its answer.
+
+    None if that is for our own directory to answer: it is ours, or not allowed, or nobody is there.
+    """
+    try:
+        asked = decode_question(ask.topic, ask.body)
+        if not isinstance(asked, Forward) or asked.agency == node.directory.agency.id:
+            return None
+        await node.journal.read(partial(node.directory.parcels.check, device, asked))
+    except (PeerError, IvorError):
+        return None
+    for connection in node.hub.of(asked.agency)[:1]:
+        with trio.move_on_after(ANSWER_SECONDS_MAX):
+            try:
+                answer = await connection.ask(Topic.FORWARD, ask.body)
+            except (PeerError, IvorError) as error:
+                log.warning("not handed on", agency=asked.agency.hex()[:16], why=str(error))
+                return None
+            return Answer(ask.number, answer.code, answer.body)
+    return None
 
 
 async def renew_card(node: Asker, connection: Connection) -> bool:

@@ -25,8 +25,8 @@ from node.agency import (
     register_user,
     signing_certificate,
 )
-from node.errors import IvorError, LimitReached, RefusedError, exit_code
-from node.parcels import Parcels
+from node.errors import IvorError, LimitReached, NetworkError, RefusedError, exit_code
+from node.parcels import NO_SUCH_PLACE, Parcels
 from node.people import People
 from node.receipts import ReceiptBook
 from node.signatories import Signatories
@@ -79,7 +79,14 @@ LINK_SECONDS: Final = 3600
 # What each kind of peer may ask. Everything else gets one answer.
 ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
     PeerKind.NODE: frozenset(
-        {Topic.LOOKUP, Topic.CARDS, Topic.WITNESS, Topic.DIRECTORY, Topic.RECEIPTS}
+        {
+            Topic.LOOKUP,
+            Topic.CARDS,
+            Topic.WITNESS,
+            Topic.DIRECTORY,
+            Topic.RECEIPTS,
+            Topic.FORWARD,
+        }
     ),
     PeerKind.INVITATION: frozenset(
         {Topic.ENROL, Topic.LOOKUP, Topic.LINK_REQUEST, Topic.LINK_RESULT}
@@ -97,7 +104,7 @@ class Directory:
         self.people = People(connection, agency.id)
         self.witness = Witness(connection)
         self.tickets = Tickets(connection)
-        self.parcels = Parcels(connection)
+        self.parcels = Parcels(connection, agency.id)
         self.receipts = ReceiptBook(connection, agency)
         self.signatories = Signatories(connection)
         self._random = random
@@ -265,6 +272,8 @@ class Directory:
                 return self._tell(asked, now)
             case question.GetReceipts():
                 return self._receipts(peer, key, asked)
+            case question.Forward():
+                return self._forward(peer, key, asked)
             case Enrol() | PutLink() | question.GetLink():
                 return self._serve_invitation(key, asked, raw, now)
             case _:
@@ -301,6 +310,18 @@ class Directory:
             return reply.Receipts(tuple(self.receipts.own(key, asked)))
         self._owner(DeviceKey(key))
         return reply.Receipts(tuple(self.receipts.everybodys(key, asked)))
+
+    def _forward(self, peer: PeerKind, key: bytes, asked: question.Forward) -> Done:
+        """Keep what comes for a device of ours; what is for another agency `abroad` has sent on."""
+        if peer is PeerKind.DEVICE:
+            self._owner(DeviceKey(key))
+        self.parcels.check(key, asked)
+        if asked.agency != self.agency.id:
+            raise NetworkError("the node of that agency is not connected; try again later")
+        if self.people.owner(asked.device) is None:
+            raise RefusedError(NO_SUCH_PLACE)
+        self.parcels.put_from(key if peer is PeerKind.NODE else self.agency.id, asked)
+        return Done()
 
     def _owner(self, device: DeviceKey) -> tuple[UserId, str]:
         owner = self.people.owner(device)

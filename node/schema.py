@@ -159,6 +159,7 @@ CREATE INDEX signatories_user ON signatories (user);
 CREATE TABLE parcels (          -- sealed bundles that wait for a device
     no INTEGER PRIMARY KEY,
     device BLOB NOT NULL,
+    source BLOB NOT NULL,       -- the agency of a member of a chat, or empty: the same user
     body BLOB NOT NULL);
 CREATE INDEX parcels_device ON parcels (device, no);
 """

@@ -318,6 +318,10 @@ class Node:
             await abroad.look_up(self, ask)
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.RECEIPTS:
             await abroad.gather_receipts(self, connection.key, ask)
+        if connection.peer is PeerKind.DEVICE and ask.topic == Topic.FORWARD:
+            passed = await abroad.pass_on(self, connection.key, ask)
+            if passed is not None:
+                return passed
         now = time.time()
         answer = await self.journal.write(
             lambda: self._answer(connection.peer, connection.key, ask, now)

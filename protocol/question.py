@@ -79,6 +79,16 @@ class PutParcel:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """A sealed bundle for a device of another member of a chat, and of which agency it is."""
+
+    chat: ChatId
+    agency: AgencyId
+    device: DeviceKey
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class GetParcels:
     """Asks for what waits for the asking device."""
 
@@ -208,6 +218,7 @@ Question = (
     | Witness
     | GetDirectory
     | GetReceipts
+    | Forward
 )
 
 
@@ -303,6 +314,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     Witness: Topic.WITNESS,
     GetDirectory: Topic.DIRECTORY,
     GetReceipts: Topic.RECEIPTS,
+    Forward: Topic.FORWARD,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -316,6 +328,15 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
         ),
     ),
     Topic.PARCELS: (0, lambda _: GetParcels()),
+    Topic.FORWARD: (
+        4,
+        lambda values: Forward(
+            ChatId(codec.fixed(values[0], HASH_BYTES, "chat")),
+            _agency(values[1]),
+            read_device(values[2]),
+            codec.binary(values[3], PARCEL_BYTES_MAX, "parcel"),
+        ),
+    ),
     Topic.TAKEN: (1, _read_taken),
     Topic.LINK: (0, lambda _: BeginLink()),
     Topic.LINK_REQUEST: (

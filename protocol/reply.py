@@ -370,6 +370,7 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.LOOKUP: _read_people,
     Topic.PREKEY: _read_done,
     Topic.PARCEL: _read_done,
+    Topic.FORWARD: _read_done,
     Topic.PARCELS: _read_parcels,
     Topic.TAKEN: _read_done,
     Topic.LINK: _read_invitation,

@@ -54,6 +54,7 @@ class Topic(IntEnum):
     WITNESS = 15
     DIRECTORY = 16
     RECEIPTS = 17
+    FORWARD = 18
 
 
 Fields = tuple[object, ...]

@@ -11,13 +11,14 @@ from crypto.signing import Signer
 from protocol import codec, identity, topic
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
-from protocol.identity import UserId
+from protocol.identity import AgencyId, UserId
 from protocol.listing import Listing
 from protocol.question import (
     Approve,
     BeginLink,
     CertifySigner,
     Enrol,
+    Forward,
     GetCards,
     GetDirectory,
     GetLink,
@@ -96,6 +97,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.WITNESS, Witness((Seen(AGENCY, 7, b"h" * 32),), (b"proof",))),
     (Topic.DIRECTORY, GetDirectory(AGENCY, 7)),
     (Topic.RECEIPTS, GetReceipts(ChatId(b"c" * 32), (EntryId(b"e" * 32),))),
+    (Topic.FORWARD, Forward(ChatId(b"c" * 32), AgencyId(b"a" * 32), KEY, b"body")),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
@@ -112,6 +114,7 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.WITNESS, Witnessed((b"a",), (b"proof",))),
     (Topic.DIRECTORY, Directory((b"a", b"b"))),
     (Topic.RECEIPTS, Receipts((b"a", b"b"))),
+    (Topic.FORWARD, Done()),
 ]
 
 

@@ -1,0 +1,207 @@
+"""SPEC 7.4: parcels between members of a chat, of one agency or of two."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeVar
+
+import pytest
+import trio
+
+from node import abroad
+from node import agency as agencies
+from node.agency import Agency, Founding
+from node.errors import NetworkError
+from node.parcels import FORWARDED_BYTES_MAX, FORWARDED_MAX
+from node.sharing import Sharing
+from node.store import Store
+from protocol.entry import ChatId, DeviceKey
+from protocol.frame import Answer, Ask
+from protocol.identity import AgencyId
+from protocol.question import Forward, GetParcels, PutParcel, Taken, encode_question
+from protocol.reply import Done, Parcels
+from protocol.session import PeerKind
+from protocol.topic import PARCEL_BYTES_MAX, Topic
+from tests.node.test_directory import NOW, House, Official, draw, enrolled
+
+CHAT = ChatId(b"c" * 32)
+Result = TypeVar("Result")
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
+    return [
+        agencies.create(
+            tmp_path_factory.mktemp("agency") / name,
+            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
+            b"p",
+            b"r",
+            NOW,
+            draw,
+        )
+        for name in ("here", "there")
+    ]
+
+
+@dataclass
+class Scene:
+    """Two nodes that hold a chat of anna and boris here and clara there; dina is not in it."""
+
+    here: House
+    there: House
+    anna: Official
+    boris: Official
+    dina: Official
+    clara: Official
+
+    def share(self, house: House, *peers: bytes) -> None:
+        Sharing(house.connection).set_readers(
+            Store(house.connection).create_chat(CHAT), frozenset(peers)
+        )
+
+    def to(self, house: House, official: Official, body: bytes = b"x") -> Forward:
+        return Forward(CHAT, house.agency.id, key(official), body)
+
+    def waiting(self, house: House, official: Official) -> list[bytes]:
+        found = house.device(official, GetParcels())
+        assert isinstance(found, Parcels)
+        return [one.body for one in found.parcels]
+
+
+def key(official: Official) -> DeviceKey:
+    return DeviceKey(official.device.public)
+
+
+@pytest.fixture
+def scene(founded: list[Agency], tmp_path: Path) -> Iterator[Scene]:
+    here, there = (House(one, tmp_path / one.card.charter.name) for one in founded)
+    anna, boris, dina = (enrolled(here, name) for name in ("anna", "boris", "dina"))
+    made = Scene(here, there, anna, boris, dina, enrolled(there, "clara"))
+    made.share(here, here.agency.id, there.agency.id, key(anna), key(boris))
+    made.share(there, here.agency.id, there.agency.id, key(made.clara))
+    yield made
+    here.connection.close()
+    there.connection.close()
+
+
+class TestWhoMay:
+    def test_to_a_member_of_the_same_agency(self, scene: Scene) -> None:
+        assert scene.here.device(scene.anna, scene.to(scene.here, scene.boris)) == Done()
+        assert scene.waiting(scene.here, scene.boris) == [b"x"]
+
+    def test_from_another_agencys_node(self, scene: Scene) -> None:
+        asked = scene.to(scene.there, scene.clara)
+        assert scene.there.ask(PeerKind.NODE, scene.here.agency.id, asked) == Done()
+        assert scene.waiting(scene.there, scene.clara) == [b"x"]
+
+    def test_one_answer_for_strangers_and_for_what_is_not_there(self, scene: Scene) -> None:
+        """Case 48: whoever is outside learns nothing."""
+        good = scene.to(scene.here, scene.boris)
+        answers = [
+            scene.here.refused(PeerKind.DEVICE, key(who), asked)
+            for who, asked in (
+                (scene.dina, good),
+                (scene.anna, scene.to(scene.here, scene.dina)),
+                (scene.anna, replace(good, chat=ChatId(b"d" * 32))),
+                (scene.anna, replace(good, device=DeviceKey(b"e" * 32))),
+                (scene.anna, replace(good, agency=AgencyId(b"f" * 32))),
+            )
+        ]
+        assert {answer.code for answer in answers} == {8}
+        assert len({answer.body for answer in answers}) == 1
+
+    def test_a_node_outside_the_chat(self, scene: Scene) -> None:
+        scene.share(scene.there, scene.there.agency.id, key(scene.clara))
+        asked = scene.to(scene.there, scene.clara)
+        assert scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked).code == 8
+
+    def test_a_node_that_would_have_it_sent_on(self, scene: Scene) -> None:
+        """Only a device of ours can make our node speak to a third."""
+        asked = scene.to(scene.here, scene.boris)
+        answer = scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked)
+        assert answer.code
+
+    def test_a_revoked_device(self, scene: Scene) -> None:
+        scene.there.directory.people.revoke([key(scene.clara)])
+        asked = scene.to(scene.there, scene.clara)
+        assert scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked).code == 8
+
+
+class TestQuota:
+    def test_by_number_and_not_at_the_cost_of_others(self, scene: Scene) -> None:
+        asked = scene.to(scene.there, scene.clara)
+        for _ in range(FORWARDED_MAX):
+            scene.there.ask(PeerKind.NODE, scene.here.agency.id, asked)
+        assert scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked).code == 5
+        assert scene.there.device(scene.clara, PutParcel(key(scene.clara), b"own")) == Done()
+        assert scene.there.device(scene.clara, asked) == Done()
+        scene.there.device(scene.clara, Taken((1,)))
+        assert scene.there.ask(PeerKind.NODE, scene.here.agency.id, asked) == Done()
+
+    def test_by_size(self, scene: Scene) -> None:
+        asked = scene.to(scene.there, scene.clara, bytes(PARCEL_BYTES_MAX))
+        for _ in range(FORWARDED_BYTES_MAX // PARCEL_BYTES_MAX):
+            scene.there.ask(PeerKind.NODE, scene.here.agency.id, asked)
+        assert scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked).code == 5
+
+
+@dataclass
+class Peer:
+    """A connection to the other node."""
+
+    scene: Scene
+    asked: list[bytes] = field(default_factory=list)
+
+    async def ask(self, topic: int, body: bytes) -> Answer:
+        self.asked.append(body)
+        if not body:
+            raise NetworkError("gone")
+        there = self.scene.there.directory
+        return there.answer(PeerKind.NODE, self.scene.here.agency.id, Ask(3, topic, body), NOW)
+
+
+async def read(work: Callable[[], Result]) -> Result:
+    return work()
+
+
+def passed_on(scene: Scene, sender: Official, asked: Forward, peers: list[Peer]) -> Answer | None:
+    """Let the node here hand a parcel on, as when its device asks."""
+    node = SimpleNamespace(
+        hub=SimpleNamespace(of=lambda _: peers),
+        journal=SimpleNamespace(read=read),
+        directory=scene.here.directory,
+    )
+    ask = Ask(9, Topic.FORWARD, encode_question(asked)[1])
+    return trio.run(abroad.pass_on, node, sender.device.public, ask)
+
+
+class TestPassingOn:
+    def test_to_the_node_of_the_other_agency(self, scene: Scene) -> None:
+        asked = scene.to(scene.there, scene.clara)
+        answer = passed_on(scene, scene.anna, asked, [Peer(scene)])
+        assert answer is not None
+        assert (answer.number, answer.code) == (9, 0)
+        assert scene.waiting(scene.there, scene.clara) == [b"x"]
+
+    def test_its_refusal_comes_back(self, scene: Scene) -> None:
+        asked = replace(scene.to(scene.there, scene.clara), device=DeviceKey(b"e" * 32))
+        answer = passed_on(scene, scene.anna, asked, [Peer(scene)])
+        assert answer is not None
+        assert answer.code == 8
+
+    def test_nothing_leaves_for_whom_it_is_not(self, scene: Scene) -> None:
+        peer = Peer(scene)
+        for sender, asked in (
+            (scene.dina, scene.to(scene.there, scene.clara)),
+            (scene.anna, scene.to(scene.here, scene.boris)),
+            (scene.anna, replace(scene.to(scene.there, scene.clara), chat=ChatId(bytes(32)))),
+        ):
+            assert passed_on(scene, sender, asked, [peer]) is None
+        assert not peer.asked
+
+    def test_nobody_is_there(self, scene: Scene) -> None:
+        """The sender is told to try again, and nothing is kept on the way."""
+        asked = scene.to(scene.there, scene.clara)
+        assert passed_on(scene, scene.anna, asked, []) is None
+        assert scene.here.refused(PeerKind.DEVICE, key(scene.anna), asked).code == 3
