@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cli.act_letters import act_record, act_text
+from cli.file_letters import file_record, file_text
 from cli.motion_letters import motion_record, motion_text
 from cli.output import Output, cell
 from cli.text import inert, when
 from client.chats import SHORT_CHARS
 from client.mailbox import State
 from protocol.approval import Act
+from protocol.file import File
 from protocol.message import Edit, Reaction, Text, Title
 from protocol.proposal import Motion
 
@@ -28,7 +30,7 @@ WIDTH_MIN: Final = 20
 _NOTES: Final = {
     State.SEALED: "its key has not come yet",
     State.UNREADABLE: "cannot be read here: its key was not for this device",
-    State.REFUSED: "refused: what is inside is not what its author signed",
+    State.REFUSED: "refused: what is inside breaks a rule, or is not what its author signed",
     State.GONE: "gone: this chat keeps messages for a time only",
 }
 
@@ -77,7 +79,13 @@ def _content(message: "Message | None") -> dict[str, object]:
         case None:
             return {"kind": None, "text": None}
         case _:
-            return motion_record(message) if isinstance(message, Motion) else act_record(message)
+            return _other_content(message)
+
+
+def _other_content(message: "Motion | File | Act") -> dict[str, object]:
+    if isinstance(message, File):
+        return file_record(message)
+    return motion_record(message) if isinstance(message, Motion) else act_record(message)
 
 
 def show(output: Output, lines: "Sequence[Line]") -> None:
@@ -125,6 +133,8 @@ def _said(line: "Line") -> str:
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
+    if isinstance(message, File):
+        return file_text(message)
     if isinstance(message, Act):
         return act_text(message)
     if isinstance(message, Motion):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from client.link import Link
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
+    from protocol.file import File
     from protocol.message import Message
 
 ChatName = Annotated[
@@ -54,6 +56,10 @@ def send(
         typer.Argument(help="What to say; - reads it from stdin. After -- it may begin with -."),
     ] = None,
     *,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="A file to send, of at most 60 KiB; the text may be left out."),
+    ] = None,
     reply_to: Annotated[
         str | None, typer.Option(help="Id of the message that this answers.", metavar="ID")
     ] = None,
@@ -70,7 +76,8 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send a message. Without a network it is queued, and goes with the next command."""
-    words = _words(text)
+    attached = None if file is None else _attached(file, text, reply_to)
+    words = _words(text) if attached is None else ""
     with opened(home, passphrase_file) as device:
         judge = _chat_for(device, chat)
 
@@ -78,6 +85,8 @@ def send(
             from client.chats import find_letter
             from protocol.message import Text
 
+            if attached is not None:
+                return attached
             reply = None if reply_to is None else find_letter(device, judge.id, reply_to)
             return Text(words, reply)
 
@@ -125,6 +134,15 @@ def edit(
         if author != device.profile.user.user:
             raise RefusedError("only the author of a message can change it")
         _write(device, judge, lambda: Edit(place, words), None, None, 0, Output(as_json))
+
+
+def _attached(path: Path, text: str | None, reply_to: str | None) -> "File":
+    from client.files import attach
+    from node.errors import UserError
+
+    if reply_to is not None:
+        raise UserError("a file answers no message: send it, then the answer as a text")
+    return attach(path, _words(text) if text else "")
 
 
 def _words(text: str | None) -> str:

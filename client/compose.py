@@ -86,12 +86,15 @@ def send(device: Device, chat: ChatId, message: Message, now: int, once: str | N
 
 
 def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
+    return _write_plaintext(device, chat, encode_message(message), now)
+
+
+def _write_plaintext(device: Device, chat: Chat, plaintext: bytes, now: int) -> Reference:
     """Encrypt and append: seq, key and entry move on together."""
     if not chat.membership().may_write(device.key):
         raise RefusedError(
             "you may not write in this chat: you were removed, or you are a reader in it"
         )
-    plaintext = encode_message(message)
     epoch = epoch_for(device, chat, now)
     nacks.publish(device, now)
     chain = sender_chain(device, chat.id, epoch, device.key)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from node.errors import LimitReached, StorageError, UserError
 from node.files import sync_folder
-from protocol.approval import Document, Version, check_file_name
+from protocol.approval import Document, Version
 from protocol.errors import PeerError
+from protocol.file import check_file_name
 
 FILE_BYTES_MAX = 256 * 1024 * 1024  # it is read as a whole: pyHanko needs a PDF so; guess
 _UNKNOWN = "application/octet-stream"

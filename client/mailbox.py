@@ -266,6 +266,14 @@ def _read(plaintext: bytes | None) -> Message | None:
     return None if plaintext is None else decode_message(plaintext)
 
 
+def read_letter(device: Device, entry: EntryId) -> Message | None:
+    """Return what one message says; None if it cannot be read here."""
+    row = device.connection.execute(
+        "SELECT plaintext FROM mailbox WHERE id = ? AND state = ?", (entry, State.OPEN)
+    ).fetchone()
+    return None if row is None else _read(row[0])
+
+
 def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Letter]:
     """Return the last `limit` letters of a chat in their order; of those with no > `after`."""
     rows = device.connection.execute(

@@ -8,7 +8,6 @@ The file itself stays where it is. Whether a signature verifies, and whose it is
 certificates and the log (SPEC 5.8): nothing of that is known here.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,23 +15,18 @@ from typing import Final
 from protocol import codec
 from protocol.codec import Value
 from protocol.entry import Reference
-from protocol.errors import LimitExceeded, NotCanonical
+from protocol.errors import NotCanonical
 from protocol.field import check_ascending, read_reference, read_user
+from protocol.file import encoded, read_file_name, read_media_type
 from protocol.identity import UserId
 from protocol.limits import HASH_BYTES
 
 FILE_SIZE_MAX: Final = 2**53 - 1
-FILE_NAME_BYTES_MAX: Final = 255
-MEDIA_TYPE_BYTES_MAX: Final = 127
 ASKED_MAX: Final = 32
 CMS_BYTES_MAX: Final = 16 * 1024  # a P-256 signature with its certificates has about 2 KiB
 NOTE_BYTES_MAX: Final = 1024
 
 _REQUEST, _SIGNATURE, _REFUSAL = 7, 8, 9
-
-_MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*", re.ASCII)
-# Control characters, and what separates folders somewhere: a name is a bare one, or it is none.
-_NOT_IN_NAMES: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +95,11 @@ def act_fields(act: Act) -> Sequence[Value]:
     fields: Sequence[Value]
     match act:
         case SignatureRequest(document, asked, note):
-            fields = (_REQUEST, _document_fields(document), asked, _encoded(note))
+            fields = (_REQUEST, _document_fields(document), asked, encoded(note))
         case FileSignature(request, digest, cms, revision):
             fields = (_SIGNATURE, request, digest, cms, _revision_fields(revision))
         case SignatureRefusal(request, digest, reason):
-            fields = (_REFUSAL, request, digest, _encoded(reason))
+            fields = (_REFUSAL, request, digest, encoded(reason))
     read_act(codec.decode(codec.encode(fields), CMS_BYTES_MAX + 4096))
     return fields
 
@@ -138,37 +132,18 @@ def read_act(fields: Sequence[object]) -> Act:
             raise NotCanonical(refusal)
 
 
-def check_file_name(name: str) -> None:
-    """Raise NotCanonical or LimitExceeded unless this names a file, and nothing but a file."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise NotCanonical("a file's name holds what UTF-8 cannot encode (SPEC 5.5)") from None
-    if size > FILE_NAME_BYTES_MAX:
-        refusal = f"file name of {size} bytes, at most {FILE_NAME_BYTES_MAX} allowed (SPEC 5.5)"
-        raise LimitExceeded(refusal)
-    if name in {"", ".", ".."} or _NOT_IN_NAMES.search(name):
-        raise NotCanonical(f"{name!a} is not the bare name of a file (SPEC 5.5)")
-
-
 def _document_fields(document: Document) -> Sequence[Value]:
-    check_file_name(document.name)
-    name, media_type = document.name.encode(), _encoded(document.media_type)
+    name, media_type = encoded(document.name), encoded(document.media_type)
     return (document.digest, document.size, name, media_type)
 
 
 def _read_document(value: object) -> Document:
     digest, size, name, media_type = codec.record(value, 4, "document")
-    bare = codec.text(name, FILE_NAME_BYTES_MAX, "file name")
-    check_file_name(bare)
-    kind = codec.text(media_type, MEDIA_TYPE_BYTES_MAX, "media type")
-    if not _MEDIA_TYPE.fullmatch(kind):
-        raise NotCanonical(f"{kind!a} is not a media type in lower case (SPEC 5.5)")
     return Document(
         codec.fixed(digest, HASH_BYTES, "digest"),
         codec.uint(size, FILE_SIZE_MAX, "size"),
-        bare,
-        kind,
+        read_file_name(name),
+        read_media_type(media_type),
     )
 
 
@@ -192,10 +167,3 @@ def _read_version(value: object) -> Version:
     return Version(
         codec.fixed(digest, HASH_BYTES, "digest"), codec.uint(size, FILE_SIZE_MAX, "size")
     )
-
-
-def _encoded(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise NotCanonical("text holds what UTF-8 cannot encode (SPEC 5.5)") from None

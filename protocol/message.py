@@ -1,7 +1,7 @@
 """What a message says: the plaintext `m` inside a content entry (SPEC 5.5).
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
-      · kinds 4 and 5: `proposal` · kinds 7 to 9: `approval`
+      · kinds 4 and 5: `proposal` · kind 6: `file` · kinds 7 to 9: `approval`
 
 A reply and a target are references [device, seq, id] to content entries of the same chat.
 Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
@@ -24,6 +24,7 @@ from protocol.approval import (
 from protocol.entry import Reference
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.field import read_reference
+from protocol.file import File, file_fields, read_file
 from protocol.limits import PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX
 from protocol.proposal import Consent, Motion, Proposal, motion_fields, read_consent, read_proposal
 
@@ -62,7 +63,7 @@ class Edit:
     text: str
 
 
-Message = Text | Title | Reaction | Edit | Motion | Act
+Message = Text | Title | Reaction | Edit | Motion | File | Act
 
 _TEXT, _TITLE, _REACTION, _EDIT = range(4)
 
@@ -78,10 +79,18 @@ def encode_message(message: Message) -> bytes:
             return codec.encode((_REACTION, target, _written(text, 0, REACTION_BYTES_MAX)))
         case Edit(target, text):
             return codec.encode((_EDIT, target, _written(text, 1, TEXT_BYTES_MAX)))
+        case _:
+            return codec.encode(_other_fields(message))
+
+
+def _other_fields(message: Motion | File | Act) -> Sequence[codec.Value]:
+    match message:
         case Proposal() | Consent():
-            return codec.encode(motion_fields(message))
+            return motion_fields(message)
+        case File():
+            return file_fields(message)
         case SignatureRequest() | FileSignature() | SignatureRefusal():
-            return codec.encode(act_fields(message))
+            return act_fields(message)
 
 
 def decode_message(raw: bytes) -> Message:
@@ -107,6 +116,8 @@ def _read_other(fields: Sequence[object]) -> Message:
             return read_proposal(until, decisions)
         case (5, proposal, signature):
             return read_consent(proposal, signature)
+        case (6, name, media_type, data, text):
+            return read_file(name, media_type, data, text)
         case _:
             return read_act(fields)
 

@@ -35,6 +35,7 @@ BESIDE: Final = (
     "invitation",
     "operation",
     "message",
+    "file",
     "approval",
     "run",
     "question",

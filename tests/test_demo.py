@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHECKS = 9
+CHECKS = 10
 SECONDS_MAX = 300
 
 

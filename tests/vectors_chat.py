@@ -72,6 +72,7 @@ from tests.vectors import (
     valid,
 )
 from tests.vectors_approvals import approval_messages, bad_approvals
+from tests.vectors_files import bad_files, file_messages
 
 ANNA: Final = person("anna@mz")
 BORIS: Final = person("boris@mz")
@@ -570,6 +571,7 @@ def messages() -> list[Case]:
         ("edit", Edit(target, "better")),
         ("proposal", Proposal(70, (Remove(CLARA.user, (target,)),))),
         ("consent", Consent(target, ANNA.signers[0].sign(QUORUM_LABEL, b"a decision"))),
+        *file_messages(),
         *approval_messages(target),
     ]
     removed = (2, encode_operation(Remove(CLARA.user, ())))
@@ -589,6 +591,7 @@ def messages() -> list[Case]:
         ("a proposal for ever", (4, 2**32, [removed]), LimitExceeded),
         ("a consent to nothing", (5, None, bytes(64)), NotCanonical),
         ("a consent cut off", (5, target, bytes(63)), NotCanonical),
+        *bad_files(),
         *bad_approvals(target),
     ]
     cases = [

@@ -13,6 +13,8 @@ from cli.demo.relay import Network
 
 ARRIVAL_SECONDS_MAX = 20.0
 TITLE = "Бюджет 2027"
+TABLE = "ведомство;тыс. руб.\n".encode() + b"minzdrav;12400\n" * 400
+TABLE_NOTE = "Таблица к обсуждению"
 
 Say = Callable[[str], None]
 Actor = TypeVar("Actor")
@@ -156,6 +158,22 @@ def _all_written(stage: Stage) -> list[str]:
     return [text for official in stage.officials for text in official.written]
 
 
+async def share(stage: Stage) -> None:
+    """Send a small file; another agency's official must get the very same bytes."""
+    anna, galina = stage.officials[0], stage.officials[4]
+    stage.act(f"{anna.address} sends a table to the chat as a file.")
+    table = trio.Path(anna.home.parent / "Бюджет 2027.csv")
+    await table.write_bytes(TABLE)
+    (sent,) = await anna.run("send", TITLE, TABLE_NOTE, "--file", str(table))
+    await galina.sees([TABLE_NOTE], ARRIVAL_SECONDS_MAX)
+    got = trio.Path(galina.home / "got.csv")
+    await galina.run("get", TITLE, str(sent["id"])[:16], "--output", str(got))
+    stage.check(
+        f"{galina.address} has the same {len(TABLE)} bytes",
+        holds=await got.read_bytes() == TABLE,
+    )
+
+
 async def crash(stage: Stage) -> None:
     """Kill a node with SIGKILL in the middle, and start it again."""
     victim = stage.agencies[1]
@@ -249,6 +267,7 @@ async def play(stage: Stage, readme: Path) -> None:
     await found(stage)
     await enrol(stage)
     await talk(stage, text)
+    await share(stage)
     await crash(stage)
     await partition(stage)
     await remove(stage)

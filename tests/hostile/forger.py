@@ -74,6 +74,22 @@ class Forger:
             write_and_undo()
         return run[0]
 
+    def plaintexts(self, *said: bytes) -> Run:
+        """Return messages that say these bytes, encrypted and signed as the program does it."""
+        runs: list[Run] = []
+
+        def write_and_undo() -> None:
+            start = len(self.chain(CONTENT).entries)
+            for one in said:
+                chat = compose.require(self.device, self.chat)
+                compose._write_plaintext(self.device, chat, one, now())
+            runs.append(self.chain(CONTENT).run(start))
+            raise Undone
+
+        with suppress(Undone), self.device.transaction():
+            write_and_undo()
+        return runs[0]
+
     def next_content(self, change: Callable[[ContentHeader], ContentHeader]) -> Run:
         """Return the next content entry with its header changed, signed as it is then."""
         chain = self.content()

@@ -4,20 +4,24 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 
 from client import compose, mailbox, people
 from client.device import Device
+from client.files import find_file, write_received
 from client.writing import next_place
 from crypto import merkle, sealing
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
+from node.errors import UserError
 from node.service import Node
 from protocol import codec, epoch, identity
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
+from protocol.file import File
 from protocol.frame import (
     Absent,
     Answer,
@@ -33,7 +37,7 @@ from protocol.frame import (
     WantSeals,
 )
 from protocol.grant import Credential, Grant, verified
-from protocol.message import Text
+from protocol.message import Text, encode_message
 from protocol.nack import complaints
 from protocol.operation import Admit, Enroll, EpochOperation
 from protocol.policy import Role
@@ -43,6 +47,7 @@ from protocol.reply import People as Known
 from protocol.reply import Person, PersonDevice, encode_answer
 from tests.hostile.federation import Federation, Gone, Wire, eventually, now, one_settled, say
 from tests.hostile.forger import Forger, newest, nonsense
+from tests.vectors_files import REFUSED
 
 GHOST = Signer(os.urandom(SEED_BYTES))
 GHOST_PREKEY = Prekey(os.urandom(PREKEY_PRIVATE_BYTES))
@@ -270,6 +275,42 @@ async def _told(where: Device | Node, chat: ChatId, nack: tuple[bytes, bytes, by
     if judge is None:
         return False
     return nack in [one[1:] for one in complaints(judge.history, judge.history.everything)]
+
+
+async def test_names_of_files(
+    federation: Federation, forger: Forger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 52: of files that are called so none is taken, and what is taken stays in the folder."""
+    names = [name.encode() for name in (*REFUSED.values(), "a" * 300)]
+    good = encode_message(File("таблица.csv", "text/csv", b"1;2", ""))
+    bad = [codec.encode((6, name, b"text/csv", b"1;2", b"")) for name in names]
+    run = forger.plaintexts(*bad, good)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(run)
+        for user in federation.honest:
+            await eventually(partial(_has_file, federation, forger, user), "the last file")
+    place = federation.base / "downloads"
+    place.mkdir()
+    (place / "таблица.csv").symlink_to(federation.base / "elsewhere")
+    monkeypatch.chdir(place)
+    for device in federation.honest.values():
+        letters = mailbox.letters(device, forger.chat, len(names) + 1)
+        *refused, taken = [one for one in letters if one.reference.device == forger.device.key]
+        assert [one.state for one in refused] == [mailbox.State.REFUSED] * len(names)
+        for one in refused:
+            with pytest.raises(UserError, match="holds no file"):
+                find_file(device, forger.chat, one.reference.id.hex())
+        file = find_file(device, forger.chat, taken.reference.id.hex())
+        with pytest.raises(UserError, match="exists already"):
+            write_received(Path(file.name), file.data)
+    assert not (federation.base / "elsewhere").exists()
+    assert [one.name for one in place.iterdir()] == ["таблица.csv"]
+
+
+async def _has_file(federation: Federation, forger: Forger, user: str) -> bool:
+    letters = mailbox.letters(federation.honest[user], forger.chat, 100)
+    return any(isinstance(letter.message, File) for letter in letters)
 
 
 async def _state(federation: Federation, forger: Forger, state: mailbox.State) -> bool:

@@ -1,0 +1,59 @@
+"""`ivor get`: write a file that came in a message into the current folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.file_letters import file_record
+from cli.opening import Home, fetch, locate, opened
+from cli.options import Json, PassphraseFile
+from cli.output import Output
+from cli.writing import ChatName, MessageId
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from protocol.entry import ChatId
+    from protocol.file import File
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the program."""
+    app.command(rich_help_panel="Official")(get)
+
+
+def get(
+    chat: ChatName,
+    message_id: MessageId,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write it [its name, in this folder]."),
+    ] = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write the file of a message here, under its name. Nothing is ever overwritten."""
+    with opened(home, passphrase_file) as device:
+        from client.files import write_received
+
+        file = _find(device, locate(device, chat).id, message_id)
+        path = Path.cwd() / file.name if output is None else output
+        write_received(path, file.data)
+        Output(as_json).facts(
+            {"type": "file"} | file_record(file) | {"written": str(path)},
+        )
+
+
+def _find(device: "Device", chat: "ChatId", prefix: str) -> "File":
+    """Return the file; what is not here yet is looked for at the node."""
+    from client.files import find_file
+    from node.errors import UserError
+
+    try:
+        return find_file(device, chat, prefix)
+    except UserError:
+        if fetch(device) is not None:
+            raise
+    return find_file(device, chat, prefix)

@@ -1,0 +1,80 @@
+"""`ivor send --file` and `ivor get`, without a network."""
+
+from pathlib import Path
+
+import pytest
+
+from protocol.file import FILE_BYTES_MAX, FILE_TEXT_BYTES_MAX
+from tests.cli.conftest import Official
+from tests.federation import Federation
+
+DATA = bytes(range(256)) * 16
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Official, boris: Official) -> str:
+    return federation.chat(anna.device, "Бюджет", boris.device).hex()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder of who gets files."""
+    made = tmp_path / "downloads"
+    made.mkdir()
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    made = tmp_path / "Таблица 17.csv"
+    made.write_bytes(DATA)
+    return made
+
+
+@pytest.mark.usefixtures("chat")
+class TestFiles:
+    def test_a_file_arrives_as_it_was_and_is_written_once(
+        self, federation: Federation, anna: Official, boris: Official, folder: Path, table: Path
+    ) -> None:
+        (sent,) = anna.json("send", "Бюджет", "смотрите", "--file", str(table))
+        federation.carry(anna.device, boris.device)
+        shown = boris.json("read", "Бюджет")[-1]
+        assert (shown["kind"], shown["text"], shown["id"]) == ("file", "смотрите", sent["id"])
+        assert (shown["name"], shown["media_type"], shown["size"]) == (table.name, "text/csv", 4096)
+        assert f"(file {table.name}, 4096 bytes" in boris("read", "Бюджет")
+        short = str(sent["id"])[:8]
+        (got,) = boris.json("get", "Бюджет", short)
+        written = folder / table.name
+        assert (got["written"], got["digest"]) == (str(written), shown["digest"])
+        assert (written.read_bytes(), written.stat().st_mode & 0o777) == (DATA, 0o600)
+        written.write_bytes(b"changed since")
+        boris("get", "Бюджет", short, code=1)
+        assert "give another name with --output" in boris.said
+        assert written.read_bytes() == b"changed since"
+        boris("get", "Бюджет", short, "-o", str(folder / "other"))
+        assert (folder / "other").read_bytes() == DATA
+
+    def test_what_can_not_be_sent_is_told(self, anna: Official, table: Path) -> None:
+        before = anna("read", "Бюджет")
+        table.write_bytes(bytes(FILE_BYTES_MAX + 1))
+        anna("send", "Бюджет", "--file", str(table), code=5)
+        assert f"{FILE_BYTES_MAX} bytes" in anna.said
+        table.write_bytes(DATA)
+        long = "a" * (FILE_TEXT_BYTES_MAX + 1)
+        anna("send", "Бюджет", long, "--file", str(table), code=5)
+        anna("send", "Бюджет", "--file", str(table.parent), code=1)
+        anna("send", "Бюджет", "--file", str(table.parent / "none"), code=1)
+        anna("send", "Бюджет", "--file", str(table), "--reply-to", "abcd", code=1)
+        hidden = table.with_name(".profile")
+        hidden.write_bytes(DATA)
+        anna("send", "Бюджет", "--file", str(hidden), code=1)
+        assert "rename it" in anna.said
+        assert anna("read", "Бюджет") == before
+
+    def test_a_text_is_no_file(self, anna: Official, folder: Path) -> None:
+        (sent,) = anna.json("send", "Бюджет", "текст")
+        anna("get", "Бюджет", str(sent["id"])[:8], code=1)
+        assert "holds no file" in anna.said
+        anna("get", "Бюджет", "ffffffff", code=1)
+        assert not list(folder.iterdir())
