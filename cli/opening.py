@@ -71,6 +71,8 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
     device = open_device(folder, read_passphrase(passphrase_file, "this device"), os.urandom)
     try:
         erase_prekeys(device, now_ms())
+        if device.displaced:
+            fetch(device)  # what it wrote elsewhere meanwhile, before it writes anything here
         yield device
     finally:
         device.close()

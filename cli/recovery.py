@@ -100,6 +100,7 @@ def recover(
                 "known": found.known,
                 "waiting": found.waiting,
                 "refused": found.refused,
+                "redacted_or_aged": found.gone,
                 "chats_not_here": found.missing,
                 "changed": list(found.changed),
             }

@@ -64,7 +64,8 @@ class Recovered:
     """What taking up a backup came to, in messages; changed: names that mean others now.
 
     proved: fit a signed header here. known: could be read before. waiting: for their entries.
-    refused: fit no header. missing: chats that the node has not shown.
+    refused: fit no header. gone: redacted, or too old by the chat's policy, and so not taken.
+    missing: chats that the node has not shown.
     """
 
     contents: Contents
@@ -72,6 +73,7 @@ class Recovered:
     known: int
     waiting: int
     refused: int
+    gone: int
     missing: int
     changed: tuple[str, ...]
 
@@ -167,7 +169,6 @@ def check(device: Device, path: Path, seed: bytes, advance: Advance) -> Contents
 
 def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Recovered:
     """Bring in what a checked backup holds; all of it, or nothing. Raises as `check`."""
-    before = readable(device)
     changed: list[str] = []
     missing = 0
     with device.transaction(), path.open("rb") as file:
@@ -180,19 +181,20 @@ def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Reco
             if kind == CHATS and isinstance(items, tuple):
                 here = {bytes(chat) for chat in device.replica.store.chats()}
                 missing += sum(_chat(item) not in here for item in items)
-        known = _known(device)
         receive(device)
+        before = readable(device)
+        known, gone = (_in_state(device, state) for state in (State.OPEN, State.GONE))
         archive.take_up(device)
         waiting = int(device.connection.execute("SELECT count(*) FROM disclosed").get)
         proved = readable(device) - before
-    refused = contents.letters - known - waiting - proved
-    return Recovered(contents, proved, known, waiting, max(refused, 0), missing, tuple(changed))
+    refused = max(contents.letters - known - gone - waiting - proved, 0)
+    return Recovered(contents, proved, known, waiting, refused, gone, missing, tuple(changed))
 
 
-def _known(device: Device) -> int:
-    """Count what is disclosed and can be read here already."""
+def _in_state(device: Device, state: State) -> int:
+    """Count what is disclosed and has this state here already."""
     found = device.connection.execute(
-        "SELECT count(*) FROM disclosed JOIN mailbox USING (id) WHERE state = ?", (State.OPEN,)
+        "SELECT count(*) FROM disclosed JOIN mailbox USING (id) WHERE state = ?", (state,)
     ).get
     return int(found)
 

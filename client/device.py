@@ -12,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from client.folder import DATABASE_FILE, Random, Secrets, read_secrets
+from client.folder import DATABASE_FILE, Random, Secrets, place_of, read_secrets
 from client.schema import DEVICE_SCHEMA
 from node.errors import StorageError, UserError
 from node.replica import Replica
@@ -59,6 +59,24 @@ class Device:
         self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
         self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
         self._version = self._data_version()
+        self.displaced = self._is_displaced()
+
+    def _is_displaced(self) -> bool:
+        """Whether the folder was copied or brought back since the node was last asked."""
+        here = place_of(self.folder)
+        known = self.connection.execute("SELECT value FROM meta WHERE key = 'place'").get
+        if known is None:
+            self.connection.execute(
+                "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
+            )
+        return known not in (None, here)
+
+    def settle_here(self) -> None:
+        """Take this folder for the device's: its node has told all that the device wrote."""
+        self.connection.execute(
+            "UPDATE meta SET value = ? WHERE key = 'place'", (place_of(self.folder),)
+        )
+        self.displaced = False
 
     @property
     def key(self) -> DeviceKey:

@@ -43,6 +43,14 @@ def is_device(folder: Path) -> bool:
     return (folder / KEY_FILE).exists()
 
 
+def place_of(folder: Path) -> int:
+    """Return a number that a device's folder keeps until it is copied or brought back.
+
+    It is when the key file's inode was changed last, which no program that copies can set.
+    """
+    return (folder / KEY_FILE).stat().st_ctime_ns
+
+
 def check_free(folder: Path) -> None:
     """Raise UserError if a folder holds a device already."""
     if is_device(folder):

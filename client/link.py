@@ -294,6 +294,8 @@ class Link:
             while not (self.connection.caught_up and await self._all_told()):
                 self.check()
                 await trio.sleep(POLL_SECONDS)
+            if self._device.displaced:
+                await self.write(self._device.settle_here)
             return True
         return False
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 
 from client.device import Device
-from node.errors import RefusedError
+from node.errors import EvidenceError, NetworkError, RefusedError
 from node.replica import Stored
 from node.store import Branch
 from protocol.chat import Chat
@@ -46,7 +46,11 @@ def own_branch(device: Device, chat: ChatId, lane: int) -> Branch | None:
 
 
 def append(device: Device, chat: ChatId, header: Header, payload: bytes) -> Entry:
-    """Sign an entry and append it. Raises RefusedError when the rules of the chat forbid it."""
+    """Sign an entry and append it. Raises RefusedError when the rules of the chat forbid it.
+
+    Raises EvidenceError and NetworkError if this is, or may be, an old copy of the device.
+    """
+    _check_copy(device)
     raw = encode_header(header)
     entry = entry_id(raw)
     signature = device.secrets.device.sign(SIGNATURE_LABEL, entry)
@@ -67,6 +71,21 @@ def append(device: Device, chat: ChatId, header: Header, payload: bytes) -> Entr
     if not stored.appended:
         raise RefusedError(f"not appended: {stored.refusal or 'an ancestor is missing'}")
     return made
+
+
+def _check_copy(device: Device) -> None:
+    """Refuse to sign a place of the log that this very device may have signed before (I16)."""
+    if device.replica.sharing.outrun():
+        raise EvidenceError(
+            "this folder is an old copy of a device that wrote on: its node holds entries of this "
+            "very device that it did not have. It reads, and never writes again. Take a new device "
+            "in its place: ivor device link, or ivor node invite --recover and your recovery words"
+        )
+    if device.displaced:
+        raise NetworkError(
+            "this folder was copied or brought back since it was last in use: before it writes it "
+            "must ask its node whether the device wrote more meanwhile; run 'ivor sync'"
+        )
 
 
 def _before(device: Device, chat: ChatId, header: Header) -> tuple[Context, Context | None]:

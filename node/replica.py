@@ -115,10 +115,20 @@ class Replica(SealedChats):
 
     def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
         """Judge and append authentic entries; `run` is the frame that they came in."""
-        return self.append_together([(run, entries)])[0]
+        return self._append_all([(run, entries)])[0]
 
     def append_together(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
-        """Judge and append runs that may wait for each other's entries, until none can go on."""
+        """Judge and append what a peer has sent: runs that may wait for each other's entries.
+
+        A device that is sent entries of its own, which it did not have, is an old copy (SPEC 2.5).
+        """
+        found = self._append_all(parts)
+        if any(one.appended and one.run.device == self.owner for one in found):
+            self.sharing.note_outrun()
+        return found
+
+    def _append_all(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
+        """Append until none can go on."""
         found = [self._append(run, entries) for run, entries in parts]
         going = len(parts) > 1
         while going:

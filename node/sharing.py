@@ -32,6 +32,15 @@ class Sharing:
         rows = self.connection.execute("SELECT peer FROM readers WHERE chat = ?", (chat.no,))
         return frozenset(row[0] for row in rows)
 
+    def note_outrun(self) -> None:
+        """Remember for good that this is an old copy of a device that wrote on elsewhere."""
+        self.connection.execute("INSERT INTO meta VALUES ('outrun', 1) ON CONFLICT DO NOTHING")
+
+    def outrun(self) -> bool:
+        """Whether this is an old copy of a device that wrote on elsewhere."""
+        found = self.connection.execute("SELECT 1 FROM meta WHERE key = 'outrun'").get
+        return found is not None
+
     def entrants(self) -> list[tuple[DeviceKey, UserId]]:
         """Return the devices in use that may bring themselves into the chats of their users."""
         rows = self.connection.execute(

@@ -278,6 +278,7 @@ class TestVerifying:
         boris.device.connection.pragma("wal_checkpoint(TRUNCATE)")
         shutil.copytree(boris.device.folder, tmp_path / "twin")
         twin = open_device(tmp_path / "twin", PASSPHRASE, boris.device.random)
+        twin.settle_here()
         (chat_id,) = boris.device.replica.store.chats()
         federation.say(boris.device, chat_id, "one")
         federation.say(twin, chat_id, "other")

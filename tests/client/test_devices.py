@@ -178,7 +178,9 @@ def copied(device: Device, folder: Path) -> Device:
     """A device's folder as it stands, opened a second time elsewhere."""
     device.connection.pragma("wal_checkpoint(TRUNCATE)")
     shutil.copytree(device.folder, folder)
-    return open_device(folder, PASSPHRASE, device.random)
+    twin = open_device(folder, PASSPHRASE, device.random)
+    twin.settle_here()
+    return twin
 
 
 def alter_record(device: Device) -> None:

@@ -203,8 +203,10 @@ async def _write(link: Link, device: Device, chat: ChatId) -> None:
 
 
 def open_device(base: Path, user: str) -> Device:
-    """Open a user's device."""
-    return device.open_device(base / user, PASSPHRASE, os.urandom)
+    """Open a user's device; each test works on a copy of its folder, and takes that for its own."""
+    opened = device.open_device(base / user, PASSPHRASE, os.urandom)
+    opened.settle_here()
+    return opened
 
 
 async def start_node(

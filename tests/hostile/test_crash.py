@@ -1,5 +1,6 @@
 """Hostile cases 62 and 67: nodes killed under load, and a device's folder out of a backup."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,16 +15,18 @@ import pytest
 import trio
 from msgspec import convert
 
-from client import compose, mailbox
+from client import compose
+from client import device as client
 from client.device import Device
 from client.link import Link, linked
 from node.agency import DATABASE_FILE
-from node.errors import RefusedError
+from node.errors import EvidenceError, NetworkError, RefusedError
 from protocol.entry import CONTENT, ChatId
 from protocol.message import Text
 from tests.hostile import federation as made
 from tests.hostile.conftest import check_file
 from tests.hostile.federation import (
+    PASSPHRASE,
     PATIENCE_SECONDS,
     Federation,
     Founded,
@@ -134,28 +137,45 @@ async def test_killed_under_load(template: tuple[Path, Founded], tmp_path: Path)
 
 
 async def test_a_restored_device_that_syncs_first(federation: Federation) -> None:
-    """Case 67: an old copy of a device takes up its own chain where the node has it."""
-    chat = federation.founded.open
+    """Case 67: an old copy that learns from its node that it wrote on elsewhere writes no more."""
+    chat, folder = federation.founded.open, federation.base / "mallory"
     backup = federation.base / "backup"
-    shutil.copytree(federation.base / "mallory", backup)
-    await _say(federation.base / "mallory", chat, "after the backup")
-    shutil.rmtree(federation.base / "mallory")
-    shutil.copytree(backup, federation.base / "mallory")
-    await _say(federation.base / "mallory", chat, "after the restore")
+    shutil.copytree(folder, backup)
+    await _say(folder, chat, "after the backup")
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    for _ in range(2):  # it remembers, when it is opened again
+        with pytest.raises(EvidenceError, match="old copy of a device that wrote on"):
+            await _say(folder, chat, "after the restore")
     stored = federation.node().replica.store.chat(chat)
     assert stored is not None
     device = federation.device("mallory")
-    assert len(stored.chains[device.key, CONTENT]) == 1
+    (chain,) = stored.chains[device.key, CONTENT]
+    assert chain.length == 2
+    assert compose.require(device, chat).membership().may_write(device.key)
     device.close()
-    anna = federation.honest["anna"]
 
-    async def heard() -> bool:
-        letters = mailbox.letters(anna, chat, 9)
-        return [letter.state for letter in letters if letter.reference.device == device.key] == [
-            mailbox.State.OPEN
-        ] * 3
 
-    await eventually(heard, "anna reads both")
+async def test_a_restored_device_without_a_network(federation: Federation) -> None:
+    """Case 67: a folder that was brought back writes nothing before its node has been asked."""
+    chat, folder = federation.founded.open, federation.base / "mallory"
+    backup = federation.base / "backup"
+    federation.device("mallory").close()
+    shutil.copytree(folder, backup)
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    device = client.open_device(folder, PASSPHRASE, os.urandom)
+    with pytest.raises(NetworkError, match="copied or brought back"), device.transaction():
+        say(device, chat, "too early")
+    async with linked(device) as link:
+        await eventually(one_settled(link), "its node has told all")
+        await link.write(lambda: say(device, chat, "nothing was written meanwhile"))
+        await eventually(one_settled(link), "the node has it")
+    device.close()
+    again = client.open_device(folder, PASSPHRASE, os.urandom)
+    with again.transaction():
+        say(again, chat, "and offline, from here on")
+    again.close()
 
 
 async def test_a_restored_device_that_writes_first(federation: Federation) -> None:

@@ -107,6 +107,7 @@ class World:
             copied = self.folder / old.folder.name
             shutil.copytree(old.folder, copied)
             self.devices[name] = Device(copied, old.secrets, _random(number))
+            self.devices[name].settle_here()
         self.seen = Transcript()
         self.made: set[EntryId] = set()
         self.plaintexts: dict[EntryId, bytes] = {}
