@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli import proposals
+from cli import proposals, sharing
 from cli.opening import Home, addresses, change, confirmed, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
@@ -50,6 +50,7 @@ class RoleName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     proposals.register(chat)
+    sharing.register(chat)
     app.add_typer(chat, name="chat", rich_help_panel="Official")
 
 

@@ -70,11 +70,10 @@ def _epoch(device: "Device", judge: "Chat") -> str | None:
     from protocol.epoch import eligible
     from protocol.nack import shunned
 
-    devices = judge.membership().devices.keys()
     current = device.replica.last_epoch(judge.id, device.key)
     past = judge.history.everything
     unusable = shunned(judge.history, past, device.key)
-    found = eligible(judge.history, past, devices, current, unusable)
+    found = eligible(judge.history, past, judge.membership(), current, unusable)
     return None if found is None else found.hex()[:16]
 
 

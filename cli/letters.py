@@ -16,6 +16,7 @@ from cli.text import inert, when
 from client.chats import SHORT_CHARS
 from client.mailbox import State
 from protocol.approval import Act
+from protocol.disclosure import Share
 from protocol.file import File
 from protocol.message import Edit, Reaction, Text, Title
 from protocol.proposal import Motion
@@ -53,6 +54,7 @@ def record(line: "Line") -> dict[str, object]:
         "agencies": None if progress is None else progress.agencies,
         "of": None if progress is None else progress.of,
         "redacted": _redacted(line),
+        "shared_by": None if line.shared is None else line.shared.name,
         "void": None if line.void is None else line.void.value,
         "verified": line.verified,
         "trusted": line.trusted,
@@ -82,9 +84,11 @@ def _content(message: "Message | None") -> dict[str, object]:
             return _other_content(message)
 
 
-def _other_content(message: "Motion | File | Act") -> dict[str, object]:
+def _other_content(message: "Motion | File | Act | Share") -> dict[str, object]:
     if isinstance(message, File):
         return file_record(message)
+    if isinstance(message, Share):
+        return {"kind": "share", "ids": [one.entry.hex() for one in message.letters]}
     return motion_record(message) if isinstance(message, Motion) else act_record(message)
 
 
@@ -117,6 +121,8 @@ def _marks(line: "Line") -> list[str]:
         marks.append("UNTRUSTED AGENCY")
     elif not line.verified:
         marks.append("not verified")
+    if line.shared is not None:
+        marks.append(f"shared by {cell(line.shared.name)}")
     if line.void is not None:
         marks.append(f"VOID: {line.void.value}")
     if line.future:
@@ -133,13 +139,19 @@ def _said(line: "Line") -> str:
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
-    if isinstance(message, File):
-        return file_text(message)
-    if isinstance(message, Act):
-        return act_text(message)
-    if isinstance(message, Motion):
-        return motion_text(message)
-    return _what(message) + message.text
+    return _told(message)
+
+
+def _told(message: "Message") -> str:
+    match message:
+        case File():
+            return file_text(message)
+        case Share(letters):
+            return f"(shared {len(letters)} earlier messages with those who joined later)"
+        case Text(text) | Title(text) | Reaction(_, text) | Edit(_, text):
+            return _what(message) + text
+        case _:
+            return motion_text(message) if isinstance(message, Motion) else act_text(message)
 
 
 def _what(message: "Text | Title | Reaction | Edit") -> str:

@@ -22,9 +22,15 @@ from crypto.errors import BadSignature, SealRefused
 from crypto.signing import verify
 from node.errors import IdentityError
 from protocol import codec
+from protocol.disclosure import (
+    LETTER_OVERHEAD_BYTES,
+    Disclosed,
+    letter_fields,
+    read_letters,
+)
 from protocol.entry import DeviceKey, EntryId
 from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
-from protocol.limits import HASH_BYTES, KEY_BYTES, PAYLOAD_BYTES_MAX, SIGNATURE_BYTES
+from protocol.limits import SIGNATURE_BYTES
 from protocol.topic import PARCEL_BYTES_MAX
 
 VERSION = 1
@@ -34,7 +40,6 @@ LETTERS_MAX = 3000  # of one segment: a structure holds 16,384 elements
 PARTS_MAX = 1024  # parcels that may wait for a device
 PREKEY_ID_BYTES = 16
 TAKEN_AT_ONCE = 256  # of what was disclosed: that much is in memory
-_LETTER_OVERHEAD_BYTES = 2 * HASH_BYTES + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +48,7 @@ class Segment:
 
     part: int
     parts: int
-    letters: tuple["Disclosed", ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Disclosed:
-    """One message as another device of ours has read it. frank: opens its commitment."""
-
-    entry: EntryId
-    plaintext: bytes = field(repr=False)
-    frank: bytes = field(repr=False)
+    letters: tuple[Disclosed, ...] = field(repr=False)
 
 
 def pack(device: Device, prekey: Prekey) -> list[bytes]:
@@ -72,7 +68,7 @@ def segments(device: Device) -> Iterator[list[Disclosed]]:
     segment: list[Disclosed] = []
     size = 0
     for entry, plaintext, frank in rows:
-        added = len(plaintext) + _LETTER_OVERHEAD_BYTES
+        added = len(plaintext) + LETTER_OVERHEAD_BYTES
         if segment and (size + added > LETTERS_BYTES_MAX or len(segment) >= LETTERS_MAX):
             yield segment
             segment, size = [], 0
@@ -141,26 +137,7 @@ def _open(device: Device, sender: DeviceKey, prekey: bytes, bundle: bytes) -> tu
         plain = open_bundle(private, _info(sender, device.key, prekey), bundle)
     except SealRefused:
         raise IdentityError("an archive that does not open; it was thrown away") from None
-    return decode_letters(codec.decode(plain, PARCEL_BYTES_MAX))
-
-
-def letter_fields(letters: Sequence["Disclosed"]) -> Sequence[codec.Value]:
-    """Return [[entry id, plaintext, frank]…] for `codec.encode`."""
-    return [(one.entry, one.plaintext, one.frank) for one in letters]
-
-
-def decode_letters(items: Sequence[object]) -> tuple["Disclosed", ...]:
-    """Read such a list. Raises PeerError."""
-    return tuple(_letter(item) for item in items)
-
-
-def _letter(item: object) -> Disclosed:
-    entry, plaintext, frank = codec.record(item, 3, "archived message")
-    return Disclosed(
-        EntryId(codec.fixed(entry, KEY_BYTES, "entry")),
-        codec.binary(plaintext, PAYLOAD_BYTES_MAX, "message"),
-        codec.fixed(frank, HASH_BYTES, "frank"),
-    )
+    return read_letters(codec.decode(plain, PARCEL_BYTES_MAX))
 
 
 def keep(device: Device, segment: Segment) -> None:

@@ -1,6 +1,6 @@
 """What a device does with what has come: open it, take history up, tell of wrong seals."""
 
-from client import archive, mailbox, nacks
+from client import archive, mailbox, nacks, sharing
 from client.device import Device
 
 
@@ -11,5 +11,6 @@ def take_in(device: Device, now: int) -> list[mailbox.Letter]:
     """
     opened = mailbox.receive(device)
     archive.take_up(device)
+    sharing.accept(device, opened)
     nacks.publish(device, now)
     return opened

@@ -28,6 +28,7 @@ from node.errors import EvidenceError, IdentityError, RefusedError, StorageError
 from node.files import private_draft
 from protocol import backup as form
 from protocol import codec
+from protocol.disclosure import letter_fields, read_letters
 from protocol.entry import ChatId, DeviceKey
 from protocol.errors import PeerError, Unauthentic, Untrusted
 from protocol.identity import (
@@ -115,7 +116,7 @@ class _Writer:
         self._put(codec.encode(head))
         counts = [0, 0, 0]
         for letters in archive.segments(self._device):
-            self._put(codec.encode((LETTERS, archive.letter_fields(letters))))
+            self._put(codec.encode((LETTERS, letter_fields(letters))))
             counts[0] += len(letters)
             advance(len(letters))
         for kind, items, most in (
@@ -175,7 +176,7 @@ def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Reco
         for body, _ in _read(device, file, path, backup_key(seed), lambda _: None):
             kind, items = body[0], body[1]
             if kind == LETTERS and isinstance(items, tuple):
-                archive.keep_letters(device, archive.decode_letters(items))
+                archive.keep_letters(device, read_letters(items))
             if kind == PEOPLE and isinstance(items, tuple):
                 changed += [name for item in items if (name := _known_again(device, item))]
             if kind == CHATS and isinstance(items, tuple):
@@ -289,7 +290,7 @@ def _counted(
     if kind != HEAD:
         _, items = codec.record(body, 2, "part")
         found = codec.array(items, ELEMENTS_MAX, "items")
-        {LETTERS: archive.decode_letters, PEOPLE: _people, CHATS: _chats}[kind](found)
+        {LETTERS: read_letters, PEOPLE: _people, CHATS: _chats}[kind](found)
         counts[kind - LETTERS] += len(found)
     return None
 

@@ -29,6 +29,7 @@ from protocol.limits import (
 )
 from protocol.nack import shunned
 from protocol.operation import EpochOperation
+from protocol.policy import HistoryRule
 
 SECRET_BYTES = 32
 SECOND_MS = 1000
@@ -129,11 +130,11 @@ def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
     now: milliseconds. Call inside `Device.transaction`.
     """
     past = chat.history.everything
-    devices = chat.membership().devices.keys()
+    membership = chat.membership()
     current = device.replica.last_epoch(chat.id, device.key)
     unusable = set(shunned(chat.history, past, device.key))
     while True:
-        found = rules.eligible(chat.history, past, devices, current, unusable)
+        found = rules.eligible(chat.history, past, membership, current, unusable)
         if found is None:
             return start_epoch(device, chat, now)
         if _usable(device, chat, found, now):
@@ -162,8 +163,9 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
     recipients, skipped = _recipients(device, chat, now)
     secret = device.random(SECRET_BYTES)
     place = next_place(device, chat)
+    shareable = chat.membership().policy.history is HistoryRule.SHARED
     operation, seals = rules.build(
-        place, secret, recipients, skipped, own_prekey(device, now), shareable=False
+        place, secret, recipients, skipped, own_prekey(device, now), shareable=shareable
     )
     entry = append_control(device, chat, operation, now)
     kept = [

@@ -14,8 +14,9 @@ from client.chats import void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
 from client.mailbox import Letter, State
+from client.sharing import sharer
 from protocol.chat import Chat
-from protocol.entry import ChatId, Reference
+from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.identity import UserId
 from protocol.membership import resolve
 from protocol.message import Message, decode_message
@@ -31,7 +32,7 @@ class Line:
 
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
     future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
-    redacted.
+    redacted. shared: who has given it to us, if its key was not for this device.
     """
 
     letter: Letter
@@ -43,6 +44,7 @@ class Line:
     void: Void | None
     progress: Progress | None
     redaction: Redaction | None
+    shared: Member | None
 
 
 class Reader:
@@ -77,8 +79,11 @@ class Reader:
 
     def author(self, place: Reference) -> Member | None:
         """Return whose device wrote an entry, None if it is no member's and never was."""
-        member = self._chat.membership().member_of(place.device)
-        return self._everybody.get(place.device) if member is None else member
+        return self._member(place.device)
+
+    def _member(self, key: DeviceKey) -> Member | None:
+        member = self._chat.membership().member_of(key)
+        return self._everybody.get(key) if member is None else member
 
     def line(self, letter: Letter) -> Line:
         """Return what to show of a letter."""
@@ -97,7 +102,12 @@ class Reader:
             void=void_of(self._device, self._chat, place),
             progress=self._deliveries.of(place) if own else None,
             redaction=self._chat.redactions.of().get(place),
+            shared=self._sharer(place),
         )
+
+    def _sharer(self, place: Reference) -> Member | None:
+        key = sharer(self._device, place.id)
+        return None if key is None else self._member(key)
 
 
 def letters(device: Device, chat: Chat, since: int, limit: int) -> list[Letter]:

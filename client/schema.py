@@ -47,7 +47,8 @@ CREATE TABLE mailbox (           -- one row a content entry, in the order of arr
     state INTEGER NOT NULL,      -- mailbox.State
     plaintext BLOB,
     frank BLOB,                  -- opens the commitment in the header
-    void INTEGER NOT NULL DEFAULT 0);
+    void INTEGER NOT NULL DEFAULT 0,
+    shared BLOB);                -- the device of another user that has shared it with us
 CREATE INDEX mailbox_order ON mailbox (chat, depth, time, id);
 CREATE INDEX mailbox_sealed ON mailbox (state, chat, device, seq) WHERE state = 0;
 

@@ -26,6 +26,8 @@ from protocol.history import History
 from protocol.identity import Prekey, verify_prekey
 from protocol.membership import void_reason
 from protocol.operation import SUITE, EpochOperation, Recipient, recipients_fields
+from protocol.policy import HistoryRule
+from protocol.roster import Membership
 
 
 class NackReason(IntEnum):
@@ -174,6 +176,16 @@ def check_recipients(operation: EpochOperation, devices: AbstractSet[DeviceKey])
         raise Inadmissible(f"an epoch that leaves out {len(lacking)} devices (SPEC 4.2)")
 
 
+def check_shareable(operation: EpochOperation, history: HistoryRule) -> None:
+    """Raise Inadmissible unless an epoch says of sharing what the policy there says.
+
+    history: of the policy in the causal past of the epoch's entry, or of the control heads of a
+    content entry that names it. So nobody makes secret history shareable, or the other way round.
+    """
+    if operation.shareable != (history is HistoryRule.SHARED):
+        raise Inadmissible("an epoch that says otherwise than the policy what is shared (SPEC 4.2)")
+
+
 def author_prekey(operation: EpochOperation, author: DeviceKey) -> Prekey:
     """Return the fresh prekey that an epoch brought. Raises Untrusted if it is another device's."""
     prekey = verify_prekey(operation.prekey)
@@ -196,13 +208,13 @@ def rank(history: History, epoch: EntryId) -> tuple[int, int]:
 def eligible(
     history: History,
     past: int,
-    devices: AbstractSet[DeviceKey],
+    membership: Membership,
     current: EntryId | None,
     unusable: AbstractSet[EntryId],
 ) -> EntryId | None:
     """Return the epoch to write the next message in, None if a new one must be started.
 
-    past: of our control heads, devices: of the membership there. current: the epoch of our message
+    past: of our control heads, membership: as it is there. current: the epoch of our message
     before, if any; the result is that or one of better rank. unusable: epochs that we cannot or
     will not use: no secret, older than `EPOCH_RENEW_SECONDS`, or `EPOCH_MESSAGES_MAX` reached.
     """
@@ -215,7 +227,8 @@ def eligible(
         found = history.epoch(entry)
         if (
             found is not None
-            and named(found.operation) == devices
+            and named(found.operation) == membership.devices.keys()
+            and found.operation.shareable == (membership.policy.history is HistoryRule.SHARED)
             and void_reason(history, entry, past) is None
         ):
             return entry

@@ -2,6 +2,7 @@
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
       · kinds 4 and 5: `proposal` · kind 6: `file` · kinds 7 to 9: `approval`
+      · kind 10: `disclosure`
 
 A reply and a target are references [device, seq, id] to content entries of the same chat.
 Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
@@ -15,12 +16,10 @@ from typing import Final
 from protocol import codec
 from protocol.approval import (
     Act,
-    FileSignature,
-    SignatureRefusal,
-    SignatureRequest,
     act_fields,
     read_act,
 )
+from protocol.disclosure import Share, read_share, share_fields
 from protocol.entry import Reference
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.field import read_reference
@@ -63,7 +62,7 @@ class Edit:
     text: str
 
 
-Message = Text | Title | Reaction | Edit | Motion | File | Act
+Message = Text | Title | Reaction | Edit | Motion | File | Act | Share
 
 _TEXT, _TITLE, _REACTION, _EDIT = range(4)
 
@@ -83,13 +82,15 @@ def encode_message(message: Message) -> bytes:
             return codec.encode(_other_fields(message))
 
 
-def _other_fields(message: Motion | File | Act) -> Sequence[codec.Value]:
+def _other_fields(message: Motion | File | Act | Share) -> codec.Value:
     match message:
         case Proposal() | Consent():
             return motion_fields(message)
         case File():
             return file_fields(message)
-        case SignatureRequest() | FileSignature() | SignatureRefusal():
+        case Share():
+            return share_fields(message)
+        case _:
             return act_fields(message)
 
 
@@ -118,6 +119,8 @@ def _read_other(fields: Sequence[object]) -> Message:
             return read_consent(proposal, signature)
         case (6, name, media_type, data, text):
             return read_file(name, media_type, data, text)
+        case (10, letters):
+            return read_share(letters)
         case _:
             return read_act(fields)
 

@@ -209,8 +209,7 @@ class TestChoice:
         unusable: frozenset[EntryId] = frozenset(),
     ) -> EntryId | None:
         history = story.history()
-        devices = resolve(history).devices.keys()
-        return eligible(history, history.everything, devices, current, unusable)
+        return eligible(history, history.everything, resolve(history), current, unusable)
 
     def test_deeper_is_better_then_the_smaller_id(self) -> None:
         story, one, other = self.story()
@@ -227,9 +226,8 @@ class TestChoice:
         assert self.choose(story, unusable=frozenset([best])) == second
         assert self.choose(story, unusable=frozenset([best, second])) is None
         history = story.history()
-        devices = resolve(history).devices.keys()
         seen = history.past([one.id])
-        assert eligible(history, seen, devices, None, frozenset()) == one.id
+        assert eligible(history, seen, resolve(history), None, frozenset()) == one.id
 
     def test_never_back(self) -> None:
         story, one, other = self.story()

@@ -45,7 +45,7 @@ def avoided(story: Story, who: Person) -> set[EntryId]:
 def choice(history: History, who: Person, current: EntryId | None) -> EntryId | None:
     past = history.everything
     unusable = shunned(history, past, who.devices[0])
-    return eligible(history, past, resolve(history).devices.keys(), current, unusable)
+    return eligible(history, past, resolve(history), current, unusable)
 
 
 class TestWhatCounts:
