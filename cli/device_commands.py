@@ -20,7 +20,6 @@ from cli.text import inert, when
 
 if TYPE_CHECKING:
     from client.device import Device
-    from client.link import Link
     from client.linking import History
     from protocol.identity import DeviceCertificate
 
@@ -246,7 +245,7 @@ def revoke(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Give up a device that is lost: nothing is sealed to it any more, in any chat."""
+    """Give up a device, lost or this one: nothing is sealed to it any more, in any chat."""
     import trio
 
     from client.revoking import revoke_own
@@ -254,7 +253,7 @@ def revoke(
 
     with opened(home, passphrase_file) as device:
         target = _choose(device, which)
-        if not confirmed(f"Give up {inert(target.label)!r} for good?", yes=yes):
+        if not confirmed(_question(device, target), yes=yes):
             raise RefusedError("nothing was done")
         with device.transaction():
             chats = revoke_own(device, target.device, now_ms())
@@ -268,6 +267,8 @@ def revoke(
                 "problem": problem,
             }
         )
+        if target.device == device.key:
+            _tell_what_stays(device)
         if problem is not None:
             note(f"the node does not know yet ({problem}): run the same command again")
             raise typer.Exit(3)
@@ -283,30 +284,37 @@ def _choose(device: "Device", which: str) -> "DeviceCertificate":
     if len(fitting) != 1:
         how_many = "no device" if not fitting else f"{len(fitting)} devices"
         raise UserError(f"{how_many} of yours fit {which!r}; 'ivor device list' shows their keys")
-    if fitting[0].device == device.key:
-        raise UserError("that is this very device: give it up from another one of yours")
     return fitting[0]
 
 
 async def _tell_node(device: "Device", target: "DeviceCertificate") -> str | None:
     """Have our agency refuse the device from now on; return why that did not work."""
     from client.link import linked
+    from client.revoking import tell_node
     from node.errors import NetworkError
-    from protocol.identity import sign_revocation
-    from protocol.question import Revoke
-
-    user = device.secrets.user
-    if user is None:
-        return "this device does not hold the identity key"
-    signature = sign_revocation(user, device.profile.charter.agency, target.device)
-
-    async def tell(link: "Link") -> None:
-        await link.ask(Revoke(target.device, signature))
-        await link.settle(SETTLE_SECONDS)
 
     try:
         async with linked(device) as link:
-            await tell(link)
+            await tell_node(device, link, target.device, SETTLE_SECONDS)
     except NetworkError as error:
         return str(error)
     return None
+
+
+def _question(device: "Device", target: "DeviceCertificate") -> str:
+    """Return what to ask before a device is given up; more if it is this one."""
+    asked = f"Give up {inert(target.label)!r} for good?"
+    if target.device != device.key:
+        return asked
+    others = sum(not revoked for _, revoked in _own_devices(device)) - 1
+    back = "another of your devices brings" if others else "only your recovery words bring"
+    return f"This is the device you sit at: after that {back} you into your chats. {asked}"
+
+
+def _tell_what_stays(device: "Device") -> None:
+    from client.mailbox import readable
+
+    note(
+        f"{device.folder} still holds this device's keys and {readable(device)} messages, "
+        "encrypted: remove the folder when nobody needs them"
+    )

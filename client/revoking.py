@@ -1,6 +1,7 @@
 """Putting devices out of chats: our own that are lost, and those that were caught forking.
 
-Call inside one transaction. Each revocation is followed by an epoch that the device cannot read.
+Call inside one transaction, but for `tell_node`. Each revocation is followed by an epoch that the
+device cannot read.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,16 @@ from msgspec import convert
 from client.compose import content_heads
 from client.device import Device
 from client.epochs import start_epoch
+from client.link import Link
 from client.writing import append_control
-from node.errors import RefusedError
+from crypto.signing import Signer
+from node.errors import NetworkError, RefusedError
+from protocol import question
 from protocol.chat import Chat
 from protocol.entry import ChatId, DeviceKey
 from protocol.errors import PeerError
 from protocol.fork import verify_fork
+from protocol.identity import sign_revocation
 from protocol.operation import REVOKE_LABEL, Revoke, UserSignature, revoke_message
 
 
@@ -71,26 +76,51 @@ def revoke_exposed(device: Device, now: int) -> Sequence[Exposed]:
 def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
     """Put a device of ours out of every chat that it is in; return of how many.
 
-    Raises RefusedError on a device without the user identity key.
+    Any device may do so to itself. Raises RefusedError if another one would have to, and this is
+    a device without the user identity key.
     """
-    user = device.secrets.user
-    if user is None:
-        raise RefusedError(
-            "only your first device may revoke others: it holds your identity key; ask your "
-            "administrator if it is lost"
-        )
+    if target != device.key:
+        _identity_key(device)
     count = 0
     for chat in device.replica.store.chats():
         judge = device.replica.chat(chat)
         if judge is None or not {target, device.key} <= judge.membership().devices.keys():
             continue
-        signature = user.sign(REVOKE_LABEL, revoke_message(chat, target))
-        by_user = UserSignature(device.profile.user.user, signature)
         seen = content_heads(device, chat, [target])
-        _revoke(device, judge, Revoke(target, None, by_user, seen), now)
+        proof = None if target == device.key else _by_user(device, chat, target)
+        _revoke(device, judge, Revoke(target, None, proof, seen), now)
         count += 1
     device.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (target,))
     return count
+
+
+async def tell_node(device: Device, link: Link, target: DeviceKey, seconds: float) -> None:
+    """Have our agency refuse a device of ours from now on. Raises NetworkError or RefusedError.
+
+    Of itself a device tells last, when its node has all that it wrote: nothing is taken after.
+    """
+    own = target == device.key
+    if own and not await link.settle(seconds):
+        raise NetworkError("the node has not stored yet that this device left its chats")
+    signer = device.secrets.device if own else _identity_key(device)
+    agency = device.profile.charter.agency
+    await link.ask(question.Revoke(target, sign_revocation(signer, agency, target)))
+    if not own:
+        await link.settle(seconds)
+
+
+def _identity_key(device: Device) -> Signer:
+    if device.secrets.user is None:
+        raise RefusedError(
+            "only your first device may revoke others: it holds your identity key; ask your "
+            "administrator if it is lost"
+        )
+    return device.secrets.user
+
+
+def _by_user(device: Device, chat: ChatId, target: DeviceKey) -> UserSignature:
+    signature = _identity_key(device).sign(REVOKE_LABEL, revoke_message(chat, target))
+    return UserSignature(device.profile.user.user, signature)
 
 
 def _revoke(device: Device, chat: Chat, operation: Revoke, now: int) -> None:

@@ -8,7 +8,7 @@ each record is [body, signature…]; a signature is over the body's bytes as rec
     card                signed by the root: the charter, the CA for TLS, the nodes
     user certificate    signed by the registrar and the user
     device certificate  signed by the registrar, the user and the device
-    device revocation   signed by the user
+    device revocation   signed by the user, or by the device
     prekey              signed by the device
 
 Every key that a certificate names signs it too. Without that an agency could certify a stranger's
@@ -19,6 +19,7 @@ the node's directory, and for people who compare fingerprints.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NewType
@@ -302,14 +303,18 @@ def endorse_link(user: Signer, request: bytes) -> bytes:
     return codec.encode((body, user.sign("device", body), by_device))
 
 
-def sign_revocation(user: Signer, agency: AgencyId, device: DeviceKey) -> bytes:
-    """Make the signature by which a user tells their agency that a device is no longer theirs."""
-    return user.sign("revoke-device", agency + device)
+def sign_revocation(signer: Signer, agency: AgencyId, device: DeviceKey) -> bytes:
+    """Tell an agency that a device is no longer its user's. signer: the user, or that device."""
+    return signer.sign("revoke-device", agency + device)
 
 
 def verify_revocation(user: UserId, agency: AgencyId, device: DeviceKey, signature: bytes) -> None:
-    """Check a revocation. Raises Untrusted unless the user signed it for this agency."""
-    _check(user, "revoke-device", agency + device, signature, "user")
+    """Check a revocation. Raises Untrusted unless user or device signed it for this agency."""
+    body = agency + device
+    with suppress(Untrusted):
+        _check(device, "revoke-device", body, signature, "device")
+        return
+    _check(user, "revoke-device", body, signature, "user")
 
 
 def certify_device(registrar: Signer, request: bytes) -> bytes:

@@ -316,7 +316,10 @@ class TestVerifying:
         ]
         anna("device", "revoke", "phone", "--yes", code=3)
         assert [one["revoked"] for one in anna.json("device", "list")] == [False, True]
-        anna("device", "revoke", "laptop", "--yes", code=1)
+        (told,) = anna.json("device", "revoke", "laptop", "--yes", code=3)
+        assert (told["label"], told["state"]) == ("laptop", "queued")
+        assert f"{anna.device.folder} still holds this device's keys" in anna.said
+        assert all(one["revoked"] for one in anna.json("device", "list"))
 
 
 def test_times_are_read_as_utc() -> None:

@@ -148,6 +148,29 @@ class TestRevoking:
             revoke_own(phone, anna.key, now())
         assert bring_in(phone, now()) == 0
 
+    def test_a_device_gives_itself_up(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        """Design 3: with no identity key; what follows is not sealed to it, what it wrote stays."""
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        federation.say(phone, chat, "from the phone")
+        with phone.transaction():
+            assert revoke_own(phone, phone.key, now()) == 1
+            assert revoke_own(phone, phone.key, now()) == 0
+        for target in (anna, boris):
+            federation.carry(phone, target)
+            assert phone.key not in compose.require(target, chat).membership().devices
+        assert anna.key in compose.require(boris, chat).membership().devices
+        federation.say(anna, chat, "after")
+        for target in (boris, phone):
+            federation.carry(anna, target)
+        assert federation.texts(boris, chat) == ["before", "from the phone", "after"]
+        assert "after" not in federation.texts(phone, chat)
+        with pytest.raises(RefusedError):
+            federation.say(phone, chat, "I am back")
+        assert audit(boris, chat, lambda _: None).sound
+
     def test_a_forking_device_is_exposed_and_put_out(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
     ) -> None:

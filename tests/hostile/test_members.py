@@ -12,6 +12,8 @@ import trio
 from client import compose, mailbox, people
 from client.device import Device
 from client.files import find_file, write_received
+from client.link import linked
+from client.revoking import revoke_own, tell_node
 from client.writing import next_place
 from crypto import merkle, sealing
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
@@ -376,6 +378,24 @@ async def test_a_device_given_up_by_its_user(federation: Federation, forger: For
         await wire.greet()
         assert (await wire.ask(topic, body)).code == 0
         await idle.end()
+    await _is_refused(federation)
+
+
+async def test_a_device_gives_itself_up(federation: Federation) -> None:
+    """Case 47: it leaves its chats, everyone sees that, and then its node refuses it."""
+    mallory, chat = federation.device("mallory"), federation.founded.open
+    async with linked(mallory) as link:
+        await link.write(partial(revoke_own, mallory, mallory.key, now()))
+        await tell_node(mallory, link, mallory.key, 10)
+    key = mallory.key
+    mallory.close()
+    for device in federation.honest.values():
+
+        async def gone(device: Device = device) -> bool:
+            judge = device.replica.chat(chat)
+            return judge is not None and key not in judge.membership().devices
+
+        await eventually(gone, "the others know")
     await _is_refused(federation)
 
 
