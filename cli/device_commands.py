@@ -80,7 +80,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
     """Show a code, wait for the device that uses it, and approve it."""
     from client import linking
     from client.link import linked
-    from crypto.fingerprint import fingerprint
+    from crypto.fingerprint import fingerprint, link_code
     from node.errors import RefusedError
 
     async with linked(device) as link:
@@ -89,12 +89,12 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
         output.line(code, {"type": "code", "code": code, "expires": until})
         note(f"on the new device run: ivor device link CODE (good once, until {until})")
         pending, request = await linking.wait(link, invitation)
-        shown = fingerprint(request.device)
-        record = {"type": "waiting", "device": request.device.hex(), "fingerprint": shown}
+        shown = link_code(invitation.ticket, request.raw)
         if output.as_json:
-            output.line("", record | {"label": request.label})
-        note(f"a device called {inert(request.label)!r} asks, its fingerprint: {shown}")
-        if not confirmed("Does the new device show the same fingerprint?", yes=yes):
+            record = {"type": "waiting", "device": request.device.hex(), "label": request.label}
+            output.line("", record | {"fingerprint": fingerprint(request.device), "shown": shown})
+        note(f"a device called {inert(request.label)!r} asks; it must show this very code: {shown}")
+        if not confirmed("Does the new device show the very same code?", yes=yes):
             raise RefusedError("not approved: nothing was given to that device")
         return await linking.approve(device, link, pending)
 
@@ -123,7 +123,7 @@ def _join_as_further(
     from client import enrol, linking, mailbox
     from client.device import open_device
     from client.folder import check_free
-    from crypto.fingerprint import fingerprint
+    from crypto.fingerprint import link_code
 
     found = linking.read_code(sys.stdin.read() if code == "-" else code)
     check_time(found.invitation)
@@ -132,11 +132,11 @@ def _join_as_further(
     quiet_log()
     passphrase = new_passphrase(passphrase_file, "this device")
 
-    def shown(key: bytes) -> None:
-        told = fingerprint(key)
+    def shown(request: bytes) -> None:
+        told = link_code(found.invitation.ticket, request)
         if output.as_json:
-            output.line("", {"type": "fingerprint", "device": key.hex(), "fingerprint": told})
-        note(f"this device's fingerprint: {told}; compare it on the other device, and approve")
+            output.line("", {"type": "shown", "shown": told})
+        note(f"the other device must show this very code; then approve there: {told}")
 
     name = trio.run(
         enrol.link,

@@ -139,7 +139,7 @@ async def link(
 ) -> str:
     """Enrol a further device of a user; return the user's address.
 
-    shown: called with the new device's key, which its owner compares on the old device. Waits
+    shown: called with the new device's signed request, of which both screens show a code. Waits
     until that has approved, for as long as the invitation is good.
     """
     _check(invitation, Purpose.LINK)
@@ -151,7 +151,7 @@ async def link(
     keys = start.secrets
     put = PutLink(request, public_pem(keys.tls_key), start.record, keys.archive.public)
     await _ask(invitation, put)
-    shown(start.secrets.device.public)
+    shown(request)
     while isinstance(reply := await _ask(invitation, GetLink()), Waiting):
         if time.time() * 1000 > invitation.expires:
             raise RefusedError("nobody approved this device in time; begin again")

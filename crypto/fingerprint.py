@@ -7,11 +7,13 @@ from typing import Final
 from crypto.labels import PREFIX, digest
 
 FINGERPRINT_GROUPS: Final = 8
+LINK_CODE_GROUPS: Final = 4
 SAFETY_GROUPS: Final = 12
 SAFETY_ROUNDS: Final = 5200  # Signal's; makes a search for a near match 5,200 times dearer
 
 _FINGERPRINT_GROUP_CHARACTERS: Final = 4
 _FINGERPRINT_BYTES: Final = FINGERPRINT_GROUPS * _FINGERPRINT_GROUP_CHARACTERS * 5 // 8
+_LINK_CODE_CHARACTERS: Final = LINK_CODE_GROUPS * (_FINGERPRINT_GROUP_CHARACTERS + 1) - 1
 _SAFETY_GROUP_DIGITS: Final = 5
 _SAFETY_CHUNK_BYTES: Final = 5
 _SAFETY_BYTES: Final = SAFETY_GROUPS // 2 * _SAFETY_CHUNK_BYTES
@@ -31,6 +33,15 @@ def agency_fingerprint(root: bytes, archive: bytes) -> str:
     So what administrators compare once also holds when Ed25519 does not (SPEC 2.7).
     """
     return _shown(digest("agency fingerprint", root, archive))
+
+
+def link_code(ticket: bytes, request: bytes) -> str:
+    """Show 80 bits of a hash of a further device's request as 4 groups of 4 letters and digits.
+
+    Both screens show it. ticket: of the invitation, so that a search cannot begin before it is
+    given out; request: as the new device has signed it. Source: SPEC 5.3.
+    """
+    return _shown(digest("link code", ticket, request))[:_LINK_CODE_CHARACTERS]
 
 
 def safety_number(id_a: bytes, name_a: str, id_b: bytes, name_b: str) -> str:

@@ -13,7 +13,7 @@ from client import mailbox
 from client.device import Device
 from client.schema import DEVICE_SCHEMA
 from crypto import archive, content, labels, merkle, schedule
-from crypto.fingerprint import fingerprint, safety_number
+from crypto.fingerprint import fingerprint, link_code, safety_number
 from crypto.keyfile import open_key
 from crypto.recovery import backup_key
 from crypto.sealing import prekey_id
@@ -500,6 +500,8 @@ def check_key(case: Inputs) -> Value:
             return open_key(case.text("text"), passphrase, case.plain("purpose"))
         case "fingerprint":
             return fingerprint(case.raw("key"))
+        case "link code":
+            return link_code(case.raw("ticket"), case.raw("request"))
         case _:
             (one, named), (other, called) = case.items("a"), case.items("b")
             assert isinstance(named, str)

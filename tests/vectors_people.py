@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Raw, Struct, msgpack
 
 from crypto.errors import KeyFileRefused
-from crypto.fingerprint import fingerprint, safety_number
+from crypto.fingerprint import fingerprint, link_code, safety_number
 from crypto.keyfile import seal_key
 from crypto.labels import digest
 from crypto.recovery import backup_key
@@ -382,6 +382,13 @@ def keys() -> list[Case]:
         valid("a key file", secret, **inputs),
         *(invalid(name, KeyFileRefused, **inputs | change) for name, change in wrong),
         valid("a fingerprint", fingerprint(ANNA.user), what="fingerprint", key=ANNA.user),
+        valid(
+            "a link code",
+            link_code(TICKET, b"request"),
+            what="link code",
+            ticket=TICKET,
+            request=b"request",
+        ),
         valid("a safety number", both, what="safety", **pair),
         valid("the same from the other side", both, what="safety", a=pair["b"], b=pair["a"]),
     ]

@@ -205,6 +205,7 @@ class TestTown:
         old = town.start("anna", "device", "link", "--yes")
         code = str(line(old)["code"])
         linked = town.run("phone", "device", "link", code, "--label", "phone")
+        assert line(old)["shown"] == linked[0]["shown"]
         assert old.wait(SECONDS_MAX) == 0
         assert linked[-1]["complete"] is True
         (*_, last) = town.run("phone", "read", "boris@mincifry")

@@ -6,7 +6,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.fingerprint import fingerprint, safety_number
+from crypto.fingerprint import fingerprint, link_code, safety_number
 
 keys = st.binary(min_size=32, max_size=32)
 names = st.text(max_size=20)
@@ -22,6 +22,15 @@ class TestFingerprint:
     def test_shape(self, key: bytes) -> None:
         """Eight groups of four, with no 0, 1, 8 or 9 to mistake for a letter."""
         assert re.fullmatch(r"[A-Z2-7]{4}( [A-Z2-7]{4}){7}", fingerprint(key))
+
+
+class TestLinkCode:
+    @given(keys, keys, keys)
+    def test_names_ticket_and_request(self, ticket: bytes, one: bytes, other: bytes) -> None:
+        code = link_code(ticket, one)
+        assert re.fullmatch(r"[A-Z2-7]{4}( [A-Z2-7]{4}){3}", code)
+        assert (code == link_code(ticket, other)) == (one == other)
+        assert (code == link_code(other, one)) == (ticket == other)
 
 
 class TestSafetyNumber:
