@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from bench import slow_disk
 from bench.federation import PASSPHRASE, milliseconds
 from bench.figures import percentile
 from bench.history import text_of
@@ -80,7 +81,7 @@ async def read(link: Link, line: str) -> None:
     cpu = time.process_time()
     while len(took) < count:
         news = link.news
-        letters = await link.receive()
+        letters = link.take_letters()
         now = time.monotonic_ns()
         took += [
             (now - int(letter.message.text[:STAMP_DIGITS])) / 1e6
@@ -103,10 +104,11 @@ async def main(role: str, home: Path, chat: ChatId) -> None:
     """Obey stdin until it ends."""
     open_log(sys.stderr, "text", "warning")
     device = open_device(home, PASSPHRASE, os.urandom)
+    slow_disk.delay(device.connection)
     async with linked(device) as link:
         await link.greeted.wait()
         await link.settle(10.0)
-        await link.receive()
+        link.take_letters()
         tell("ready")
         async for raw in trio.lowlevel.FdStream(os.dup(0)):
             for line in raw.decode().splitlines():

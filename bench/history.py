@@ -5,7 +5,7 @@ one a message, so that a million entries are a matter of minutes.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -16,7 +16,7 @@ from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain
 from client.writing import content_header
 from crypto import content, schedule
-from node.replica import Replica
+from node.replica import Replica, Stored
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -129,8 +129,16 @@ def _entries(
     return entries, key
 
 
-def hand_over(device: Device, chat: ChatId, replica: Replica) -> int:
-    """Bring what a device has of a chat into its node's database; return how many entries."""
+def hand_over(
+    device: Device,
+    chat: ChatId,
+    replica: Replica,
+    storing: Callable[[Stored], object] = bool,
+) -> int:
+    """Bring what a device has of a chat into another database; return how many entries.
+
+    storing: called in the transaction of each run; a reading device delivers it there.
+    """
     stored = device.replica.store.chat(chat)
     if stored is None:
         return 0
@@ -146,13 +154,13 @@ def hand_over(device: Device, chat: ChatId, replica: Replica) -> int:
                     run = device.replica.store.run(Want(*place, start, chain[0].length))
                     if run is None:
                         raise UsageError("our own chain is not there")
-                    start += _append(replica, run)
+                    start += _append(replica, run, storing)
                 count += chain[0].length
-    _hand_over_seals(device, replica)
+        _hand_over_seals(device, replica)
     return count
 
 
-def _append(replica: Replica, run: Run) -> int:
+def _append(replica: Replica, run: Run, storing: Callable[[Stored], object]) -> int:
     records = [bytes(record) for record in run.records]
     entries = unpack(
         run.chat,
@@ -165,7 +173,13 @@ def _append(replica: Replica, run: Run) -> int:
         dict(run.signatures),
     )
     found: list[int] = []
-    transact(replica, lambda: found.append(replica.append(run, entries).appended))
+
+    def store() -> None:
+        stored = replica.append(run, entries)
+        storing(stored)
+        found.append(stored.appended)
+
+    transact(replica, store)
     if found != [len(records)]:
         raise UsageError("the node did not admit our own entries")
     return len(records)

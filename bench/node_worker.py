@@ -9,11 +9,13 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apsw
 import trio
 
+from bench import slow_disk
 from bench.federation import NODE_FILE, PASSPHRASE
 from bench.processes import tell
 from node.agency import Agency, open_agency
@@ -56,6 +58,7 @@ class MeasuredNode(Node):
         self._before = (0, 0)
         self._stream: trio.SSLStream[trio.SocketStream] | None = None
         connection.set_commit_hook(self._committed)
+        slow_disk.delay(connection)
 
     def _committed(self) -> bool:
         self._transactions += 1
@@ -82,13 +85,19 @@ class MeasuredNode(Node):
             await trio.sleep(SETTLE_POLL_SECONDS)
         self._report("settled")
 
-    def stored(self, stored: Stored, source: Connection) -> None:
-        """Count what became durable."""
-        super().stored(stored, source)
-        before = self._appended
-        self._appended += stored.appended
-        if before < self._expected <= self._appended:
-            self._report("done")
+    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+        """Count what becomes durable."""
+        durable = super().storing(parts, source)
+        appended = sum(stored.appended for stored in parts)
+
+        def count() -> None:
+            durable()
+            before = self._appended
+            self._appended += appended
+            if before < self._expected <= self._appended:
+                self._report("done")
+
+        return count
 
     def _report(self, event: str) -> None:
         if self._stream is None:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from bench.federation import Site, founded, milliseconds, opened
 from bench.figures import Line, calibrate, lines_of, progress
 from bench.history import hand_over, new_chat, write
+from client import mailbox
 from client.arrivals import take_in
 from client.audit import audit
 from protocol.entry import ChatId
@@ -40,7 +41,7 @@ def _received(source: Site, target: Site, size: int) -> ChatId:
     with closing(opened(source)) as writer, closing(opened(target)) as reader:
         chat = new_chat(writer, [reader.profile.user.user])
         write(writer, chat, size)
-        hand_over(writer, chat, reader.replica)
+        hand_over(writer, chat, reader.replica, lambda one: mailbox.deliver(reader, [one]))
         with reader.transaction():
             take_in(reader, milliseconds())
     return chat

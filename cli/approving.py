@@ -167,7 +167,7 @@ def _newest(device: "Device", name: str) -> "Chat":
     if problem is not None:
         note(f"what is here; {problem}")
     with device.transaction():
-        mailbox.receive(device)
+        mailbox.open_waiting(device)
     return require(device, judge.id)
 
 

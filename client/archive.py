@@ -156,7 +156,7 @@ def keep_letters(device: Device, letters: Sequence[Disclosed]) -> None:
 def take_up(device: Device) -> int:
     """Take what was disclosed and whose entry is here by now; return how many can be read anew.
 
-    Call inside a transaction, after `mailbox.receive`.
+    Call inside a transaction, after `mailbox.open_waiting`.
     """
     taken = 0
     while rows := device.connection.execute(

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from client import archive
 from client.device import Device
-from client.mailbox import State, readable, receive
+from client.mailbox import State, open_waiting, readable
 from client.people import adopt
 from crypto.archive import BUNDLE_KEY_BYTES
 from crypto.errors import BadSignature
@@ -182,7 +182,7 @@ def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Reco
             if kind == CHATS and isinstance(items, tuple):
                 here = {bytes(chat) for chat in device.replica.store.chats()}
                 missing += sum(_chat(item) not in here for item in items)
-        receive(device)
+        open_waiting(device)
         before = readable(device)
         known, gone = (_in_state(device, state) for state in (State.OPEN, State.GONE))
         archive.take_up(device)

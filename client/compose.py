@@ -112,7 +112,7 @@ def _write_plaintext(device: Device, chat: Chat, plaintext: bytes, now: int) -> 
     )
     entry = append(device, chat.id, sealed, ciphertext)
     save_sender_chain(device, epoch, device.key, chain.generation + 1, following)
-    mailbox.keep_own(device, entry, plaintext, frank)
+    mailbox.keep_own(device, chat.id, entry, plaintext, frank)
     checkpoints.add_due(device, chat, now)
     return Reference(device.key, header.seq, entry.id)
 

@@ -104,7 +104,7 @@ async def tend(device: Device, link: Link) -> None:
 
 
 async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
-    """Open what came; wait a little for seals that are on their way."""
+    """Return what came and was opened; wait a little for seals that are on their way."""
     found = await link.write(partial(take_in, device, now_ms()))
     with trio.move_on_after(SEALS_SECONDS_MAX):
         while await link.journal.read(partial(_lacks_seals, device)):
@@ -113,7 +113,7 @@ async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
             with trio.move_on_after(NEWS_SECONDS_MAX):
                 await news.wait()
             found += await link.write(partial(take_in, device, now_ms()))
-    return found
+    return [*link.take_letters(), *found]
 
 
 def _lacks_seals(device: Device) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from client import exchange, mailbox
+from client import exchange
 from client.device import Device
 from client.exchange import now_ms
 from client.link import Link, linked
@@ -79,7 +79,7 @@ async def _follow_link(
         show(await link.journal.read(partial(_fresh, device, chat, follower)))
         with trio.move_on_after(LOOK_SECONDS):
             await news.wait()
-        if news.is_set() or await link.journal.read(partial(_waits, device)):
+        if news.is_set():
             await exchange.receive(device, link)
             continue
         if not await link.journal.read(partial(exposed, device)):
@@ -88,10 +88,6 @@ async def _follow_link(
             caught_since = trio.current_time()
         elif trio.current_time() - caught_since > REVOKE_SECONDS_MAX * _jitter(device):
             await exchange.revoke_caught(device, link)
-
-
-def _waits(device: Device) -> bool:
-    return bool(mailbox.unplaced(device))
 
 
 async def _follow_alone(

@@ -15,13 +15,11 @@ import trio
 from msgspec import convert
 
 from client import mailbox, people, witnessing
-from client.arrivals import take_in
 from client.device import Device
 from client.epochs import own_prekey
 from node import tls
 from node.driver import Connection, greeting_for
 from node.errors import NetworkError, UserError, reported
-from node.hub import Hub
 from node.journal import Journal
 from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -97,15 +95,17 @@ class _OwnChain(NamedTuple):
     lane: int
     length: int
     prefix: bytes
-    changed: int
 
 
 class Link:
     """A running session of a device with its node, and what the device does on its events."""
 
-    def __init__(self, device: Device, journal: Journal, stream: trio.abc.Stream) -> None:
+    def __init__(self, device: Device, stream: trio.abc.Stream) -> None:
         self._device = device
-        self._hub = Hub()
+        self._letters: list[mailbox.Letter] = []
+        self.journal = Journal(
+            device.connection, device.replica.forget, device.refresh, self._appended
+        )
         self.news = trio.Event()
         self.connection = Connection(
             stream,
@@ -113,40 +113,50 @@ class Link:
             device.profile.charter.agency,
             greeting_for(device.replica, device.profile.charter.agency),
             device.replica,
-            journal,
+            self.journal,
             self,
         )
-        self.journal = journal
         self._pushed = device.replica.store.changed
         self._lengths: dict[tuple[ChatId, DeviceKey, int], int] = {}
         self.greeted = trio.Event()
         self.ended = trio.Event()
 
     async def run(self) -> None:
-        """Run the session to its end."""
-        try:
-            await self.connection.run()
-        finally:
-            self.ended.set()
-            self._tell()
+        """Carry out what is to be written, and the session to its end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.journal.run)
+            try:
+                await self.connection.run()
+            finally:
+                self.ended.set()
+                self._tell()
 
     def opened(self, connection: Connection) -> None:
         """The node has greeted."""
-        self._hub.add(connection)
+        del connection
         self.greeted.set()
         self._tell()
 
-    def stored(self, stored: Stored, source: Connection) -> None:
-        """Something is new in the log."""
-        del stored, source
+    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+        """Open what is being stored; tell of it once that is durable."""
+        del source
+        return partial(self._opened, mailbox.deliver(self._device, parts))
+
+    def keeping_seals(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> Callable[[], None]:
+        """A seal has come: open what waited for it."""
+        del epoch, owners
+        return partial(self._opened, mailbox.open_waiting_in(self._device, chat))
+
+    def _opened(self, letters: Sequence[mailbox.Letter]) -> None:
+        self._letters += letters
         self._tell()
 
-    def seals_kept(
-        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> None:
-        """A seal has come: what it opens can be read."""
-        del chat, epoch, owners
-        self._tell()
+    def take_letters(self) -> list[mailbox.Letter]:
+        """Return what has become readable since the last call, as it came."""
+        letters, self._letters = self._letters, []
+        return letters
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A device was caught."""
@@ -221,27 +231,40 @@ class Link:
         return found
 
     async def write(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in a transaction of the device while connected; push what it has appended."""
-        result = await self.journal.write(work)
-        for run in await self.journal.read(self._appended):
-            self.connection.push(encode_frame(run))
-        return result
+        """Run `work` in a transaction of the device; what it appends is pushed once durable.
 
-    def _appended(self) -> list[Run]:
+        Never before: a device that forgets what it has sent would sign the place again (I16).
+        """
+        return await self.journal.write(work)
+
+    def _appended(self) -> Callable[[], object]:
+        """Read what a transaction leaves in our own chains; return what pushes it."""
+        changed = self._device.replica.store.changed
+        if changed == self._pushed:
+            return bool
+        runs = self._unpushed()
+
+        def push() -> None:
+            self._pushed = changed
+            for run in runs:
+                self._lengths[run.chat, run.device, run.lane] = run.start + len(run.records)
+                self.connection.push(encode_frame(run))
+
+        return push
+
+    def _unpushed(self) -> list[Run]:
         """Return what stands in our own chains and was not pushed in this session."""
         device, runs = self._device, []
         rows = device.connection.execute(
-            "SELECT id, lane, length, substr(head, 1, 8), changed FROM chains"
+            "SELECT id, lane, length, substr(head, 1, 8) FROM chains"
             " JOIN chats ON chats.no = chat WHERE device = ? AND changed > ? ORDER BY changed",
             (device.key, self._pushed),
         ).fetchall()
-        for chat, lane, length, prefix, changed in convert(rows, list[_OwnChain]):
+        for chat, lane, length, prefix in convert(rows, list[_OwnChain]):
             place = (chat, device.key, lane)
             start = self._lengths.get(place, max(0, length - PUSHED_ENTRIES_MAX))
             run = device.replica.store.run(Want(*place, prefix, start, length))
             runs += [] if run is None else [run]
-            self._lengths[place] = length
-            self._pushed = changed
         return runs
 
     async def refresh(self) -> None:
@@ -283,10 +306,6 @@ class Link:
             reply = await self.ask(GetReceipts(chat, part))
             found += reply.receipts if isinstance(reply, Receipts) else ()
         return found
-
-    async def receive(self) -> list[mailbox.Letter]:
-        """Open what has come; return what is newly readable."""
-        return await self.write(partial(take_in, self._device, int(time.time() * 1000)))
 
     async def settle(self, seconds: float) -> bool:
         """Wait until both sides have what the other has; return whether that came in time."""
@@ -343,9 +362,7 @@ async def over(device: Device, stream: trio.abc.Stream) -> AsyncIterator[Link]:
     """Run a session over an authenticated stream for the length of a block."""
     try:
         async with trio.open_nursery() as nursery:
-            journal = Journal(device.connection, device.replica.forget, device.refresh)
-            nursery.start_soon(journal.run)
-            link = Link(device, journal, stream)
+            link = Link(device, stream)
             nursery.start_soon(link.run)
             try:
                 yield link

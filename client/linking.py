@@ -16,7 +16,7 @@ from msgspec import convert
 from client import archive, compose, people
 from client.device import Device
 from client.link import Link
-from client.mailbox import receive
+from client.mailbox import open_waiting
 from client.witnessing import keep_listed
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, DeviceKey
@@ -199,7 +199,7 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
 
 
 def _take_up(device: Device) -> int:
-    receive(device)
+    open_waiting(device)
     return archive.take_up(device)
 
 

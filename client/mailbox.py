@@ -1,15 +1,16 @@
 """The mailbox: content entries in the order for people, opened as their keys arrive (SPEC 5.5).
 
 Order is by depth in the graph of links, then time, then id: a function of the entries alone, so
-every device shows a chat in the same order. `receive` is called whenever something new is stored;
-what has no key yet stays sealed and is tried again when a seal comes.
+every device shows a chat in the same order. What is stored is opened in the same transaction; what
+has no key yet stays sealed and is tried again when a seal comes.
 """
 
 import hmac
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from msgspec import convert
 
@@ -17,6 +18,7 @@ from client.device import Device
 from client.epochs import NoKey, save_sender_chain, sender_chain
 from crypto import content, schedule
 from crypto.errors import ContentRefused
+from node.replica import Stored
 from node.store import Branch, StoredChat
 from protocol.entry import (
     CONTENT,
@@ -27,7 +29,7 @@ from protocol.entry import (
     Reference,
     header_before_commitment,
 )
-from protocol.errors import PeerError
+from protocol.errors import PeerError, UsageError
 from protocol.message import Message, decode_message
 from protocol.run import Entry, rebuild
 
@@ -55,74 +57,136 @@ class Letter:
     message: Message | None
 
 
-def receive(device: Device) -> list[Letter]:
-    """Place what is newly stored and open what can be opened; return what is newly readable.
+class _Opened(NamedTuple):
+    """What opening an entry gave; the last three are None unless the state is OPEN."""
+
+    state: State
+    message: Message | None = None
+    plaintext: bytes | None = None
+    frank: bytes | None = None
+
+
+def deliver(device: Device, parts: Sequence[Stored]) -> list[Letter]:
+    """Give newly stored content its rows and open it; return what is newly readable.
+
+    Call inside the transaction that stores it. So no entry is ever stored without its row, its key
+    moves on with it, and two processes of this device never open one entry twice.
+    """
+    found: list[Letter] = []
+    for chat in dict.fromkeys(part.run.chat for part in parts if part.run.lane == CONTENT):
+        waiting = [
+            deque(_as_stored(device, part, parts))
+            for part in parts
+            if part.run.chat == chat and part.run.lane == CONTENT
+        ]
+        for author in {queue[0].header.device for queue in waiting if queue}:
+            found += _open_sealed(device, "AND chat = ? AND device = ?", (chat, author))
+        found += _place(device, chat, waiting)
+    return found
+
+
+def _as_stored(device: Device, part: Stored, parts: Sequence[Stored]) -> Sequence[Entry]:
+    """Return the new entries of a run, without what a redaction beside it has dropped since."""
+    if all(other.run.lane == CONTENT for other in parts):
+        return part.entries
+    places = [Reference(e.header.device, e.header.seq, e.id) for e in part.entries]
+    return [read_entry(device, part.run.chat, place) for place in places]
+
+
+def open_waiting(device: Device) -> list[Letter]:
+    """Open what waited for a key that is here now; return what is newly readable.
 
     Call inside `Device.transaction`.
     """
-    placed: dict[EntryId, Entry] = {}
-    for chat in unplaced(device):
-        stored = device.replica.store.chat(chat)
-        if stored is not None:
-            placed |= _place(device, stored)
-    return _open_sealed(device, placed)
+    return _open_sealed(device, "", ())
 
 
-def unplaced(device: Device) -> list[ChatId]:
-    """Return the chats with stored content that is not in the mailbox yet.
-
-    Another process of this device may have stored it, and ended before it placed it.
-    """
-    rows = device.connection.execute(
-        "SELECT DISTINCT chats.id FROM chains JOIN chats ON chats.no = chains.chat"
-        " LEFT JOIN placed ON placed.chain = chains.no"
-        " WHERE lane = ? AND chains.length > ifnull(placed.length, base)",
-        (CONTENT,),
-    ).fetchall()
-    return [chat for (chat,) in convert(rows, list[tuple[ChatId]])]
+def open_waiting_in(device: Device, chat: ChatId) -> list[Letter]:
+    """The same in one chat: for the transaction that keeps a seal of it."""
+    return _open_sealed(device, "AND chat = ?", (chat,))
 
 
-def _place(device: Device, stored: StoredChat) -> dict[EntryId, Entry]:
-    """Give every new content entry of a chat its row and depth, ancestors first; return them."""
-    placed: dict[EntryId, Entry] = {}
-    waiting = [
-        deque(entries)
-        for (_, lane), chain in stored.chains.items()
-        if lane == CONTENT
-        for branch in chain
-        if (entries := _unplaced(device, stored, chain, branch))
-    ]
+def _place(device: Device, chat: ChatId, waiting: Sequence[deque[Entry]]) -> list[Letter]:
+    """Give every entry its row and depth, ancestors first; return those that could be opened."""
+    found = []
     while any(waiting):
         progress = False
         for queue in waiting:
             while queue and (depth := _depth(device, queue[0])) is not None:
                 entry = queue.popleft()
-                placed[entry.id] = entry
-                _insert(device, stored.id, entry, depth)
+                letter = _insert(device, chat, entry, depth, _open(device, chat, entry))
+                found += [] if letter.state is State.SEALED else [letter]
                 progress = True
         if not progress:
-            break
-    for (_, lane), chain in stored.chains.items():
-        if lane == CONTENT:
-            _note_placed(device, chain)
-    return placed
+            raise UsageError("content was stored before its ancestors have a row (SPEC 10)")
+    return found
 
 
-def _note_placed(device: Device, chain: Sequence[Branch]) -> None:
-    device.connection.executemany(
-        "INSERT INTO placed VALUES (?, ?) ON CONFLICT (chain) DO UPDATE SET length = ?",
-        [(branch.no, branch.length, branch.length) for branch in chain],
+def _depth(device: Device, entry: Entry) -> int | None:
+    """Return 1 + the depth of the deepest parent; None while a parent has no row."""
+    header = entry.header
+    parents = [link.id for link in header.links]
+    if header.prev is not None:
+        parents.append(header.prev)
+    depth = 0
+    for parent in parents:
+        found = device.connection.execute("SELECT depth FROM mailbox WHERE id = ?", (parent,)).get
+        if found is None:
+            return None
+        depth = max(depth, int(found) + 1)
+    return depth
+
+
+def _insert(device: Device, chat: ChatId, entry: Entry, depth: int, opened: _Opened) -> Letter:
+    header = entry.header
+    device.connection.execute(
+        "INSERT INTO mailbox (chat, device, seq, id, depth, time, state, plaintext, frank)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            chat,
+            header.device,
+            header.seq,
+            entry.id,
+            depth,
+            header.time,
+            opened.state,
+            opened.plaintext,
+            opened.frank,
+        ),
     )
+    no = device.connection.last_insert_rowid()
+    place = Reference(header.device, header.seq, entry.id)
+    return Letter(no, chat, place, depth, header.time, opened.state, opened.message)
 
 
-def _unplaced(
-    device: Device, stored: StoredChat, chain: Sequence[Branch], branch: Branch
-) -> Sequence[Entry]:
-    start = device.connection.execute("SELECT length FROM placed WHERE chain = ?", (branch.no,)).get
-    start = branch.base if start is None else int(start)
-    if start >= branch.length:
-        return ()
-    return entries_of(device, stored, chain, branch, start, branch.length)
+def keep_own(device: Device, chat: ChatId, entry: Entry, plaintext: bytes, frank: bytes) -> None:
+    """Put a message of our own into the mailbox: its key is erased, so it is never opened."""
+    depth = _depth(device, entry)
+    if depth is None:
+        raise UsageError("an ancestor of our own entry has no row in the mailbox (SPEC 10)")
+    _insert(device, chat, entry, depth, _Opened(State.OPEN, None, plaintext, frank))
+
+
+def _open_sealed(device: Device, which: str, values: Sequence[bytes]) -> list[Letter]:
+    """Open what can be opened of the entries that wait for a key. which: a further condition."""
+    found = []
+    rows = device.connection.execute(
+        "SELECT no, chat, device, seq, id, depth, time FROM mailbox"  # noqa: S608 - ours
+        f" WHERE state = 0 {which} ORDER BY chat, device, seq",
+        tuple(values),
+    ).fetchall()
+    for no, chat, reference, depth, time in convert(
+        [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
+        list[tuple[int, ChatId, Reference, int, int]],
+    ):
+        opened = _open(device, chat, read_entry(device, chat, reference))
+        if opened.state is not State.SEALED:
+            device.connection.execute(
+                "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE no = ?",
+                (opened.state, opened.plaintext, opened.frank, no),
+            )
+            found.append(Letter(no, chat, reference, depth, time, opened.state, opened.message))
+    return found
 
 
 def entries_of(
@@ -141,63 +205,6 @@ def entries_of(
     return rebuild(stored.id, DeviceKey(author), CONTENT, start, prev, context, records)
 
 
-def _depth(device: Device, entry: Entry) -> int | None:
-    """Return 1 + the depth of the deepest parent; None while a parent has no row."""
-    header = entry.header
-    parents = [link.id for link in header.links]
-    if header.prev is not None:
-        parents.append(header.prev)
-    depth = 0
-    for parent in parents:
-        found = device.connection.execute("SELECT depth FROM mailbox WHERE id = ?", (parent,)).get
-        if found is None:
-            return None
-        depth = max(depth, int(found) + 1)
-    return depth
-
-
-def _insert(device: Device, chat: ChatId, entry: Entry, depth: int) -> None:
-    header = entry.header
-    device.connection.execute(
-        "INSERT INTO mailbox (chat, device, seq, id, depth, time, state)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (chat, header.device, header.seq, entry.id, depth, header.time, State.SEALED),
-    )
-
-
-def keep_own(device: Device, entry: Entry, plaintext: bytes, frank: bytes) -> None:
-    """Put a message of our own into the mailbox: its key is erased, so it is never opened."""
-    header = entry.header
-    stored = device.replica.store.chat(header.chat or entry.id)
-    if stored is None:
-        return
-    _place(device, stored)
-    device.connection.execute(
-        "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
-        (State.OPEN, plaintext, frank, entry.id),
-    )
-
-
-def _open_sealed(device: Device, placed: Mapping[EntryId, Entry]) -> list[Letter]:
-    """Open what can be opened. placed: entries that need not be read again."""
-    opened = []
-    rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time FROM mailbox WHERE state = ?"
-        " ORDER BY chat, device, seq",
-        (State.SEALED,),
-    ).fetchall()
-    for no, chat, reference, depth, time in convert(
-        [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
-        list[tuple[int, ChatId, Reference, int, int]],
-    ):
-        entry = placed.get(reference.id) or read_entry(device, chat, reference)
-        state, message = _open(device, chat, entry)
-        if state is not State.SEALED:
-            device.connection.execute("UPDATE mailbox SET state = ? WHERE no = ?", (state, no))
-            opened.append(Letter(no, chat, reference, depth, time, state, message))
-    return opened
-
-
 def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
     """Read one stored content entry."""
     stored = device.replica.store.create_chat(chat)
@@ -207,30 +214,26 @@ def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
     return entries_of(device, stored, chain, branch, place.seq, place.seq + 1)[0]
 
 
-def _open(device: Device, chat: ChatId, entry: Entry) -> tuple[State, Message | None]:
+def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     header = entry.header
     closed = State.GONE if entry.payload is None else State.UNREADABLE
     if not isinstance(header, ContentHeader):
-        return closed, None
+        return _Opened(closed)
     found = sender_chain(device, chat, header.epoch, header.device)
     if isinstance(found, NoKey):
-        return (State.SEALED if found is NoKey.NOT_YET else closed), None
+        return _Opened(State.SEALED if found is NoKey.NOT_YET else closed)
     if found.generation != header.generation:
-        return closed, None
+        return _Opened(closed)
     seed, following = schedule.advance(found.chain)
     before = header_before_commitment(header)
     save_sender_chain(device, header.epoch, header.device, header.generation + 1, following)
     if entry.payload is None:
-        return State.GONE, None
+        return _Opened(State.GONE)
     try:
         frank, plaintext = content.open_content(seed, before, header.pc, entry.payload)
-        message = decode_message(plaintext)
+        return _Opened(State.OPEN, decode_message(plaintext), plaintext, frank)
     except (ContentRefused, PeerError):
-        return State.REFUSED, None
-    device.connection.execute(
-        "UPDATE mailbox SET plaintext = ?, frank = ? WHERE id = ?", (plaintext, frank, entry.id)
-    )
-    return State.OPEN, message
+        return _Opened(State.REFUSED)
 
 
 def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: bytes) -> bool:

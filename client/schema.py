@@ -52,10 +52,6 @@ CREATE TABLE mailbox (           -- one row a content entry, in the order of arr
 CREATE INDEX mailbox_order ON mailbox (chat, depth, time, id);
 CREATE INDEX mailbox_sealed ON mailbox (state, chat, device, seq) WHERE state = 0;
 
-CREATE TABLE placed (            -- how much of each content branch is in the mailbox
-    chain INTEGER PRIMARY KEY,
-    length INTEGER NOT NULL);
-
 CREATE TABLE linked (            -- the newest entry of others that our own entries link to
     chat BLOB NOT NULL,
     device BLOB NOT NULL,

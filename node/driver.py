@@ -82,13 +82,16 @@ class Surroundings(Protocol):
     def opened(self, connection: "Connection") -> None:
         """The peer has greeted."""
 
-    def stored(self, stored: Stored, source: "Connection") -> None:
-        """A run is durable: hand it on to whom it concerns."""
+    def storing(self, parts: Sequence[Stored], source: "Connection") -> Callable[[], None]:
+        """Runs are being stored: called last in their transaction, before it is durable.
 
-    def seals_kept(
+        Return what is to be done once it is; if it fails, that is never called.
+        """
+
+    def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> None:
-        """Seals are durable."""
+    ) -> Callable[[], None]:
+        """Seals are being kept; as `storing`."""
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""
@@ -292,10 +295,13 @@ class Connection:
         replica = self._replica
         match effect:
             case StoreSeals(chat, epoch, seals):
-                kept = await self._journal.write(
-                    lambda: replica.keep_seals(chat, epoch, seals, self.key)
-                )
-                self._surroundings.seals_kept(chat, epoch, kept)
+
+                def keep() -> Callable[[], None]:
+                    kept = replica.keep_seals(chat, epoch, seals, self.key)
+                    return self._surroundings.keeping_seals(chat, epoch, kept)
+
+                durable = await self._journal.write(keep)
+                durable()
             case StoreFork(forked):
                 new, readers = await self._journal.write(lambda: self._take_fork(forked))
                 if new is not None:
@@ -353,10 +359,11 @@ class Connection:
 
         async def finish() -> None:
             try:
-                stored, holdings = await pending()
+                stored, holdings, durable = await pending()
             finally:
                 self._in_flight.release_on_behalf_of(token)
-            await before.wait()  # one commit ends many: runs are handed on in the order they came
+            await before.wait()  # one commit ends many: runs are told of in the order they came
+            durable()
             await self._stored(stored, holdings)
             told.set()
 
@@ -364,17 +371,18 @@ class Connection:
 
     def _append(
         self, parts: Sequence[tuple[Run, Sequence[Entry]]]
-    ) -> tuple[Sequence[Stored], Sequence[Holding]]:
+    ) -> tuple[Sequence[Stored], Sequence[Holding], Callable[[], object]]:
         chat = parts[0][0].chat
         if not self._may_bring(chat):
             self._welcome.discard(chat)
-            return [Stored(_unwelcome(run), run, 0) for run, _ in parts], []
+            return [Stored(_unwelcome(run), run) for run, _ in parts], [], bool
         stored = self._replica.append_together(parts)
         holdings = [self._replica.holding(one) for one in stored]
         known = [holding for holding in holdings if holding is not None]
         # A device learns what its own node has from that node's runs, too.
         self._replica.note_holdings(known, self.key)
-        return stored, known
+        new = [one for one in stored if one.appended]
+        return stored, known, self._surroundings.storing(new, self) if new else bool
 
     def _may_bring(self, chat: ChatId) -> bool:
         known = self._replica.store.chat(chat) is not None
@@ -397,8 +405,6 @@ class Connection:
 
     async def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> None:
         for stored in parts:
-            if stored.appended:
-                self._surroundings.stored(stored, self)
             if stored.fork is not None:
                 self._surroundings.fork_kept(stored.fork, list(stored.readers))
             self._want_seals(stored.sealless)

@@ -50,10 +50,14 @@ class Hub:
         """Return every open connection."""
         return [connection for group in self._connections.values() for connection in group]
 
-    def stored(self, stored: Stored, source: Connection | None) -> None:
-        """Hand a durable run on. source: where it came from, None if it was written here."""
+    def hand_on(self, stored: Stored, source: Connection) -> None:
+        """Push a run that was judged to whom it concerns. It need not be durable here (SPEC 6.5).
+
+        source: where it came from. Reads nothing from the database: the transaction that stores the
+        run may be on its way.
+        """
         whole = stored.outcome.reached >= stored.run.start + len(stored.run.records)
-        relayed = source is not None and source.peer is PeerKind.NODE
+        relayed = source.peer is PeerKind.NODE
         raw = encode_frame(stored.verified) if whole else b""
         for peer in stored.readers:
             for connection in self._connections.get(peer, ()):

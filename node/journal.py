@@ -41,6 +41,8 @@ class Journal:
 
     forget: called after a rollback, to drop what was cached of the database. begun: called when
     the connection is ours, before any job: a device looks there whether another process wrote.
+    ending: called after the jobs of a transaction; what it returns is called once that is durable:
+    a device reads there what it has appended, and sends it then.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Journal:
         connection: apsw.Connection,
         forget: Callable[[], None],
         begun: Callable[[], object] = bool,
+        ending: Callable[[], Callable[[], object]] = lambda: bool,
     ) -> None:
         self._connection = connection
         self._forget = forget
         self._begun = begun
+        self._ending = ending
         self._lock = trio.Lock()
         self._small_seconds = 0.0  # of late; of a small COMMIT
         self._send, self._receive = trio.open_memory_channel[_Job](JOBS_WAITING_MAX)
@@ -111,7 +115,9 @@ class Journal:
                 before = self._connection.total_changes()
                 for job in jobs:
                     self._attempt(job)
+                durable = self._ending()
                 await self._end(self._connection.total_changes() - before)
+                durable()
             except apsw.Error as error:
                 self._roll_back(jobs, error)
         for job in jobs:

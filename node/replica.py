@@ -1,7 +1,7 @@
 """A replica: judge a verified run, store it, and say what became of it (SPEC 6.4, 10).
 
 The one place where bytes of a peer become entries of ours. Everything here runs inside a
-transaction that `journal` holds open; nothing is told to anyone before that is durable.
+transaction that `journal` holds open; nothing is acknowledged to anyone before that is durable.
 """
 
 from collections import OrderedDict
@@ -41,17 +41,22 @@ AWAITED_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a transaction changed, for those who want to know once it is durable."""
+    """What a transaction changes. entries: those that are new here, as stored."""
 
     outcome: Outcome
     run: Run
-    appended: int
+    entries: Sequence[Entry] = ()
     fork: Forked | None = None
     readers: AbstractSet[bytes] = frozenset()
     sealless: tuple[Sealless, ...] = ()
     refusal: PeerError | None = None
     signatures: tuple[tuple[int, bytes], ...] = ()
     bare: Mapping[int, bytes] = field(default_factory=dict)
+
+    @property
+    def appended(self) -> int:
+        """How many entries are new here."""
+        return len(self.entries)
 
     @property
     def verified(self) -> Run:
@@ -73,7 +78,7 @@ class Stored:
         return Stored(
             rest.outcome,
             self.run,
-            self.appended + rest.appended,
+            [*self.entries, *rest.entries],
             self.fork or rest.fork,
             rest.readers or self.readers,
             self.sealless + rest.sealless,
@@ -174,14 +179,14 @@ class Replica(SealedChats):
         if admission.known and run.lane == CONTENT:
             self.payloads.fill(chat, stored, entries[: admission.known])
         if accepted:
-            bare = self._store(chat, stored, admission)
+            accepted, bare = self._store(chat, stored, admission)
             readers = self._share(chat, stored, run.lane)
         sealless = self.lacking_seals(chat, stored, accepted)
         outcome = self._outcome(entries, admission)
         return Stored(
             outcome,
             run,
-            len(accepted),
+            accepted,
             fork,
             readers,
             sealless,
@@ -190,8 +195,10 @@ class Replica(SealedChats):
             bare,
         )
 
-    def _store(self, chat: Chat, stored: StoredChat, admission: Admission) -> Mapping[int, bytes]:
-        """Store what was admitted; return the records, by seq, that lost a payload here."""
+    def _store(
+        self, chat: Chat, stored: StoredChat, admission: Admission
+    ) -> tuple[Sequence[Entry], Mapping[int, bytes]]:
+        """Store what was admitted; return it as stored, and the records that lost a payload."""
         entries = admission.entries
         lane = entries[0].header.lane
         kept = self.payloads.allowed(chat, entries) if lane == CONTENT else entries
@@ -200,7 +207,7 @@ class Replica(SealedChats):
             self.payloads.note(chat, stored, kept)
         else:
             self.payloads.redact(chat, stored)
-        return {
+        return kept, {
             after.header.seq: after.record
             for before, after in zip(entries, kept, strict=True)
             if before is not after
@@ -273,7 +280,7 @@ class Replica(SealedChats):
         if run.lane == CONTENT:  # it is nowhere to be stored, whatever it says
             self._evict()
             refused = Outcome(run.start, admission.missing, refused=not admission.missing)
-            return Stored(refused, run, 0, refusal=admission.refusal)
+            return Stored(refused, run, refusal=admission.refusal)
         if admission.entries:
             candidate.accepted.append((admission.entries, _cover(entries, outcome.reached)))
             candidate.size += sum(len(e.record) + ENTRY_MEMORY_BYTES for e in admission.entries)
@@ -283,7 +290,7 @@ class Replica(SealedChats):
                 return Stored(
                     outcome,
                     run,
-                    len(admission.entries),
+                    admission.entries,
                     None,
                     readers,
                     sealless,
@@ -291,7 +298,7 @@ class Replica(SealedChats):
                     _signatures(run, entries),
                 )
         self._evict()
-        return Stored(outcome, run, 0, refusal=admission.refusal)
+        return Stored(outcome, run, refusal=admission.refusal)
 
     def _evict(self) -> None:
         """Forget the oldest candidates; whoever has them will tell of them again."""

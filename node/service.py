@@ -288,18 +288,22 @@ class Node:
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):
             connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 
-    def stored(self, stored: Stored, source: Connection) -> None:
-        """A run is durable."""
-        self.metrics.entries.inc(stored.appended)
-        self.hub.stored(stored, source)
+    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+        """Push runs on while the disk works on them."""
+        for stored in parts:
+            self.hub.hand_on(stored, source)
+        return partial(self._stored, sum(stored.appended for stored in parts))
+
+    def _stored(self, appended: int) -> None:
+        self.metrics.entries.inc(appended)
         if self.replica.payloads.unscrubbed:
             self._nursery.start_soon(self._scrub)
 
-    def seals_kept(
+    def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> None:
-        """Seals are durable."""
-        self.hub.seals_kept(chat, epoch, owners)
+    ) -> Callable[[], None]:
+        """Hand seals on once they are durable."""
+        return partial(self.hub.seals_kept, chat, epoch, owners)
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""

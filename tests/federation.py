@@ -193,6 +193,7 @@ class Federation:
         entries = entries_of(run)
         with target.transaction():
             stored = target.replica.append(run, entries)
+            mailbox.deliver(target, [stored])
         return not stored.outcome.missing
 
     def _carry_seals(self, source: Device, target: Device) -> None:

@@ -391,16 +391,16 @@ def check_order(case: Inputs) -> Value:
     device.connection.execute(SCHEMA + DEVICE_SCHEMA)
     chat = ChatId(bytes(32))
     depths: dict[str, int] = {}
+    unreadable = mailbox._Opened(mailbox.State.UNREADABLE)
     waiting = case.each("entries")[::-1]
     while waiting:
         for one in list(waiting):
             entry = graph_entry(one)
             depth = mailbox._depth(device, entry)
             if depth is not None:
-                mailbox._insert(device, chat, entry, depth)
+                mailbox._insert(device, chat, entry, depth, unreadable)
                 depths[one.text("name")] = depth
                 waiting.remove(one)
-    device.connection.execute("UPDATE mailbox SET state = ?", (mailbox.State.UNREADABLE,))
     names = {one.raw("id"): one.text("name") for one in case.each("entries")}
     shown = [names[bytes(one.reference.id)] for one in mailbox.letters(device, chat, 100)]
     device.connection.close()

@@ -25,7 +25,7 @@ import apsw
 import structlog
 import trio
 
-from client import compose, device, enrol, mailbox
+from client import compose, device, enrol, exchange, mailbox
 from client.device import Device
 from client.link import Link, linked
 from node import agency as agencies
@@ -193,7 +193,7 @@ async def _write(link: Link, device: Device, chat: ChatId) -> None:
     """Write the first message once the chat and its key have come, and its people are known."""
 
     async def ready() -> bool:
-        await link.receive()
+        await exchange.receive(device, link)
         letters = await link.journal.read(lambda: mailbox.letters(device, chat, 1))
         return [letter.state for letter in letters] == [mailbox.State.OPEN]
 
@@ -460,7 +460,7 @@ class Federation:
                 await eventually(lambda: _both_know(self.nodes), "the nodes meet")
                 pair = ((anna, first), (boris, second))
                 while not self._stop.is_set():
-                    await self._say(*pair[0], pair[1][1])
+                    await self._say(*pair[0], *pair[1])
                     pair = pair[::-1]
                     await trio.sleep(BREATH_SECONDS)
                 for link in (first, second):
@@ -470,14 +470,15 @@ class Federation:
             boris.close()
         self._ended.set()
 
-    async def _say(self, device: Device, writer: Link, reader: Link) -> None:
+    async def _say(self, device: Device, writer: Link, other: Device, reader: Link) -> None:
         text = f"message {len(self.said)}"
         begun = trio.current_time()
         chat = self.founded.quiet
         await writer.write(lambda: compose.send(device, chat, Text(text, None), now(), None))
 
         async def arrived() -> bool:
-            return any(letter.message == Text(text, None) for letter in await reader.receive())
+            letters = await exchange.receive(other, reader)
+            return any(letter.message == Text(text, None) for letter in letters)
 
         await eventually(arrived, f"{text} of an honest member arrives")
         self.said.append(text)

@@ -220,7 +220,6 @@ async def _say(folder: Path, chat: ChatId, text: str) -> None:
         async with linked(device) as link:
             await link.greeted.wait()
             await eventually(one_settled(link), "the device has what its node has")
-            await link.receive()
             message = Text(text, None)
             await link.write(lambda: compose.send(device, chat, message, now(), None))
             await eventually(one_settled(link), "the node has it")

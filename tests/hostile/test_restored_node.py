@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from client import mailbox
+from client import exchange, mailbox
 from client.link import linked
 from node import backup
 from node.agency import DATABASE_FILE
@@ -48,7 +48,7 @@ async def test_a_node_killed_and_restored(template: tuple[Path, Founded], tmp_pa
         await eventually(one_settled(link), "north takes what is new")
 
         async def arrived() -> bool:
-            letters = [*await other.receive(), *mailbox.letters(boris, chat, 2)]
+            letters = [*await exchange.receive(boris, other), *mailbox.letters(boris, chat, 2)]
             return any(one.message == Text("after the restore", None) for one in letters)
 
         await eventually(arrived, "boris reads what was written after the restore")

@@ -68,6 +68,7 @@ class Home:
         self.journal = Journal(connection, self.replica.forget)
         self.connections: list[Connection] = []
         self.runs: list[Stored] = []
+        self.pushed: list[Stored] = []
         self.forks: list[Forked] = []
         self.noted: list[Holding] = []
         self.answer: Callable[[Ask], Awaitable[Answer]] = self.echo
@@ -75,13 +76,14 @@ class Home:
     def opened(self, connection: Connection) -> None:
         self.connections.append(connection)
 
-    def stored(self, stored: Stored, source: Connection) -> None:
+    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
         assert source in self.connections
-        self.runs.append(stored)
+        self.pushed += parts
+        return lambda: self.runs.extend(parts)
 
-    def seals_kept(
+    def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> None:
+    ) -> Callable[[], None]:
         raise AssertionError((chat, epoch, owners))
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
@@ -253,6 +255,36 @@ class TestTwoNodes:
         assert homes[1].entries(talk.chat) == all_of(talk)
         starts = [(one.run.device, one.run.start) for one in homes[1].runs]
         assert starts == [(run.device, run.start) for run in talk.runs[10:]]
+
+    async def test_pushed_on_before_it_is_durable_but_acknowledged_after(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """SPEC 6.5: what the disk still works on is handed on; what it refuses is never told of."""
+        talk = conversation(Dice(5), 12, epochs=10**9)
+        home = homes[1]
+        home.take(talk, 10)
+        peer = Peer(home, nursery, key=MZ)
+        await peer.greet()
+        seen: list[tuple[int, int]] = []
+
+        def commit() -> bool:
+            seen.append((len(home.pushed), len(home.runs)))
+            return len(seen) == 1  # the disk refuses the first
+
+        home.replica.store.connection.set_commit_hook(commit)
+        await peer.say(talk.runs[10])
+        while (frame := await peer.hear()) is not None:
+            assert not isinstance(frame, Have)
+        await peer.ended.wait()
+        assert (seen, home.runs) == ([(1, 0)], [])
+        assert len(home.entries(talk.chat)) == 10
+        again = Peer(home, nursery, key=MZ)
+        await again.greet()
+        await again.say(*talk.runs[10:])
+        while not isinstance(frame, Have):
+            frame = await again.hear()
+        assert seen[1][1] == 0 < len(home.runs)
+        assert frame.holdings[0].seq == talk.runs[10].start
 
     async def test_forks(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
         """I5: the proof reaches whoever hands it on, at both ends."""

@@ -247,13 +247,14 @@ class World:
         device = self.devices[name]
         with device.transaction():
             stored = device.replica.append(run, entries_of(run))
+            mailbox.deliver(device, [stored])
         return stored.appended > 0
 
     def receive(self, name: str) -> None:
         """Let a device open what came."""
         device = self.devices[name]
         with device.transaction():
-            mailbox.receive(device)
+            mailbox.open_waiting(device)
 
     def note(self, name: str) -> None:
         """Let the node see what a device has written."""
