@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from protocol import codec
 from protocol.errors import NotCanonical
@@ -15,6 +16,8 @@ from protocol.identity import (
 )
 from protocol.limits import GRANTS_MAX
 from protocol.policy import Role
+
+CREDENTIALS_KEPT_MAX = 256  # of at most 34 KiB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,18 @@ class Credential:
 
 
 def verified(charter: bytes, certificate: bytes, devices: Sequence[bytes]) -> Credential:
-    """Check charter, user certificate and device certificates. Raises as `verify_credential`."""
-    user = verify_credential(charter, certificate, devices)
-    return Credential(user, charter, certificate, tuple(devices))
+    """Check charter, user certificate and device certificates. Raises as `verify_credential`.
+
+    What was found good is remembered by all of its bytes: the same people are in many chats.
+    """
+    return _verified(charter, certificate, tuple(devices))
+
+
+@lru_cache(CREDENTIALS_KEPT_MAX)
+def _verified(charter: bytes, certificate: bytes, devices: tuple[bytes, ...]) -> Credential:
+    return Credential(
+        verify_credential(charter, certificate, devices), charter, certificate, devices
+    )
 
 
 @dataclass(frozen=True, slots=True)
