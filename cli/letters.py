@@ -14,6 +14,7 @@ from cli.motion_letters import motion_record, motion_text
 from cli.output import Output, cell
 from cli.text import inert, when
 from client.chats import SHORT_CHARS
+from client.collating import Shown, collate
 from client.mailbox import State
 from protocol.approval import Act
 from protocol.disclosure import Share
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from protocol.message import Message
 
 MARGIN: Final = "    │ "
+BENEATH: Final = "    └ "
 WIDTH_MIN: Final = 20
 _NOTES: Final = {
     State.SEALED: "its key has not come yet",
@@ -93,21 +95,33 @@ def _other_content(message: "Motion | File | Act | Share") -> dict[str, object]:
 
 
 def show(output: Output, lines: "Sequence[Line]") -> None:
-    """Print messages, and flush: somebody may wait for them."""
-    for line in lines:
-        if output.as_json:
+    """Print messages, and flush: somebody may wait for them.
+
+    For people edits and reactions are shown with their message; scripts get every entry.
+    """
+    if output.as_json:
+        for line in lines:
             output.line("", record(line))
-        elif sys.stdout.isatty():
-            print(_block(line))
-        else:
-            print("\t".join(_columns(line)))
+        return
+    for shown in collate(lines):
+        print(_block(shown) if sys.stdout.isatty() else "\t".join(_columns(shown)))
     sys.stdout.flush()
 
 
-def _columns(line: "Line") -> list[str]:
+def _columns(shown: Shown) -> list[str]:
+    line = shown.line
     marks = "; ".join(_marks(line)) or "-"
     short = _short(line.letter.reference)
-    return [when(line.letter.time), short, _name(line), marks, inert(_said(line))]
+    reactions = "; ".join(_reactions(shown)) or "-"
+    return [when(line.letter.time), short, _name(line), marks, inert(_text(shown)), reactions]
+
+
+def _text(shown: Shown) -> str:
+    return _said(shown.line) if shown.text is None else f"(edited) {shown.text}"
+
+
+def _reactions(shown: Shown) -> list[str]:
+    return [f"{cell(what)} {', '.join(map(cell, who))}" for what, who in shown.reactions.items()]
 
 
 def _name(line: "Line") -> str:
@@ -170,12 +184,14 @@ def _short(reference: "Reference") -> str:
     return reference.id.hex()[:SHORT_CHARS]
 
 
-def _block(line: "Line") -> str:
-    """A heading of ours, and what they said behind a margin, wrapped to the terminal."""
+def _block(shown: Shown) -> str:
+    """A heading of ours, what they said behind a margin, wrapped, and reactions beneath it."""
+    line = shown.line
     short = _short(line.letter.reference)
     marks = "".join(f" [{mark}]" for mark in _marks(line))
     heading = f"{when(line.letter.time)} {short} {_name(line)}{marks}"
-    return "\n".join([heading, *(MARGIN + part for part in _wrapped(_said(line)))])
+    said = [MARGIN + part for part in _wrapped(_text(shown))]
+    return "\n".join([heading, *said, *(BENEATH + one for one in _reactions(shown))])
 
 
 def _wrapped(text: str) -> list[str]:

@@ -299,6 +299,9 @@ def _credentials() -> list[Case]:
 
 
 def _revocations(signature: bytes) -> list[Case]:
+    itself, sister = (
+        identity.sign_revocation(signer, AGENCY, ANNA.devices[0]) for signer in ANNA.signers[:2]
+    )
     inputs: dict[str, Value] = {
         "what": "revocation",
         "user": ANNA.user,
@@ -308,6 +311,8 @@ def _revocations(signature: bytes) -> list[Case]:
     }
     return [
         valid("revocation", None, **inputs),
+        valid("revocation by the device itself", None, **inputs | {"signature": itself}),
+        invalid("revocation by a sister", Untrusted, **inputs | {"signature": sister}),
         invalid("revocation: of another device", Untrusted, **inputs | {"device": ANNA.devices[1]}),
         invalid("revocation: at another agency", Untrusted, **inputs | {"agency": bytes(32)}),
         invalid("revocation: cut off", Untrusted, **inputs | {"signature": signature[:63]}),

@@ -11,12 +11,15 @@ from cli.letters import MARGIN, show
 from cli.main import main
 from cli.output import Output
 from cli.reading import read_since
+from client import compose
+from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import open_device
 from client.reading import Reader, letters
 from node.errors import UserError
 from protocol.limits import TEXT_BYTES_MAX
+from protocol.message import Edit
 from tests.cheating import seal_wrongly
 from tests.cli.conftest import Official
 from tests.federation import PASSPHRASE, Federation
@@ -97,6 +100,29 @@ class TestOffline:
             ("reaction", "👍"),
             ("text", "да"),
         ]
+        self.check_shown_together(boris, short)
+
+    def check_shown_together(self, boris: Official, short: str) -> None:
+        """People see an edit and reactions with their message; a forged edit on its own."""
+        boris("react", "Бюджет", short, "👎")
+        boris("react", "Бюджет", short, "👍")
+        chat = require(boris.device, find(boris.device, "Бюджет").id)
+        place = find_letter(boris.device, chat.id, short)
+        with boris.device.transaction():
+            compose.send(boris.device, chat.id, Edit(place, "чужое"), 1, None)
+        rows = [one.split("\t") for one in boris("read", "Бюджет").splitlines()]
+        assert [row[4:] for row in rows[1:]] == [
+            ["(edited) опечатка", "👍 anna@minzdrav, boris@mincifry"],
+            [f"(reply to {short}) да", "-"],
+            [f"(new text of {short}) чужое", "-"],
+        ]
+        boris("react", "Бюджет", short, "")
+        shown = boris("read", "Бюджет")
+        assert "👍 anna@minzdrav\n" in shown
+        assert "taken back" not in shown
+        for hidden in ("1", "2"):
+            last = boris("read", "Бюджет", "--limit", hidden)
+            assert f"(reaction to {short} taken back)" in last
 
 
 class TestOwners:
