@@ -152,7 +152,8 @@ def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:
         if header is None:
             return False
         begun = device.epoch_times[epoch] = header.time
-    return now - begun < EPOCH_RENEW_SECONDS * SECOND_MS
+    # Its author says when it began: a time far ahead must not keep it in use.
+    return abs(now - begun) < EPOCH_RENEW_SECONDS * SECOND_MS
 
 
 def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:

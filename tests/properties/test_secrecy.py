@@ -11,7 +11,7 @@ from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Text
 from protocol.testing.attacker import Attacker
 from tests.properties.attack import attack
-from tests.properties.world import NAMES, Said, Theft, World
+from tests.properties.world import DAY_MS, NAMES, Said, Theft, World
 
 OWNER = "anna"
 WRITERS = st.sampled_from(NAMES)
@@ -59,6 +59,14 @@ class Secrecy(RuleBasedStateMachine):
     def change(self, members: frozenset[str]) -> None:
         self.world.change(OWNER, self.chat, members | {OWNER})
 
+    @rule(name=st.sampled_from(GUESTS), inside=st.booleans())
+    def talk_behind_a_back(self, name: str, *, inside: bool) -> None:
+        """Somebody goes, or comes, and the owner writes before and after."""
+        self.say(OWNER, 1)
+        present = self.world.changes[-1][1]
+        self.change(present | {name} if inside else present - {name})
+        self.say(OWNER, 1)
+
     @rule(days=st.sampled_from([1, 6, 8, 15]))
     def age(self, days: int) -> None:
         self.world.age(days)
@@ -66,7 +74,7 @@ class Secrecy(RuleBasedStateMachine):
     @rule(days=st.sampled_from([3, 8, 13, 14]), name=WRITERS)
     def one_visits(self, days: int, name: str) -> None:
         """The others' devices are off: their prekeys are neither renewed nor erased."""
-        self.world.clock += days * 86_400_000
+        self.world.clock += days * DAY_MS
         self.world.visit(name)
 
     @rule(name=WRITERS)
@@ -185,6 +193,26 @@ class TestAttacker:
         thief = Attacker(world.seen)
         thief.learn(chain)
         assert thief.opened().keys() == {said.id, also.id}
+
+    def test_a_date_far_ahead_keeps_no_epoch_in_use(self, world: World) -> None:
+        """Who starts an epoch says when: that must not spare the others' renewing it."""
+        world.clock += 300 * DAY_MS
+        chat = world.found("anna", "boris")
+        world.clock -= 300 * DAY_MS
+        world.carry("anna", "boris")
+        said = world.say("boris", chat, "in an epoch of mine")
+        assert said is not None
+        assert world.started[said.epoch] == world.clock
+
+    def test_a_week_is_as_long_as_an_epoch_is_used(self, world: World) -> None:
+        chat = world.found("anna", "boris")
+        epochs = set()
+        for days in (0, 6, 1):
+            world.age(days)
+            said = world.say("anna", chat, f"after {days} days more")
+            assert said is not None
+            epochs.add(said.epoch)
+        assert len(epochs) == 2
 
     def test_plaintext_is_what_was_said(self, world: World) -> None:
         chat = world.found("anna", "boris")
