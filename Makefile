@@ -15,7 +15,7 @@ MINUTES ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack bench lock clean
+.PHONY: help demo test lint style format types layers vectors attack mutants bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -61,6 +61,9 @@ attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 eac
 	@rm -f build/attack.jsonl
 	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/properties -k 'not TestAttacker'
 	@cat build/attack.jsonl
+
+mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fail
+	@$(BIN)/python -m tests.mutants
 
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench

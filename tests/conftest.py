@@ -31,6 +31,7 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
     database=None,
     derandomize=True,
+    report_multiple_bugs=False,
 )
 settings.load_profile(
     os.environ.get("IVOR_HYPOTHESIS") or ("ci" if "CI" in os.environ else "default")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from crypto import content, schedule, sealing
 from crypto.errors import ContentRefused, SealRefused
-from protocol import codec, epoch
+from protocol import epoch
 from protocol.entry import (
     ContentHeader,
     ControlHeader,
@@ -52,8 +52,8 @@ class SeenEpoch:
     def info(self, recipient: Recipient) -> bytes:
         """Return what a seal for this recipient is bound to."""
         ectx = epoch.context(self.place, self.operation)
-        named = (ectx, self.operation.commit, recipient.device, recipient.prekey)
-        return schedule.seal_info(codec.encode(named))
+        # A planted bug in the binding must be the attacker's, too.
+        return epoch._seal_info(ectx, self.operation.commit, recipient)  # noqa: SLF001 - see above
 
 
 @dataclass(slots=True)

@@ -40,6 +40,13 @@ class Exposure(RuleBasedStateMachine):
                     replica.take(run)
         self.branches.append([run for run in self.talk.runs if run.lane == CONTENT])
 
+    @rule(node=NODE)
+    def show_all(self, node: int) -> None:
+        """Two at one place are at one node before it can have the proof from another."""
+        for runs in self.branches:
+            for run in runs:
+                self.network.replicas[node].take(run)
+
     @rule(data=st.data(), count=st.integers(1, 3))
     def clone(self, data: st.DataObject, count: int) -> None:
         """Somebody with a copy of a device goes on from an earlier place."""
@@ -54,8 +61,9 @@ class Exposure(RuleBasedStateMachine):
     @rule(node=NODE, data=st.data())
     def show(self, node: int, data: st.DataObject) -> None:
         """The malicious node passes on one branch, as far as it likes, and withholds the others."""
-        runs = data.draw(st.sampled_from(self.branches))
-        for run in runs[: data.draw(st.integers(1, len(runs)))]:
+        runs = data.draw(st.sampled_from(self.branches[::-1]))
+        withheld = data.draw(st.integers(0, len(runs) - 1))
+        for run in runs[: len(runs) - withheld]:
             self.network.replicas[node].take(run)
 
     @rule(one=NODE, other=NODE, steps=st.integers(1, STEPS))

@@ -81,19 +81,28 @@ class Members(RuleBasedStateMachine):
         if self.world.changes[-1][1] != members:
             self.world.change(OWNER, self.chat, members)
 
+    def _join(self, to: str) -> None:
+        """Cheating needs a member: whoever put her out takes her in again."""
+        if not self._is_member(to):
+            self.change(inside=True)
+            self.world.carry(OWNER, to)
+
     # What she does
 
     @rule(to=TARGETS)
     def seal_honestly(self, to: str) -> None:
+        self._join(to)
         self._offer(to, self.mallory.epoch(to, self.mallory.members(to)))
 
     @rule(to=TARGETS)
     def seal_to_a_ghost(self, to: str) -> None:
+        self._join(to)
         listed = self.mallory.members(to) | {GHOST_DEVICE: GHOST_PREKEY.public}
         self._never(to, self.mallory.epoch(to, listed))
 
     @rule(to=TARGETS, out=TARGETS)
     def leave_out(self, to: str, out: str) -> None:
+        self._join(to)
         listed = self.mallory.members(to)
         del listed[self.world.devices[out].key]
         self._never(to, self.mallory.epoch(to, listed))
@@ -101,6 +110,7 @@ class Members(RuleBasedStateMachine):
     @rule(to=TARGETS, cheated=TARGETS)
     def seal_different_secrets(self, to: str, cheated: str) -> None:
         """One of them gets another secret than the one committed to."""
+        self._join(to)
         made = self.mallory.epoch(to, self.mallory.members(to))
         key = self.world.devices[cheated].key
         at = position(made.operation, key)
@@ -120,6 +130,7 @@ class Members(RuleBasedStateMachine):
     @rule(to=TARGETS, data=st.data())
     def replay_seals(self, to: str, data: st.DataObject) -> None:
         """Seals of others go under an epoch of hers, whose secret she knows or does not."""
+        self._join(to)
         own = {made.id for made in self.epochs}
         others = [one for one in self.world.seen.epochs.values() if one.id not in own]
         seen = data.draw(st.sampled_from(others))
@@ -145,6 +156,7 @@ class Members(RuleBasedStateMachine):
     @rule(to=TARGETS, data=st.data())
     def say_it_is_shareable(self, to: str, data: st.DataObject) -> None:
         """Another entry at the place of one of hers, with its seals and the flag turned."""
+        self._join(to)
         made = data.draw(st.sampled_from(self._honest_epochs()))
         turned = replace(made.operation, shareable=not made.operation.shareable)
         forged = self.mallory.changed(made, turned, made.seals)
@@ -153,19 +165,27 @@ class Members(RuleBasedStateMachine):
         self._offer(to, forged)
 
     @precondition(lambda self: self.epochs)
-    @rule(to=TARGETS, lie=st.sampled_from(Lie), data=st.data())
+    @rule(to=TARGETS, lie=st.sampled_from([Lie.OTHER_COMMITMENT, *Lie]), data=st.data())
     def write(self, to: str, lie: Lie, data: st.DataObject) -> None:
         """The next message, in an epoch of hers: the newest, or one that she has left."""
+        self._join(to)
         within = data.draw(st.sampled_from(self.epochs)).id
+        if data.draw(st.integers(0, 3)):
+            self.seal_honestly(to)
+            within = self.epochs[-1].id
         made = self.mallory.write(to, within, f"mallory {lie.name}", lie)
         if lie is not Lie.NOTHING:
             self.lies.add(made.id)
         self.mallory.hand_over(to, made)
 
     @precondition(lambda self: self.epochs)
-    @rule(to=TARGETS, skip=st.sampled_from([-1, 1, 2]), data=st.data())
-    def write_out_of_turn(self, to: str, skip: int, data: st.DataObject) -> None:
-        within = data.draw(st.sampled_from(self.epochs)).id
+    @rule(to=TARGETS, skip=st.sampled_from([-1, 1, 2]), going=st.booleans(), data=st.data())
+    def write_out_of_turn(self, to: str, skip: int, data: st.DataObject, *, going: bool) -> None:
+        """A generation again, or too far, in the epoch that she writes in or in another."""
+        self._join(to)
+        within = EntryId(self.mallory.chain(to, CONTENT).before.epoch)
+        if not going or within not in self.mallory.secrets:
+            within = data.draw(st.sampled_from(self.epochs)).id
         made = self.mallory.write(to, within, "again", skip=skip)
         honest = self.mallory.write(to, within, "again")
         if generation_of(made) != generation_of(honest):
@@ -175,20 +195,27 @@ class Members(RuleBasedStateMachine):
     @precondition(lambda self: self.epochs)
     @rule(text=st.sampled_from(["yes", "no"]), data=st.data())
     def say_two_things(self, text: str, data: st.DataObject) -> None:
+        for name in HONEST:
+            self._join(name)
         within = data.draw(st.sampled_from(self.epochs)).id
         for name in HONEST:
             self.mallory.hand_over(name, self.mallory.write(name, within, f"{text} {name}"))
 
-    @precondition(lambda self: self.epochs and not self._is_member(OWNER))
-    @rule(to=TARGETS, data=st.data())
-    def backdate(self, to: str, data: st.DataObject) -> None:
-        """After her removal she writes as if she had not heard of it."""
-        made = data.draw(st.sampled_from(self.epochs))
-        heads = tuple(sorted([made.chain.entries[-1].reference]))
+    @precondition(lambda self: self._is_member(OWNER))
+    @rule(to=TARGETS, heard=st.booleans())
+    def backdate(self, to: str, *, heard: bool) -> None:
+        """Removed, she writes as if she had not heard of it, to who has or has not."""
+        made = self.mallory.epoch(to, self.mallory.members(to))
+        self._offer(to, made)
+        heads = self.mallory.heads(to)
+        self.change(inside=False)
+        if heard:
+            self.world.carry(OWNER, to)
         late = self.mallory.write(to, made.id, "before that", heads=heads)
         if late.header.seq >= len(self.mallory.chain(OWNER, CONTENT).entries):
             self.void.add(late.id)
         self.mallory.hand_over(to, late)
+        self.world.carry(to, OWNER)
 
     @rule(to=TARGETS, which=st.integers(0, 4))
     def overstep(self, to: str, which: int) -> None:
@@ -213,8 +240,10 @@ class Members(RuleBasedStateMachine):
         for at, seal in enumerate(made.seals):
             self.world.seen.note_seal(made.id, at, seal)
         self.world.started[made.id] = self.world.clock
-        if self.mallory.give(to, made) and made.id in self.mallory.secrets:
+        self.mallory.secrets.setdefault(made.id, self.mallory.fresh())
+        if self.mallory.give(to, made):
             self.epochs.append(made)
+            self.mallory.hand_over(to, self.mallory.write(to, made.id, "in it"))
 
     def _never(self, to: str, made: Sealed) -> None:
         self.refused.add(made.id)

@@ -35,6 +35,7 @@ from protocol.frame import Run
 from protocol.grant import Credential, verified
 from protocol.identity import verify_prekey
 from protocol.message import Text, encode_message
+from protocol.operation import Admit, Remove
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.reply import Person, PersonDevice
 from protocol.run import rebuild
@@ -162,8 +163,11 @@ class World:
 
     def _newest_change(self, device: Device, chat: ChatId) -> EntryId:
         judge = compose.require(device, chat)
-        own = [one for one in judge.history.entries if one.device == device.key]
-        return own[-2].id  # the last is the epoch that goes with it
+        return next(
+            one.id
+            for one in reversed(judge.history.entries)
+            if one.device == device.key and isinstance(one.operation, Admit | Remove)
+        )
 
     def knows(self, name: str, chat: ChatId) -> frozenset[str]:
         """Return the members by what a device has seen."""

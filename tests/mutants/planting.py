@@ -1,0 +1,61 @@
+"""The list of planted bugs, and how one is planted in a tree."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+ROOT = Path(__file__).parents[2]
+LIST = Path(__file__).with_name("list.toml")
+Tests = Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class Change(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to find in a file, exactly once, and what to put there."""
+
+    file: str
+    find: str
+    put: str
+
+
+class Mutant(Struct, frozen=True, forbid_unknown_fields=True):
+    """A bug, the property it breaks, and the tests of which one must fail.
+
+    also: further changes without which the bug would be caught by another line of defence.
+    """
+
+    name: str
+    breaks: str
+    file: str
+    find: str
+    put: str
+    tests: Tests
+    also: tuple[Change, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """All that is changed."""
+        return (Change(self.file, self.find, self.put), *self.also)
+
+
+class Listed(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file."""
+
+    mutant: tuple[Mutant, ...]
+
+
+def mutants() -> tuple[Mutant, ...]:
+    """Read the list."""
+    return msgspec.toml.decode(LIST.read_bytes(), type=Listed).mutant
+
+
+def plant(tree: Path, mutant: Mutant) -> None:
+    """Make the changes in a tree. ValueError if a text is not there exactly once."""
+    for change in mutant.changes:
+        path = tree / change.file
+        text = path.read_text()
+        if text.count(change.find) != 1:
+            times = text.count(change.find)
+            raise ValueError(f"{mutant.name}: {change.file} has its text {times} times, not once")
+        path.write_text(text.replace(change.find, change.put))
