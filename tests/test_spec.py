@@ -15,7 +15,11 @@ CITED = re.compile(r"\bSPEC ([\w.\"]+(?:, [\d.]+)*(?: and [\d.]+)?)")
 HEADING = re.compile(r"^#{2,3} (\d+(?:\.\d+)?) ", re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 PATH = re.compile(r"`((?:tests|node|protocol|client|crypto)/[\w/]+\.py)`")
-LINES_MAX = 1500
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+README = ROOT / "README.md"
+UNSHOWN_MAX = 3
+SHOWN_MIN = 35
+LINES_MAX = 1650
 
 
 def sources() -> Iterator[Path]:
@@ -63,6 +67,26 @@ def test_citations_are_numbers() -> None:
 @pytest.mark.parametrize("path", sorted(set(PATH.findall(SPEC.read_text()))))
 def test_files_named_in_it_exist(path: str) -> None:
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("named", sorted(set(NAMED.findall(SPEC.read_text() + README.read_text()))))
+def test_tests_named_in_it_exist(named: tuple[str, str]) -> None:
+    """A class, a test, or a rule or an invariant of a state machine."""
+    path, name = named
+    assert re.search(
+        rf"^ *(?:async )?(?:def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE
+    )
+
+
+def test_every_line_of_the_threat_model_names_a_test() -> None:
+    """Or `-`, where nothing can be shown: what is only granted, or out of reach."""
+    _, _, section = SPEC.read_text().partition("## 13 ")
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    shown = [row.strip("| ").rpartition(" | ")[2] for row in rows]
+    bare = [row for row, by in zip(rows, shown, strict=True) if "`tests/" not in by]
+    assert all(row.endswith(("| – |", "| shown by |")) for row in bare)
+    assert sum(row.endswith("| – |") for row in bare) <= UNSHOWN_MAX
+    assert len(rows) - len(bare) >= SHOWN_MIN
 
 
 def test_sections_are_in_order() -> None:
