@@ -267,7 +267,7 @@ class TestTrust:
         made.node("trust", str(theirs), "--yes")
         (record,) = made.json("peers")
         assert (record["agency"], record["connected"]) == ("mincifry", None)
-        assert made.node("peers") == "mincifry\tRU-UDM\t-\t0\t0\t127.0.0.1:7340\n"
+        assert made.node("peers") == "mincifry\tRU-UDM\t-\t0\t0\tnot seen yet\t127.0.0.1:7340\n"
 
     def test_nobody_to_ask(self, made: Cli, theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
