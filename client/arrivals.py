@@ -1,7 +1,14 @@
-"""What a device does when keys or history have come: open, take up, tell of wrong seals."""
+"""What a device does with what has come: open it, take history up, tell of wrong seals.
+
+What is opened is opened once, so what follows from it is done in the same transaction.
+"""
+
+from collections.abc import Sequence
 
 from client import archive, mailbox, nacks, sharing
 from client.device import Device
+from node.replica import Stored
+from protocol.entry import ChatId
 
 
 def take_in(device: Device, now: int) -> list[mailbox.Letter]:
@@ -13,4 +20,18 @@ def take_in(device: Device, now: int) -> list[mailbox.Letter]:
     archive.take_up(device)
     sharing.accept(device, opened)
     nacks.publish(device, now)
+    return opened
+
+
+def deliver(device: Device, parts: Sequence[Stored]) -> list[mailbox.Letter]:
+    """Place and open what is being stored; return as `take_in`. Call inside that transaction."""
+    opened = mailbox.deliver(device, parts)
+    sharing.accept(device, opened)
+    return opened
+
+
+def open_waiting_in(device: Device, chat: ChatId) -> list[mailbox.Letter]:
+    """Open what waited for a seal of this chat. Call inside the transaction that keeps it."""
+    opened = mailbox.open_waiting_in(device, chat)
+    sharing.accept(device, opened)
     return opened

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import trio
 from msgspec import convert
 
-from client import mailbox, people, witnessing
+from client import arrivals, mailbox, people, witnessing
 from client.device import Device
 from client.epochs import own_prekey
 from node import tls
@@ -140,14 +140,14 @@ class Link:
     def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
         """Open what is being stored; tell of it once that is durable."""
         del source
-        return partial(self._opened, mailbox.deliver(self._device, parts))
+        return partial(self._opened, arrivals.deliver(self._device, parts))
 
     def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         """A seal has come: open what waited for it."""
         del epoch, owners
-        return partial(self._opened, mailbox.open_waiting_in(self._device, chat))
+        return partial(self._opened, arrivals.open_waiting_in(self._device, chat))
 
     def _opened(self, letters: Sequence[mailbox.Letter]) -> None:
         self._letters += letters

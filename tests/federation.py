@@ -20,7 +20,7 @@ from pathlib import Path
 from msgspec import convert
 
 from client import compose, enrol, mailbox, people
-from client.arrivals import take_in
+from client.arrivals import deliver, take_in
 from client.device import Device
 from crypto.certificate import public_pem
 from crypto.signing import SEED_BYTES, Signer
@@ -193,7 +193,7 @@ class Federation:
         entries = entries_of(run)
         with target.transaction():
             stored = target.replica.append(run, entries)
-            mailbox.deliver(target, [stored])
+            deliver(target, [stored])
         return not stored.outcome.missing
 
     def _carry_seals(self, source: Device, target: Device) -> None:

@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from unittest import mock
 
-from client import compose, mailbox, people
+from client import arrivals, compose, mailbox, people
 from client.device import Device
 from client.epochs import own_prekey
 from client.erasure import erase_prekeys
@@ -251,7 +251,7 @@ class World:
         device = self.devices[name]
         with device.transaction():
             stored = device.replica.append(run, entries_of(run))
-            mailbox.deliver(device, [stored])
+            arrivals.deliver(device, [stored])
         return stored.appended > 0
 
     def receive(self, name: str) -> None:
