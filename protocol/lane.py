@@ -155,7 +155,7 @@ class Lane:
     entries: list[LaneEntry] = field(default_factory=list)
     charters: list[Charter] = field(default_factory=list)
     chat: ChatId | None = None
-    _covers: dict[EntryId, Cover] = field(default_factory=dict)
+    _covers: dict[Reference, Cover] = field(default_factory=dict)
     _positions: dict[EntryId, int] = field(default_factory=dict)
     _pasts: dict[EntryId, int] = field(default_factory=dict)
     _named: dict[DeviceKey, list[tuple[int, Named]]] = field(default_factory=dict)
@@ -175,8 +175,10 @@ class Lane:
         except PeerError as error:
             raise Wrong(Rule.ENCODING, str(error)) from None
         header, entry = read_header(raw, ControlHeader)
+        if header.kind > max(Kind):
+            raise Wrong(Rule.HEADER, f"kind {header.kind} is none of SPEC 3.2")
         self._check_place(header, entry)
-        cover = self._covers.get(entry)
+        cover = self._covers.get(Reference(header.device, header.seq, entry))
         distance = check_authentic(header, entry, signature, cover)
         self._note(header, entry, distance)
         self._check_payload(header, payload)
@@ -200,9 +202,10 @@ class Lane:
         if header.prev is None:
             return
         cover = Cover.of(header, distance)
-        known = self._covers.get(header.prev)
+        before = Reference(cover.device, cover.seq, header.prev)
+        known = self._covers.get(before)
         if known is None or cover.distance < known.distance:
-            self._covers[header.prev] = cover
+            self._covers[before] = cover
 
     def _check_payload(self, header: ControlHeader, payload: bytes | None) -> None:
         if payload is None:

@@ -396,7 +396,31 @@ def _lanes() -> list[Exhibit]:
             Rule.PAYLOAD,
         ),
         _at("a link that is not there", unseen.file(), 16, Rule.CLOSED),
+        _at("a kind that does not exist", _resigned(_of_kind(len(Kind))), 16, Rule.HEADER),
+        _at("a prev of another device", _resigned(_borrowed_prev()), 16, Rule.CLOSED),
     ]
+
+
+def _of_kind(kind: int) -> list[ControlPart]:
+    """Return a lane whose newest entry is of this kind, rightly signed."""
+    story = Record.of(CAST, recorded_anchor).story
+    told = story.tell(ANNA, SetPolicy(OPEN_POLICY))
+    header = encode_header(msgspec.structs.replace(told.header, kind=kind))
+    signature = ANNA.signers[0].sign(SIGNATURE_LABEL, entry_id(header))
+    lane = [ControlPart(one.raw, one.signature, one.payload) for one in story.told[:-1]]
+    return [*lane, ControlPart(header, signature, told.payload)]
+
+
+def _borrowed_prev() -> list[ControlPart]:
+    """Return a lane in which boris names anna's entry as his prev; only her own covers it."""
+    story = Record.of(CAST, recorded_anchor).story
+    told = story.tell(ANNA, SetPolicy(OPEN_POLICY))
+    device = BORIS.devices[0]
+    header = encode_header(msgspec.structs.replace(told.header, device=device))
+    signature = BORIS.signers[0].sign(SIGNATURE_LABEL, entry_id(header))
+    lane = [ControlPart(one.raw, one.signature, one.payload) for one in story.told]
+    covered = lane[-2]._replace(signature=None)
+    return [*lane[:-2], covered, lane[-1], ControlPart(header, signature, told.payload)]
 
 
 def _granting(payload: bytes) -> list[ControlPart]:
