@@ -83,7 +83,12 @@ def founded(root: Path) -> list[Site]:
     for site in sites:
         for folder in (site.folder, site.home):
             shutil.copytree(folder, root / folder.name)
-    return [replace(site, folder=root / site.name) for site in sites]
+    copies = [replace(site, folder=root / site.name) for site in sites]
+    for copy in copies:
+        device = opened(copy)
+        device.settle_here()  # nobody writes with the original
+        device.close()
+    return copies
 
 
 @cache
