@@ -159,7 +159,7 @@ def approvals(
 
 def _newest(device: "Device", name: str) -> "Chat":
     """Return the chat with all that the node has of it; without a network, what is here."""
-    from client import mailbox
+    from client.arrivals import open_waiting
     from client.compose import require
 
     judge = locate(device, name)
@@ -167,7 +167,7 @@ def _newest(device: "Device", name: str) -> "Chat":
     if problem is not None:
         note(f"what is here; {problem}")
     with device.transaction():
-        mailbox.open_waiting(device)
+        open_waiting(device)
     return require(device, judge.id)
 
 

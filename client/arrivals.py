@@ -16,10 +16,16 @@ def take_in(device: Device, now: int) -> list[mailbox.Letter]:
 
     Call inside a transaction. now: milliseconds.
     """
-    opened = mailbox.open_waiting(device)
+    opened = open_waiting(device)
     archive.take_up(device)
-    sharing.accept(device, opened)
     nacks.publish(device, now)
+    return opened
+
+
+def open_waiting(device: Device) -> list[mailbox.Letter]:
+    """Open what waited for a key; return as `take_in`. Call inside a transaction."""
+    opened = mailbox.open_waiting(device)
+    sharing.accept(device, opened)
     return opened
 
 

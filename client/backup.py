@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client import archive
+from client.arrivals import open_waiting
 from client.device import Device
-from client.mailbox import State, open_waiting, readable
+from client.mailbox import State, readable
 from client.people import adopt
 from crypto.archive import BUNDLE_KEY_BYTES
 from crypto.errors import BadSignature

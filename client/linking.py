@@ -14,9 +14,9 @@ import trio
 from msgspec import convert
 
 from client import archive, compose, people
+from client.arrivals import open_waiting
 from client.device import Device
 from client.link import Link
-from client.mailbox import open_waiting
 from client.witnessing import keep_listed
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, DeviceKey
