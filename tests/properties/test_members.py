@@ -162,7 +162,7 @@ class Members(RuleBasedStateMachine):
         forged = self.mallory.changed(made, turned, made.seals)
         self.mallory.secrets[forged.id] = self.mallory.secrets[made.id]
         self.poisoned[forged.id] = frozenset(HONEST)
-        self._offer(to, forged)
+        self._never(to, forged)
 
     @precondition(lambda self: self.epochs)
     @rule(to=TARGETS, lie=st.sampled_from([Lie.OTHER_COMMITMENT, *Lie]), data=st.data())

@@ -88,6 +88,15 @@ class Secrecy(RuleBasedStateMachine):
         self.world.age(15)
         self.steal(name)
 
+    @rule(name=WRITERS)
+    def steal_then_talk_after_a_renewal(self, name: str) -> None:
+        """Healing: nobody does anything but what devices do by themselves."""
+        self.meet()
+        self.steal(name)
+        self.age(8)
+        for writer in NAMES:
+            self.say(writer, 1)
+
     @invariant()
     def the_node_reads_nothing(self) -> None:
         """Secrecy from nodes: not with any value that is public, nor in the clear."""
@@ -110,6 +119,8 @@ class Secrecy(RuleBasedStateMachine):
             for said in self._read_by(theft.attacker):
                 assert not self._is_forward_secret(theft, said.epoch, said.id)
                 assert self._prekey_was_made(theft, said.epoch)
+                started = self.world.started[said.epoch]
+                assert not self.world.renewed_between(theft.time, started)
 
     @invariant()
     def thieves_are_no_straw_men(self) -> None:

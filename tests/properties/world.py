@@ -52,6 +52,7 @@ ADDRESSES = {
 }
 NAMES = tuple(ADDRESSES)
 DAY_MS = 86_400_000
+RENEW_DAYS = 7
 MEMORY = "/dev/shm"  # noqa: S108 - databases of throw-away people, where there is memory for them
 ARCHIVE_TABLES = ("mailbox", "disclosed")  # what a device has read it keeps, by design
 
@@ -87,6 +88,7 @@ class Theft:
     """Everything of one device at one time. visited: when it last did its upkeep."""
 
     name: str
+    time: int
     visited: int
     processed: frozenset[EntryId]
     prekeys_ever: frozenset[bytes]
@@ -116,6 +118,7 @@ class World:
         self.started: dict[EntryId, int] = {}
         self.changes: list[tuple[EntryId, frozenset[str]]] = []
         self.prekeys: dict[str, set[bytes]] = {name: set() for name in NAMES}
+        self.renewals: list[tuple[int, int]] = []
         self.visited = dict.fromkeys(NAMES, self.clock)
         self._noted: dict[tuple[ChatId, bytes, int], int] = {}
         self.common = _in_more_than_one(self.devices.values())
@@ -211,10 +214,17 @@ class World:
 
     def age(self, days: int) -> None:
         """Let days pass; each device visits daily."""
+        begun = self.clock
         for _ in range(days):
             self.clock += DAY_MS
             for name in NAMES:
                 self.visit(name)
+        if days > RENEW_DAYS:
+            self.renewals.append((begun, self.clock))
+
+    def renewed_between(self, earlier: int, later: int) -> bool:
+        """Whether meanwhile every device has made a new prekey, and heard of the others'."""
+        return any(earlier <= begun and ended <= later for begun, ended in self.renewals)
 
     def tick(self) -> int:
         """Return the time, which goes on."""
@@ -290,6 +300,7 @@ class World:
         attacker.learn(*self.held(name))
         return Theft(
             name,
+            self.clock,
             self.visited[name],
             self.processed(name),
             frozenset(self.prekeys[name]),
