@@ -252,7 +252,8 @@ def _statement(
 
 
 def _said(plaintext: bytes) -> tuple[str, str]:
-    """Return the kind of a message and its text."""
+    """Return the kind of a message, and what `ivor read` says of it."""
+    from cli.letters import told
     from protocol.errors import PeerError
     from protocol.message import decode_message
 
@@ -260,6 +261,4 @@ def _said(plaintext: bytes) -> tuple[str, str]:
         message = decode_message(plaintext)
     except PeerError:
         return "unreadable", plaintext.hex()
-    text = getattr(message, "text", None)
-    kind = type(message).__name__.lower()
-    return kind, text if isinstance(text, str) else str(message)
+    return type(message).__name__.lower(), told(message)

@@ -153,10 +153,11 @@ def _said(line: "Line") -> str:
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
-    return _told(message)
+    return told(message)
 
 
-def _told(message: "Message") -> str:
+def told(message: "Message") -> str:
+    """Return what a message says, for a person; not escaped yet."""
     match message:
         case File():
             return file_text(message)

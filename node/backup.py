@@ -18,7 +18,6 @@ from typing import Final
 import apsw
 from msgspec import convert
 
-from crypto.fingerprint import fingerprint
 from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, FolderRefused, read_card
 from node.config import SETTINGS_FILE
 from node.errors import EvidenceError, StorageError, UserError
@@ -141,7 +140,7 @@ def _described(database: Path) -> Kept:
         charter = read_card(bytes(text).decode(errors="replace")).charter
         return Kept(
             charter.name,
-            fingerprint(charter.agency),
+            charter.fingerprint,
             int(connection.execute("SELECT value FROM meta WHERE key = 'backup'").get),
             int(connection.execute("SELECT count(*) FROM chats").get),
             int(connection.execute("SELECT ifnull(sum(length - base), 0) FROM chains").get),

@@ -51,6 +51,17 @@ class TestEvidence:
         assert "compare the fingerprints" in err
         assert file.stat().st_mode & 0o777 == 0o600
 
+    def test_every_kind_reads_as_in_the_chat(
+        self, anna: Official, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "table.csv").write_text("a,b")
+        anna("send", "Budget", "look", "--file", str(tmp_path / "table.csv"))
+        anna("evidence", "export", "Budget", "-o", str(file))
+        _, out, _ = checked(file, capsys)
+        assert "(title) Budget" in out
+        assert "(file table.csv, 3 bytes" in out
+        assert "b'" not in out
+
     def test_with_the_fingerprint(
         self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -11,7 +11,15 @@ import pytest
 from crypto import keyfile
 from node import agency as agencies
 from node import backup
-from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, FolderRefused, Founding, open_agency
+from node.agency import (
+    CARD_FILE,
+    DATABASE_FILE,
+    ROOT_FILE,
+    FolderRefused,
+    Founding,
+    open_agency,
+    read_card,
+)
 from node.directory import Directory
 from node.errors import EvidenceError, IvorError, StorageError, UserError
 from node.store import Store, connect
@@ -47,6 +55,8 @@ class TestRestore:
         file, again = tmp_path / "kept", tmp_path / "again"
         kept = backup.save(folder, file)
         assert (kept.agency, kept.size) == ("minzdrav", file.stat().st_size)
+        card = read_card((folder / CARD_FILE).read_text())
+        assert kept.fingerprint == card.charter.fingerprint
         assert file.stat().st_mode & 0o777 == 0o600
         assert backup.restore(file, again).withdrawn == 1
         assert open_agency(again, PASSPHRASE).card == open_agency(folder, PASSPHRASE).card
