@@ -19,7 +19,7 @@ def show(device: "Device", judge: "Chat", chosen: "Sequence[Approval]", output: 
     for one in chosen:
         output.facts(_request(one))
         columns = {"name": "WHO", "standing": "STANDING", "asked": "ASKED", "time": "TIME"}
-        rest = {"id": "ENTRY", "serial": "CERTIFICATE", "verified": "VERIFIED", "why": "WHY"}
+        rest = {"verified": "VERIFIED", "why": "WHY"}
         output.rows(list(_people(device, judge, one)), columns | rest)
 
 
