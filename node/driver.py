@@ -7,6 +7,7 @@ and hashing the next run goes on while the disk works on this one.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -121,6 +122,7 @@ class Connection:
         self.failure: Exception | None = None
         self._stream = stream
         self._replica = replica
+        self._candidates_lost = replica.candidates_lost
         self._journal = journal
         self._surroundings = surroundings
         self._now: Callable[[], float] = trio.current_time
@@ -311,11 +313,14 @@ class Connection:
             case NoteHoldings(holdings):
                 await self._noting.add(_by_chain(holdings))
             case SaveCursor(incarnation, cursor):
-                await self._journal.write(
-                    lambda: replica.sharing.save_cursor(self.key, incarnation, cursor)
-                )
+                await self._journal.write(partial(self._save_cursor, incarnation, cursor))
             case _:
                 raise UsageError(f"an effect that nobody carries out: {effect}")
+
+    def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
+        """Keep how far we are, unless we have forgotten what we were told in this session."""
+        if self._replica.candidates_lost == self._candidates_lost:
+            self._replica.sharing.save_cursor(self.key, incarnation, cursor)
 
     async def _note(self, holdings: list[Holding]) -> None:
         replica = self._replica

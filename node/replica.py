@@ -107,15 +107,21 @@ class Replica(SealedChats):
         owner: bytes,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        """clock: milliseconds UTC; it says when payloads have aged, and nothing else."""
+        """clock: milliseconds UTC; it says when payloads have aged, and nothing else.
+
+        candidates_lost: of chats that we had begun to learn of and have forgotten; whoever counted
+        on them asks anew, from the cursor that is saved.
+        """
         super().__init__(connection, agency, owner)
         self.payloads = Payloads(self.store, agency, owner, clock)
         self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
+        self.candidates_lost = 0
         self._awaited: OrderedDict[EntryId, None] = OrderedDict()
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
         super().forget()
+        self.candidates_lost += len(self._candidates)
         self._candidates.clear()
 
     def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
@@ -304,6 +310,7 @@ class Replica(SealedChats):
         """Forget the oldest candidates; whoever has them will tell of them again."""
         size = sum(candidate.size for candidate in self._candidates.values())
         while len(self._candidates) > CANDIDATES_MAX or size > CANDIDATES_BYTES_MAX:
+            self.candidates_lost += 1
             size -= self._candidates.popitem(last=False)[1].size
 
     def _adopt(self, candidate: _Candidate, readers: AbstractSet[bytes]) -> tuple[Sealless, ...]:

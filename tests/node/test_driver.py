@@ -346,6 +346,33 @@ class TestTwoNodes:
             await ended.wait()
 
 
+class TestForgotten:
+    @pytest.mark.parametrize("forgotten", [False, True])
+    async def test_no_cursor_passes_what_was_forgotten(
+        self,
+        tmp_path: Path,
+        nursery: trio.Nursery,
+        forgotten: bool,  # noqa: FBT001 - the case
+    ) -> None:
+        """A failed transaction drops chats not stored yet: their heads must be told again."""
+        talk = conversation(Dice(5), 5)
+        home = Home(tmp_path / "late.db", LATE)
+        nursery.start_soon(home.journal.run)
+        peer = Peer(home, nursery)
+        await peer.greet()
+        await peer.say(talk.runs[0], Ping())
+        while not isinstance(await peer.hear(), Pong):
+            pass
+        await until(lambda: bool(home.replica._candidates))
+        if forgotten:
+            home.replica.forget()
+        await peer.say(Heads(7, 1, ()))
+        while not isinstance(await peer.hear(), Seen):
+            pass
+        _, cursor = home.replica.sharing.cursor(MVD)
+        assert cursor == (0 if forgotten else 7)
+
+
 class TestAccess:
     async def test_one_answer_for_both(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
