@@ -192,6 +192,16 @@ class Members(RuleBasedStateMachine):
             self.refused.add(made.id)
         self.mallory.hand_over(to, made)
 
+    @rule(to=TARGETS, skip=st.integers(1, 3))
+    def begin_late(self, to: str, skip: int) -> None:
+        """An epoch that is new to her chain begins with another generation than 0."""
+        self._join(to)
+        made = self.mallory.epoch(to, self.mallory.members(to))
+        if self._hand_out(to, made):
+            late = self.mallory.write(to, made.id, "late", skip=skip)
+            self.refused.add(late.id)
+            self.mallory.hand_over(to, late)
+
     @precondition(lambda self: self.epochs)
     @rule(text=st.sampled_from(["yes", "no"]), data=st.data())
     def say_two_things(self, text: str, data: st.DataObject) -> None:
@@ -236,6 +246,11 @@ class Members(RuleBasedStateMachine):
         return [made for made in self.epochs if made.id not in self.poisoned]
 
     def _offer(self, to: str, made: Sealed) -> None:
+        """Hand out an epoch, and a message in it, so that its seals are opened."""
+        if self._hand_out(to, made):
+            self.mallory.hand_over(to, self.mallory.write(to, made.id, "in it"))
+
+    def _hand_out(self, to: str, made: Sealed) -> bool:
         self.world.seen.note(made.entry)
         for at, seal in enumerate(made.seals):
             self.world.seen.note_seal(made.id, at, seal)
@@ -243,7 +258,8 @@ class Members(RuleBasedStateMachine):
         self.mallory.secrets.setdefault(made.id, self.mallory.fresh())
         if self.mallory.give(to, made):
             self.epochs.append(made)
-            self.mallory.hand_over(to, self.mallory.write(to, made.id, "in it"))
+            return True
+        return False
 
     def _never(self, to: str, made: Sealed) -> None:
         self.refused.add(made.id)
