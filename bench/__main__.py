@@ -42,7 +42,8 @@ def _reconnect(scale: str, runs: int) -> list[Line]:
 
 def _membership(scale: str, runs: int) -> list[Line]:
     sizes = {"tiny": [100], "quick": [1_000]}
-    return membership.measure(sizes.get(scale, [1_000, 10_000]), runs)
+    readers = {"tiny": 200}.get(scale, 10_000)
+    return membership.measure(sizes.get(scale, [1_000, 10_000]), readers, runs)
 
 
 def _verify(scale: str, runs: int) -> list[Line]:

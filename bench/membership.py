@@ -10,6 +10,7 @@ from protocol.membership import resolve
 from protocol.operation import Admit, Operation, Remove, SetRole
 from protocol.policy import Role
 from protocol.testing.cast import Person, grant, person
+from protocol.testing.channels import Channel
 from protocol.testing.story import Story
 
 NAME = "membership"
@@ -20,8 +21,8 @@ FURTHER = 100
 LAGS = (0, 10)  # how many of the newest entries an author has not seen
 
 
-def measure(sizes: Sequence[int], runs: int) -> list[Line]:
-    """Measure control lanes of these lengths: admissions, removals and roles, mixed."""
+def measure(sizes: Sequence[int], readers: int, runs: int) -> list[Line]:
+    """Measure control lanes of these lengths, and a channel; roles, admissions and removals."""
     found: list[Line] = []
     for size in sizes:
         for lag in LAGS:
@@ -31,7 +32,20 @@ def measure(sizes: Sequence[int], runs: int) -> list[Line]:
             calib_s = calibrate()
             results = [_run(entries, size) for _ in range(runs)]
             found += lines_of(NAME, case, UNITS, results, calib_s)
-    return found
+    progress(f"{NAME}: a channel of {readers:,} readers")
+    calib_s = calibrate()
+    channel = [_channel(readers) for _ in range(runs)]
+    return found + lines_of(NAME, f"channel, {readers:,} readers", UNITS, channel, calib_s)
+
+
+def _channel(readers: int) -> dict[str, float]:
+    """Take in readers, 32 at a time; then put out one after the other."""
+    channel = Channel(person("anna@minzdrav"))
+    channel.admit(0, readers)
+    size = len(channel.entries)
+    for number in range(FURTHER):
+        channel.remove(number)
+    return _run(channel.entries, size)
 
 
 def _lane(size: int, lag: int) -> list[ControlEntry]:

@@ -31,18 +31,22 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
             "custodians": _custodians(judge),
             "redacted": len(judge.redactions.of()),
             "agencies": len(one.membership.agencies),
+            "members": len(one.membership.users),
             "messages": one.letters,
             "epoch": _epoch(device, judge),
             "control_entries": len(judge.history),
         }
     )
-    members = [_member(device, judge, member) for member in one.membership.users.values()]
+    members = [_member(device, judge, member) for member in _listed(judge)]
     columns = {"name": "MEMBER", "role": "ROLE", "zone": "ZONE", "devices": "DEVICES"}
     rest = {"verified": "VERIFIED", "trusted": "AGENCY TRUSTED", "stored": "AGENCY MAY STORE"}
     output.rows(sorted(members, key=lambda record: str(record["name"])), columns | rest)
     forks = list(_forks(device, judge))
     if forks or output.as_json:
         output.rows(forks, {"type": "", "name": "BY", "lane": "LANE", "seq": "SEQ"})
+    grants = list(_bad_grants(device, judge))
+    if grants or output.as_json:
+        output.rows(grants, {"type": "", "epoch": "EPOCH", "name": "GRANTED WRONG KEYS"})
     nacks = list(_nacks(judge))
     if nacks or output.as_json:
         columns = {"type": "", "epoch": "EPOCH", "against": "SEALED BY", "name": "SAYS"}
@@ -50,6 +54,16 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
     voids = list(_voids(judge))
     if voids or output.as_json:
         output.rows(voids, {"type": "", "id": "ENTRY", "operation": "OPERATION", "why": "WHY"})
+
+
+def _listed(judge: "Chat") -> "list[Member]":
+    """Return the members to list: of a channel, where readers can be thousands, who may write."""
+    from protocol.policy import Role
+
+    users = judge.membership().users.values()
+    if not judge.history.is_channel:
+        return list(users)
+    return [member for member in users if member.role > Role.READER]
 
 
 def _custodians(judge: "Chat") -> list[str]:
@@ -110,6 +124,20 @@ def _forks(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
             "name": "a device put out" if member is None else member.name,
             "lane": fork.lane,
             "seq": fork.seq,
+        }
+
+
+def _bad_grants(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
+    """Who granted us keys of a channel that did not open what they were for."""
+    from client.grants import distrusted
+
+    for granter, epoch in distrusted(device, judge.id):
+        member = judge.membership().member_of(granter)
+        yield {
+            "type": "bad grant",
+            "epoch": epoch.hex()[:16],
+            "device": granter.hex(),
+            "name": "a device put out" if member is None else member.name,
         }
 
 

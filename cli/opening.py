@@ -123,7 +123,7 @@ async def _change(
     work: "Callable[[Sequence[UserId]], Result]",
     done: list[Result],
 ) -> None:
-    from client.exchange import decide, receive
+    from client.exchange import decide, hand_out, receive
     from client.link import linked
     from node.errors import NetworkError
 
@@ -135,6 +135,7 @@ async def _change(
         done.append(await link.write(partial(work, users)))
         if not await link.settle(SETTLE_SECONDS):
             raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
+        await hand_out(device, link)
 
 
 def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId]":

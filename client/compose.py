@@ -5,7 +5,7 @@ keys and mailbox are stored together or not at all. `now` is milliseconds UTC. W
 raises RefusedError, and the transaction leaves nothing behind.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -14,12 +14,14 @@ from client import checkpoints, mailbox, nacks
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.motions import next_until, owners
+from client.owing import owe_from_here
 from client.people import enrolment_of, grant_of
 from client.writing import append, append_control, content_header
 from crypto import content, schedule
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.entry import CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
+from protocol.grant import Grant
 from protocol.identity import UserId
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
@@ -205,8 +207,31 @@ def _change(device: Device, chat: Chat, operation: Inner | Enroll, now: int) -> 
     void = chat.membership().void.get(entry.id)
     if void is not None:
         raise RefusedError(f"this has no effect: {void.value}")
-    start_epoch(device, chat, now)
+    if not chat.history.is_channel:
+        start_epoch(device, chat, now)
+    elif chat.membership().may_write(device.key):
+        _grant_to(device, chat, _brought(chat, decided), now)
     return None
+
+
+def _brought(chat: Chat, operation: Operation) -> Iterator[DeviceKey]:
+    """Yield the devices that an operation may have brought into a channel as readers' ones."""
+    membership = chat.membership()
+    inner = operation.operations if isinstance(operation, Quorum) else (operation,)
+    users = {grant.credential.user.user for one in inner for grant in _grants(one)}
+    users |= {one.user for one in inner if isinstance(one, SetRole)}
+    users |= {one.credential.user.user for one in inner if isinstance(one, Enroll)}
+    for user in users & membership.users.keys():
+        yield from membership.users[user].devices - membership.sealed
+
+
+def _grants(operation: Operation) -> Sequence[Grant]:
+    return operation.grants if isinstance(operation, Admit) else ()
+
+
+def _grant_to(device: Device, chat: Chat, readers: Iterator[DeviceKey], now: int) -> None:
+    """Owe readers the keys of the present epoch; a new one starts only if that has to end."""
+    owe_from_here(device, chat, epoch_for(device, chat, now), readers, now)
 
 
 def _propose(device: Device, chat: Chat, operation: Inner, now: int) -> Reference:

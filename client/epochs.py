@@ -12,15 +12,17 @@ from msgspec import convert
 
 from client import nacks
 from client.device import Device
+from client.owing import owe_all
 from client.writing import append_control, next_place
 from crypto import merkle
-from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
+from crypto.sealing import PREKEY_PRIVATE_BYTES
+from crypto.sealing import Prekey as PrekeyPair
 from protocol import epoch as rules
 from protocol.chat import Chat
 from protocol.dag import bits
 from protocol.entry import ChatId, DeviceKey, EntryId, place_of
 from protocol.frame import Seal
-from protocol.identity import sign_prekey, verify_prekey
+from protocol.identity import Prekey, sign_prekey, verify_prekey
 from protocol.limits import (
     EPOCH_MESSAGES_MAX,
     EPOCH_RENEW_SECONDS,
@@ -40,6 +42,7 @@ class SenderChain(NamedTuple):
 
     generation: int
     chain: bytes
+    granter: DeviceKey | None = None
 
 
 class NoKey(Enum):
@@ -54,13 +57,16 @@ def sender_chain(
 ) -> SenderChain | NoKey:
     """Return a sender's chain, opening the epoch if its seal is here."""
     row = device.connection.execute(
-        "SELECT generation, chain FROM senders WHERE epoch = ? AND device = ?", (epoch, sender)
+        "SELECT generation, chain, granter FROM senders WHERE epoch = ? AND device = ?",
+        (epoch, sender),
     ).fetchone()
     if row is not None:
         return convert(row, SenderChain)
     judge = device.replica.chat(chat)
     entry = None if judge is None else judge.history.epoch(epoch)
     recipients = [] if entry is None else [to.device for to in entry.operation.recipients]
+    if device.key not in recipients and judge is not None and judge.history.is_channel:
+        return NoKey.NOT_YET if sender in recipients else NoKey.NEVER
     if device.key not in recipients or sender not in recipients:
         return NoKey.NEVER
     if _is_open(device, epoch) or nacks.is_bad(device, epoch):
@@ -109,7 +115,7 @@ def _was_ours(device: Device, prekey: bytes) -> bool:
 
 def _keep_chains(device: Device, chains: Mapping[DeviceKey, bytes], epoch: EntryId) -> None:
     device.connection.executemany(
-        "INSERT INTO senders VALUES (?, ?, 0, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO senders VALUES (?, ?, 0, ?, NULL) ON CONFLICT DO NOTHING",
         [(epoch, sender, chain) for sender, chain in chains.items()],
     )
 
@@ -175,6 +181,8 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
     ]
     device.replica.keep_seals(chat.id, entry.id, kept, device.key)
     _keep_chains(device, rules.sender_chains(entry.id, secret, operation), entry.id)
+    if chat.history.is_channel:
+        owe_all(device, chat, entry.id, now)
     return entry.id
 
 
@@ -184,23 +192,23 @@ def _recipients(
     """Return the newest valid prekey of each member device, and the devices without one."""
     recipients: dict[DeviceKey, bytes] = {}
     skipped: set[DeviceKey] = set()
-    for member in sorted(chat.membership().devices):
-        public = _prekey_of(device, chat, member, now)
-        if public is None:
+    for member in sorted(chat.membership().sealed):
+        prekey = prekey_of(device, chat, member, now)
+        if prekey is None:
             skipped.add(member)
         else:
-            recipients[member] = public
+            recipients[member] = prekey.public
     return recipients, skipped
 
 
-def _prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> bytes | None:
+def prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> Prekey | None:
     """Return the newest prekey of a device that is known, if it is not too old.
 
     The directory tells it, or the last epoch that this device itself has started here: so a
     member is not left out by somebody who has not asked the directory yet.
     """
     if member == device.key:
-        return verify_prekey(own_prekey(device, now)).public
+        return verify_prekey(own_prekey(device, now))
     raw = device.connection.execute("SELECT prekey FROM devices WHERE id = ?", (member,)).get
     known = [] if raw is None else [verify_prekey(raw)]
     started = [
@@ -212,7 +220,7 @@ def _prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> bytes
     newest = max(known, key=lambda prekey: prekey.issued, default=None)
     if newest is None or now - newest.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
         return None
-    return newest.public
+    return newest
 
 
 def own_prekey(device: Device, now: int) -> bytes:
@@ -227,7 +235,7 @@ def own_prekey(device: Device, now: int) -> bytes:
 
 def make_prekey(device: Device, now: int) -> bytes:
     """Make and keep a prekey; erase those that are over 14 days old."""
-    prekey = Prekey(device.random(PREKEY_PRIVATE_BYTES))
+    prekey = PrekeyPair(device.random(PREKEY_PRIVATE_BYTES))
     record = sign_prekey(device.secrets.device, prekey.public, now)
     device.connection.execute(
         "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",

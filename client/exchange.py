@@ -7,11 +7,12 @@ written (a caught device is revoked, a further device of ours is brought in), an
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 import trio
 
-from client import mailbox
+from client import grants, mailbox
 from client.arrivals import take_in
 from client.deciding import Decided, settle
 from client.device import Device
@@ -20,14 +21,16 @@ from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
 from crypto.certificate import public_pem
-from protocol.identity import DeviceCertificate, verify_device
-from protocol.question import Renew
+from node.errors import LimitReached, NetworkError, RefusedError
+from protocol.identity import AgencyId, DeviceCertificate, verify_device
+from protocol.question import Forward, Renew
 from protocol.reply import Certified
 
 REFRESH_MS = 24 * 3600 * 1000
 RENEW_MS = 30 * 24 * 3600 * 1000  # a TLS certificate is good for 90 days
 SEALS_SECONDS_MAX = 2.0
 NEWS_SECONDS_MAX = 0.5
+GRANTS_ROUNDS_MAX = 8  # of key grants in one visit
 _REFRESHED = "refreshed"
 _RENEWED = "renewed"
 
@@ -79,7 +82,53 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await link.journal.read(partial(drop_aged, device))
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
+    await hand_out(device, link)
     return Visit(even, letters, history.readable, revoked, history.refused, decided)
+
+
+class _Fate(Enum):
+    """What became of a parcel for another member's device."""
+
+    KEPT = 1
+    REFUSED = 2
+    AWAY = 3  # its node did not answer
+
+
+async def hand_out(device: Device, link: Link) -> None:
+    """Ask for the keys of channels that we lack, and hand over a part of those that we owe."""
+    away: set[AgencyId] = set()
+    for asked in await link.write(partial(grants.asks, device, now_ms())):
+        await _forward(link, asked, away)
+    for _ in range(GRANTS_ROUNDS_MAX):
+        fates = set()
+        for errand in await link.write(partial(grants.due, device, now_ms())):
+            fate = await _forward(link, errand.question, away)
+            fates.add(fate)
+            if fate is not _Fate.AWAY:
+                note = grants.done if fate is _Fate.KEPT else grants.refused
+                await link.write(partial(note, device, errand))
+        if fates != {_Fate.KEPT}:
+            return
+
+
+async def _forward(link: Link, parcel: Forward, away: set[AgencyId]) -> _Fate:
+    """Hand a parcel on. away: agencies whose nodes did not answer, and are not tried again now."""
+    if parcel.agency in away:
+        return _Fate.AWAY
+    try:
+        await link.ask(parcel)
+    except NetworkError:
+        away.add(parcel.agency)
+        return _Fate.AWAY
+    except (RefusedError, LimitReached):
+        return _Fate.REFUSED
+    return _Fate.KEPT
+
+
+async def trade_keys(device: Device, link: Link) -> None:
+    """Take the keys of channels that have come, and hand out what is asked of us."""
+    await take_parcels(device, link, History())
+    await hand_out(device, link)
 
 
 async def decide(device: Device, link: Link) -> Sequence[Decided]:
@@ -101,6 +150,7 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
+    await trade_keys(device, link)
 
 
 async def receive(device: Device, link: Link) -> list[mailbox.Letter]:

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 from msgspec import convert
 
-from client import archive, compose, people
+from client import archive, compose, grants, people
 from client.arrivals import open_waiting
 from client.device import Device
 from client.link import Link
@@ -31,6 +31,7 @@ from protocol.identity import (
     verify_prekey,
 )
 from protocol.invitation import Invitation, decode_invitation
+from protocol.keygrant import kind_of
 from protocol.limits import KEY_BYTES
 from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, PutParcel, Taken
 from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks, People
@@ -187,6 +188,9 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
             return
         for parcel in reply.parcels:
             try:
+                if kind_of(parcel.body) != archive.VERSION:
+                    await link.write(partial(grants.take, device, parcel.body))
+                    continue
                 segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
             except (PeerError, IdentityError) as error:
                 history.refused = str(error)
@@ -195,7 +199,8 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
             history.parts = segment.parts
             history.came += 1
         await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
-        history.readable += await link.write(partial(_take_up, device))
+        if history.came:
+            history.readable += await link.write(partial(_take_up, device))
 
 
 def _take_up(device: Device) -> int:

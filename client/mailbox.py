@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from msgspec import convert
 
+from client import grants
 from client.device import Device
-from client.epochs import NoKey, save_sender_chain, sender_chain
+from client.epochs import NoKey, SenderChain, save_sender_chain, sender_chain
 from crypto import content, schedule
 from crypto.errors import ContentRefused
 from node.replica import Stored
@@ -32,6 +33,8 @@ from protocol.entry import (
 from protocol.errors import PeerError, UsageError
 from protocol.message import Message, decode_message
 from protocol.run import Entry, rebuild
+
+PASSED_OVER_MAX = 64 * 1024  # generations; guess
 
 
 class State(IntEnum):
@@ -221,7 +224,10 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
         return _Opened(closed)
     found = sender_chain(device, chat, header.epoch, header.device)
     if isinstance(found, NoKey):
-        return _Opened(State.SEALED if found is NoKey.NOT_YET else closed)
+        waits = found is NoKey.NOT_YET and grants.wait_for(device, chat, header)
+        return _Opened(State.SEALED if waits else closed)
+    if found.granter is not None:
+        found = _advanced(found, header.generation)
     if found.generation != header.generation:
         return _Opened(closed)
     seed, following = schedule.advance(found.chain)
@@ -233,7 +239,19 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
         frank, plaintext = content.open_content(seed, before, header.pc, entry.payload)
         return _Opened(State.OPEN, decode_message(plaintext), plaintext, frank)
     except (ContentRefused, PeerError):
-        return _Opened(State.REFUSED)
+        lied = found.granter is not None and grants.distrust(device, chat, header, found.granter)
+        return _Opened(State.SEALED if lied else State.REFUSED)
+
+
+def _advanced(found: SenderChain, generation: int) -> SenderChain:
+    """Pass over what was written before we were known to be in: a grant may begin earlier."""
+    chain, at = found.chain, found.generation
+    if generation - at > PASSED_OVER_MAX:
+        return found
+    while at < generation:
+        _, chain = schedule.advance(chain)
+        at += 1
+    return found._replace(generation=at, chain=chain)
 
 
 def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: bytes) -> bool:

@@ -28,7 +28,38 @@ CREATE TABLE senders (           -- where each sender's key chain of an epoch st
     device BLOB NOT NULL,
     generation INTEGER NOT NULL, -- of the next message
     chain BLOB NOT NULL,
+    granter BLOB,                -- the publisher's device that granted it; NULL: the epoch's own
     PRIMARY KEY (epoch, device)) WITHOUT ROWID;
+
+CREATE TABLE openings (          -- the chains of channels as they stood when readers came in
+    epoch BLOB NOT NULL,
+    mark INTEGER NOT NULL,       -- number of the newest control entry then
+    device BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    chain BLOB NOT NULL,
+    began INTEGER NOT NULL,
+    PRIMARY KEY (epoch, mark, device)) WITHOUT ROWID;
+
+CREATE TABLE owed (              -- key grants to make: readers' devices of our channels
+    chat BLOB NOT NULL,
+    epoch BLOB NOT NULL,
+    device BLOB NOT NULL,
+    prekey BLOB,                 -- the record that it asked with
+    refused INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (epoch, device)) WITHOUT ROWID;
+
+CREATE TABLE asked (             -- epochs whose keys we have asked publishers for
+    epoch BLOB PRIMARY KEY,
+    chat BLOB NOT NULL,
+    tries INTEGER NOT NULL,
+    time INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE bad_grants (        -- keys that did not open what they were granted for
+    epoch BLOB NOT NULL,
+    granter BLOB NOT NULL,
+    sender BLOB NOT NULL,
+    chat BLOB NOT NULL,
+    PRIMARY KEY (epoch, granter, sender)) WITHOUT ROWID;
 
 CREATE TABLE bad_seals (         -- epochs whose seal for us is wrong
     epoch BLOB PRIMARY KEY,

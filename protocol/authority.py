@@ -12,7 +12,7 @@ from dataclasses import replace
 from protocol.assembly import assemble
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry, Dag, bits
-from protocol.entry import CONTROL, EntryId
+from protocol.entry import CONTROL, DeviceKey, EntryId
 from protocol.errors import Inadmissible
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
@@ -115,6 +115,21 @@ class Authority:
     def bears(self, index: int) -> bool:
         """Whether membership depends on an entry in any view that holds it."""
         return bool(self._bearing >> index & 1)
+
+    def departures(self, within: int) -> int:
+        """Return the effective operations of a set that put out a user or a device."""
+        return self.register.departures & self.verdict(within).effects.total
+
+    def introductions(self, device: DeviceKey) -> int:
+        """Return the entries that brought a device in."""
+        register = self.register
+        found = register.listings.get(device, 0)
+        for user in register.claims.get(device, ()):
+            for index in bits(register.enrolments.get(user, 0)):
+                enrolled = register.cases[index].enrolled
+                if enrolled is not None and device in enrolled.devices:
+                    found |= 1 << index
+        return found
 
     def verdict(self, within: int) -> Verdict:
         """Judge a set of entries that holds the past of each; not empty."""

@@ -14,7 +14,7 @@ from protocol.errors import Inadmissible
 from protocol.fork import Fork
 from protocol.grant import Grant
 from protocol.identity import DEVICES_USER_MAX, UserId, VerifiedUser
-from protocol.limits import DEVICES_CHAT_MAX
+from protocol.limits import DEVICES_CHANNEL_MAX, DEVICES_CHAT_MAX
 from protocol.operation import (
     Admit,
     Checkpoint,
@@ -137,7 +137,9 @@ def _asked(entry: ControlEntry, author: UserId, view: Membership) -> Case:
             return Case(author, leave=True, acts={author: Act(OUT, None, seen)})
         case Enroll(credential):
             identity = credential.user
-            fault = Void.STRANGER if identity.user != author else _unfit([identity], view)
+            fault: Void | None = Void.STRANGER
+            if identity.user == author:
+                fault = _unfit([(identity, view.users[author].role)], view)
             return Case(author, fault=fault, enrolled=identity)
         case Quorum():
             return _quorum(entry.operation, author, view)
@@ -164,7 +166,8 @@ def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membershi
                 return Case(author, fault=Void.STRANGER)
             identity = replace(member.identity, devices=tuple(sorted(member.devices)))
             acts = {user: Act(role, identity, seen if role < Role.MEMBER else None)}
-            return Case(author, fault=direct, need=Role.ADMIN, acts=acts)
+            fault = direct or _crowded(view, 0, _writing(view, user, role, 0))
+            return Case(author, fault=fault, need=Role.ADMIN, acts=acts)
         case Revoke():
             return _revoked(operation, device, author, view)
         case SetPolicy(policy):
@@ -234,13 +237,13 @@ def _ill_granted(grants: Iterable[Grant], view: Membership) -> Void | None:
         member = view.users.get(grant.credential.user.user)
         if member is not None and grant.role < member.role:
             return Void.LOWERS
-    return _unfit([grant.credential.user for grant in grants], view)
+    return _unfit([(grant.credential.user, grant.role) for grant in grants], view)
 
 
-def _unfit(identities: Iterable[VerifiedUser], view: Membership) -> Void | None:
+def _unfit(identities: Iterable[tuple[VerifiedUser, Role]], view: Membership) -> Void | None:
     """Return why these users and devices cannot be brought in, None if they can."""
-    fresh = 0
-    for identity in identities:
+    fresh = writing = 0
+    for identity, role in identities:
         member = view.users.get(identity.user)
         held: frozenset[DeviceKey] = frozenset()
         if member is not None:
@@ -253,4 +256,25 @@ def _unfit(identities: Iterable[VerifiedUser], view: Membership) -> Void | None:
         if len(held) + len(added) > DEVICES_USER_MAX:
             return Void.LIMIT
         fresh += len(added)
-    return Void.LIMIT if len(view.devices) + fresh > DEVICES_CHAT_MAX else None
+        writing += _writing(view, identity.user, role, len(added))
+    return _crowded(view, fresh, writing)
+
+
+def _writing(view: Membership, user: UserId, role: Role, added: int) -> int:
+    """Return how many devices more may write, if a user comes in with this role."""
+    if role < Role.MEMBER:
+        return 0
+    member = view.users.get(user)
+    if member is None or member.role >= Role.MEMBER:
+        return added
+    return len(member.devices) + added
+
+
+def _crowded(view: Membership, fresh: int, writing: int) -> Void | None:
+    """Return `LIMIT` if the chat is too full for that many devices, and writing ones, more."""
+    most = DEVICES_CHANNEL_MAX if view.kind is ChatKind.CHANNEL else DEVICES_CHAT_MAX
+    if fresh and len(view.devices) + fresh > most:
+        return Void.LIMIT
+    if writing and view.kind is ChatKind.CHANNEL and len(view.sealed) + writing > DEVICES_CHAT_MAX:
+        return Void.LIMIT
+    return None

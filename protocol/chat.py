@@ -21,7 +21,7 @@ from protocol.entry import (
     Reference,
     place_of,
 )
-from protocol.epoch import check_recipients, check_shareable, rank
+from protocol.epoch import check_departures, check_recipients, check_shareable, rank
 from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
 from protocol.membership import Membership, may_append, may_enter, resolve
@@ -197,7 +197,7 @@ class Chat:
             _check_checkpoint(control.operation, header, author)
         if isinstance(control.operation, EpochOperation):
             membership = resolve(self.history, past)
-            check_recipients(control.operation, membership.devices.keys())
+            check_recipients(control.operation, membership.sealed)
             check_shareable(control.operation, membership.policy.history)
         self.history.add(control)
         return ()
@@ -249,8 +249,9 @@ class Chat:
         epoch = self.history.epoch(header.epoch)
         if epoch is None or not view.past >> epoch.index & 1:
             raise Inadmissible("an epoch that is not in the entry's past (SPEC 4.2)")
-        check_recipients(epoch.operation, view.membership.devices.keys())
+        check_recipients(epoch.operation, view.membership.sealed)
         check_shareable(epoch.operation, view.membership.policy.history)
+        check_departures(self.history, epoch, view.past)
         view.epochs.add(header.epoch)
 
     def _check_generation(self, header: ContentHeader, before: Context) -> None:

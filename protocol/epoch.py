@@ -19,7 +19,7 @@ from crypto.labels import digest
 from crypto.schedule import commitment, epoch_context, epoch_secret, seal_info, sender_chain
 from crypto.sealing import prekey_id
 from protocol import codec
-from protocol.dag import bits
+from protocol.dag import EpochEntry, bits
 from protocol.entry import DeviceKey, EntryId, Place
 from protocol.errors import Inadmissible, Untrusted, UsageError
 from protocol.history import History
@@ -186,6 +186,20 @@ def check_shareable(operation: EpochOperation, history: HistoryRule) -> None:
         raise Inadmissible("an epoch that says otherwise than the policy what is shared (SPEC 4.2)")
 
 
+def check_departures(history: History, epoch: EpochEntry, past: int) -> None:
+    """Raise Inadmissible if a content entry whose control heads have this past outlives its epoch.
+
+    A channel's epochs do not name its readers, so nothing else tells that one of them is out.
+    """
+    if _outlived(history, epoch, past):
+        raise Inadmissible("an epoch that began before somebody was put out (SPEC 4.6)")
+
+
+def _outlived(history: History, epoch: EpochEntry, past: int) -> bool:
+    began = history.pasts[epoch.index]
+    return history.is_channel and bool(history.authority.departures(past) & ~began)
+
+
 def author_prekey(operation: EpochOperation, author: DeviceKey) -> Prekey:
     """Return the fresh prekey that an epoch brought. Raises Untrusted if it is another device's."""
     prekey = verify_prekey(operation.prekey)
@@ -227,8 +241,9 @@ def eligible(
         found = history.epoch(entry)
         if (
             found is not None
-            and named(found.operation) == membership.devices.keys()
+            and named(found.operation) == membership.sealed
             and found.operation.shareable == (membership.policy.history is HistoryRule.SHARED)
+            and not _outlived(history, found, past)
             and void_reason(history, entry, past) is None
         ):
             return entry

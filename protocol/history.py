@@ -9,7 +9,8 @@ seen = resolve(history, history.past(ids))
 from protocol.authority import Authority
 from protocol.dag import ControlEntry, Dag, EpochEntry
 from protocol.entry import DeviceKey
-from protocol.operation import credentials
+from protocol.operation import Genesis, credentials
+from protocol.policy import ChatKind
 
 __all__ = ["ControlEntry", "EpochEntry", "History"]
 
@@ -33,6 +34,12 @@ class History(Dag):
         index = self.append(entry)
         self.authority.admit(index)
         return index
+
+    @property
+    def is_channel(self) -> bool:
+        """Whether the chat is a channel; False before its genesis."""
+        first = self.entries[0].operation if self.entries else None
+        return isinstance(first, Genesis) and first.chat_kind is ChatKind.CHANNEL
 
     def certificate(self, device: DeviceKey) -> bytes | None:
         """Return the newest certificate by which an entry names a device, None if none does."""

@@ -39,7 +39,8 @@ SEALS_SERVED_MAX = 64 * 1024  # recipients asked for and not yet served; guess
 SEALS_SPREAD_MAX = 64  # recipients up to which every node of a chat keeps all seals
 SEALLESS_ASKED_MAX = 256  # epochs whose seals are asked for when a peer appears
 
-DEVICES_CHAT_MAX = 1000
+DEVICES_CHAT_MAX = 1000  # in a channel: of those who may write
+DEVICES_CHANNEL_MAX = 32 * 1024
 GRANTS_MAX = 32  # users admitted by one entry
 CARD_BYTES_MAX = 16 * 1024
 NAME_CHARS_MAX = 32

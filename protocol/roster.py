@@ -81,6 +81,14 @@ class Membership:
         zones = {member.identity.agency: member.identity.zone for member in self.users.values()}
         return frozenset(agency for agency, zone in zones.items() if self.policy.allows(zone))
 
+    @cached_property
+    def sealed(self) -> frozenset[DeviceKey]:
+        """The devices that epochs are sealed for: in a channel those of who may write (4.6)."""
+        if self.kind is not ChatKind.CHANNEL:
+            return frozenset(self.devices)
+        writers = (one for one in self.users.values() if one.role >= Role.MEMBER)
+        return frozenset(device for one in writers for device in one.devices)
+
     def member_of(self, device: DeviceKey) -> Member | None:
         """Return the member whose device this is."""
         user = self.devices.get(device)

@@ -27,6 +27,7 @@ class Register:
     authored: the entries by a user. concerns: those about a user. owners: whoever was made one by
     any entry. disputes: for a user the others who were named a device of theirs.
     named: for a user the devices that entries on them name, and which. removals: of a user.
+    departures: all that put out a user or a device.
     beside: for an entry on a user those on the same user that are concurrent with it, if there are
     any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
     length costs nothing.
@@ -47,6 +48,7 @@ class Register:
     authored: dict[UserId, int] = field(default_factory=dict)
     concerns: dict[UserId, int] = field(default_factory=dict)
     disputes: dict[UserId, set[UserId]] = field(default_factory=dict)
+    departures: int = 0
     policies: int = 0
     quorums: int = 0
 
@@ -55,6 +57,8 @@ class Register:
         one = 1 << index
         for user, act in case.acts.items():
             self._act(index, user, act)
+        if case.revoked or any(act.role == OUT for act in case.acts.values()):
+            self.departures |= one
         for device in case.revoked:
             self.revocations[device] = self.revocations.get(device, 0) | one
         if case.enrolled is not None:

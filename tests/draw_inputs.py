@@ -17,8 +17,10 @@ from crypto.sealing import Prekey, seal
 from node.tls import Credential, credential_to_der
 from protocol import codec
 from protocol.backup import BACKUP_ID_BYTES, begin, seal_part
-from protocol.entry import Place
+from protocol.entry import ChatId, DeviceKey, EntryId, Place
 from protocol.epoch import build
+from protocol.identity import verify_prekey
+from protocol.keygrant import ChainKey, seal_grant
 from protocol.testing.cast import agency, person, prekey, prekey_record, seed
 from tests.vectors import BACKUP_SEED, INPUTS, TICKET, epoch_place
 
@@ -43,8 +45,21 @@ def main() -> None:
         "bundle": archive.seal_bundle(private.public, b"info", seed("bundle", "key"), b"segments"),
     }
     inputs["backup"] = b"".join(_backup())
+    inputs["grant"] = _grant()
     written = {name: value.hex() for name, value in inputs.items()}
     INPUTS.write_text(json.dumps(written | {"epoch": _epoch(epoch_place())}, indent=1) + "\n")
+
+
+def _grant() -> bytes:
+    """Chain keys of one epoch, for the one device of a reader."""
+    granter, reader = person("anna@mz").signers[0], person("clara@mvd").signers[0]
+    prekey_of = verify_prekey(prekey_record(reader))
+    chains = {
+        DeviceKey(granter.public): ChainKey(3, seed("chain", "anna")),
+        DeviceKey(person("boris@mz").signers[0].public): ChainKey(0, seed("chain", "boris")),
+    }
+    chat, epoch = ChatId(seed("chat")), EntryId(seed("epoch"))
+    return seal_grant(granter, chat, epoch, prekey_of, chains, seed("grant", "key"))
 
 
 def _backup() -> list[bytes]:

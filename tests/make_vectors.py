@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests import vectors_channel as channel
 from tests import vectors_chat as chat
 from tests import vectors_directory as directory
 from tests import vectors_evidence as evidence
@@ -27,6 +28,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "redactions": ("2.6", chat.redactions),
     "schedule": ("4.3", chat.schedules),
     "content": ("4.3", chat.contents),
+    "grants": ("4.6", channel.grants),
     "messages": ("5.5", chat.messages),
     "order": ("5.5", chat.order),
     "names": ("5.1", people.names),

@@ -19,7 +19,7 @@ from crypto.recovery import backup_key
 from crypto.sealing import prekey_id
 from node.ledger import CandidateLedger
 from node.schema import SCHEMA
-from protocol import codec, epoch, frame, identity, name
+from protocol import codec, epoch, frame, identity, keygrant, name
 from protocol.backup import LENGTH_BYTES, length_of, open_part
 from protocol.chat import Chat
 from protocol.entry import (
@@ -81,6 +81,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "identity": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "keys": {"KeyFileRefused"},
     "backups": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
+    "grants": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
@@ -509,6 +510,21 @@ def check_key(case: Inputs) -> Value:
             return safety_number(as_raw(one), named, as_raw(other), called)
 
 
+def check_grant(case: Inputs) -> Value:
+    found = keygrant.read(case.raw("parcel"))
+    if isinstance(found, keygrant.Asked):
+        return {"epochs": list(found.epochs)}
+    chains = keygrant.open_grant(found, case.raw("private"))
+    return {
+        "chat": found.chat,
+        "epoch": found.epoch,
+        "from": found.sender,
+        "to": found.receiver,
+        "prekey": found.prekey,
+        "chains": [[device, one.generation, one.chain] for device, one in chains.items()],
+    }
+
+
 def check_backup(case: Inputs) -> Value:
     own, place, bodies = backup_key(case.raw("seed")), None, list[Value]()
     for part in case.raws("parts"):
@@ -593,6 +609,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "identity": check_identity,
     "keys": check_key,
     "backups": check_backup,
+    "grants": check_grant,
     "invitations": check_invitation,
     "frames": check_frame,
     "questions": check_question,

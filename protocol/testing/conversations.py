@@ -50,7 +50,7 @@ class Conversation:
 
     def start_epoch(self, who: Person) -> None:
         """Start an epoch for everybody, by all that was told."""
-        devices = resolve(self.story.history()).devices
+        devices = resolve(self.story.history()).sealed
         told = self.story.tell(who, self.story.epoch(who, devices))
         self.tell(who, told)
         self.epochs.append(told.id)

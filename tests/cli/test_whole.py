@@ -144,6 +144,21 @@ class TestTown:
         follower.send_signal(signal.SIGINT)
         assert follower.wait(SECONDS_MAX) == 0
 
+    def test_a_channel_is_read_by_grants_that_nodes_hand_on(self, town: Town) -> None:
+        town.run("anna", "chat", "new", "Вести", "boris@mincifry", "--kind", "channel")
+        town.run("anna", "send", "Вести", "всем", "--wait", "all")
+        deadline = time.monotonic() + SECONDS_MAX
+        while not any(one["title"] == "Вести" for one in town.run("boris", "chat", "list")):
+            assert time.monotonic() < deadline, "the reader gets no keys"
+            for who in ("boris", "anna"):
+                town.run(who, "sync")
+        texts = [one["text"] for one in town.run("boris", "read", "Вести")]
+        assert texts[-1] == "всем"
+        town.run("boris", "send", "Вести", "нет", code=8)
+        shown = town.run("boris", "chat", "show", "Вести")
+        assert (shown[0]["members"], shown[0]["you"]) == (2, "reader")
+        assert [one["name"] for one in shown if one["type"] == "member"] == ["anna@minzdrav"]
+
     def test_the_node_certifies_who_signs(self, town: Town) -> None:
         """The first signature asks for a certificate, the second does not; the operator sees it."""
         town.run("anna", "chat", "new", "Приказы", "boris@mincifry")

@@ -1,0 +1,292 @@
+"""Keys for the readers of channels: asked for, granted, and taken (SPEC 4.6).
+
+A publisher's device owes keys to readers' devices: of each epoch that it starts to all, of the
+present one to whom it takes in, and of any to who asks. What it owes it makes and hands over a few
+at a time, when it is connected. Whatever is done twice is done once.
+"""
+
+from dataclasses import dataclass
+
+from msgspec import convert
+
+from client.device import Device
+from client.epochs import own_prekey, prekey_of
+from client.owing import owe
+from node.errors import IdentityError
+from protocol import keygrant
+from protocol.chat import Chat
+from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.epoch import named
+from protocol.identity import verify_prekey
+from protocol.keygrant import Asked, ChainKey, Granted
+from protocol.policy import Role
+from protocol.question import Forward
+
+GRANTS_AT_ONCE = 64  # made in one transaction
+ASKS_AT_ONCE = 64
+ASK_AGAIN_MS = 60_000  # twice as long after each time
+DOUBLINGS_MAX = 10
+KEY_BYTES = 32
+REFUSALS_MAX = 8  # of one grant; then its reader has to ask. Guess
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A grant to hand over."""
+
+    epoch: EntryId
+    question: Forward
+
+
+def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
+    """Note that a message lacks its key; return whether one may come.
+
+    None comes of what its author wrote without knowing that we are in.
+    """
+    judge = device.replica.chat(chat)
+    if judge is None or not judge.history.is_channel or _is_recipient(device, judge, header.epoch):
+        return True
+    history = judge.history
+    seen = history.past([head.id for head in header.control])
+    known = history.authority.introductions(device.key) & seen
+    if not known or device.key not in judge.membership().devices:
+        return False
+    device.connection.execute(
+        "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (header.epoch, chat)
+    )
+    return True
+
+
+def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
+    found = judge.history.epoch(epoch)
+    return found is not None and device.key in {to.device for to in found.operation.recipients}
+
+
+def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: DeviceKey) -> bool:
+    """Note that a granted key did not open a message; return whether another's grant might.
+
+    It is the granter who lied, or the author: once a second user's grant fails, or the author's
+    own, it is the author.
+    """
+    judge = device.replica.chat(chat)
+    users = {} if judge is None else judge.membership().devices
+    rows = device.connection.execute(
+        "SELECT granter FROM bad_grants WHERE epoch = ? AND sender = ?",
+        (header.epoch, header.device),
+    ).fetchall()
+    others = {users.get(one) for (one,) in convert(rows, list[tuple[DeviceKey]])}
+    ours = users.get(granter)
+    if ours == users.get(header.device) or others - {ours}:
+        return False
+    place = (header.epoch, granter, header.device)
+    device.connection.execute(
+        "INSERT INTO bad_grants VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (*place, chat)
+    )
+    device.connection.execute(
+        "DELETE FROM senders WHERE epoch = ? AND granter = ? AND device = ?", place
+    )
+    device.connection.execute(
+        "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (header.epoch, chat)
+    )
+    return True
+
+
+def distrusted(device: Device, chat: ChatId) -> list[tuple[DeviceKey, EntryId]]:
+    """Return who granted keys that did not open what they were for, and of which epoch."""
+    rows = device.connection.execute(
+        "SELECT DISTINCT granter, epoch FROM bad_grants WHERE chat = ? ORDER BY 1, 2", (chat,)
+    ).fetchall()
+    return convert(rows, list[tuple[DeviceKey, EntryId]])
+
+
+def take(device: Device, parcel: bytes) -> None:
+    """Take a grant or a question for one. Call inside a transaction.
+
+    Raises PeerError or IdentityError if it is not to be believed.
+    """
+    found = keygrant.read(parcel)
+    judge = device.replica.chat(found.chat)
+    if found.receiver != device.key:
+        raise IdentityError("a channel's parcel for another device; it was thrown away")
+    if judge is None or not judge.history.is_channel:
+        raise IdentityError("a parcel of a channel that is not here; it was thrown away")
+    if isinstance(found, Granted):
+        _take_grant(device, judge, found)
+    else:
+        _take_question(device, judge, found)
+
+
+def _take_question(device: Device, judge: Chat, asked: Asked) -> None:
+    if judge.membership().member_of(asked.sender) is None:
+        raise IdentityError("somebody outside a channel asks for its keys; nothing was given")
+    for epoch in asked.epochs:
+        if judge.history.epoch(epoch) is not None:
+            owe(device, judge, epoch, [asked.sender], asked.record)
+
+
+def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
+    epoch = judge.history.epoch(grant.epoch)
+    granter = judge.membership().member_of(grant.sender)
+    if epoch is None or granter is None or granter.role < Role.MEMBER:
+        raise IdentityError("keys of a channel from nobody who may grant them; thrown away")
+    private = device.connection.execute(
+        "SELECT private FROM prekeys WHERE id = ?", (grant.prekey,)
+    ).get
+    if private is None:
+        raise IdentityError("keys of a channel for a prekey that this device no longer has")
+    chains = keygrant.open_grant(grant, private)
+    if _is_recipient(device, judge, grant.epoch):
+        return
+    senders = named(epoch.operation) - {device.key} - _bad_for(device, grant)
+    device.connection.executemany(
+        "INSERT INTO senders VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (grant.epoch, sender, one.generation, one.chain, grant.sender)
+            for sender, one in chains.items()
+            if sender in senders
+        ],
+    )
+    device.connection.execute("DELETE FROM asked WHERE epoch = ?", (grant.epoch,))
+
+
+def _bad_for(device: Device, grant: Granted) -> set[DeviceKey]:
+    rows = device.connection.execute(
+        "SELECT sender FROM bad_grants WHERE epoch = ? AND granter = ?", (grant.epoch, grant.sender)
+    ).fetchall()
+    return {sender for (sender,) in convert(rows, list[tuple[DeviceKey]])}
+
+
+def asks(device: Device, now: int) -> list[Forward]:
+    """Return the questions that are due for keys that we lack. Call inside a transaction.
+
+    now: milliseconds. Each goes to one publisher's device, the epoch's author first, then to the
+    next, ever more rarely.
+    """
+    rows = convert(
+        device.connection.execute("SELECT epoch, chat, tries, time FROM asked").fetchall(),
+        list[tuple[EntryId, ChatId, int, int]],
+    )
+    found: list[Forward] = []
+    for epoch, chat, tries, time in rows:
+        pause = ASK_AGAIN_MS << min(tries - 1, DOUBLINGS_MAX) if tries else 0
+        if now - time < pause or len(found) >= ASKS_AT_ONCE:
+            continue
+        asked = _question(device, chat, epoch, tries, now)
+        if asked is None:
+            device.connection.execute("DELETE FROM asked WHERE epoch = ?", (epoch,))
+            continue
+        device.connection.execute(
+            "UPDATE asked SET tries = tries + 1, time = ? WHERE epoch = ?", (now, epoch)
+        )
+        found.append(asked)
+    return found
+
+
+def _question(device: Device, chat: ChatId, epoch: EntryId, tries: int, now: int) -> Forward | None:
+    judge = device.replica.chat(chat)
+    started = None if judge is None else judge.history.epoch(epoch)
+    if judge is None or started is None or device.key not in judge.membership().devices:
+        return None
+    membership = judge.membership()
+    author = judge.history.entries[started.index].device
+    rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
+    bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
+    holders = named(started.operation) & membership.sealed - {device.key}
+    ranked = sorted(holders, key=lambda one: (one in bad, one != author, one))
+    if not ranked:
+        return None
+    receiver = ranked[tries % len(ranked)]
+    member = membership.member_of(receiver)
+    assert member is not None
+    record = own_prekey(device, now)
+    body = keygrant.sign_ask(device.secrets.device, chat, [epoch], receiver, record)
+    return Forward(chat, member.agency, receiver, body)
+
+
+def due(device: Device, now: int) -> list[Errand]:
+    """Make some of the grants that we owe. Call inside a transaction; then `done` for each.
+
+    Owed no more are those to devices that are out, or of which no prekey is known: they ask.
+    """
+    rows = convert(
+        device.connection.execute(
+            "SELECT chat, epoch, device, prekey FROM owed ORDER BY refused, random() LIMIT ?",
+            (GRANTS_AT_ONCE,),
+        ).fetchall(),
+        list[tuple[ChatId, EntryId, DeviceKey, bytes | None]],
+    )
+    found = []
+    for chat, epoch, reader, record in rows:
+        question = _grant(device, chat, epoch, reader, record, now)
+        if question is None:
+            _settle(device, epoch, reader)
+        else:
+            found.append(Errand(epoch, question))
+    return found
+
+
+def done(device: Device, errand: Errand) -> None:
+    """A grant is handed over: it is owed no more. Call inside a transaction."""
+    _settle(device, errand.epoch, errand.question.device)
+
+
+def refused(device: Device, errand: Errand) -> None:
+    """A node would not keep a grant: it may not know the reader yet, or never will.
+
+    Call inside a transaction.
+    """
+    place = (errand.epoch, errand.question.device)
+    device.connection.execute(
+        "UPDATE owed SET refused = refused + 1 WHERE epoch = ? AND device = ?", place
+    )
+    device.connection.execute("DELETE FROM owed WHERE refused >= ?", (REFUSALS_MAX,))
+
+
+def _settle(device: Device, epoch: EntryId, reader: DeviceKey) -> None:
+    device.connection.execute("DELETE FROM owed WHERE epoch = ? AND device = ?", (epoch, reader))
+
+
+def _grant(
+    device: Device,
+    chat: ChatId,
+    epoch: EntryId,
+    reader: DeviceKey,
+    record: bytes | None,
+    now: int,
+) -> Forward | None:
+    judge = device.replica.chat(chat)
+    member = None if judge is None else judge.membership().member_of(reader)
+    if judge is None or member is None or not judge.membership().may_write(device.key):
+        return None
+    chains = _chains(device, judge, epoch, reader)
+    prekey = prekey_of(device, judge, reader, now) if record is None else verify_prekey(record)
+    if not chains or prekey is None:
+        return None
+    body = keygrant.seal_grant(
+        device.secrets.device, chat, epoch, prekey, chains, device.random(KEY_BYTES)
+    )
+    return Forward(chat, member.agency, reader, body)
+
+
+def _chains(
+    device: Device, judge: Chat, epoch: EntryId, reader: DeviceKey
+) -> dict[DeviceKey, ChainKey]:
+    """Return an epoch's chains as they stood when a reader came in, or as they stand here."""
+    started = judge.history.epoch(epoch)
+    if started is None or reader in {to.device for to in started.operation.recipients}:
+        return {}
+    introduced = judge.history.authority.introductions(reader).bit_length() - 1
+    rows = _read(
+        device,
+        "SELECT device, generation, chain FROM openings WHERE epoch = ? AND mark ="
+        " (SELECT min(mark) FROM openings WHERE epoch = ? AND mark >= ?)",
+        (epoch, epoch, introduced),
+    ) or _read(device, "SELECT device, generation, chain FROM senders WHERE epoch = ?", (epoch,))
+    return {sender: ChainKey(generation, chain) for sender, generation, chain in rows}
+
+
+def _read(
+    device: Device, query: str, values: tuple[EntryId | int, ...]
+) -> list[tuple[DeviceKey, int, bytes]]:
+    rows = device.connection.execute(query, values).fetchall()
+    return convert(rows, list[tuple[DeviceKey, int, bytes]])

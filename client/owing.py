@@ -1,0 +1,49 @@
+"""Which readers' devices of our channels still lack keys of an epoch from us (SPEC 4.6).
+
+A chain moves on with each message, and a grant is made later than its reader came in. So the chains
+are kept as they stood then, for as long as a reader's prekey can open a grant.
+"""
+
+from collections.abc import Iterable
+
+from client.device import Device
+from protocol.chat import Chat
+from protocol.entry import DeviceKey, EntryId
+from protocol.limits import PREKEY_ERASE_SECONDS
+
+SECOND_MS = 1000
+
+
+def owe_all(device: Device, chat: Chat, epoch: EntryId, now: int) -> None:
+    """Note a new epoch of ours: each reader is to get it from its beginning."""
+    membership = chat.membership()
+    owe_from_here(device, chat, epoch, membership.devices.keys() - membership.sealed, now)
+
+
+def owe_from_here(
+    device: Device, chat: Chat, epoch: EntryId, readers: Iterable[DeviceKey], now: int
+) -> None:
+    """Note that these devices are to get an epoch's keys as they stand now."""
+    device.connection.execute(
+        "DELETE FROM openings WHERE began <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
+    )
+    listed = list(readers)
+    if not listed:
+        return
+    device.connection.execute(
+        "INSERT INTO openings SELECT epoch, ?, device, generation, chain, ? FROM senders"
+        " WHERE epoch = ? ON CONFLICT DO NOTHING",
+        (len(chat.history) - 1, now, epoch),
+    )
+    owe(device, chat, epoch, listed, None)
+
+
+def owe(
+    device: Device, chat: Chat, epoch: EntryId, readers: Iterable[DeviceKey], prekey: bytes | None
+) -> None:
+    """Note that these devices lack an epoch's keys. prekey: the record that one of them sent."""
+    device.connection.executemany(
+        "INSERT INTO owed (chat, epoch, device, prekey) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (epoch, device) DO UPDATE SET prekey = ifnull(excluded.prekey, prekey)",
+        [(chat.id, epoch, reader, prekey) for reader in readers],
+    )

@@ -1,0 +1,357 @@
+"""Channels (SPEC 4.6): readers get keys by grants, and only what they may read."""
+
+from dataclasses import replace
+
+import pytest
+
+from client import compose, grants, mailbox
+from client.device import Device
+from client.mailbox import State
+from node.errors import IdentityError, RefusedError
+from protocol import keygrant
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import PeerError
+from protocol.identity import verify_prekey
+from protocol.keygrant import ChainKey
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.question import Forward
+from tests.federation import Federation, now
+
+LATER = 3_600_000
+
+
+@pytest.fixture
+def dina(federation: Federation) -> Device:
+    return federation.official("dina@mincifry")
+
+
+@pytest.fixture
+def channel(federation: Federation, anna: Device, boris: Device, vera: Device) -> ChatId:
+    """Anna's channel: boris publishes too, vera reads."""
+    members = [(boris.profile.user.user, Role.MEMBER), (vera.profile.user.user, Role.READER)]
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    with anna.transaction():
+        return compose.new_chat(anna, ChatKind.CHANNEL, "", policy, members, now())
+
+
+def deliver(parcels: list[Forward], *devices: Device) -> int:
+    """Hand parcels to those of these devices that they are for; return to how many."""
+    at = {device.key: device for device in devices}
+    taken = 0
+    for parcel in parcels:
+        if parcel.device in at:
+            with at[parcel.device].transaction():
+                grants.take(at[parcel.device], parcel.body)
+            taken += 1
+    return taken
+
+
+def pay(granter: Device, *readers: Device) -> int:
+    """Hand over what a publisher owes."""
+    with granter.transaction():
+        errands = grants.due(granter, now())
+        for errand in errands:
+            grants.done(granter, errand)
+    return deliver([errand.question for errand in errands], *readers)
+
+
+def ask(reader: Device, *publishers: Device, at: int | None = None) -> int:
+    with reader.transaction():
+        asked = grants.asks(reader, at or now())
+    return deliver(asked, *publishers)
+
+
+def follow(federation: Federation, source: Device, *targets: Device) -> None:
+    for target in targets:
+        federation.carry(source, target)
+
+
+def epochs(device: Device, chat: ChatId) -> int:
+    return compose.require(device, chat).history.epochs.bit_count()
+
+
+class TestReading:
+    def test_a_reader_reads_by_grants(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        assert federation.texts(boris, channel) == ["one"]
+        assert federation.texts(vera, channel) == []
+        assert pay(anna, vera) == 1
+        federation.say(boris, channel, "two")
+        follow(federation, boris, vera)
+        assert federation.texts(vera, channel) == ["one", "two"]
+        assert pay(anna, vera) == 0
+
+    def test_the_epoch_is_sealed_for_publishers_alone(
+        self, anna: Device, boris: Device, channel: ChatId
+    ) -> None:
+        judge = compose.require(anna, channel)
+        assert judge.membership().sealed == {anna.key, boris.key}
+        assert len(judge.membership().devices) == 3
+
+    def test_who_joins_starts_no_epoch_and_reads_on_from_there(
+        self, federation: Federation, anna: Device, boris: Device, dina: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "before")
+        started = epochs(anna, channel)
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        federation.say(anna, channel, "after")
+        follow(federation, anna, boris, dina)
+        assert pay(anna, dina) == 1
+        federation.say(boris, channel, "from boris")
+        follow(federation, boris, dina)
+        assert federation.texts(dina, channel) == ["after", "from boris"]
+        assert epochs(anna, channel) == started
+
+    def test_who_joins_gets_no_key_of_what_was_before(
+        self, federation: Federation, anna: Device, dina: Device, channel: ChatId
+    ) -> None:
+        with anna.transaction():
+            grants.due(anna, now())
+            anna.connection.execute("DELETE FROM owed")
+        federation.say(anna, channel, "before")
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        federation.say(anna, channel, "after")
+        with anna.transaction():
+            (errand,) = grants.due(anna, now())
+        found = keygrant.read(errand.question.body)
+        assert isinstance(found, keygrant.Granted)
+        private = dina.connection.execute("SELECT private FROM prekeys").get
+        assert keygrant.open_grant(found, private)[anna.key].generation == 1
+
+    def test_a_reader_that_was_away_reads_a_later_epoch_from_its_beginning(
+        self, federation: Federation, anna: Device, vera: Device, dina: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera)
+        pay(anna, vera)
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.MEMBER)], now())
+        federation.say(anna, channel, "two")
+        federation.say(anna, channel, "three")
+        follow(federation, anna, vera)
+        assert federation.texts(vera, channel) == ["one"]
+        assert pay(anna, vera) == 1
+        follow(federation, anna, vera)
+        assert federation.texts(vera, channel) == ["one", "two", "three"]
+
+    def test_any_publisher_answers_who_asks(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        follow(federation, anna, boris)
+        federation.say(anna, channel, "lost with the device that started the epoch")
+        federation.say(boris, channel, "kept")
+        follow(federation, anna, vera)
+        follow(federation, boris, vera)
+        assert ask(vera, boris) == 0  # the epoch's author is asked first
+        assert ask(vera, boris) == 0  # and not again at once
+        assert ask(vera, boris, at=now() + LATER) == 1
+        assert pay(boris, vera) == 1
+        federation.say(boris, channel, "more")
+        follow(federation, boris, vera)
+        texts = federation.texts(vera, channel)
+        assert texts[-1] == "more"
+
+    def test_a_reader_does_not_write(
+        self, federation: Federation, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        follow(federation, anna, vera)
+        pay(anna, vera)
+        with pytest.raises(RefusedError, match="may not write"):
+            federation.say(vera, channel, "me too")
+
+
+class TestPuttingOut:
+    def test_who_is_out_cannot_read_what_follows(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        pay(anna, vera)
+        follow(federation, anna, vera)
+        started = epochs(anna, channel)
+        with anna.transaction():
+            compose.remove_member(anna, channel, vera.profile.user.user, now())
+        federation.say(anna, channel, "two")
+        follow(federation, anna, boris, vera)
+        federation.say(boris, channel, "three")
+        follow(federation, boris, vera, anna)
+        assert epochs(anna, channel) == started + 1
+        assert pay(anna, vera) == 0
+        assert federation.texts(vera, channel) == ["one"]
+        assert federation.texts(boris, channel) == ["one", "two", "three"]
+
+    def test_an_epoch_that_a_removal_ended_is_not_written_in(
+        self,
+        federation: Federation,
+        anna: Device,
+        channel: ChatId,
+        vera: Device,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A sender that goes on with the old epoch is refused by every judge."""
+        federation.say(anna, channel, "one")
+        old = anna.replica.last_epoch(channel, anna.key)
+        with anna.transaction():
+            compose.remove_member(anna, channel, vera.profile.user.user, now())
+        monkeypatch.setattr(compose, "epoch_for", lambda *_: old)
+        with pytest.raises(RefusedError, match="put out"):
+            federation.say(anna, channel, "two")
+
+    def test_who_is_out_is_granted_nothing_and_asks_in_vain(
+        self, federation: Federation, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera)
+        with vera.transaction():
+            asked = grants.asks(vera, now())
+        assert asked
+        with anna.transaction():
+            compose.remove_member(anna, channel, vera.profile.user.user, now())
+        with pytest.raises(IdentityError, match="outside"):
+            deliver(asked, anna)
+        assert pay(anna, vera) == 0
+
+
+def forged(
+    granter: Device, reader: Device, chat: ChatId, federation: Federation, epoch: EntryId
+) -> bytes:
+    """Return a grant of keys that the granter has made up."""
+    rows = granter.connection.execute("SELECT device FROM senders WHERE epoch = ?", (epoch,))
+    chains = {DeviceKey(row[0]): ChainKey(0, b"x" * 32) for row in rows}
+    signer = granter.secrets.device
+    return keygrant.seal_grant(signer, chat, epoch, federation.prekey(reader), chains, b"k" * 32)
+
+
+class TestAttacks:
+    def grant(self, anna: Device) -> bytes:
+        with anna.transaction():
+            (errand,) = grants.due(anna, now())
+        return errand.question.body
+
+    def test_a_grant_is_for_one_device(
+        self, federation: Federation, anna: Device, vera: Device, dina: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        stolen = self.grant(anna)
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        follow(federation, anna, dina, vera)
+        with pytest.raises(IdentityError, match="another device"), dina.transaction():
+            grants.take(dina, stolen)
+        found = keygrant.read(stolen)
+        assert isinstance(found, keygrant.Granted)
+        private = dina.connection.execute("SELECT private FROM prekeys").get
+        for receiver in (dina.key, vera.key):
+            with pytest.raises(PeerError, match="does not open"):
+                keygrant.open_grant(replace(found, receiver=receiver), private)
+
+    @pytest.mark.usefixtures("channel")
+    def test_a_grant_is_for_one_epoch_of_one_chat(self, anna: Device, vera: Device) -> None:
+        found = keygrant.read(self.grant(anna))
+        assert isinstance(found, keygrant.Granted)
+        private = vera.connection.execute("SELECT private FROM prekeys").get
+        assert keygrant.open_grant(found, private)
+        for other in (
+            replace(found, epoch=EntryId(bytes(32))),
+            replace(found, chat=ChatId(bytes(32))),
+        ):
+            with pytest.raises(PeerError, match="does not open"):
+                keygrant.open_grant(other, private)
+
+    @pytest.mark.usefixtures("channel")
+    @pytest.mark.parametrize("at", [30, 200, 1400, -1])
+    def test_any_altered_byte_is_refused(
+        self, federation: Federation, anna: Device, vera: Device, at: int
+    ) -> None:
+        parcel = bytearray(self.grant(anna))
+        parcel[at] ^= 1
+        follow(federation, anna, vera)
+        with pytest.raises((PeerError, IdentityError)), vera.transaction():
+            grants.take(vera, bytes(parcel))
+        assert vera.connection.execute("SELECT count(*) FROM senders").get == 0
+
+    def test_a_reader_grants_nothing(
+        self, federation: Federation, anna: Device, vera: Device, dina: Device, channel: ChatId
+    ) -> None:
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera, dina)
+        pay(anna, vera)
+        epoch = anna.replica.last_epoch(channel, anna.key)
+        assert epoch is not None
+        parcel = forged(vera, dina, channel, federation, epoch)
+        with pytest.raises(IdentityError, match="nobody who may"), dina.transaction():
+            grants.take(dina, parcel)
+
+    def test_wrong_keys_are_noticed_named_and_replaced(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        """A publisher who grants wrong keys hides nothing: another's grant opens the message."""
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        epoch = anna.replica.last_epoch(channel, anna.key)
+        assert epoch is not None
+        with vera.transaction():
+            grants.take(vera, forged(boris, vera, channel, federation, epoch))
+            mailbox.open_waiting(vera)
+        assert federation.texts(vera, channel) == []
+        assert grants.distrusted(vera, channel) == [(boris.key, epoch)]
+        assert ask(vera, anna) == 1
+        assert pay(anna, vera) == 1
+        with vera.transaction():
+            mailbox.open_waiting(vera)
+        assert federation.texts(vera, channel) == ["one"]
+
+    def test_the_same_wrong_keys_again_change_nothing(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        epoch = anna.replica.last_epoch(channel, anna.key)
+        assert epoch is not None
+        for _ in range(2):
+            with vera.transaction():
+                grants.take(vera, forged(boris, vera, channel, federation, epoch))
+                mailbox.open_waiting(vera)
+        assert [one.state for one in mailbox.letters(vera, channel, 9)] == [State.SEALED]
+
+    def test_an_author_whose_own_grant_fails_is_refused(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        epoch = anna.replica.last_epoch(channel, anna.key)
+        assert epoch is not None
+        with vera.transaction():
+            grants.take(vera, forged(anna, vera, channel, federation, epoch))
+            mailbox.open_waiting(vera)
+        assert [one.state for one in mailbox.letters(vera, channel, 9)] == [State.REFUSED]
+        assert grants.distrusted(vera, channel) == []
+
+
+def test_a_grant_that_is_refused_is_tried_again_but_not_for_ever(
+    anna: Device, channel: ChatId
+) -> None:
+    """The reader's node may not know the channel yet; a reader that is gone stays refused."""
+    del channel
+    for _ in range(grants.REFUSALS_MAX):
+        with anna.transaction():
+            (errand,) = grants.due(anna, now())
+            grants.refused(anna, errand)
+    with anna.transaction():
+        assert grants.due(anna, now()) == []
+
+
+def test_a_question_carries_the_askers_own_prekey(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    record = verify_prekey(federation.prekey(boris).raw).raw
+    asked = keygrant.sign_ask(vera.secrets.device, channel, [EntryId(bytes(32))], anna.key, record)
+    with pytest.raises(PeerError, match="another's prekey"):
+        keygrant.read(asked)
