@@ -1,4 +1,4 @@
-"""`ivor device …`: further devices of one user, and giving one up."""
+"""`ivor device …`: further devices of one user, their labels, and giving one up."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from client.linking import History
     from protocol.identity import DeviceCertificate
 
-device_app = typer.Typer(help="Your devices: link a further one, give one up.")
+device_app = typer.Typer(help="Your devices: link a further one, rename this one, give one up.")
 SETTLE_SECONDS = 5.0
 HISTORY_SECONDS = 60.0
 PREFIX_CHARS_MIN = 4
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 @device_app.callback(no_args_is_help=True)
 def _device() -> None:
-    """Your devices: link a further one, give one up."""
+    """Your devices: link a further one, rename this one, give one up."""
 
 
 @device_app.command("link")
@@ -198,7 +198,7 @@ def list_devices(
         bring_up(device)
         records = _devices(device)
     columns = {"short": "KEY", "label": "LABEL", "fingerprint": "FINGERPRINT"}
-    rest = {"issued": "SINCE", "this": "THIS ONE", "revoked": "REVOKED"}
+    rest = {"issued": "CERTIFIED", "this": "THIS ONE", "revoked": "REVOKED"}
     Output(as_json).rows(records, columns | rest)
 
 
@@ -234,6 +234,33 @@ def _devices(device: "Device") -> list[dict[str, object]]:
         }
         for one, revoked in _own_devices(device)
     ]
+
+
+@device_app.command()
+def rename(
+    label: Annotated[str, typer.Argument(help="What this device is called from now on.")],
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give this device, your first one, another label."""
+    import trio
+
+    from client.renaming import request
+
+    with opened(home, passphrase_file) as device:
+        request(device, label, now_ms())
+        certificate = trio.run(_rename, device, label)
+        Output(as_json).facts({"device": device.key.hex(), "label": certificate.label})
+
+
+async def _rename(device: "Device", label: str) -> "DeviceCertificate":
+    from client.link import linked
+    from client.renaming import rename as ask
+
+    async with linked(device) as link:
+        return await ask(device, link, label)
 
 
 @device_app.command()

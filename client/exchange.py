@@ -20,9 +20,9 @@ from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
-from crypto.certificate import public_pem
+from crypto.certificate import begins, public_pem
 from node.errors import LimitReached, NetworkError, RefusedError
-from protocol.identity import AgencyId, DeviceCertificate, verify_device
+from protocol.identity import AgencyId
 from protocol.question import Forward, Renew
 from protocol.reply import Certified
 
@@ -32,7 +32,6 @@ SEALS_SECONDS_MAX = 2.0
 NEWS_SECONDS_MAX = 0.5
 GRANTS_ROUNDS_MAX = 8  # of key grants in one visit
 _REFRESHED = "refreshed"
-_RENEWED = "renewed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,20 +192,20 @@ async def _refresh(device: Device, link: Link, age: int) -> None:
     if now - await link.journal.read(partial(_noted, device, _REFRESHED)) >= age:
         await link.refresh()
         await link.write(partial(_note, device, _REFRESHED, now))
-    renewed = await link.journal.read(partial(_noted, device, _RENEWED))
-    if now - max(renewed, _own_certificate(device).issued) >= RENEW_MS:
+    if await link.journal.read(partial(renewal_due, device, now)):
         reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
         if isinstance(reply, Certified):
-            await link.write(partial(_keep_credential, device, reply.certificate, now))
+            await link.write(partial(_keep_credential, device, reply.certificate))
 
 
-def _keep_credential(device: Device, certificate: bytes, now: int) -> None:
+def renewal_due(device: Device, now: int) -> bool:
+    """Whether our TLS certificate is to be replaced. now: milliseconds."""
+    pem = device.connection.execute("SELECT tls FROM profile").get
+    return now - begins(pem) * 1000 >= RENEW_MS
+
+
+def _keep_credential(device: Device, certificate: bytes) -> None:
     device.connection.execute("UPDATE profile SET tls = ?", (certificate,))
-    _note(device, _RENEWED, now)
-
-
-def _own_certificate(device: Device) -> DeviceCertificate:
-    return verify_device(device.profile.device_certificate, device.profile.charter)
 
 
 def refreshed(device: Device) -> int:

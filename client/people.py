@@ -13,7 +13,15 @@ from crypto.fingerprint import safety_number
 from node.errors import IdentityError, UserError
 from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
-from protocol.identity import AgencyId, Card, UserCertificate, UserId, verify_card, verify_prekey
+from protocol.identity import (
+    AgencyId,
+    Card,
+    UserCertificate,
+    UserId,
+    device_issued,
+    verify_card,
+    verify_prekey,
+)
 from protocol.policy import Role
 from protocol.reply import Person, PersonDevice
 
@@ -169,12 +177,16 @@ def note_lost(device: Device) -> int:
 
 
 def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevice) -> None:
+    """Keep a device that the directory tells of; never an earlier certificate of the same key."""
     if told.prekey is not None and verify_prekey(told.prekey).device != key:
         raise IdentityError("a prekey of another device than the one it was given for")
+    known = device.connection.execute("SELECT certificate FROM devices WHERE id = ?", (key,)).get
+    earlier = known is not None and device_issued(told.certificate) < device_issued(known)
     device.connection.execute(
         "INSERT INTO devices (id, user, certificate, prekey) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET prekey = ifnull(excluded.prekey, prekey)",
-        (key, user, told.certificate, told.prekey),
+        " ON CONFLICT (id) DO UPDATE SET certificate = excluded.certificate,"
+        " prekey = ifnull(excluded.prekey, prekey) WHERE user = excluded.user",
+        (key, user, known if earlier else told.certificate, told.prekey),
     )
 
 

@@ -143,6 +143,11 @@ def issue(
     return signed(draft, issuer_key)
 
 
+def begins(pem: bytes) -> float:
+    """Return from when a certificate is good, in seconds UTC."""
+    return x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp()
+
+
 def subject_uri(der: bytes) -> str:
     """Read the one ivor: URI of a certificate, which TLS has verified already.
 

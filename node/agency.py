@@ -25,7 +25,7 @@ from crypto.errors import CertificateRefused, KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
 from node.config import FORMAT, SETTINGS_FILE, Value, write_settings
-from node.errors import UserError
+from node.errors import RefusedError, UserError
 from node.files import sync_folder, write_private
 from node.tls import Credential, authority_of, credential_to_der
 from protocol import checkpoint, codec, identity
@@ -217,6 +217,25 @@ def register_device(agency: Agency, request: bytes, user: UserId) -> DeviceCerti
     issued = identity.verify_device(raw, agency.card.charter)
     if issued.user != user:
         raise Untrusted("a device of another user than the one who asks (SPEC 5.3)")
+    return issued
+
+
+def rename_device(
+    agency: Agency, request: bytes, user: UserId, present: bytes
+) -> DeviceCertificate:
+    """Certify a device of `user` in place of its present certificate (SPEC 7.3).
+
+    Raises PeerError for the request of another device, RefusedError unless it is dated later.
+    """
+    known = identity.verify_device(present, agency.card.charter)
+    issued = register_device(agency, request, user)
+    if issued.device != known.device:
+        raise Untrusted("a new certificate for another device than the one that asks (SPEC 7.3)")
+    if issued.issued <= known.issued and issued.raw != known.raw:
+        raise RefusedError(
+            f"the new certificate is dated {issued.issued} ms and the present one {known.issued}: "
+            "it must be later; is the device's clock right?"
+        )
     return issued
 
 

@@ -23,6 +23,7 @@ from node.agency import (
     invite,
     register_device,
     register_user,
+    rename_device,
     signing_certificate,
 )
 from node.errors import IvorError, LimitReached, NetworkError, RefusedError, exit_code
@@ -340,7 +341,7 @@ class Directory:
                 return self._pending(name, now)
             case Approve():
                 return self._approve(user, name, asked, now)
-            case question.Renew() | question.CertifySigner():
+            case question.Renew() | question.CertifySigner() | question.Rename():
                 return Certified(self._certify(device, user, asked, now))
             case question.GetParcels():
                 return reply.Parcels(self.parcels.waiting(device))
@@ -527,11 +528,16 @@ class Directory:
         self,
         device: DeviceKey,
         user: UserId,
-        asked: question.Renew | question.CertifySigner,
+        asked: question.Renew | question.CertifySigner | question.Rename,
         now: float,
     ) -> bytes:
         if isinstance(asked, question.Renew):
             return self._tls_certificate(device, asked.tls_key, now)
+        if isinstance(asked, question.Rename):
+            present = self.people.certificate(device)
+            renamed = rename_device(self.agency, asked.request, user, present)
+            self.people.recertify(device, renamed.raw)
+            return renamed.raw
         return self._certify_signer(device, user, asked, now)
 
     def _certify_signer(

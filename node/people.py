@@ -107,6 +107,18 @@ class People:
             (device, user, certificate, prekey),
         )
 
+    def certificate(self, device: DeviceKey) -> bytes:
+        """Return the certificate of a device that is registered or cached here."""
+        return bytes(
+            self.connection.execute("SELECT certificate FROM devices WHERE id = ?", (device,)).get
+        )
+
+    def recertify(self, device: DeviceKey, certificate: bytes) -> None:
+        """Replace the certificate of a device; our directory has the same keys as before."""
+        self.connection.execute(
+            "UPDATE devices SET certificate = ? WHERE id = ?", (certificate, device)
+        )
+
     def let_enter(self, device: DeviceKey) -> None:
         """Let a device of ours see the chats of its user, so that it can enter them (SPEC 6.3)."""
         self.connection.execute("UPDATE devices SET enters = 1 WHERE id = ?", (device,))

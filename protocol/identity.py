@@ -344,6 +344,13 @@ def verify_device(raw: bytes, charter: Charter) -> DeviceCertificate:
     return certificate
 
 
+def device_issued(raw: bytes) -> int:
+    """Return when a device certificate was issued, which `verify_device` has checked before."""
+    body, _ = _signed(raw, CERTIFICATE_BYTES_MAX, 3, "device certificate")
+    fields = _body(body, CERTIFICATE_BYTES_MAX, 6, "device certificate")
+    return codec.uint(fields[5], TIME_MS_MAX, "issued")
+
+
 def sign_prekey(device: Signer, public: bytes, issued: int) -> bytes:
     """Make a prekey record. public: 1,216 bytes. issued: milliseconds."""
     body = codec.encode((VERSION, device.public, public, issued))

@@ -157,6 +157,13 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
+class Rename:
+    """A device asks for another label. request: `identity.request_device`, for its own key."""
+
+    request: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CertifySigner:
     """Asks for a certificate for signing documents (SPEC 6.1).
 
@@ -219,6 +226,7 @@ Question = (
     | GetDirectory
     | GetReceipts
     | Forward
+    | Rename
 )
 
 
@@ -315,6 +323,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     GetDirectory: Topic.DIRECTORY,
     GetReceipts: Topic.RECEIPTS,
     Forward: Topic.FORWARD,
+    Rename: Topic.RENAME,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -364,6 +373,7 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
         ),
     ),
     Topic.RENEW: (1, lambda values: Renew(read_tls_key(values[0]))),
+    Topic.RENAME: (1, lambda values: Rename(read_request(values[0]))),
     Topic.SIGNATORY: (
         2,
         lambda values: CertifySigner(

@@ -145,7 +145,10 @@ class PendingLinks:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A certificate: of a device (LINK_APPROVE), or PEM: TLS (RENEW), a signatory's (SIGNATORY)."""
+    """A certificate of a device (LINK_APPROVE, RENAME).
+
+    Or, PEM: for TLS (RENEW), of a signatory (SIGNATORY).
+    """
 
     certificate: bytes = field(repr=False)
 
@@ -382,6 +385,7 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.REVOKE: _read_done,
     Topic.RENEW: _read_certified,
     Topic.SIGNATORY: _read_certified,
+    Topic.RENAME: _read_certified,
     Topic.WITNESS: _read_witnessed,
     Topic.DIRECTORY: lambda values: Directory(_heads(values)),
     Topic.RECEIPTS: _read_receipts,

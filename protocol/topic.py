@@ -55,6 +55,7 @@ class Topic(IntEnum):
     DIRECTORY = 16
     RECEIPTS = 17
     FORWARD = 18
+    RENAME = 19
 
 
 Fields = tuple[object, ...]

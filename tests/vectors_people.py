@@ -30,6 +30,7 @@ from protocol.question import (
     PutParcel,
     PutPrekey,
     Question,
+    Rename,
     Renew,
     Taken,
     encode_question,
@@ -545,6 +546,7 @@ def questions() -> list[Case]:
         ("forward", Forward(ChatId(seed("chat")), AgencyId(seed("agency")), DEVICE, b"sealed")),
         ("taken", Taken((1, 2**40))),
         ("renew", Renew(b"pem")),
+        ("rename", Rename(b"device")),
         ("signatory", CertifySigner(b"pem", b"proof")),
         ("receipts", GetReceipts(ChatId(seed("chat")), (EntryId(seed("entry")),))),
     ]
@@ -566,6 +568,7 @@ def questions() -> list[Case]:
         ("a proof of 81 bytes", 14, (b"pem", bytes(81)), LimitExceeded),
         ("receipts for no entry", 17, (bytes(32), ()), NotCanonical),
         ("receipts for 65 entries", 17, (bytes(32), [bytes(32)] * 65), LimitExceeded),
+        ("a device request over 1,024 bytes", 19, (bytes(1025),), LimitExceeded),
         ("a ticket of 15 bytes", 10, (bytes(15), b""), NotCanonical),
     ]
     return cases + [

@@ -228,6 +228,10 @@ class TestTown:
         town.run("phone", "send", "boris@mincifry", "с телефона", "--wait", "all")
         (*_, last) = town.run("boris", "read", "anna@minzdrav")
         assert last["text"] == "с телефона"
+        town.run("phone", "device", "rename", "mobile", code=8)
+        town.run("anna", "device", "rename", "Стол")
+        seen = {one["device"]: one["label"] for one in town.run("phone", "device", "list")}
+        assert set(seen.values()) == {"phone", "Стол"}
         town.run("anna", "device", "revoke", "phone", "--yes")
         town.run("phone", "sync", code=3)
         town.run("anna", "send", "boris@mincifry", "без телефона", "--wait", "stored")

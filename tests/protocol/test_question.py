@@ -30,6 +30,7 @@ from protocol.question import (
     PutParcel,
     PutPrekey,
     Question,
+    Rename,
     Renew,
     Revoke,
     Seen,
@@ -98,6 +99,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.DIRECTORY, GetDirectory(AGENCY, 7)),
     (Topic.RECEIPTS, GetReceipts(ChatId(b"c" * 32), (EntryId(b"e" * 32),))),
     (Topic.FORWARD, Forward(ChatId(b"c" * 32), AgencyId(b"a" * 32), KEY, b"body")),
+    (Topic.RENAME, Rename(b"r")),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
@@ -110,6 +112,7 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.LINK_PENDING, PendingLinks((Pending(b"t" * 16, b"r"),))),
     (Topic.LINK_APPROVE, Certified(b"c")),
     (Topic.SIGNATORY, Certified(b"c")),
+    (Topic.RENAME, Certified(b"c")),
     (Topic.CARDS, Cards((b"a", b"b"))),
     (Topic.WITNESS, Witnessed((b"a",), (b"proof",))),
     (Topic.DIRECTORY, Directory((b"a", b"b"))),
