@@ -36,11 +36,6 @@ def inert_json(text: str) -> str:
     return _escaped(text, _json_escape)
 
 
-def paragraph(text: str, margin: str) -> str:
-    """Return inert lines, each behind `margin`: no line of a message can pass for one of ours."""
-    return "\n".join(margin + inert(line) for line in text.split("\n"))
-
-
 def when(milliseconds: int) -> str:
     """Return a time as ISO 8601 in UTC; one that no calendar has, as the number it is."""
     try:

@@ -23,7 +23,6 @@ from crypto.errors import ContentRefused
 from crypto.labels import expand_with_label, mac
 
 FRANKING_KEY_BYTES: Final = 32
-COMMITMENT_BYTES: Final = 32
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 24

@@ -123,14 +123,6 @@ _decode_content = msgspec.msgpack.Decoder(ContentHeader).decode
 _PC_AND_HASH_BYTES = 2 * (2 + HASH_BYTES)
 
 
-class SignedEntry(NamedTuple):
-    """One entry as its author made it: canonical header, payload, signature."""
-
-    header: bytes
-    payload: bytes
-    signature: bytes
-
-
 def encode_header(header: Header) -> bytes:
     """Return the canonical header: 11 fields in lane 0, 15 in lane 1."""
     return _encode(header)

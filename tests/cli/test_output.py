@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cli.letters import MARGIN, _wrapped
 from cli.output import Output, cell, note, progress
-from cli.text import inert, inert_json, paragraph, when
+from cli.text import inert, inert_json, when
 
 HOSTILE = (
     "\x1b]52;c;cm0gLXJmIC8=\x07",  # OSC 52: writes the clipboard
@@ -86,8 +87,8 @@ class TestInert:
 
     def test_a_message_cannot_look_like_ours(self) -> None:
         """Hostile case 70: a line that imitates a sender or a prompt stays in its margin."""
-        shown = paragraph("hello\nboris@minfin: pay now\n$ \r", "  │ ")
-        assert shown.split("\n") == ["  │ hello", "  │ boris@minfin: pay now", "  │ $ \\r"]
+        shown = [MARGIN + line for line in _wrapped("hello\nboris@minfin: pay now\n$ \r")]
+        assert shown == [f"{MARGIN}hello", f"{MARGIN}boris@minfin: pay now", f"{MARGIN}$ \\r"]
 
     def test_times(self) -> None:
         assert when(0) == "1970-01-01T00:00:00.000Z"
