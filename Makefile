@@ -59,7 +59,7 @@ vectors: $(TESTING) ## write vectors/ anew
 # MINUTES for each machine; another round draws other examples.
 attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 each
 	@rm -f build/attack.jsonl
-	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -o faulthandler_timeout=0 tests/properties -k 'not TestAttacker'
+	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -o timeout=0 tests/properties -k 'not TestAttacker'
 	@cat build/attack.jsonl
 
 mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fail
@@ -72,7 +72,8 @@ bench: $(RUNTIME) ## measure; prints JSON lines and a table
 lock: ## resolve pyproject.toml into the lock files
 	@$(PYTHON) -m venv --clear build/lock
 	@build/lock/bin/python -m pip install -qq pip-tools==7.6.2
-	@for lock in requirements.lock:--all-build-deps 'requirements-test.lock:--extra=test --constraint=requirements.lock'; do \
+	@for lock in requirements.lock:--all-build-deps 'requirements-test.lock:--extra=test --constraint=requirements.lock' \
+    'requirements-bench.lock:--extra=bench --constraint=requirements.lock'; do \
 	  env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
 	    CUSTOM_COMPILE_COMMAND='make lock' \
 	    $(COMPILE) $${lock#*:} --output-file $${lock%:*} pyproject.toml; \
