@@ -172,7 +172,7 @@ def add(
         names = addresses(device, users)
         made = change(device, names, partial(_add, device, judge.id, role))
         record = {"chat": judge.id.hex(), "added": names} | proposed(device, judge.id, made.result)
-        tell(made.problem, as_json, record)
+        made.tell(as_json, record)
 
 
 def _add(
@@ -268,7 +268,7 @@ def _about_member(
 
         made = change(device, [], about)
         record = {"chat": judge.id.hex(), "user": user, "change": done}
-        tell(made.problem, as_json, record | proposed(device, judge.id, made.result))
+        made.tell(as_json, record | proposed(device, judge.id, made.result))
 
 
 def member_named(judge: "Chat", user: str) -> "UserId":
@@ -301,12 +301,4 @@ def leave(
             note("nothing was done")
             raise typer.Exit(1)
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))
-        tell(made.problem, as_json, {"chat": judge.id.hex(), "change": "left"})
-
-
-def tell(problem: str | None, as_json: bool, record: dict[str, object]) -> None:
-    """Print what was done, and whether the node has it already."""
-    if problem is not None:
-        note(f"queued: {problem}")
-    state = "stored" if problem is None else "queued"
-    Output(as_json).facts(record | {"state": state, "problem": problem})
+        made.tell(as_json, {"chat": judge.id.hex(), "change": "left"})

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.chat_commands import UserName, chat, member_named, tell
-from cli.opening import SETTLE_SECONDS, Home, change, locate, now_ms, opened
+from cli.chat_commands import UserName, chat, member_named
+from cli.opening import SETTLE_SECONDS, Home, Offline, change, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.text import when
@@ -62,7 +62,7 @@ def redact(
             device, [], lambda _: keeping.redact(device, judge.id, place, reason, now_ms())
         )
         redacted = [entry.hex() for entry in made.result]
-        tell(made.problem, as_json, {"chat": judge.id.hex(), "redacted": redacted})
+        made.tell(as_json, {"chat": judge.id.hex(), "redacted": redacted})
 
 
 @chat.command()
@@ -96,8 +96,7 @@ def policy(
             )
             problem = made.problem
         now = require(device, judge.id).membership().policy
-        tell(
-            problem,
+        Offline(now, problem).tell(
             as_json,
             {
                 "chat": judge.id.hex(),
@@ -170,7 +169,7 @@ def hold(
         work = partial(keeping.hold, device, judge.id, found, now_ms(), ends=end)
         made = change(device, [], lambda _: work())
         done = "no custodian any more" if end else "custodian"
-        tell(made.problem, as_json, {"chat": judge.id.hex(), "user": user, "change": done})
+        made.tell(as_json, {"chat": judge.id.hex(), "user": user, "change": done})
 
 
 @log.command("show")

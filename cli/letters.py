@@ -23,6 +23,7 @@ from protocol.message import Edit, Reaction, Text, Title
 from protocol.proposal import Motion
 
 if TYPE_CHECKING:
+    from client.chats import Summary
     from client.reading import Line
     from protocol.entry import Reference
     from protocol.message import Message
@@ -106,6 +107,20 @@ def show(output: Output, lines: "Sequence[Line]") -> None:
     for shown in collate(lines):
         print(_block(shown) if sys.stdout.isatty() else "\t".join(_columns(shown)))
     sys.stdout.flush()
+
+
+def show_found(output: Output, chat: "Summary", lines: "Sequence[Line]") -> None:
+    """Print messages of one chat that were looked for: beneath its title, or after its id."""
+    if not output.as_json and sys.stdout.isatty():
+        print(f"{cell(chat.label)} ({chat.chat.hex()[:SHORT_CHARS]})")
+    for line in lines:
+        shown = Shown(line)
+        if output.as_json:
+            output.line("", record(line))
+        elif sys.stdout.isatty():
+            print(_block(shown))
+        else:
+            print("\t".join([chat.chat.hex()[:SHORT_CHARS], *_columns(shown)]))
 
 
 def _columns(shown: Shown) -> list[str]:

@@ -12,6 +12,7 @@ from cli import (
     keeping,
     reading,
     recovery,
+    searching,
     upkeep,
     writing,
 )
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
         chat_commands,
         writing,
         reading,
+        searching,
         getting,
         approving,
         upkeep,

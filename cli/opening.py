@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Generic, TypeVar
 
 import typer
 
-from cli.output import note
+from cli.output import Output, note
 
 if TYPE_CHECKING:
     from client.deciding import Decided
@@ -84,6 +84,12 @@ class Offline(Generic[Result]):
     def __init__(self, result: Result, problem: str | None) -> None:
         self.result = result
         self.problem = problem
+
+    def tell(self, as_json: bool, record: dict[str, object]) -> None:
+        """Print what was done, and whether the node has it already."""
+        self.warn()
+        state = "stored" if self.problem is None else "queued"
+        Output(as_json).facts(record | {"state": state, "problem": self.problem})
 
     def warn(self) -> None:
         """Say that it is queued, if it is."""
@@ -176,6 +182,17 @@ def fetch(device: "Device") -> str | None:
     except NetworkError as error:
         return str(error)
     return None
+
+
+def bring_in(device: "Device") -> None:
+    """Take what is new at the node, and open what other commands have fetched and left sealed."""
+    from client.arrivals import take_in
+
+    problem = fetch(device)
+    with device.transaction():
+        take_in(device, now_ms())
+    if problem is not None:
+        note(f"what is here; {problem}")
 
 
 def locate(device: "Device", name: str) -> "Chat":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, fetch, locate, now_ms, opened
+from cli.opening import Home, bring_in, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.writing import ChatName
@@ -49,10 +49,7 @@ def read(
     with opened(home, passphrase_file) as device:
         judge = locate(device, chat)
         if not follow:
-            problem = fetch(device)
-            _catch_up(device)
-            if problem is not None:
-                note(f"what is here; {problem}")
+            bring_in(device)
             _show(device, judge, start, most, output)
             return
         try:

@@ -29,10 +29,9 @@ def share(
     Only in a chat whose policy says that history is shared, and only what was said since then.
     """
     with opened(home, passphrase_file) as device:
-        from cli.chat_commands import tell
         from client import sharing
 
         judge = locate(device, name)
         made = change(device, [], lambda _: sharing.share(device, judge.id, last, now_ms()))
         facts = {"chat": judge.id.hex(), "shared": made.result.messages}
-        tell(made.problem, as_json, facts | {"left_out": made.result.left_out})
+        made.tell(as_json, facts | {"left_out": made.result.left_out})
