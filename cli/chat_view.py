@@ -92,6 +92,7 @@ def _epoch(device: "Device", judge: "Chat") -> str | None:
 
 
 def _member(device: "Device", judge: "Chat", member: "Member") -> dict[str, object]:
+    from client.identities import changed
     from client.people import acquaintance, trusted
 
     known = acquaintance(device, member.name)
@@ -105,7 +106,7 @@ def _member(device: "Device", judge: "Chat", member: "Member") -> dict[str, obje
         "zone": member.zone,
         "devices": len(member.devices),
         "verified": ours or (known is not None and same and known.verified),
-        "changed": known is not None and not same,
+        "changed": (known is not None and not same) or member.user in changed(device),
         "trusted": trusted(device, member.agency),
         "stored": member.agency in judge.membership().agencies,
     }

@@ -57,6 +57,7 @@ def quiet_log() -> None:
 def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]":
     """Open the device for the length of a block."""
     from cli.passphrase import read_passphrase
+    from client import identities
     from client.device import open_device
     from client.erasure import erase_prekeys
     from client.folder import is_device
@@ -74,6 +75,8 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
         if device.displaced:
             fetch(device)  # what it wrote elsewhere meanwhile, before it writes anything here
         yield device
+        for name in identities.changed(device).values():
+            note(identities.warning(name))
     finally:
         device.close()
 

@@ -23,6 +23,7 @@ log = typer.Typer(help="The signed log.", no_args_is_help=True)
 SYNC_SECONDS: Final = 60.0
 NOT_VERIFIED: Final = 7
 NOT_IN_TIME: Final = 3
+UNTRUSTED: Final = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +45,10 @@ def sync(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Bring what is queued, fetch what is new."""
+    """Bring what is queued, fetch what is new; exit 4 if somebody's identity has changed."""
     import trio
 
-    from client import witnessing
+    from client import identities, witnessing
     from client.exchange import visit_fresh
     from client.link import linked, unstored
 
@@ -60,6 +61,7 @@ def sync(
 
         done = trio.run(run)
         suspects = witnessing.suspects(device).values()
+        changed = list(identities.changed(device).values())
         Output(as_json).facts(
             {
                 "messages": len(done.letters),
@@ -68,6 +70,7 @@ def sync(
                 "queued_entries": unstored(device),
                 "revoked": [one.device.hex() for one in done.revoked],
                 "decided": [one.place.id.hex() for one in done.decided],
+                "changed": changed,
                 "complete": done.even,
             }
         )
@@ -79,6 +82,9 @@ def sync(
             note(warning)
     if not done.even:
         note("not everything came in time: run it again")
+    if changed:
+        raise typer.Exit(UNTRUSTED)
+    if not done.even:
         raise typer.Exit(NOT_IN_TIME)
 
 
@@ -89,7 +95,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show what is queued, and which agency stores how much of what you wrote. Asks nobody."""
-    from client import witnessing
+    from client import identities, witnessing
     from client.exchange import refreshed
     from client.link import unstored
 
@@ -105,6 +111,7 @@ def status(
                 "queued_entries": queued,
                 "state": "queued" if queued else "stored",
                 "last_sync": when(last) if last else None,
+                "changed": list(identities.changed(device).values()),
             }
         )
         for warning in witnessing.suspects(device).values():

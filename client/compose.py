@@ -10,7 +10,7 @@ from hashlib import sha256
 
 import msgspec
 
-from client import checkpoints, mailbox, nacks
+from client import checkpoints, identities, mailbox, nacks
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.motions import next_until, owners
@@ -72,14 +72,19 @@ def require(device: Device, chat: ChatId) -> Chat:
 
 
 def send(device: Device, chat: ChatId, message: Message, now: int, once: str | None) -> Reference:
-    """Write a message. once: a key under which it is written only once, however often called."""
+    """Write a message. once: a key under which it is written only once, however often called.
+
+    Raises IdentityError while a member's identity has changed and nobody has decided.
+    """
     if once is not None:
         row = device.connection.execute(
             "SELECT chat, seq, id FROM once WHERE key = ?", (once,)
         ).fetchone()
         if row is not None:
             return Reference(device.key, row[1], row[2])
-    written = _write(device, require(device, chat), message, now)
+    judge = require(device, chat)
+    identities.check(device, judge)
+    written = _write(device, judge, message, now)
     if once is not None:
         device.connection.execute(
             "INSERT INTO once VALUES (?, ?, ?, ?)", (once, chat, written.seq, written.id)

@@ -216,19 +216,25 @@ class Link:
         return await self.write(replace)
 
     async def _persons(self, names: Sequence[str]) -> list[Person]:
-        reply = await self.ask(Lookup(names=tuple(names)))
-        if not isinstance(reply, People):
-            raise NetworkError("the node answered another question than was asked")
         found = []
-        for name, person in zip(names, reply.people, strict=True):
+        for name, person in zip(names, await self._told(Lookup(names=tuple(names))), strict=True):
             if person is None or people.name_of(person) != name:
                 raise UserError(
                     f"{name} is not known: check the name; the agency may not be federated with "
                     "ours, or not reachable now"
                 )
             await self.write(partial(witnessing.note_listing, self._device, person))
+            await self.write(partial(witnessing.note_change, self._device, person))
             found.append(person)
         return found
+
+    async def _told(self, asked: Lookup) -> Sequence[Person | None]:
+        """Put a look-up; return a person, or None, for each that was asked for."""
+        reply = await self.ask(asked)
+        count = len(asked.names) + len(asked.users)
+        if not isinstance(reply, People) or len(reply.people) != count:
+            raise NetworkError("the node answered another question than was asked")
+        return reply.people
 
     async def write(self, work: Callable[[], Result]) -> Result:
         """Run `work` in a transaction of the device; what it appends is pushed once durable.
@@ -280,15 +286,20 @@ class Link:
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
         users = await self.journal.read(partial(people.companions, self._device))
         for at in range(0, len(users), LOOKUP_MAX):
-            asked = await self.ask(Lookup(users=tuple(users[at : at + LOOKUP_MAX])))
-            for person in asked.people if isinstance(asked, People) else ():
+            page = users[at : at + LOOKUP_MAX]
+            told = await self._told(Lookup(users=tuple(page)))
+            absent = [user for user, person in zip(page, told, strict=True) if person is None]
+            names = await self.journal.read(partial(people.names_of, self._device, absent))
+            for person in (*told, *(await self._told(Lookup(names=names)) if names else ())):
                 if person is not None:
                     await self._keep(person, suspects)
 
     async def _keep(self, person: Person, suspects: Collection[AgencyId]) -> None:
-        """Keep what the node tells of a companion, unless the agency is caught lying."""
+        """Keep what the node tells of a companion, unless it is another or the agency lies."""
         await self.write(partial(witnessing.note_listing, self._device, person))
-        if verify_charter(person.charter).agency not in suspects:
+        if verify_charter(person.charter).agency in suspects:
+            return
+        if not await self.write(partial(witnessing.note_change, self._device, person)):
             await self.write(partial(witnessing.keep_listed, self._device, person))
 
     async def compare_directories(self) -> None:

@@ -8,6 +8,7 @@ in front of the screen decides.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from client import identities
 from client.device import Device
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, UserError
@@ -18,6 +19,7 @@ from protocol.identity import (
     Card,
     UserCertificate,
     UserId,
+    VerifiedUser,
     device_issued,
     verify_card,
     verify_prekey,
@@ -73,11 +75,10 @@ def name_of(person: Person) -> str:
     return verified(person.charter, person.certificate, certificates).user.name
 
 
-def keep_person(device: Device, person: Person) -> UserId:
-    """Check and keep what an agency says of a user. Raises IdentityError for a changed identity."""
+def checked(device: Device, person: Person) -> VerifiedUser:
+    """Return who a person is, by records that verify under the agency's key that we know."""
     certificates = [one.certificate for one in person.devices]
-    credential = verified(person.charter, person.certificate, certificates)
-    user = credential.user
+    user = verified(person.charter, person.certificate, certificates).user
     root = device.connection.execute(
         "SELECT id FROM agencies WHERE name = ?", (user.agency_name,)
     ).get
@@ -86,12 +87,15 @@ def keep_person(device: Device, person: Person) -> UserId:
             f"{user.name} comes with another root key of {user.agency_name} than our node trusts; "
             "ask your administrator before you go on"
         )
+    return user
+
+
+def keep_person(device: Device, person: Person) -> UserId:
+    """Check and keep what an agency says of a user. Raises IdentityError for a changed identity."""
+    user = checked(device, person)
     row = device.connection.execute("SELECT id FROM users WHERE name = ?", (user.name,)).get
     if row is not None and row != user.user:
-        raise IdentityError(
-            f"{user.name} has another identity than before: its safety number has changed. "
-            f"Ask {user.name} in person, then run 'ivor verify {user.name} --accept-change'"
-        )
+        raise IdentityError(identities.warning(user.name))
     device.connection.execute(
         "INSERT INTO users (id, agency, name, charter, certificate) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET charter = excluded.charter,"
@@ -198,6 +202,15 @@ def acquaintance(device: Device, name: str) -> Acquaintance | None:
     return None if row is None else Acquaintance(row[0], row[1], row[2], bool(row[3]))
 
 
+def names_of(device: Device, users: Sequence[UserId]) -> tuple[str, ...]:
+    """Return the addresses under which these users are known, of those who are."""
+    found = (
+        device.connection.execute("SELECT name FROM users WHERE id = ?", (user,)).get
+        for user in users
+    )
+    return tuple(name for name in found if name is not None)
+
+
 def grant_of(device: Device, user: UserId, role: Role) -> Grant:
     """Return a grant for a known user with all their devices. Raises UserError."""
     row = device.connection.execute(
@@ -242,6 +255,7 @@ def mark_verified(device: Device, person: Acquaintance) -> None:
 
 def accept_change(device: Device, name: str) -> None:
     """Forget the identity that was known under a name, so that the next one is taken."""
+    identities.forget(device, name)
     device.connection.execute("DELETE FROM users WHERE name = ?", (name,))
 
 

@@ -10,6 +10,10 @@ CREATE TABLE profile (           -- one row: who we are
     card BLOB NOT NULL,          -- card of our agency
     archive BLOB NOT NULL);      -- archive certificate of our ML-DSA key
 
+CREATE TABLE changed_identities (  -- what names mean now that meant others here
+    name TEXT PRIMARY KEY,
+    user BLOB NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE prekeys (
     id BLOB PRIMARY KEY,
     private BLOB NOT NULL,

@@ -1,13 +1,13 @@
 """Directories as this device was shown them: nobody is taken who is not listed (SPEC 7.5)."""
 
+from client import identities
 from client.device import Device
-from client.people import keep_person
+from client.people import checked, keep_person
 from node.errors import IdentityError
 from node.witness import Witness
 from protocol import question, reply
 from protocol.errors import Untrusted
-from protocol.grant import verified
-from protocol.identity import AgencyId, UserId, verify_card
+from protocol.identity import AgencyId, UserId, VerifiedUser, verify_card
 from protocol.listing import check_listed, verify_split
 
 
@@ -35,20 +35,32 @@ def note_listing(device: Device, person: reply.Person) -> None:
         Witness(device.connection).agrees(person.listing.head)
 
 
+def note_change(device: Device, person: reply.Person) -> bool:
+    """Keep it if a person's name meant another identity here, so that `keep_listed` will raise.
+
+    Call as `hear`. Raises what `keep_listed` raises otherwise.
+    """
+    return identities.note(device, _listed(device, person))
+
+
 def keep_listed(device: Device, person: reply.Person) -> UserId:
     """Check that a person stands in the directory of the agency, and keep them.
 
     Raises what `keep_person` raises, and IdentityError for an agency that was caught showing
     different directories, or that does not list the person.
     """
-    certificates = [one.certificate for one in person.devices]
-    user = verified(person.charter, person.certificate, certificates).user
+    _listed(device, person)
+    return keep_person(device, person)
+
+
+def _listed(device: Device, person: reply.Person) -> VerifiedUser:
+    user = checked(device, person)
     if person.listing is None:
         raise Untrusted(f"{user.name} is shown without a place in the directory (SPEC 7.5)")
     head = check_listed(person.listing, user)
     if Witness(device.connection).split(user.agency, head.charter.registrar) is not None:
         raise IdentityError(_warning(user.agency_name))
-    return keep_person(device, person)
+    return user
 
 
 def suspects(device: Device) -> dict[AgencyId, str]:

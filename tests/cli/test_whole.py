@@ -78,6 +78,14 @@ class Town:
             assert time.monotonic() < deadline, "the nodes do not meet"
             time.sleep(0.05)
 
+    def enrol(self, name: str, agency: str, home: str) -> None:
+        """Invite a user of an agency, and join as them with a device of that name."""
+        folder = str(self.folder / agency)
+        (told,) = self.run("operator", "node", "invite", name, "--dir", folder)
+        invitation = self.folder / f"{home}.invitation"
+        invitation.write_text(str(told["invitation"]))
+        self.run(home, "join", str(invitation), "--label", "laptop")
+
     def end(self) -> None:
         for process in self.processes:
             if process.poll() is None:
@@ -122,11 +130,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         made.node(agency)
     made.wait_for_peers("minzdrav")
     for name, agency in (("anna", "minzdrav"), ("boris", "mincifry")):
-        folder = str(made.folder / agency)
-        (told,) = made.run("operator", "node", "invite", name, "--dir", folder)
-        invitation = made.folder / f"{name}.invitation"
-        invitation.write_text(str(told["invitation"]))
-        made.run(name, "join", str(invitation), "--label", "laptop")
+        made.enrol(name, agency, name)
     yield made
     made.end()
 
@@ -237,6 +241,31 @@ class TestTown:
         town.run("anna", "send", "boris@mincifry", "без телефона", "--wait", "stored")
         texts = [one["text"] for one in town.run("phone", "read", "boris@mincifry")]
         assert "без телефона" not in texts
+
+    def test_a_changed_identity_is_loud_and_blocks(self, town: Town) -> None:
+        """Whoever began anew, or poses as her: nothing is written to her until anna decides."""
+        vera, folder = "vera@mincifry", str(town.folder / "mincifry")
+        town.enrol("vera", "mincifry", "first")
+        town.run("anna", "chat", "new", "Кадры", vera)
+        town.run("anna", "verify", vera, "--yes")
+        town.run("operator", "node", "revoke", vera, "--dir", folder)
+        town.enrol("vera", "mincifry", "again")
+        assert town.run("anna", "sync", code=4)[0]["changed"] == [vera]
+        for command in (
+            ("send", "Кадры", "тайна"),
+            ("verify", vera),
+            ("chat", "add", "Бюджет", vera),
+        ):
+            town.run("anna", *command, code=4)
+        (status, *_) = town.run("anna", "status")
+        shown = town.run("anna", "chat", "show", "Кадры")
+        assert status["changed"] == [vera]
+        assert [one["name"] for one in shown if one.get("changed")] == [vera]
+        town.run("anna", "send", "Бюджет", "that goes on")
+        (taken,) = town.run("anna", "verify", vera, "--accept-change")
+        assert not taken["verified"]
+        town.run("anna", "send", "Кадры", "no more a secret")
+        assert town.run("anna", "sync")[0]["changed"] == []
 
     def test_an_unreachable_node_is_waited_for(self, town: Town) -> None:
         folder = str(town.folder / "nowhere")

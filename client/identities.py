@@ -1,0 +1,61 @@
+"""Names that mean another identity than they did: until a person decides, nothing goes there.
+
+An agency that gives a known name to another identity has begun the user anew, or is lying. Nobody
+but the two people can tell which, so the change is kept, shown by every command, and closes the
+chats of the identity that was known for what this device's owner writes (SPEC 5.4).
+"""
+
+from client.device import Device
+from node.errors import IdentityError
+from protocol.chat import Chat
+from protocol.identity import UserId, VerifiedUser
+
+
+def note(device: Device, user: VerifiedUser) -> bool:
+    """Keep it if a user's name meant another identity here; return whether it did.
+
+    In a transaction of its own: `people.keep_person` raises for such a user, and must not undo it.
+    """
+    known = device.connection.execute("SELECT id FROM users WHERE name = ?", (user.name,)).get
+    if known in (None, user.user):
+        return False
+    device.connection.execute(
+        "INSERT INTO changed_identities VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET user = excluded.user",
+        (user.name, user.user),
+    )
+    return True
+
+
+def forget(device: Device, name: str) -> None:
+    """The owner has decided: the present identity of this name is taken."""
+    device.connection.execute("DELETE FROM changed_identities WHERE name = ?", (name,))
+
+
+def changed(device: Device) -> dict[UserId, str]:
+    """Return whose names mean others now: the identity known here, and the name."""
+    rows = device.connection.execute(
+        "SELECT users.id, name FROM changed_identities JOIN users USING (name) ORDER BY name"
+    )
+    return {UserId(user): name for user, name in rows}
+
+
+def check(device: Device, chat: Chat) -> None:
+    """Raise IdentityError if it is open whom one writes to in a chat.
+
+    In a channel readers do not count: of thousands somebody is always beginning anew.
+    """
+    membership = chat.membership()
+    for user, name in changed(device).items():
+        member = membership.users.get(user)
+        if member is not None and not membership.sealed.isdisjoint(member.devices):
+            raise IdentityError(warning(name))
+
+
+def warning(name: str) -> str:
+    """Say that an identity has changed, and what to do."""
+    return (
+        f"WARNING: {name} has another identity than before: its safety number has changed. Either "
+        f"{name} has begun anew, or somebody poses as {name}. Ask {name} in person, then run "
+        f"'ivor verify {name} --accept-change'"
+    )

@@ -1,0 +1,81 @@
+"""SPEC 5.4: a name that means another identity closes its chats until a person decides."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from client import compose, identities, people
+from client.device import Device
+from node.errors import IdentityError
+from protocol.entry import ChatId
+from protocol.identity import UserId
+from protocol.message import Text
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from tests.federation import Federation, now
+
+BORIS = "boris@mincifry"
+WORD = Text("to whom?", None)
+
+
+def begin_anew(federation: Federation, device: Device) -> None:
+    """The agency gives boris' name to a new identity, and the device hears of it."""
+    with device.transaction():
+        known = people.checked(device, federation.persons[BORIS])
+        assert not identities.note(device, known)
+        anew = replace(known, user=UserId(os.urandom(32)))
+        assert identities.note(device, anew)
+        assert identities.note(device, anew)
+
+
+def send(device: Device, chat: ChatId) -> None:
+    with device.transaction():
+        compose.send(device, chat, WORD, now(), None)
+
+
+class TestChanged:
+    def test_its_chats_are_closed_and_no_others(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        both = federation.chat(anna, "both", boris, vera)
+        alone = federation.chat(anna, "one", vera)
+        begin_anew(federation, anna)
+        assert list(identities.changed(anna).values()) == [BORIS]
+        with pytest.raises(IdentityError, match=f"{BORIS} has another identity"):
+            send(anna, both)
+        send(anna, alone)
+        send(vera, both)
+
+    def test_until_it_is_taken(self, federation: Federation, anna: Device, boris: Device) -> None:
+        chat = federation.chat(anna, "", boris)
+        begin_anew(federation, anna)
+        with anna.transaction():
+            people.accept_change(anna, BORIS)
+        assert not identities.changed(anna)
+        send(anna, chat)
+
+    def test_or_put_out(self, federation: Federation, anna: Device, boris: Device) -> None:
+        chat = federation.chat(anna, "", boris)
+        begin_anew(federation, anna)
+        with anna.transaction():
+            compose.remove_member(anna, chat, boris.profile.user.user, now())
+        send(anna, chat)
+
+    def test_that_an_owner_be_put_out_can_be_proposed(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        chat = federation.chat(anna, "", boris, vera, role=Role.OWNER)
+        begin_anew(federation, anna)
+        with anna.transaction():
+            found = compose.remove_member(anna, chat, boris.profile.user.user, now())
+        assert found is not None
+
+    def test_readers_do_not_close_a_channel(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+        readers = [(boris.profile.user.user, Role.READER)]
+        with anna.transaction():
+            chat = compose.new_chat(anna, ChatKind.CHANNEL, "", policy, readers, now())
+        begin_anew(federation, anna)
+        send(anna, chat)
