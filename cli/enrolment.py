@@ -228,6 +228,8 @@ def _look_up(device: "Device", name: str, *, accept_change: bool) -> "Acquaintan
 
 def _show_number(name: str, number: str) -> None:
     """Print the number in three rows, and as a QR code."""
+    import io
+
     import segno
 
     groups = number.split()
@@ -235,5 +237,8 @@ def _show_number(name: str, number: str) -> None:
     for at in range(0, len(groups), 4):
         print("    " + " ".join(groups[at : at + 4]))
     print()
-    segno.make_qr("".join(groups)).terminal(compact=True)
+    drawn = io.StringIO()
+    segno.make_qr("".join(groups)).terminal(drawn, compact=True)
+    for row in drawn.getvalue().splitlines():  # light on dark on every terminal: cameras ask for it
+        print(typer.style(row, fg="bright_white", bg="black"))
     print("Compare it by voice or in person, never by a message.")

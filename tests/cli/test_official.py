@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import segno
+from rich.text import Text
 
 from cli.letters import MARGIN, show
 from cli.main import main
@@ -286,6 +288,21 @@ class TestVerifying:
         assert ours["safety_number"] == theirs["safety_number"]
         assert len(str(ours["safety_number"]).split()) == 12
         assert (ours["verified"], theirs["verified"]) == (True, False)
+
+    @pytest.mark.usefixtures("boris")
+    def test_on_a_terminal_the_number_is_also_a_qr_code(
+        self, anna: Official, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two rows of modules a line, light on dark whatever the terminal's own colours."""
+        (known,) = anna.json("verify", "boris@mincifry", "--yes")
+        monkeypatch.setattr("cli.enrolment.sys.stdout.isatty", lambda: True)
+        shown = anna("verify", "boris@mincifry")
+        drawn = [line for line in shown.splitlines() if line.startswith("\x1b[97m\x1b[40m")]
+        cells = [list(Text.from_ansi(line).plain) for line in drawn]
+        halves = [[cell in light for cell in row] for row in cells for light in ("█▀", "█▄")]
+        number = str(known["safety_number"]).replace(" ", "")
+        code = segno.make_qr(number).matrix_iter(border=4)
+        assert halves[:-1] == [[not dark for dark in row] for row in code]
 
     def test_a_log_that_holds_and_one_that_does_not(self, anna: Official, chat: str) -> None:
         anna("send", chat[:8], "x")
