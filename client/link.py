@@ -333,8 +333,10 @@ class Link:
         """Raise NetworkError if the session is over."""
         if not self.ended.is_set():
             return
-        if self.connection.failure is not None or self.greeted.is_set():
-            raise NetworkError(f"the connection ended: {self.connection.failure or 'by the node'}")
+        failure = self.connection.failure
+        hung_up = failure is None or isinstance(failure, trio.BrokenResourceError)
+        if self.greeted.is_set() or not hung_up:
+            raise NetworkError(f"the connection ended: {failure or 'by the node'}")
         raise NetworkError(
             "the node closes the connection: this device may be revoked; ask your administrator"
         )
