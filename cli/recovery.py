@@ -123,7 +123,7 @@ def _seed(device: "Device", phrase_file: Path | None) -> bytes:
     from crypto.signing import Signer
     from node.errors import IdentityError
 
-    if device.secrets.user is not None:
+    if device.secrets.user is not None and phrase_file is None:
         return device.secrets.user.seed
     seed = read_phrase(phrase_file)
     if Signer(seed).public != device.profile.user.user:

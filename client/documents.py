@@ -41,11 +41,13 @@ class File:
 
 def read_file(path: Path) -> File:
     """Read a file whole. Raises UserError, StorageError or LimitReached."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it")
     try:
         check_file_name(path.name)
         with path.open("rb") as stream:
             data = stream.read(FILE_BYTES_MAX + 1)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except PeerError as error:
         raise UserError(f"{error}; rename it first") from None

@@ -171,6 +171,8 @@ class TestDetached:
         empty.write_bytes(b"")
         anna("sign", chat, str(empty), code=1)
         assert "empty" in anna.said
+        anna("sign", chat, str(text.parent), code=1)
+        assert "is a folder" in anna.said
         assert not list(text.parent.glob("*.p7s"))
 
 

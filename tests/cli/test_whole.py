@@ -244,25 +244,25 @@ class TestTown:
 
     def test_a_changed_identity_is_loud_and_blocks(self, town: Town) -> None:
         """Whoever began anew, or poses as her: nothing is written to her until anna decides."""
-        vera, folder = "vera@mincifry", str(town.folder / "mincifry")
-        town.enrol("vera", "mincifry", "first")
-        town.run("anna", "chat", "new", "Кадры", vera)
-        town.run("anna", "verify", vera, "--yes")
-        town.run("operator", "node", "revoke", vera, "--dir", folder)
-        town.enrol("vera", "mincifry", "again")
-        assert town.run("anna", "sync", code=4)[0]["changed"] == [vera]
+        dina, folder = "dina@mincifry", str(town.folder / "mincifry")
+        town.enrol("dina", "mincifry", "first")
+        town.run("anna", "chat", "new", "Кадры", dina)
+        town.run("anna", "verify", dina, "--yes")
+        town.run("operator", "node", "revoke", dina, "--dir", folder)
+        town.enrol("dina", "mincifry", "again")
+        assert town.run("anna", "sync", code=4)[0]["changed"] == [dina]
         for command in (
             ("send", "Кадры", "тайна"),
-            ("verify", vera),
-            ("chat", "add", "Бюджет", vera),
+            ("verify", dina),
+            ("chat", "add", "Бюджет", dina),
         ):
             town.run("anna", *command, code=4)
         (status, *_) = town.run("anna", "status")
         shown = town.run("anna", "chat", "show", "Кадры")
-        assert status["changed"] == [vera]
-        assert [one["name"] for one in shown if one.get("changed")] == [vera]
+        assert status["changed"] == [dina]
+        assert [one["name"] for one in shown if one.get("changed")] == [dina]
         town.run("anna", "send", "Бюджет", "that goes on")
-        (taken,) = town.run("anna", "verify", vera, "--accept-change")
+        (taken,) = town.run("anna", "verify", dina, "--accept-change")
         assert not taken["verified"]
         town.run("anna", "send", "Кадры", "no more a secret")
         assert town.run("anna", "sync")[0]["changed"] == []
@@ -313,6 +313,8 @@ class TestTown:
         texts = [one["text"] for one in town.run("vera2", "read", "boris@mincifry")]
         assert texts == ["до потери", "после потери", "рад видеть"]
         town.run("boris", "recover", kept, code=4)
+        words.write_text("abandon " * 24)
+        town.run("vera2", "recover", kept, "--phrase-file", str(words), code=1)
         assert all(one["sound"] for one in town.run("vera2", "log", "verify", "--all"))
         states = {one["label"]: one["revoked"] for one in town.run("vera2", "device", "list")}
         assert states == {"lost": True, "new": False}
