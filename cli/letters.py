@@ -62,6 +62,7 @@ def record(line: "Line") -> dict[str, object]:
         "verified": line.verified,
         "trusted": line.trusted,
         "future": line.future,
+        "preview": line.ahead,
     }
 
 
@@ -154,6 +155,8 @@ def _marks(line: "Line") -> list[str]:
         marks.append(f"shared by {cell(line.shared.name)}")
     if line.void is not None:
         marks.append(f"VOID: {line.void.value}")
+    if line.ahead:
+        marks.append("PREVIEW: earlier messages are still coming")
     if line.future:
         marks.append("its clock is ahead")
     if line.progress is not None:

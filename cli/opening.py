@@ -6,7 +6,7 @@ every command works without a network, and what could not be brought is queued.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cli.output import Output, note
 if TYPE_CHECKING:
     from client.deciding import Decided
     from client.device import Device
+    from client.link import Link
     from protocol.chat import Chat
     from protocol.identity import UserId
 
@@ -167,8 +168,17 @@ def tell_decided(decided: "Sequence[Decided]") -> None:
         note(f"enough owners have signed, so it is done: {'; '.join(one.words)}{told}")
 
 
-def fetch(device: "Device") -> str | None:
-    """Take what is new at the node, for a short time; return why that did not work, or None."""
+async def _nothing_first(_: "Link") -> None:
+    """Begin a visit without anything before it."""
+
+
+def fetch(
+    device: "Device", first: "Callable[[Link], Awaitable[None]]" = _nothing_first
+) -> str | None:
+    """Take what is new at the node, for a short time; return why that did not work, or None.
+
+    first: what to do as soon as the node is connected.
+    """
     import trio
 
     from client.exchange import visit
@@ -177,6 +187,7 @@ def fetch(device: "Device") -> str | None:
 
     async def run() -> None:
         async with linked(device) as link:
+            await first(link)
             done = await visit(device, link, SETTLE_SECONDS)
         tell_decided(done.decided)
 
@@ -187,11 +198,14 @@ def fetch(device: "Device") -> str | None:
     return None
 
 
-def bring_in(device: "Device") -> None:
-    """Take what is new at the node, and open what other commands have fetched and left sealed."""
+def bring_in(device: "Device", first: "Callable[[Link], Awaitable[None]]" = _nothing_first) -> None:
+    """Take what is new at the node, and open what other commands have fetched and left sealed.
+
+    first: as in `fetch`.
+    """
     from client.arrivals import take_in
 
-    problem = fetch(device)
+    problem = fetch(device, first)
     with device.transaction():
         take_in(device, now_ms())
     if problem is not None:

@@ -49,13 +49,30 @@ def read(
     with opened(home, passphrase_file) as device:
         judge = locate(device, chat)
         if not follow:
-            bring_in(device)
-            _show(device, judge, start, most, output)
+            _read_once(device, judge, start, most, output)
             return
         try:
             _follow(device, judge, start, most, output)
         except KeyboardInterrupt:
             return
+
+
+def _read_once(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:
+    """Show the end of the chat: at once and as a preview, if most of it is yet to come."""
+    from cli.letters import show
+
+    previewed = []
+
+    def ahead(lines: "Sequence[Line]") -> None:
+        found = [line for line in lines if line.letter.time >= since]
+        show(output, found if limit == EVERYTHING else found[max(0, len(found) - limit) :])
+        previewed.append(len(found))
+
+    bring_in(device, lambda link: link.preview(judge.id, ahead))
+    if not previewed:
+        _show(device, judge, since, limit, output)
+        return
+    note("the end of the chat, before the rest is here; 'ivor sync' fetches it")
 
 
 def read_since(text: str, now: datetime) -> int:

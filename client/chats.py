@@ -99,8 +99,11 @@ def title_of(device: Device, judge: Chat) -> str:
 def void_of(device: Device, judge: Chat, place: Reference) -> Void | None:
     """Return why a stored content entry counts for nothing, None if it counts."""
     header = read_entry(device, judge.id, place).header
-    if not isinstance(header, ContentHeader):
-        return None
+    return void_by(judge, header) if isinstance(header, ContentHeader) else None
+
+
+def void_by(judge: Chat, header: ContentHeader) -> Void | None:
+    """Return why a content entry with this header counts for nothing, None if it counts."""
     past = judge.history.past([head.id for head in header.control])
     return content_void(judge.history, header.device, header.seq, past)
 

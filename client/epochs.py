@@ -14,7 +14,7 @@ from client import nacks
 from client.device import Device
 from client.owing import owe_all
 from client.writing import append_control, next_place
-from crypto import merkle
+from crypto import merkle, schedule
 from crypto.sealing import PREKEY_PRIVATE_BYTES
 from crypto.sealing import Prekey as PrekeyPair
 from protocol import epoch as rules
@@ -35,6 +35,7 @@ from protocol.policy import HistoryRule
 
 SECRET_BYTES = 32
 SECOND_MS = 1000
+PASSED_OVER_MAX = 64 * 1024  # generations; guess
 
 
 class SenderChain(NamedTuple):
@@ -118,6 +119,17 @@ def _keep_chains(device: Device, chains: Mapping[DeviceKey, bytes], epoch: Entry
         "INSERT INTO senders VALUES (?, ?, 0, ?, NULL) ON CONFLICT DO NOTHING",
         [(epoch, sender, chain) for sender, chain in chains.items()],
     )
+
+
+def advanced(found: SenderChain, generation: int) -> SenderChain:
+    """Pass over the keys before a generation; a chain that is past it, or far off, stays."""
+    chain, at = found.chain, found.generation
+    if generation - at > PASSED_OVER_MAX:
+        return found
+    while at < generation:
+        _, chain = schedule.advance(chain)
+        at += 1
+    return found._replace(generation=at, chain=chain)
 
 
 def save_sender_chain(

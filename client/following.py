@@ -67,6 +67,7 @@ async def _follow_link(
     follower: Follower,
     show: Callable[[Sequence[Line]], None],
 ) -> None:
+    await link.preview(chat, show)
     await exchange.visit(device, link, VISIT_SECONDS)
     caught_since: float | None = None
     tended = trio.current_time()

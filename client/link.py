@@ -17,6 +17,8 @@ from msgspec import convert
 from client import arrivals, mailbox, people, witnessing
 from client.device import Device
 from client.epochs import own_prekey
+from client.preview import preview
+from client.reading import Line
 from node import tls
 from node.driver import Connection, greeting_for
 from node.errors import NetworkError, UserError, reported
@@ -38,6 +40,7 @@ from protocol.reply import (
     Witnessed,
     decode_answer,
 )
+from protocol.run import Entry
 from protocol.session import PeerKind
 from protocol.topic import LOOKUP_MAX, RECEIPTS_ASKED_MAX
 
@@ -317,6 +320,15 @@ class Link:
             reply = await self.ask(GetReceipts(chat, part))
             found += reply.receipts if isinstance(reply, Receipts) else ()
         return found
+
+    async def preview(self, chat: ChatId, show: Callable[[Sequence[Line]], None]) -> None:
+        """Have the newest messages of a chat shown, once, if much of it is yet to come."""
+
+        async def open_and_show(entries: Sequence[Entry]) -> None:
+            now = int(time.time() * 1000)
+            show(await self.write(partial(preview, self._device, chat, entries, now)))
+
+        await self.connection.preview(chat, open_and_show)
 
     async def settle(self, seconds: float) -> bool:
         """Wait until both sides have what the other has; return whether that came in time."""

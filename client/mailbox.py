@@ -16,7 +16,7 @@ from msgspec import convert
 
 from client import grants
 from client.device import Device
-from client.epochs import NoKey, SenderChain, save_sender_chain, sender_chain
+from client.epochs import NoKey, advanced, save_sender_chain, sender_chain
 from crypto import content, schedule
 from crypto.errors import ContentRefused
 from node.replica import Stored
@@ -33,8 +33,6 @@ from protocol.entry import (
 from protocol.errors import PeerError, UsageError
 from protocol.message import Message, decode_message
 from protocol.run import Entry, rebuild
-
-PASSED_OVER_MAX = 64 * 1024  # generations; guess
 
 
 class State(IntEnum):
@@ -226,8 +224,8 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     if isinstance(found, NoKey):
         waits = found is NoKey.NOT_YET and grants.wait_for(device, chat, header)
         return _Opened(State.SEALED if waits else closed)
-    if found.granter is not None:
-        found = _advanced(found, header.generation)
+    if found.granter is not None:  # it may begin before we were known to be in
+        found = advanced(found, header.generation)
     if found.generation != header.generation:
         return _Opened(closed)
     seed, following = schedule.advance(found.chain)
@@ -241,17 +239,6 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     except (ContentRefused, PeerError):
         lied = found.granter is not None and grants.distrust(device, chat, header, found.granter)
         return _Opened(State.SEALED if lied else State.REFUSED)
-
-
-def _advanced(found: SenderChain, generation: int) -> SenderChain:
-    """Pass over what was written before we were known to be in: a grant may begin earlier."""
-    chain, at = found.chain, found.generation
-    if generation - at > PASSED_OVER_MAX:
-        return found
-    while at < generation:
-        _, chain = schedule.advance(chain)
-        at += 1
-    return found._replace(generation=at, chain=chain)
 
 
 def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: bytes) -> bool:

@@ -10,13 +10,13 @@ from functools import cached_property
 
 from msgspec import convert
 
-from client.chats import void_of
+from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
 from client.mailbox import Letter, State
 from client.sharing import sharer
 from protocol.chat import Chat
-from protocol.entry import ChatId, DeviceKey, Reference
+from protocol.entry import ChatId, ContentHeader, DeviceKey, Reference
 from protocol.identity import UserId
 from protocol.membership import resolve
 from protocol.message import Message, decode_message
@@ -32,7 +32,8 @@ class Line:
 
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
     future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
-    redacted. shared: who has given it to us, if its key was not for this device.
+    redacted. shared: who has given it to us, if its key was not for this device. ahead: it is shown
+    before it could be admitted, because much of the chat is yet to come (SPEC 6.3).
     """
 
     letter: Letter
@@ -45,6 +46,7 @@ class Line:
     progress: Progress | None
     redaction: Redaction | None
     shared: Member | None
+    ahead: bool
 
 
 class Reader:
@@ -87,6 +89,14 @@ class Reader:
 
     def line(self, letter: Letter) -> Line:
         """Return what to show of a letter."""
+        void = void_of(self._device, self._chat, letter.reference)
+        return self._line(letter, void, ahead=False)
+
+    def ahead(self, letter: Letter, header: ContentHeader) -> Line:
+        """Return what to show of a message that is not admitted yet."""
+        return self._line(letter, void_by(self._chat, header), ahead=True)
+
+    def _line(self, letter: Letter, void: Void | None, *, ahead: bool) -> Line:
         place = letter.reference
         author = self.author(place)
         own = place.device == self._device.key
@@ -99,10 +109,11 @@ class Reader:
             verified=ours or user in self._verified,
             trusted=author is not None and author.agency in self._trusted,
             future=letter.time > self._now + FUTURE_MS_MIN,
-            void=void_of(self._device, self._chat, place),
+            void=void,
             progress=self._deliveries.of(place) if own else None,
             redaction=self._chat.redactions.of().get(place),
             shared=self._sharer(place),
+            ahead=ahead,
         )
 
     def _sharer(self, place: Reference) -> Member | None:

@@ -30,6 +30,7 @@ from protocol.effect import (
     LoadRun,
     LoadSeals,
     NoteHoldings,
+    Preview,
     SaveCursor,
     Send,
     StoreFork,
@@ -136,6 +137,7 @@ class Connection:
         self._told_of_newest = trio.Event()
         self._told_of_newest.set()
         self._consultations = trio.CapacityLimiter(CONSULTATIONS_MAX)
+        self._previewing: dict[ChatId, Callable[[Sequence[Entry]], Awaitable[None]]] = {}
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
         self._asked = 0
@@ -239,6 +241,9 @@ class Connection:
                 self._wake(at)
             case Admit(runs):
                 await self._begin_admission(runs)
+            case Preview(runs):
+                entries = [entry for run in runs for entry in _unpack(run)]
+                await self._previewing.pop(runs[0].chat)(entries)
             case LoadRun() | LoadHeads() | LoadSeals() | Compare():
                 await self._load(effect)
             case Consult(ask):
@@ -415,6 +420,16 @@ class Connection:
             self._want_seals(stored.sealless)
         judged = [(stored.run, stored.outcome) for stored in parts]
         await self._carry_out(self._session.admitted(judged, holdings, self._now()))
+
+    async def preview(
+        self, chat: ChatId, show: Callable[[Sequence[Entry]], Awaitable[None]]
+    ) -> None:
+        """Have the end of a chat shown, once, if it is far from what is here (SPEC 6.3).
+
+        show: gets authentic entries, judged by nobody.
+        """
+        self._previewing[chat] = show
+        await self._carry_out(self._session.preview(chat, self._now()))
 
     # Questions
 

@@ -143,6 +143,19 @@ class Chat:
             known=known,
         )
 
+    def check_ahead(self, entry: Entry) -> ContentHeader:
+        """Check what can be checked of content whose ancestors are yet to come (SPEC 6.3).
+
+        Raises PeerError. It is not admitted: generation, predecessor and links say nothing yet.
+        """
+        header = entry.header
+        if not isinstance(header, ContentHeader):
+            raise Inadmissible("a control entry among content (SPEC 6.3)")
+        if self._unknown_control(header.control) or self._unknown_ground(entry):
+            raise Inadmissible("control entries that are not here yet (SPEC 6.3)")
+        self._check_view(header, START)
+        return header
+
     def _known(self, entries: Sequence[Entry], ledger: Ledger) -> int:
         """Return how many entries are stored already: an id names its past, so all before it."""
         if not entries:

@@ -31,6 +31,13 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """Verify these runs, the end of one chat, and show them; nothing of them is kept."""
+
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Find what we lack of these heads; answer with `Session.compared`."""
 
@@ -122,6 +129,7 @@ class Close:
 Effect = (
     Send
     | Admit
+    | Preview
     | Compare
     | LoadHeads
     | LoadRun

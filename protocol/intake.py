@@ -191,6 +191,18 @@ class Intake:
         under_way = (*self._queued[CONTROL], *self._asked, *self._busy)
         return frozenset(chat for chat, _, lane in under_way if lane == CONTROL)
 
+    def backlog(self, chat: ChatId) -> list[Want]:
+        """Return what is yet to come of a chat's content, once its control lane is here."""
+        if chat in self._control_under_way():
+            return []
+        asked = [_from(asked.want, asked.at) for asked in self._asked.values()]
+        queued = [want for wants in self._queued[CONTENT].values() for want in wants.values()]
+        return [
+            want
+            for want in (*asked, *queued)
+            if (want.chat, want.lane) == (chat, CONTENT) and want.start < want.stop
+        ]
+
     def _waiting(self, place: Place) -> OrderedDict[bytes, Want]:
         return self._queued[place[2]].get(place) or OrderedDict()
 

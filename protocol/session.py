@@ -29,12 +29,14 @@ from protocol.effect import (
     LoadRun,
     LoadSeals,
     NoteHoldings,
+    Preview,
     SaveCursor,
     Send,
     StoreFork,
     StoreSeals,
     Wake,
 )
+from protocol.entry import ChatId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import (
     Absent,
@@ -68,6 +70,7 @@ from protocol.limits import (
     SEALS_SERVED_MAX,
     WANTS_SERVED_MAX,
 )
+from protocol.preview import Previews
 
 VERSION = 1
 
@@ -117,6 +120,7 @@ class Session:
         self.state = State.GREETING
         self._greeting = greeting
         self._intake = Intake()
+        self._previews = Previews()
         self._serving: deque[Want] = deque()
         self._sealing: deque[LoadSeals] = deque()
         self._sealing_devices = 0
@@ -155,11 +159,10 @@ class Session:
             case Want():
                 return self._asked(frame)
             case Run():
-                _check_size(frame)
-                self._intake.received(frame, now)
-                return [Admit((frame,))]
-            case Absent():
-                self._intake.absent((frame.chat, frame.device, frame.lane), frame.start)
+                return self._brought(frame, now)
+            case Absent(chat, device, lane, start):
+                if not self._previews.absent(chat, device, lane, start):
+                    self._intake.absent((chat, device, lane), start)
                 return self._go_on(now)
             case _:
                 return self._answer(frame)
@@ -251,6 +254,18 @@ class Session:
             self._serving.append(rest)
         return [Send(run)]
 
+    def _brought(self, run: Run, now: float) -> list[Effect]:
+        _check_size(run)
+        if self._previews.takes(run):
+            return self._go_on(now)
+        self._intake.received(run, now)
+        return [Admit((run,))]
+
+    def preview(self, chat: ChatId, now: float) -> list[Effect]:
+        """Have the end of a chat shown, by `Preview`, if much of it is yet to come."""
+        self._previews.wish(chat)
+        return self._go_on(now)
+
     def compared(self, wants: Sequence[Want], now: float) -> list[Effect]:
         """Take the answer to Compare: what we lack of that page."""
         self._intake.lacking(wants)
@@ -268,7 +283,10 @@ class Session:
         return [*have, *retry, *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
-        effects: list[Effect] = [Send(want) for want in self._intake.ask(now)]
+        runs = self._previews.finished()
+        effects: list[Effect] = [Preview(runs)] if runs else []
+        effects += [Send(want) for want in self._previews.ask(self._intake.backlog, now)]
+        effects += [Send(want) for want in self._intake.ask(now)]
         cursor = self._intake.finished()
         if cursor is not None:
             if cursor > self._saved:
@@ -290,10 +308,11 @@ class Session:
             self._tell_at = None
             self._heads_due = True
         self._intake.expired(now)
+        self._previews.expired(now)
         pings: list[Effect] = [Send(Ping())] if silent >= IDLE_PING_SECONDS else []
         effects = [*pings, *self._go_on(now)]
-        due = min(now + IDLE_PING_SECONDS / 2, self._intake.deadline(), self._tell_at or NEVER)
-        return [*effects, Wake(due)]
+        awaited = min(self._intake.deadline(), self._previews.deadline())
+        return [*effects, Wake(min(now + IDLE_PING_SECONDS / 2, awaited, self._tell_at or NEVER))]
 
     def _still_greeting(self, silent: float, now: float) -> list[Effect]:
         waits = self.peer is PeerKind.INVITATION

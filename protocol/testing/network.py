@@ -25,6 +25,7 @@ from protocol.effect import (
     LoadHeads,
     LoadRun,
     NoteHoldings,
+    Preview,
     SaveCursor,
     Send,
     StoreFork,
@@ -256,6 +257,7 @@ class Side:
         self.bytes_sent = 0
         self.listed: list[tuple[int, Sequence[ChatHeads]]] = []
         self.holdings: list[Holding] = []
+        self.previews: list[tuple[Run, ...]] = []
         self.peer_incarnation = peer.incarnation
         seen_incarnation, seen = replica.cursors.get(peer.incarnation, (None, 0))
         greeting = Greeting(replica.incarnation, seen_incarnation, seen)
@@ -285,6 +287,8 @@ class Side:
                 self.replica.keep_fork(forked)
             case NoteHoldings(holdings):
                 self.holdings += holdings
+            case Preview(runs):
+                self.previews.append(runs)
             case SaveCursor(incarnation, cursor):
                 self._save(incarnation, cursor)
             case Wake() | Close():
