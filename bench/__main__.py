@@ -9,7 +9,17 @@ import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-from bench import catch_up, commands, epochs, evidence, live, membership, reconnect, verify
+from bench import (
+    catch_up,
+    commands,
+    epochs,
+    evidence,
+    join,
+    live,
+    membership,
+    reconnect,
+    verify,
+)
 from bench.figures import Line, encoded, table
 
 Measure = Callable[[str, int], list[Line]]
@@ -23,6 +33,16 @@ def _catch_up(scale: str, runs: int) -> list[Line]:
         "long": [1_000, 10_000, 100_000, 1_000_000],
     }
     return catch_up.measure(sizes[scale], runs)
+
+
+def _join(scale: str, runs: int) -> list[Line]:
+    sizes = {
+        "tiny": [1_200],
+        "quick": [10_000],
+        "normal": [10_000, 100_000],
+        "long": [10_000, 100_000, 1_000_000],
+    }
+    return join.measure(sizes[scale], runs)
 
 
 def _live(scale: str, runs: int) -> list[Line]:
@@ -62,6 +82,7 @@ def _commands(scale: str, runs: int) -> list[Line]:
 
 BENCHMARKS: Mapping[str, Measure] = {
     catch_up.NAME: _catch_up,
+    join.NAME: _join,
     live.NAME: _live,
     epochs.NAME: _epochs,
     reconnect.NAME: _reconnect,

@@ -14,6 +14,7 @@ from bench.history import TEXT_BYTES, text_of
 ROOT = Path(__file__).parent.parent
 FIGURES = {
     "catch-up": {"rate", "limit", "of_limit", "wire", "disk", "cpu_receiver", "peak_receiver"},
+    "join": {"screen", "lines", "all", "rate", "node"},
     "live": {"p50", "p99", "rate", "cpu_writer", "cpu_reader", "cpu_nodes"},
     "epoch": {"start", "open"},
     "reconnect": {"time", "sent", "received", "rate"},
