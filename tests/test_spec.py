@@ -1,4 +1,4 @@
-"""SPEC.md: what is printed from the code is up to date, and what is cited is there."""
+"""SPEC.md, README.md, the hostile cases: printed parts are up to date, what is cited is there."""
 
 import re
 from collections.abc import Iterator
@@ -14,11 +14,17 @@ PACKAGES = ("crypto", "protocol", "node", "client", "cli", "tests")
 CITED = re.compile(r"\bSPEC ([\w.\"]+(?:, [\d.]+)*(?: and [\d.]+)?)")
 HEADING = re.compile(r"^#{2,3} (\d+(?:\.\d+)?) ", re.MULTILINE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-PATH = re.compile(r"`((?:tests|node|protocol|client|crypto)/[\w/]+\.py)`")
+PATH = re.compile(r"`((?:tests|node|protocol|client|crypto)/[\w/]+\.py)")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 README = ROOT / "README.md"
+HOSTILE = ROOT / "tests" / "hostile" / "README.md"
+CASES = range(1, 80)
+CASES_NAMED = re.compile(r"(\d+)(?: to (\d+))?")
+TEST_FILE = re.compile(r"`([\w/]+\.py)(?:::(\w+)(?=`))?")
+TEST = re.compile(r"`(test_\w+)`")
 UNSHOWN_MAX = 3
 SHOWN_MIN = 35
+CLAIMS_MIN = 9
 LINES_MAX = 1650
 
 
@@ -64,7 +70,7 @@ def test_citations_are_numbers() -> None:
     assert not named
 
 
-@pytest.mark.parametrize("path", sorted(set(PATH.findall(SPEC.read_text()))))
+@pytest.mark.parametrize("path", sorted(set(PATH.findall(SPEC.read_text() + README.read_text()))))
 def test_files_named_in_it_exist(path: str) -> None:
     assert (ROOT / path).is_file()
 
@@ -73,9 +79,69 @@ def test_files_named_in_it_exist(path: str) -> None:
 def test_tests_named_in_it_exist(named: tuple[str, str]) -> None:
     """A class, a test, or a rule or an invariant of a state machine."""
     path, name = named
-    assert re.search(
-        rf"^ *(?:async )?(?:def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE
+    assert defines(ROOT / path, name)
+
+
+def defines(path: Path, name: str) -> bool:
+    """Whether a file has a function or a class of this name."""
+    pattern = rf"^ *(?:async )?(?:def|class) {name}\b"
+    return re.search(pattern, path.read_text(), re.MULTILINE) is not None
+
+
+def rows_of(text: str, heading: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of the tables in a chapter."""
+    _, _, chapter = text.partition(f"\n## {heading}\n")
+    for line in chapter.partition("\n## ")[0].splitlines():
+        if line.startswith("| ") and not line.startswith("|---"):
+            yield [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+class TestReadme:
+    @pytest.mark.parametrize(
+        ("heading", "sections", "tests"),
+        [("What it promises", 2, 3), ("How it is secured", 1, 2)],
     )
+    def test_each_claim_names_a_section_and_a_test(
+        self, heading: str, sections: int, tests: int
+    ) -> None:
+        headings = set(HEADING.findall(SPEC.read_text()))
+        _, *rows = rows_of(README.read_text(), heading)
+        assert len(rows) >= CLAIMS_MIN
+        for row in rows:
+            named = NUMBER.findall(row[sections].partition("]")[0])
+            assert named, row
+            assert set(named) <= headings, row
+            assert "tests/" in row[tests], row
+
+
+class TestHostileCases:
+    """`tests/hostile/README.md`: each case has its line, and each line its tests."""
+
+    def test_each_case_is_in_it(self) -> None:
+        firsts = [
+            line.strip("| ").partition(" | ")[0]
+            for line in HOSTILE.read_text().splitlines()
+            if line.startswith("| ")
+        ]
+        found = {
+            case
+            for first in firsts
+            for low, high in CASES_NAMED.findall(first)
+            for case in range(int(low), int(high or low) + 1)
+        }
+        assert found == set(CASES)
+
+    @pytest.mark.parametrize("named", sorted(set(TEST_FILE.findall(HOSTILE.read_text()))))
+    def test_files_named_in_it_exist(self, named: tuple[str, str]) -> None:
+        path, name = named
+        places = (HOSTILE.parent / path, ROOT / "tests" / path)
+        found = [place for place in places if place.is_file()]
+        assert found
+        assert not name or defines(found[0], name)
+
+    @pytest.mark.parametrize("name", sorted(set(TEST.findall(HOSTILE.read_text()))))
+    def test_tests_named_in_it_exist(self, name: str) -> None:
+        assert any(defines(path, name) for path in (ROOT / "tests").rglob("*.py"))
 
 
 def test_every_line_of_the_threat_model_names_a_test() -> None:

@@ -1,7 +1,7 @@
 """Hostile cases 39 to 49: who is in a chat, for whom is sealed, and who is not there any more."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from client.writing import next_place
 from crypto import merkle, sealing
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
-from node.errors import UserError
+from node.errors import RefusedError, UserError
 from node.service import Node
 from protocol import codec, epoch, identity
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
@@ -39,14 +39,16 @@ from protocol.frame import (
     WantSeals,
 )
 from protocol.grant import Credential, Grant, verified
+from protocol.identity import UserId
 from protocol.message import Text, encode_message
 from protocol.nack import complaints
-from protocol.operation import Admit, Enroll, EpochOperation
+from protocol.operation import Admit, Enroll, EpochOperation, Remove
 from protocol.policy import Role
 from protocol.question import Revoke as GiveUp
 from protocol.question import encode_question
 from protocol.reply import People as Known
 from protocol.reply import Person, PersonDevice, encode_answer
+from protocol.roster import Void
 from tests.hostile.federation import Federation, Gone, Wire, eventually, now, one_settled, say
 from tests.hostile.forger import Forger, newest, nonsense
 from tests.vectors_files import REFUSED
@@ -320,6 +322,49 @@ async def _state(federation: Federation, forger: Forger, state: mailbox.State) -
     return any(
         letter.reference.device == forger.device.key and letter.state is state for letter in letters
     )
+
+
+async def test_two_admins_remove_each_other(federation: Federation, forger: Forger) -> None:
+    """Case 41: boris' device refuses to, mallory's word is void everywhere, an owner decides."""
+    anna, boris, chat = federation.honest["anna"], federation.honest["boris"], forger.chat
+    other, mallory = (federation.founded.users[name] for name in ("boris", "mallory"))
+    link = federation.links["anna"]
+    for user in (other, mallory):
+        await link.write(partial(compose.set_role, anna, chat, user, Role.ADMIN, now()))
+    everyone = (federation.node("north"), federation.node("south"), anna, boris)
+    admins: Mapping[UserId, Role | None] = {other: Role.ADMIN, mallory: Role.ADMIN}
+    await eventually(lambda: _all_see(everyone, chat, admins), "all know the admins")
+    async with linked(forger.device) as own:
+        await eventually(one_settled(own), "mallory knows that she is one")
+    with pytest.raises(RefusedError, match="role does not suffice"):
+        await federation.links["boris"].write(
+            partial(compose.remove_member, boris, chat, mallory, now())
+        )
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(newest(forger.control(Remove(other, ()))))
+        await eventually(lambda: _all_see(everyone, chat, admins, voids=1), "it is void")
+    await link.write(partial(compose.remove_member, anna, chat, mallory, now()))
+    decided = {other: Role.ADMIN, mallory: None}
+    await eventually(lambda: _all_see(everyone, chat, decided, voids=1), "the owner has decided")
+
+
+async def _all_see(
+    everyone: Iterable[Device | Node],
+    chat: ChatId,
+    roles: Mapping[UserId, Role | None],
+    voids: int = 0,
+) -> bool:
+    """Whether these replicas agree on roles (None: no member) and on what is void by rank."""
+    for one in everyone:
+        judge = one.replica.chat(chat)
+        assert judge is not None
+        membership = judge.membership()
+        held = {user: membership.users.get(user) for user in roles}
+        found = {user: None if member is None else member.role for user, member in held.items()}
+        if found != roles or list(membership.void.values()) != [Void.RANK] * voids:
+            return False
+    return True
 
 
 async def test_after_a_removal(federation: Federation, forger: Forger) -> None:
