@@ -169,7 +169,7 @@ def _from_file(file: Path) -> dict[str, object]:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number too long, nesting too deep
         raise ConfigError(f"{file} is not TOML: {error}") from None
     return {name: value for name, value in found.items() if name != "format"}
 
@@ -196,7 +196,7 @@ def _converted(name: str, value: object, source: str) -> object:
         raise ConfigError(f"{source}: {name!a} is no setting; is {close} meant?")
     try:
         converted: object = msgspec.convert(value, field.type, strict=source != "environment")
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ConfigError(f"{source}: {name}: {error}") from None
     return converted
 

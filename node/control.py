@@ -227,9 +227,14 @@ async def _read_request(stream: trio.SocketStream) -> Request:
                 raise UserError(f"not one line of at most {REQUEST_BYTES_MAX} bytes")
     if scope.cancelled_caught:
         raise UserError(f"no whole request within {LINE_SECONDS_MAX:.0f} s")
+    return decode_request(bytes(line))
+
+
+def decode_request(line: bytes) -> Request:
+    """Read one line from an operator. Raises UserError for anything that is no request."""
     try:
         request = msgspec.json.decode(line, type=Request)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"not a request: {error}") from None
     if request.v != 1:
         raise UserError(f"a request of version {request.v}, this node speaks 1")
@@ -283,7 +288,7 @@ def _read_line(connection: socket.socket) -> bytes:
 def _result(line: bytes, folder: Path) -> Mapping[str, object]:
     try:
         response = msgspec.json.decode(line, type=Response)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise NetworkError(
             f"the node of {folder} ended, or refused this user, before it answered"
         ) from None

@@ -79,6 +79,8 @@ class TestRefusals:
             ("connections_max = 0", ">= 2"),
             ('log_level = "loud"', "Invalid enum value"),
             ("listen = ", "not TOML"),
+            ("listen = " + "[" * 2000, "not TOML"),
+            ("connections_max = " + "9" * 5000, "not TOML"),
             ('listen = "nowhere"', "cannot listen"),
             ('metrics = "nowhere"', "cannot listen"),
         ],
@@ -98,6 +100,11 @@ class TestRefusals:
     def test_a_misspelt_variable(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="is IVOR_LISTEN meant"):
             load_settings(tmp_path / "none", {"IVOR_LISTN": "a:1"}, {})
+
+    def test_a_variable_that_is_not_text(self, tmp_path: Path) -> None:
+        """As the system hands on bytes that are no UTF-8."""
+        with pytest.raises(ConfigError, match="environment: connections_max"):
+            load_settings(tmp_path / "none", {"IVOR_CONNECTIONS_MAX": "\udcff"}, {})
 
     def test_other_variables_are_not_ours(self, tmp_path: Path) -> None:
         environment = {"IVOR_HOME": "/x", "IVOR_PASSPHRASE_FILE": "/y", "LISTEN": "z"}

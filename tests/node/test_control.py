@@ -124,6 +124,7 @@ class TestConversation:
             b'{"v":1}\n',
             b'{"v":2,"command":"status","arguments":{}}\n',
             b'{"v":1,"command":"status","arguments":{},"more":1}\n',
+            b'{"v":1,"command":"\xff","arguments":{}}\n',
             b"x" * (REQUEST_BYTES_MAX + 1),
         ],
     )
