@@ -180,7 +180,7 @@ class Session:
                     self._unseen.popleft()
                 return []
             case WantSeals(chat, epoch, devices):
-                if self._sealing_devices + len(devices) <= SEALS_SERVED_MAX:
+                if devices and self._sealing_devices + len(devices) <= SEALS_SERVED_MAX:
                     self._sealing.append(LoadSeals(chat, epoch, devices))
                     self._sealing_devices += len(devices)
                 return []

@@ -248,7 +248,7 @@ SAMPLES: dict[type, frames.Frame] = {
         Absent(CHAT, DEVICE, 0, 0),
         frames.Have(()),
         frames.Forked(CHAT, b""),
-        frames.WantSeals(CHAT, EntryId(bytes(32)), ()),
+        frames.WantSeals(CHAT, EntryId(bytes(32)), (DEVICE,)),
         frames.Seals(CHAT, EntryId(bytes(32)), ()),
         frames.Ask(0, 0, b""),
         frames.Answer(0, 0, b""),
@@ -294,7 +294,7 @@ class TestAllowed:
         [
             (frames.Have(()), NoteHoldings(())),
             (frames.Forked(CHAT, b"p"), StoreFork(frames.Forked(CHAT, b"p"))),
-            (SAMPLES[frames.WantSeals], LoadSeals(CHAT, EntryId(bytes(32)), ())),
+            (SAMPLES[frames.WantSeals], LoadSeals(CHAT, EntryId(bytes(32)), (DEVICE,))),
             (SAMPLES[frames.Seals], StoreSeals(CHAT, EntryId(bytes(32)), ())),
             (frames.Ask(1, 2, b""), Consult(frames.Ask(1, 2, b""))),
             (frames.Answer(1, 2, b""), Deliver(frames.Answer(1, 2, b""))),
@@ -688,6 +688,15 @@ class TestBounds:
                 one.judged(again, Outcome(seq + 2, missing(1, seq + 1)))
         assert tries == HELD_TRIES_MAX
         assert [(item.start, item.stop) for item in one.ask(0.0) if item.stop == 4096]
+
+    def test_seals_for_nobody(self) -> None:
+        """Case 32: a question that counts for nothing is not kept."""
+        session = opened()
+        for _ in range(100):
+            session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), ()), 0.0)
+        assert not session._sealing
+        session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), (DEVICE,)), 0.0)
+        assert [type(effect) for effect in session.idle()] == [LoadSeals]
 
     def test_long_runs(self) -> None:
         """Signed at the end only, they could not be served on."""
