@@ -11,11 +11,12 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras -
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
 MINUTES ?= 60
+SECONDS ?= 60
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack mutants bench lock clean
+.PHONY: help demo test lint style format types layers vectors attack mutants fuzz bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -64,6 +65,9 @@ attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 eac
 
 mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fail
 	@$(BIN)/python -m tests.mutants
+
+fuzz: $(TESTING) ## search for inputs that break a law, for SECONDS=60 a target
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench
