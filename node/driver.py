@@ -5,6 +5,7 @@ bounded in number, waits for a run to become durable and only then tells the ses
 and hashing the next run goes on while the disk works on this one.
 """
 
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from node.journal import Journal
 from node.pacing import Pacer
 from node.replica import Replica, Stored
 from node.seals import Sealless
+from node.survey import survey
 from node.wire import FrameReader
 from protocol.effect import (
     Admit,
@@ -26,6 +28,7 @@ from protocol.effect import (
     Consult,
     Deliver,
     Effect,
+    LoadChanges,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -35,6 +38,7 @@ from protocol.effect import (
     Send,
     StoreFork,
     StoreSeals,
+    Survey,
     Wake,
 )
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -72,6 +76,7 @@ RUNS_IN_FLIGHT_MAX = 8
 CONSULTATIONS_MAX = 8
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 CHATS_WELCOME_MAX = 4096
+SALT_BYTES = 16
 SEND_BYTES = 256 * 1024
 SEND_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 2.0
@@ -244,7 +249,7 @@ class Connection:
             case Preview(runs):
                 entries = [entry for run in runs for entry in _unpack(run)]
                 await self._previewing.pop(runs[0].chat)(entries)
-            case LoadRun() | LoadHeads() | LoadSeals() | Compare():
+            case LoadRun() | LoadHeads() | LoadChanges() | LoadSeals() | Compare() | Survey():
                 await self._load(effect)
             case Consult(ask):
                 token = object()
@@ -257,7 +262,9 @@ class Connection:
             case _:
                 await self._keep(effect)
 
-    async def _load(self, effect: LoadRun | LoadHeads | LoadSeals | Compare) -> None:
+    async def _load(
+        self, effect: LoadRun | LoadHeads | LoadChanges | LoadSeals | Compare | Survey
+    ) -> None:
         sharing = self._replica.sharing
         match effect:
             case Compare(chats):
@@ -266,6 +273,11 @@ class Connection:
             case LoadHeads(cursor):
                 page = await self._journal.read(lambda: sharing.heads_since(self.key, cursor))
                 await self._carry_out(self._session.heads(page))
+            case LoadChanges(numbers):
+                page = await self._journal.read(lambda: sharing.heads_at(self.key, numbers))
+                await self._carry_out(self._session.changes(page))
+            case Survey(key):
+                self._start(partial(self._survey, key))
             case LoadRun(want):
                 run = await self._journal.read(lambda: self._replica.serve(want, self.key))
                 await self._carry_out(self._session.loaded(want, run))
@@ -285,6 +297,11 @@ class Connection:
                 noted = sum(map(len, self._seals_awaited.values()))
                 if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
                     self._seals_awaited.setdefault(epoch, set()).update(mine)
+
+    async def _survey(self, key: bytes) -> None:
+        table = await survey(self._replica.sharing, self._journal, self.key, key)
+        await self._carry_out(self._session.surveyed(table, self._now()))
+        self._work.set()
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
@@ -542,9 +559,9 @@ class Connection:
 
 
 def greeting_for(replica: Replica, key: bytes) -> Greeting:
-    """Read what a session with this peer begins with."""
+    """Read what a session with this peer begins with, and draw its salt."""
     seen_incarnation, seen = replica.sharing.cursor(key)
-    return Greeting(replica.store.incarnation, seen_incarnation, seen)
+    return Greeting(replica.store.incarnation, seen_incarnation, seen, os.urandom(SALT_BYTES))
 
 
 def _unwelcome(run: Run) -> Outcome:

@@ -6,8 +6,10 @@ interpreter's lock; the lock here keeps everyone else off the connection meanwhi
 disk is so fast that the way to the thread and back takes longer, a small COMMIT runs in place.
 """
 
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import apsw
@@ -25,6 +27,7 @@ JOBS_WAITING_MAX = 1024
 JOBS_TRANSACTION_MAX = 256
 SMALL_CHANGES_MAX = 64  # rows
 SMALL_SECONDS_MAX = 0.002
+REST_SHARE = 3.0  # how long nobody reads much, by the time that somebody did; guess
 
 
 class _Job:
@@ -57,6 +60,8 @@ class Journal:
         self._begun = begun
         self._ending = ending
         self._lock = trio.Lock()
+        self._leisure = trio.Lock()
+        self._rested = -math.inf
         self._small_seconds = 0.0  # of late; of a small COMMIT
         self._send, self._receive = trio.open_memory_channel[_Job](JOBS_WAITING_MAX)
 
@@ -94,6 +99,22 @@ class Journal:
                 return work()
             except apsw.Error as error:
                 raise StorageError(f"the database cannot be read: {error}") from error
+
+    @asynccontextmanager
+    async def at_leisure(self) -> AsyncIterator[None]:
+        """Wait for the right to read much, in many small calls of `read`.
+
+        One at a time has it, and all together for a part of the time, so others go on being served
+        whoever asks for it.
+        """
+        async with self._leisure:
+            await trio.sleep_until(self._rested)
+            begun = trio.current_time()
+            try:
+                yield
+            finally:
+                now = trio.current_time()
+                self._rested = now + REST_SHARE * (now - begun)
 
     async def run(self) -> None:
         """Carry out jobs for ever."""

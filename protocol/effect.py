@@ -52,6 +52,23 @@ class LoadHeads:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadChanges:
+    """Read the heads of these changes, as far as they are still heads; `Session.changes`."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Make a table of all heads that this peer may see, by this key; `Session.surveyed`.
+
+    It may take its time, but the change counter of the table is read before the first head.
+    """
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRun:
     """Read entries for this want, from its start on; answer with `Session.loaded`."""
 
@@ -132,6 +149,8 @@ Effect = (
     | Preview
     | Compare
     | LoadHeads
+    | LoadChanges
+    | Survey
     | LoadRun
     | LoadSeals
     | StoreSeals

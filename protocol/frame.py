@@ -14,6 +14,10 @@ from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import (
     FRAME_BYTES_MAX,
     HEADS_CHAINS_MAX,
+    RECON_ITEM_BYTES,
+    RECON_ITEMS_MAX,
+    RECON_PARTS_MAX,
+    RECON_ROLL_MAX,
     RUN_ENTRIES_MAX,
     SEALS_FRAME_MAX,
     SIGNATURE_BYTES,
@@ -25,20 +29,27 @@ LENGTH_BYTES = 4
 Lane = Annotated[int, Meta(ge=0, le=1)]
 Cursor = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Incarnation = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Salt = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Prefix = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Index = Annotated[int, Meta(ge=0, le=RUN_ENTRIES_MAX - 1)]
 Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Item = Annotated[bytes, Meta(min_length=RECON_ITEM_BYTES, max_length=RECON_ITEM_BYTES)]
+Bound = Annotated[bytes, Meta(max_length=RECON_ITEM_BYTES)]
 Code = Annotated[int, Meta(ge=0, le=255)]
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=0):
-    """First frame of both sides. `seen`: how far into the peer's changes we are (SPEC 6.3)."""
+    """First frame of both sides. `seen`: how far into the peer's changes we are (SPEC 6.3).
+
+    `salt` is drawn anew for each session: it keys what the two sides reconcile by.
+    """
 
     versions: Annotated[tuple[int, ...], Meta(min_length=1, max_length=8)]
     incarnation: Incarnation
     seen_incarnation: Incarnation | None
     seen: Cursor
+    salt: Salt
 
 
 class Head(Struct, frozen=True, array_like=True, gc=False):
@@ -186,6 +197,36 @@ class Seen(Struct, frozen=True, array_like=True, tag=15):
     cursor: Cursor
 
 
+class Span(Struct, frozen=True, array_like=True, gc=False):
+    """How many items the sender has from start on and before stop, and their fingerprint.
+
+    Bounds are beginnings of items; an empty `stop` is the end of everything.
+    """
+
+    start: Bound
+    stop: Bound
+    count: Cursor
+    fingerprint: Item
+
+
+class Roll(Struct, frozen=True, array_like=True):
+    """All items that the sender has in a range."""
+
+    start: Bound
+    stop: Bound
+    items: Annotated[tuple[Item, ...], Meta(max_length=RECON_ROLL_MAX)]
+
+
+class Recon(Struct, frozen=True, array_like=True, tag=24):
+    """A turn of a reconciliation (SPEC 6.3). `left`: of what is put off, the turn it came up in."""
+
+    number: Number
+    spans: Annotated[tuple[Span, ...], Meta(max_length=RECON_PARTS_MAX)]
+    rolls: Annotated[tuple[Roll, ...], Meta(max_length=RECON_PARTS_MAX)]
+    lacking: Annotated[tuple[Item, ...], Meta(max_length=RECON_ITEMS_MAX)]
+    left: Number
+
+
 Frame = (
     Hello
     | Heads
@@ -203,6 +244,7 @@ Frame = (
     | Ping
     | Pong
     | Seen
+    | Recon
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -137,12 +137,12 @@ class Intake:
             if not self._under_way(_branch(want)):
                 self._queue(want)
 
-    def finished(self) -> int | None:
-        """Return the cursor up to which all is stored, if a page was finished; forget those."""
-        cursor = None
+    def finished(self) -> list[int]:
+        """Return the cursors of the pages that were finished, in their order; forget those."""
+        cursors = []
         while self._pages and self._pages[0].compared and not self._pages[0].open:
-            cursor = self._pages.popleft().cursor
-        return cursor
+            cursors.append(self._pages.popleft().cursor)
+        return cursors
 
     def _under_way(self, branch: Branch) -> bool:
         """Whether this branch is asked for, queued to be, or held or judged in part."""

@@ -37,6 +37,14 @@ BACKTRACKS_MAX = 26  # doublings of 64 until any seq is reached
 REFUSALS_MAX = 16  # runs that no rule allows, before a peer is shown the door; guess
 WANTS_SERVED_MAX = 4 * WANTS_OUTSTANDING_MAX
 WANT_TIMEOUTS_MAX = 8  # guess
+RECON_ITEM_BYTES = 16  # nobody but the two sides knows the key, so nobody can look for two alike
+RECON_SPLIT_MAX = 16  # parts that a range in question is split into
+RECON_ROLL_MAX = 16  # items of a range that are listed rather than split; guess
+RECON_PARTS_MAX = 512  # ranges in one frame
+RECON_ITEMS_MAX = 4096  # that one frame says are lacking
+RECON_PENDING_MAX = 32 * 1024  # ranges and items that wait for the next frame, a peer
+RECON_TURNS_MAX = 64  # and one more for each RECON_ROLL_MAX items of our own
+RECON_AUDIT_SECONDS = 24 * 3600.0  # between two audits of one session; guess
 BRANCHES_MAX = 4  # evidence kept of one forked chain; more proves nothing more
 SEALS_FRAME_MAX = 512
 SEALS_SERVED_MAX = 64 * 1024  # recipients asked for and not yet served; guess
@@ -68,4 +76,5 @@ IDLE_CLOSE_SECONDS = 90.0
 assert HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX_BEFORE_HELLO
 assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRIES < FRAME_BYTES_MAX
 assert WANTS_OUTSTANDING_MAX * RUN_BYTES_MAX <= HELD_BYTES_MAX
+assert RECON_PARTS_MAX * max(RECON_ROLL_MAX, RECON_SPLIT_MAX) <= RECON_PENDING_MAX // 4
 assert TEXT_BYTES_MAX < PAYLOAD_BYTES_MAX

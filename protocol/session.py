@@ -1,8 +1,9 @@
 """One side of a connection between two replicas (SPEC 6).
 
 Each side tells which heads changed since the other last looked, asks for what it lacks, and serves
-what it is asked for. New entries are pushed as short runs; what a push leaves open, the next page
-of heads repairs, so pushing only lowers latency.
+what it is asked for. Where the other does not know how far it is, they reconcile first, and only
+what the other lacks is told. New entries are pushed as short runs; what a push leaves open, the
+next page of heads repairs, so pushing only lowers latency.
 
     session = Session(peer_kind, greeting, now)
     effects = session.start(now)
@@ -13,6 +14,7 @@ of heads repairs, so pushing only lowers latency.
 Does no I/O, never waits. What it remembers of a peer is bounded by `limits`.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from protocol.effect import (
     Consult,
     Deliver,
     Effect,
+    LoadChanges,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -34,6 +37,7 @@ from protocol.effect import (
     Send,
     StoreFork,
     StoreSeals,
+    Survey,
     Wake,
 )
 from protocol.entry import ChatId
@@ -52,6 +56,7 @@ from protocol.frame import (
     Holding,
     Ping,
     Pong,
+    Recon,
     Run,
     Seals,
     Seen,
@@ -66,11 +71,13 @@ from protocol.limits import (
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
     PAGES_OPEN_MAX,
+    RECON_AUDIT_SECONDS,
     RUN_BYTES_MAX,
     SEALS_SERVED_MAX,
     WANTS_SERVED_MAX,
 )
 from protocol.preview import Previews
+from protocol.reconcile import Reconciliation, Table, recon_key
 
 VERSION = 1
 
@@ -92,7 +99,9 @@ class State(Enum):
 
 
 _END = frozenset({Error, Bye})
-_SYNC = frozenset({Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer, Seen})
+_SYNC = frozenset(
+    {Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer, Seen, Recon}
+)
 _OPEN = _SYNC | _END | {Ping, Pong}
 ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
     (State.GREETING, PeerKind.NODE): _END | {Hello},
@@ -105,11 +114,15 @@ ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """This replica's incarnation, and how far it has seen the peer's changes."""
+    """This replica's incarnation, and how far it has seen the peer's changes.
+
+    salt: 16 bytes, drawn for this session.
+    """
 
     incarnation: bytes
     seen_incarnation: bytes | None
     seen: int
+    salt: bytes
 
 
 class Session:
@@ -125,8 +138,15 @@ class Session:
         self._sealing: deque[LoadSeals] = deque()
         self._sealing_devices = 0
         self._peer_incarnation = b""
-        self._saved = 0
-        self._told = 0
+        self._peer_salt = b""
+        self._saved = -1
+        self._told: int | None = None
+        self._found: Sequence[int] = ()
+        self._recon_number = 0
+        self._surveying = False
+        self._recon: Reconciliation | None = None
+        self._recon_waits: Recon | None = None
+        self._audit_at = NEVER
         self._unseen: deque[int] = deque()
         self._greeted_back = False
         self._heads_due = False
@@ -139,7 +159,7 @@ class Session:
         if self.peer is PeerKind.INVITATION:
             return [Wake(now + IDLE_CLOSE_SECONDS)]
         ours = self._greeting
-        hello = Hello((VERSION,), ours.incarnation, ours.seen_incarnation, ours.seen)
+        hello = Hello((VERSION,), ours.incarnation, ours.seen_incarnation, ours.seen, ours.salt)
         return [Send(hello), Wake(now + HELLO_TIMEOUT_SECONDS)]
 
     def receive(self, frame: Frame, now: float) -> list[Effect]:
@@ -165,18 +185,20 @@ class Session:
                     self._intake.absent((chat, device, lane), start)
                 return self._go_on(now)
             case _:
-                return self._answer(frame)
+                return self._answer(frame, now)
 
-    def _answer(self, frame: Frame) -> list[Effect]:
-        """Take what leaves the state of this machine as it is, and the two that end it."""
+    def _answer(self, frame: Frame, now: float) -> list[Effect]:
+        """Take what does not concern the receiving of entries."""
         match frame:
+            case Recon():
+                return self._reconcile(frame, now)
             case Ping():
                 return [Send(Pong())]
             case Error() | Bye():
                 self.state = State.CLOSED
                 return [Close(None)]
             case Seen(cursor):
-                while self._unseen and self._unseen[0] <= cursor:
+                if self._unseen and self._unseen[0] == cursor:
                     self._unseen.popleft()
                 return []
             case WantSeals(chat, epoch, devices):
@@ -191,12 +213,20 @@ class Session:
         if VERSION not in hello.versions:
             raise OutOfTurn(f"peer speaks versions {hello.versions}, we speak {VERSION} (SPEC 6.2)")
         self.state = State.OPEN
-        self._peer_incarnation = hello.incarnation
-        if hello.incarnation == self._greeting.seen_incarnation:
+        self._peer_incarnation, self._peer_salt = hello.incarnation, hello.salt
+        effects: list[Effect] = [Wake(now + IDLE_PING_SECONDS)]
+        knows_us = hello.seen_incarnation == self._greeting.incarnation
+        known = hello.incarnation == self._greeting.seen_incarnation
+        if known:
             self._saved = self._greeting.seen
-        known = hello.seen_incarnation == self._greeting.incarnation
-        self._told = hello.seen if known else 0
-        return [LoadHeads(self._told), Wake(now + IDLE_PING_SECONDS)]
+        if knows_us:
+            self._told = hello.seen
+            effects.append(LoadHeads(self._told))
+        if knows_us and known:
+            self._plan_audit(now, self._part_of_a_day())
+        else:
+            effects.append(self._survey())
+        return effects
 
     @property
     def caught_up(self) -> bool:
@@ -211,6 +241,10 @@ class Session:
         if nothing and self._greeted_back:
             return []
         self._greeted_back = True
+        return self.changes(page)
+
+    def changes(self, page: Heads) -> list[Effect]:
+        """Take the answer to LoadChanges: heads that the peer was found to lack."""
         self._unseen.append(page.cursor)
         return [Send(page)]
 
@@ -231,7 +265,16 @@ class Session:
             return [seals]
         if self._serving:
             return [LoadRun(self._serving.popleft())]
-        if self._heads_due and len(self._unseen) < PAGES_OPEN_MAX:
+        if len(self._unseen) < PAGES_OPEN_MAX:
+            return self._next_page()
+        return []
+
+    def _next_page(self) -> list[Effect]:
+        if self._found:
+            numbers = tuple(self._found[:HEADS_CHAINS_MAX])
+            self._found = self._found[HEADS_CHAINS_MAX:]
+            return [LoadChanges(numbers)]
+        if self._heads_due and self._told is not None:
             self._heads_due = False
             return [LoadHeads(self._told)]
         return []
@@ -287,13 +330,81 @@ class Session:
         effects: list[Effect] = [Preview(runs)] if runs else []
         effects += [Send(want) for want in self._previews.ask(self._intake.backlog, now)]
         effects += [Send(want) for want in self._intake.ask(now)]
-        cursor = self._intake.finished()
-        if cursor is not None:
-            if cursor > self._saved:
-                effects.append(SaveCursor(self._peer_incarnation, cursor))
-                self._saved = cursor
-            effects.append(Send(Seen(cursor)))
-        return effects
+        cursors = self._intake.finished()
+        if cursors and max(cursors) > self._saved:
+            self._saved = max(cursors)
+            effects.append(SaveCursor(self._peer_incarnation, self._saved))
+        return effects + [Send(Seen(cursor)) for cursor in cursors]
+
+    # Reconciliation
+
+    @property
+    def _begins(self) -> bool:
+        """Whether it is for us to say the first word."""
+        return self._greeting.salt < self._peer_salt
+
+    def _survey(self) -> Survey:
+        self._surveying = True
+        return Survey(self._recon_key())
+
+    def _recon_key(self) -> bytes:
+        return recon_key(self._greeting.salt, self._peer_salt, self._recon_number)
+
+    def _part_of_a_day(self) -> float:
+        """Return how long to wait for the first audit, so that short sessions have some, too."""
+        return int.from_bytes(self._recon_key()[:8], "big") / 2**64 * RECON_AUDIT_SECONDS
+
+    def _plan_audit(self, now: float, seconds: float) -> None:
+        self._audit_at = now + seconds if self._begins else NEVER
+
+    def surveyed(self, table: Table, now: float) -> list[Effect]:
+        """Take the answer to Survey."""
+        self._surveying = False
+        if self.state is not State.OPEN:
+            return []
+        self._recon = Reconciliation(table)
+        if self._begins:
+            return [Send(self._recon.begin(self._recon_number))]
+        waits, self._recon_waits = self._recon_waits, None
+        return [] if waits is None else self._take_turn(self._recon, waits, now)
+
+    def _reconcile(self, frame: Recon, now: float) -> list[Effect]:
+        """Take a turn, now or when our own survey is done; a new number asks for an audit."""
+        if self._recon is not None and frame.number == self._recon_number:
+            return self._take_turn(self._recon, frame, now)
+        idle = self._recon is None and self._recon_waits is None and not self._begins
+        audit = frame.number == self._recon_number + 1 and not self._surveying
+        if not idle or not (audit or (frame.number == self._recon_number and self._surveying)):
+            raise OutOfTurn(f"turn of a reconciliation {frame.number} that is not on (SPEC 6.3)")
+        self._recon_waits = frame
+        if not audit:
+            return []
+        self._recon_number = frame.number
+        return [self._survey()]
+
+    def _take_turn(self, ours: Reconciliation, frame: Recon, now: float) -> list[Effect]:
+        reply = ours.answer(frame)
+        if ours.over:
+            self._reconciled(ours, now)
+        return [] if reply is None else [Send(reply)]
+
+    def _reconciled(self, ours: Reconciliation, now: float) -> None:
+        """List what the peer lacks; what changed since the survey the usual pages tell."""
+        self._recon = None
+        self._plan_audit(now, RECON_AUDIT_SECONDS)
+        if self._told is None:
+            self._told = 0 if ours.lacks_all else ours.cursor
+            self._heads_due = True
+        if self._told:
+            found = ours.found()
+            self._found = found[: bisect_right(found, self._told)]
+
+    def _audit(self, now: float) -> list[Effect]:
+        if self._audit_at > now:
+            return []
+        self._audit_at = NEVER
+        self._recon_number += 1
+        return [self._survey()]
 
     def expired(self, now: float) -> list[Effect]:
         """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""
@@ -310,7 +421,7 @@ class Session:
         self._intake.expired(now)
         self._previews.expired(now)
         pings: list[Effect] = [Send(Ping())] if silent >= IDLE_PING_SECONDS else []
-        effects = [*pings, *self._go_on(now)]
+        effects = [*pings, *self._audit(now), *self._go_on(now)]
         awaited = min(self._intake.deadline(), self._previews.deadline())
         return [*effects, Wake(min(now + IDLE_PING_SECONDS / 2, awaited, self._tell_at or NEVER))]
 

@@ -159,9 +159,16 @@ def frame_table() -> str:
 
 
 def _frame_rows() -> Iterator[tuple[object, ...]]:
-    for tag, cls in enumerate(frames()):
-        yield tag, f"`{frame_name(cls)}`", _listed(cls)
-    for part in (frame.ChatHeads, frame.Head, frame.Holding, frame.Seal):
+    for cls in frames():
+        yield cls.__struct_config__.tag, f"`{frame_name(cls)}`", _listed(cls)
+    for part in (
+        frame.ChatHeads,
+        frame.Head,
+        frame.Holding,
+        frame.Seal,
+        frame.Span,
+        frame.Roll,
+    ):
         yield "", part.__name__, _listed(part)
 
 
@@ -184,7 +191,7 @@ RUN: Final = frame.Run(CHAT, DEVICE, 0, 0, None, None, (msgspec.Raw(b"\x90"),), 
 SAMPLES: Final[Mapping[type, frame.Frame]] = {
     type(one): one
     for one in (
-        frame.Hello((1,), bytes(16), None, 0),
+        frame.Hello((1,), bytes(16), None, 0, bytes(16)),
         frame.Heads(1, 1, ()),
         frame.Want(CHAT, DEVICE, 0, bytes(8), 0, 1),
         RUN,
@@ -200,13 +207,14 @@ SAMPLES: Final[Mapping[type, frame.Frame]] = {
         frame.Ping(),
         frame.Pong(),
         frame.Seen(0),
+        frame.Recon(1, (), (), (), 0),
     )
 }
 
 
 def step(state: State, peer: PeerKind, cls: type) -> tuple[State, str]:
     """Give one frame to a session; return the state after it, and the effects by name."""
-    session = Session(peer, Greeting(bytes(16), None, 0), 0.0)
+    session = Session(peer, Greeting(bytes(16), None, 0, bytes(16)), 0.0)
     session.state = state
     try:
         effects = session.receive(SAMPLES[cls], 0.0)

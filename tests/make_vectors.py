@@ -15,6 +15,7 @@ from tests import vectors_directory as directory
 from tests import vectors_evidence as evidence
 from tests import vectors_log as log
 from tests import vectors_people as people
+from tests import vectors_sync as sync
 from tests.vectors import FOLDER, Case, keep_signatures
 
 FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
@@ -37,6 +38,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "backups": ("5.6", people.backups),
     "invitations": ("5.3", people.invitations),
     "frames": ("6.2", people.frames),
+    "reconciliations": ("6.3", sync.reconciliations),
     "questions": ("7", people.questions),
     "directories": ("7.5", directory.directories),
 }

@@ -51,6 +51,7 @@ from protocol.operation import (
 )
 from protocol.question import decode_question, encode_question
 from protocol.receipt import verify_receipt
+from protocol.reconcile import Reconciliation, recon_key, tabulate
 from protocol.redaction import Redactions, allows, custodians, retention
 from protocol.run import Context, Entry, unpack
 from tests.make_vectors import FILES, text_of
@@ -84,6 +85,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "grants": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
+    "reconciliations": {"OutOfTurn", "LimitExceeded"},
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "directories": {"NotCanonical", "LimitExceeded", "Untrusted", "Unauthentic"},
 }
@@ -558,6 +560,41 @@ def check_frame(case: Inputs) -> Value:
     return {"frame": type(found).__name__.lower()}
 
 
+def check_reconciliation(case: Inputs) -> Value:
+    if case.plain("do") == "key":
+        one, other = case.raws("salts")
+        return {"key": recon_key(one, other, case.number("number"))}
+    ours = tabulate(case.raw("key"), heads_in(case, "heads"), 0)
+    match case.plain("do"):
+        case "table":
+            items: Value = [ours.item(index) for index in range(len(ours))]
+            ends = range(len(ours) + 1)
+            return {"items": items, "fingerprints": [ours.fingerprint(0, end) for end in ends]}
+        case "talk":
+            theirs = tabulate(case.raw("key"), heads_in(case, "theirs"), 0)
+            sides = Reconciliation(ours), Reconciliation(theirs)
+            turns = [frame.encode_frame(sides[0].begin(0))]
+            while (said := sides[len(turns) % 2].answer(turn_in(turns[-1]))) is not None:
+                turns.append(frame.encode_frame(said))
+            return {"turns": turns, "lacking": [list(side.found()) for side in sides]}
+        case _:
+            side = Reconciliation(ours)
+            for _ in range(case.number("times")):
+                side.answer(turn_in(case.raw("raw")))
+            return None
+
+
+def heads_in(case: Inputs, key: str) -> list[tuple[bytes, int]]:
+    pairs = map(as_items, case.items(key))
+    return [(as_raw(entry), as_number(number)) for entry, number in pairs]
+
+
+def turn_in(raw: bytes) -> frame.Recon:
+    found = frame.decode_frame(raw[frame.LENGTH_BYTES :])
+    assert isinstance(found, frame.Recon)
+    return found
+
+
 def check_question(case: Inputs) -> Value:
     topic, body = case.number("topic"), case.raw("body")
     found = decode_question(topic, body)
@@ -612,6 +649,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "grants": check_grant,
     "invitations": check_invitation,
     "frames": check_frame,
+    "reconciliations": check_reconciliation,
     "questions": check_question,
     "directories": check_directory,
 }

@@ -472,8 +472,8 @@ def frames() -> list[Case]:
     context = Context(ISSUED_MS, (), EPOCH, 3)
     record = Raw(msgpack.encode([5, bytes(32), b"payload"]))
     made: Mapping[str, frame.Frame] = {
-        "hello": frame.Hello((1,), bytes(16), bytes(16), 2**40),
-        "hello of a newcomer": frame.Hello((1, 2), bytes(16), None, 0),
+        "hello": frame.Hello((1,), bytes(16), bytes(16), 2**40, bytes(16)),
+        "hello of a newcomer": frame.Hello((1, 2), bytes(16), None, 0, bytes(16)),
         "heads": frame.Heads(9, 1, (frame.ChatHeads(CHAT, (frame.Head(DEVICE, 0, 3, bytes(8)),)),)),
         "want": frame.Want(CHAT, DEVICE, 1, bytes(8), 64, 128),
         "run": frame.Run(CHAT, DEVICE, 1, 65, EPOCH, context, (record,), ((0, bytes(64)),)),
@@ -489,6 +489,13 @@ def frames() -> list[Case]:
         "ping": frame.Ping(),
         "pong": frame.Pong(),
         "seen": frame.Seen(9),
+        "recon": frame.Recon(
+            1,
+            (frame.Span(b"", b"\x80", 17, bytes(16)),),
+            (frame.Roll(b"\x80", b"", (bytes(16),)),),
+            (b"\xff" * 16,),
+            2,
+        ),
     }
     cases = [
         valid(
@@ -505,6 +512,7 @@ def frames() -> list[Case]:
 def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
     greeting = msgpack.decode(msgpack.encode(hello), type=list[object])
     sent = msgpack.decode(msgpack.encode(run), type=list[object])
+    item = bytes(16)
     early = FRAME_BYTES_MAX_BEFORE_HELLO
     lengths: list[tuple[str, bytes, int]] = [
         ("length 0", bytes(4), early),
@@ -524,6 +532,14 @@ def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
         ("a cursor of 2^63", msgpack.encode([15, 2**63])),
         ("a run of no records", msgpack.encode([*sent[:7], [], []])),
         ("a signature of 63 bytes", msgpack.encode([*sent[:8], [[0, bytes(63)]]])),
+        ("a hello without a salt", msgpack.encode(greeting[:5])),
+        (
+            "a bound of 17 bytes",
+            msgpack.encode([24, 0, [[b"", bytes(17), 1, bytes(16)]], [], [], 0]),
+        ),
+        ("a roll of 17 items", msgpack.encode([24, 0, [], [[b"", b"", [item] * 17]], [], 0])),
+        ("an item of 15 bytes", msgpack.encode([24, 0, [], [], [bytes(15)], 0])),
+        ("513 spans", msgpack.encode([24, 0, [[b"", b"", 1, item]] * 513, [], [], 0])),
         ("a map", b"\x80"),
         ("an array with a giant claim", b"\xdd\xff\xff\xff\xff"),
         ("depth 100,000", b"\x91" * 100_000 + b"\x90"),

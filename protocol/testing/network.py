@@ -22,6 +22,7 @@ from protocol.effect import (
     Close,
     Compare,
     Effect,
+    LoadChanges,
     LoadHeads,
     LoadRun,
     NoteHoldings,
@@ -29,6 +30,7 @@ from protocol.effect import (
     SaveCursor,
     Send,
     StoreFork,
+    Survey,
     Wake,
 )
 from protocol.entry import ChatId, DeviceKey, EntryId, encode_header
@@ -48,6 +50,7 @@ from protocol.frame import (
 )
 from protocol.intake import Outcome
 from protocol.limits import KEYFRAME_ENTRIES
+from protocol.reconcile import tabulate
 from protocol.run import Context, Entry, context_after
 from protocol.session import Greeting, PeerKind, Session, State
 from protocol.testing.cast import seed
@@ -111,6 +114,7 @@ class Replica:
         self.page = page
         self.chats: dict[ChatId, Kept] = {}
         self.changes = 0
+        self.sessions = 0
         self.cursors: dict[bytes, tuple[bytes, int]] = {}
 
     def take(self, *runs: Run) -> list[Outcome]:
@@ -184,26 +188,29 @@ class Replica:
 
     def heads_since(self, cursor: int) -> Heads:
         """Return the next page of what changed after `cursor`."""
-        changed = (
-            sorted(
-                (line.changed, chat, place, line)
-                for chat, kept in self.chats.items()
-                for place, lines in kept.lines.items()
-                for line in lines
-                if line.changed > cursor
-            )
-            if self.changes > cursor
-            else []
-        )
-        page = changed[: self.page]
-        chats: dict[ChatId, list[Head]] = {}
-        for _, chat, (device, lane), line in page:
-            seq, prefix = len(line.entries) - 1, line.entries[-1].id[:PREFIX_BYTES]
-            chats.setdefault(chat, []).append(Head(device, lane, seq, prefix))
-        whole = len(page) == len(changed)
-        reached = self.changes if whole else page[-1][0]
-        listed = tuple(ChatHeads(chat, tuple(heads)) for chat, heads in chats.items())
-        return Heads(max(cursor, reached), int(whole), listed)
+        changed = self._changed_after(cursor) if self.changes > cursor else []
+        whole = len(changed) <= self.page
+        reached = self.changes if whole else changed[self.page - 1][0]
+        return _page(max(cursor, reached), int(whole), changed[: self.page])
+
+    def heads_at(self, numbers: Sequence[int]) -> Heads:
+        """Return the page of these changes."""
+        changed = [one for one in self._changed_after(0) if one[0] in numbers]
+        return _page(numbers[-1], 0, changed)
+
+    def heads(self) -> list[tuple[bytes, int]]:
+        """Return every head and the number of its change."""
+        return [(line.entries[-1].id, number) for number, _, _, line in self._changed_after(0)]
+
+    def _changed_after(self, cursor: int) -> "list[Changed]":
+        found = [
+            (line.changed, chat, place, line)
+            for chat, kept in self.chats.items()
+            for place, lines in kept.lines.items()
+            for line in lines
+            if line.changed > cursor
+        ]
+        return sorted(found, key=lambda one: one[0])
 
     def compare(self, chats: Sequence[ChatHeads]) -> list[Want]:
         """Return what is lacking of these heads."""
@@ -246,6 +253,19 @@ class Replica:
         }
 
 
+Changed = tuple[int, ChatId, Place, Line]
+
+
+def _page(cursor: int, last: int, changed: Sequence[Changed]) -> Heads:
+    chats: dict[ChatId, list[Head]] = {}
+    for _, chat, (device, lane), line in changed:
+        seq, prefix = len(line.entries) - 1, line.entries[-1].id[:PREFIX_BYTES]
+        chats.setdefault(chat, []).append(Head(device, lane, seq, prefix))
+    return Heads(
+        cursor, last, tuple(ChatHeads(chat, tuple(heads)) for chat, heads in chats.items())
+    )
+
+
 class Side:
     """One end of a connection. `sent` has its frames; `problems` what it raised."""
 
@@ -260,7 +280,9 @@ class Side:
         self.previews: list[tuple[Run, ...]] = []
         self.peer_incarnation = peer.incarnation
         seen_incarnation, seen = replica.cursors.get(peer.incarnation, (None, 0))
-        greeting = Greeting(replica.incarnation, seen_incarnation, seen)
+        replica.sessions += 1
+        salt = seed("salt", replica.incarnation.hex(), str(replica.sessions))[:16]
+        greeting = Greeting(replica.incarnation, seen_incarnation, seen, salt)
         self.session = Session(PeerKind.NODE, greeting, now)
         self.other: Side = self
 
@@ -276,6 +298,11 @@ class Side:
                     self.perform(self.session.compared(self.replica.compare(chats), now), now)
                 case LoadHeads(cursor):
                     self.perform(self.session.heads(self.replica.heads_since(cursor)), now)
+                case LoadChanges(numbers):
+                    self.perform(self.session.changes(self.replica.heads_at(numbers)), now)
+                case Survey(key):
+                    table = tabulate(key, self.replica.heads(), self.replica.changes)
+                    self.perform(self.session.surveyed(table, now), now)
                 case LoadRun(want):
                     self.perform(self.session.loaded(want, self.replica.serve(want)), now)
                 case _:

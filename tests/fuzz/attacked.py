@@ -8,10 +8,12 @@ from protocol.effect import (
     Admit,
     Compare,
     Effect,
+    LoadChanges,
     LoadHeads,
     LoadRun,
     SaveCursor,
     StoreFork,
+    Survey,
 )
 from protocol.fork import verify_fork
 from protocol.frame import Run, decode_frame
@@ -21,16 +23,19 @@ from protocol.limits import (
     HELD_ENTRIES_MAX,
     HELD_RUNS_MAX,
     PAGES_OPEN_MAX,
+    RECON_PENDING_MAX,
     REFUSALS_MAX,
     SEALS_SERVED_MAX,
     WANTS_OUTSTANDING_MAX,
     WANTS_SERVED_MAX,
 )
+from protocol.reconcile import tabulate
 from protocol.session import Greeting, PeerKind, Session
 from protocol.testing.cast import seed
 from protocol.testing.network import Replica
 
 THEIRS: Final = seed("theirs")[:16]
+SALT: Final = seed("salt")[:16]
 
 
 class Attacked:
@@ -45,9 +50,8 @@ class Attacked:
 
     def _begun(self) -> Session:
         seen_incarnation, seen = self.replica.cursors.get(THEIRS, (None, 0))
-        return Session(
-            self.kind, Greeting(self.replica.incarnation, seen_incarnation, seen), self.now
-        )
+        greeting = Greeting(self.replica.incarnation, seen_incarnation, seen, SALT)
+        return Session(self.kind, greeting, self.now)
 
     def connect(self) -> None:
         """Forget the session, as both sides do when a connection ends."""
@@ -80,8 +84,8 @@ class Attacked:
                 case Compare(chats):
                     wants = self.replica.compare(chats)
                     self.perform(self.session.compared(wants, self.now))
-                case LoadHeads(cursor):
-                    self.perform(self.session.heads(self.replica.heads_since(cursor)))
+                case LoadHeads() | LoadChanges() | Survey():
+                    self._list(effect)
                 case LoadRun(want):
                     self.perform(self.session.loaded(want, self.replica.serve(want)))
                 case StoreFork(forked) if forked.chat in self.replica.chats:
@@ -91,6 +95,16 @@ class Attacked:
                     self.replica.cursors[incarnation] = (incarnation, cursor)
                 case _:
                     pass  # what is sent, and what concerns no chain
+
+    def _list(self, effect: LoadHeads | LoadChanges | Survey) -> None:
+        match effect:
+            case LoadHeads(cursor):
+                self.perform(self.session.heads(self.replica.heads_since(cursor)))
+            case LoadChanges(numbers):
+                self.perform(self.session.changes(self.replica.heads_at(numbers)))
+            case Survey(key):
+                table = tabulate(key, self.replica.heads(), self.replica.changes)
+                self.perform(self.session.surveyed(table, self.now))
 
 
 def check_bounds(session: Session) -> None:
@@ -107,3 +121,4 @@ def check_bounds(session: Session) -> None:
     assert len(session._serving) <= WANTS_SERVED_MAX + 1
     assert len(session._unseen) <= PAGES_OPEN_MAX
     assert len(session._sealing) <= session._sealing_devices <= SEALS_SERVED_MAX
+    assert session._recon is None or len(session._recon._pending) <= RECON_PENDING_MAX

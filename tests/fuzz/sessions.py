@@ -57,6 +57,7 @@ from protocol.operation import (
     kind_of,
 )
 from protocol.policy import HistoryRule, Policy, Role
+from protocol.reconcile import Reconciliation, tabulate
 from protocol.run import rebuild
 from protocol.session import PeerKind, State
 from protocol.testing.cast import Person, credential, grant, person, seed
@@ -122,7 +123,9 @@ def _more() -> Iterator[Frame]:
     yield WantSeals(talk.chat, talk.epochs[0], (chain.device,))
     yield Seals(talk.chat, talk.epochs[0], (Seal(0, bytes(1168), (seed("path"),)),))
     yield from (Ask(1, 1, b"\x92\x90\x90"), Answer(1, 0, b"\x90"), Seen(3), Ping(), Pong())
-    yield from (Hello((1,), THEIRS, None, 0), Error(1, b"text"), Bye())
+    nothing = Reconciliation(tabulate(b"", (), 0))
+    yield from (nothing.begin(0), nothing.begin(1))
+    yield from (Hello((1,), THEIRS, None, 0, bytes(16)), Error(1, b"text"), Bye())
 
 
 @cache

@@ -39,7 +39,7 @@ from node.store import connect
 from node.tls import Credential, client_context, credential_from_der
 from node.wire import FrameReader
 from protocol.entry import ChatId
-from protocol.frame import Answer, Ask, Error, Frame, Hello, encode_frame
+from protocol.frame import Answer, Ask, Error, Frame, Hello, Recon, Roll, encode_frame
 from protocol.identity import UserId
 from protocol.invitation import Purpose
 from protocol.limits import FRAME_BYTES_MAX
@@ -57,6 +57,7 @@ PATIENCE_SECONDS: Final = 15.0
 BREATH_SECONDS: Final = 0.01
 INVITATION_SECONDS: Final = 3600
 INCARNATION: Final = b"\xaa" * 16
+SMALLEST_SALT: Final = bytes(16)  # who sends the smaller one begins
 
 Rows = frozenset[tuple[int, bytes, bytes]]
 
@@ -296,8 +297,9 @@ class Wire:
         return frame
 
     async def greet(self) -> None:
-        """Exchange HELLO."""
-        await self.send(Hello((VERSION,), INCARNATION, None, 0))
+        """Exchange HELLO, and say that we have nothing: so all is listed that we may see."""
+        nothing = Recon(0, (), (Roll(b"", b"", ()),), (), 0)
+        await self.send(Hello((VERSION,), INCARNATION, None, 0, SMALLEST_SALT), nothing)
         await self.hear(Hello)
 
     async def end(self) -> Error | None:

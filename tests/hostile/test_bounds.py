@@ -26,8 +26,8 @@ JUNK_BYTES = 1_000_000
 
 
 def opened() -> Session:
-    session = Session(PeerKind.NODE, Greeting(bytes(16), None, 0), 0.0)
-    session.receive(Hello((1,), bytes(16), None, 0), 0.0)
+    session = Session(PeerKind.NODE, Greeting(bytes(16), None, 0, bytes(16)), 0.0)
+    session.receive(Hello((1,), bytes(16), None, 0, bytes(16)), 0.0)
     return session
 
 

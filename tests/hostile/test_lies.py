@@ -88,7 +88,7 @@ async def test_numbers_at_their_bounds(federation: Federation, forger: Forger) -
     chat, key = forger.chat, forger.device.key
     incarnation = federation.node().replica.store.incarnation
     async with federation.as_device() as wire:
-        await wire.send(Hello((1,), INCARNATION, incarnation, HUGE))
+        await wire.send(Hello((1,), INCARNATION, incarnation, HUGE, bytes(16)))
         await wire.hear(Hello)
         await wire.send(
             Want(chat, key, CONTENT, bytes(8), SEQ_MAX, 2**32),

@@ -85,7 +85,7 @@ async def turned_away(federation: Federation, credential: Credential) -> None:
     """Connect and get nothing: no HELLO, only the end."""
     try:
         async with wire(federation.agency("north"), credential) as opened:
-            await opened.send(Hello((1,), INCARNATION, None, 0))
+            await opened.send(Hello((1,), INCARNATION, None, 0, bytes(16)))
             await opened.end()
             assert not [one for one in opened.heard if isinstance(one, Hello)]
     except (trio.BrokenResourceError, ssl.SSLError):
@@ -137,7 +137,7 @@ async def test_other_protocols(federation: Federation) -> None:
     with pytest.raises(trio.BrokenResourceError):
         await dial(federation.agency("north"), context)
     plain = (
-        encode_frame(Hello((1,), INCARNATION, None, 0)),
+        encode_frame(Hello((1,), INCARNATION, None, 0, bytes(16))),
         b"GET / HTTP/1.1\r\n\r\n",
         os.urandom(4096),
         b"\x16\x03\x01\xff\xff" + bytes(70_000),
@@ -213,7 +213,7 @@ async def test_connections_come_and_go(federation: Federation) -> None:
     before = _descriptors()
     for _ in range(10):
         async with federation.as_device() as one, federation.as_node() as other:
-            await one.send(Hello((1,), INCARNATION, None, 0))
+            await one.send(Hello((1,), INCARNATION, None, 0, bytes(16)))
             await other.send_raw(b"\x00")
 
     async def gone() -> bool:

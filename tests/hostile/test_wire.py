@@ -17,7 +17,7 @@ from protocol.question import GetCards, encode_question
 from protocol.topic import Topic
 from tests.hostile.federation import INCARNATION, PATIENCE_SECONDS, Federation, Wire
 
-HELLO = Hello((1,), INCARNATION, None, 0)
+HELLO = Hello((1,), INCARNATION, None, 0, bytes(16))
 MEBIBYTE = 1024 * 1024
 
 Opening = Callable[[Federation], AbstractAsyncContextManager[Wire]]
@@ -133,7 +133,7 @@ async def test_a_greeting_must_come_first_and_be_small(federation: Federation) -
             await federation.refused(wire, "PING from a")
     for versions in ((2,), (0, 2**63), (255,) * 8):
         async with federation.as_node() as wire:
-            await wire.send(Hello(versions, INCARNATION, None, 0))
+            await wire.send(Hello(versions, INCARNATION, None, 0, bytes(16)))
             await federation.refused(wire, "peer speaks versions")
     async with federation.as_invited() as wire:
         await wire.send(HELLO)
@@ -143,7 +143,7 @@ async def test_a_greeting_must_come_first_and_be_small(federation: Federation) -
 async def test_later_versions_are_no_reason_to_part(federation: Federation) -> None:
     """Case 11: a peer that also speaks what is not known here."""
     async with federation.as_node() as wire:
-        await wire.send(Hello((9, 1, 7), INCARNATION, None, 0))
+        await wire.send(Hello((9, 1, 7), INCARNATION, None, 0, bytes(16)))
         await wire.hear(Hello)
         await wire.send(Ping())
         await wire.hear(Pong)

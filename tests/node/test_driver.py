@@ -33,6 +33,7 @@ from protocol.frame import (
     Holding,
     Ping,
     Pong,
+    Recon,
     Run,
     Seal,
     Seen,
@@ -160,6 +161,7 @@ class Peer:
         self, home: Home, nursery: trio.Nursery, kind: PeerKind = PeerKind.NODE, key: bytes = MVD
     ) -> None:
         ours, self.stream = trio.testing.memory_stream_pair()
+        self.home = home
         self.connection = home.connection(ours, key, kind)
         self.reader = FrameReader(self.stream, lambda: FRAME_BYTES_MAX)
         self.ended = trio.Event()
@@ -172,8 +174,12 @@ class Peer:
     async def say(self, *frames: Frame) -> None:
         await self.stream.send_all(b"".join(map(encode_frame, frames)))
 
+    def hello(self) -> Hello:
+        """Say that we know whom we speak to: then heads are listed at once."""
+        return Hello((1,), bytes(16), self.home.replica.store.incarnation, 0, bytes(16))
+
     async def greet(self) -> None:
-        await self.say(Hello((1,), bytes(16), None, 0))
+        await self.say(self.hello())
         assert isinstance(await self.hear(), Hello)
         assert isinstance(await self.hear(), Heads)
 
@@ -219,6 +225,38 @@ class TestTwoNodes:
         pair = await join(nursery, *homes)
         await until(lambda: homes[1].entries(talk.chat) == all_of(talk))
         assert not any(connection.failure for connection in pair)
+
+    async def test_restored(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One has lost its cursors: they reconcile, a few heads are listed, cursors are kept."""
+        talk = conversation(Dice(5), 60)
+        homes[0].take(talk)
+        homes[1].take(talk, len(talk.runs) - 3)
+        sent: list[Frame] = []
+        send = Connection.send
+
+        def sending(connection: Connection, frame: Frame) -> None:
+            sent.append(frame)
+            send(connection, frame)
+
+        monkeypatch.setattr(Connection, "send", sending)
+        pair = await join(nursery, *homes)
+        await until(lambda: all(connection.caught_up for connection in pair))
+        assert homes[1].entries(talk.chat) == all_of(talk)
+        assert any(isinstance(frame, Recon) for frame in sent)
+        pages = [frame for frame in sent if isinstance(frame, Heads)]
+        assert 1 <= sum(len(item.heads) for page in pages for item in page.chats) <= 6
+        pair[0].close()
+        await until(lambda: not any(connection.open for connection in pair))
+        sent.clear()
+        pair = await join(nursery, *homes)
+        await until(lambda: all(connection.caught_up for connection in pair))
+        assert not any(isinstance(frame, Recon) for frame in sent)
+        assert {
+            homes[0].replica.sharing.cursor(MVD)[0],
+            homes[1].replica.sharing.cursor(MZ)[0],
+        } == {home.replica.store.incarnation for home in homes}
 
     async def test_push(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
         """What is pushed is stored, handed on and acknowledged, in the order of pushing."""
@@ -384,7 +422,7 @@ class TestAccess:
         prefix = chain.entries[0].id[:8]
         for key, kind in ((LATE, PeerKind.NODE), (b"d" * 32, PeerKind.DEVICE)):
             peer = Peer(homes[0], nursery, kind, key)
-            await peer.say(Hello((1,), bytes(16), None, 0))
+            await peer.say(peer.hello())
             await peer.hear()
             heads = await peer.hear()
             assert isinstance(heads, Heads)
@@ -405,7 +443,7 @@ class TestAccess:
         talk = conversation(Dice(5), 20)
         homes[0].take(talk, 10)
         peer = Peer(homes[0], nursery, key=LATE)
-        await peer.say(Hello((1,), bytes(16), None, 0), *talk.runs, Ping())
+        await peer.say(Hello((1,), bytes(16), None, 0, bytes(16)), *talk.runs, Ping())
         while not isinstance(await peer.hear(), Pong):
             pass
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -414,7 +452,7 @@ class TestAccess:
         assert peer.connection.open
 
 
-HELLO = encode_frame(Hello((1,), bytes(16), None, 0))
+HELLO = encode_frame(Hello((1,), bytes(16), None, 0, bytes(16)))
 
 
 class TestHostileBytes:
@@ -430,7 +468,7 @@ class TestHostileBytes:
             (HELLO + b"\x00\x00\x00\x02\x91\x63", NotCanonical),
             (encode_frame(Ping()), OutOfTurn),
             (HELLO + HELLO, OutOfTurn),
-            (encode_frame(Hello((9,), bytes(16), None, 0)), OutOfTurn),
+            (encode_frame(Hello((9,), bytes(16), None, 0, bytes(16))), OutOfTurn),
         ],
     )  # fmt: skip
     async def test_refused(
@@ -472,7 +510,7 @@ class TestHostileBytes:
             forged.chat, forged.device, forged.lane, forged.start, forged.prev, forged.context,
             forged.records, ((0, bytes(64)),),
         )  # fmt: skip
-        await peer.say(Hello((1,), bytes(16), None, 0), *talk.runs[:-1], bad)
+        await peer.say(Hello((1,), bytes(16), None, 0, bytes(16)), *talk.runs[:-1], bad)
         assert isinstance(await peer.end(), Unauthentic)
 
     async def test_a_bug_of_ours(

@@ -25,6 +25,7 @@ from protocol.testing.chains import CHAT, HASHES, chains
 
 PREFIXES = st.binary(min_size=8, max_size=8)
 INCARNATIONS = st.binary(min_size=16, max_size=16)
+SALTS = INCARNATIONS
 CURSORS = st.integers(0, 2**63 - 1)
 SEQS = st.integers(0, SEQ_MAX)
 SIDES = st.integers(0, 1)
@@ -41,8 +42,11 @@ SEAL = st.builds(frames.Seal, st.integers(0, 2**16), st.binary(max_size=99), sev
 CHAT_HEADS = st.builds(frames.ChatHeads, CHATS, several(HEAD))
 NUMBERS, CODES = st.integers(0, 2**32 - 1), st.integers(0, 255)
 HOLDING = st.builds(frames.Holding, DEVICES, CHATS, DEVICES, SIDES, SEQS)
+ITEMS, BOUNDS = st.binary(min_size=16, max_size=16), st.binary(max_size=16)
+SPAN = st.builds(frames.Span, BOUNDS, BOUNDS, CURSORS, ITEMS)
+ROLL = st.builds(frames.Roll, BOUNDS, BOUNDS, several(ITEMS))
 FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(
-    st.builds(frames.Hello, st.just((1,)), INCARNATIONS, st.none() | INCARNATIONS, CURSORS),
+    st.builds(frames.Hello, st.just((1,)), INCARNATIONS, st.none() | INCARNATIONS, CURSORS, SALTS),
     st.builds(frames.Heads, CURSORS, SIDES, several(CHAT_HEADS)),
     st.builds(frames.Want, CHATS, DEVICES, SIDES, PREFIXES, SEQS, st.integers(1, 2**32)),
     chains().map(lambda chain: chain.run()),
@@ -56,6 +60,7 @@ FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(
     st.builds(frames.Error, st.integers(0, 255), st.binary(max_size=99)),
     st.sampled_from([frames.Bye(), frames.Ping(), frames.Pong()]),
     st.builds(frames.Seen, CURSORS),
+    st.builds(frames.Recon, NUMBERS, several(SPAN), several(ROLL), several(ITEMS), NUMBERS),
 )
 
 
@@ -76,7 +81,7 @@ class TestRoundTrip:
     def test_types_are_numbered(self) -> None:
         """The number of a type never changes."""
         tags = [kind.__struct_config__.tag for kind in get_args(frames.Frame)]
-        assert tags == list(range(16))
+        assert tags == [*range(16), 24]
 
     @given(FRAMES, st.data())
     def test_altered(self, frame: frames.Frame, data: st.DataObject) -> None:

@@ -18,6 +18,7 @@ from protocol.effect import (
     Consult,
     Deliver,
     Effect,
+    LoadChanges,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -26,11 +27,12 @@ from protocol.effect import (
     Send,
     StoreFork,
     StoreSeals,
+    Survey,
     Wake,
 )
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn, PeerError
-from protocol.frame import Absent, ChatHeads, Head, Heads, Hello, Run, Seen, Want
+from protocol.frame import Absent, ChatHeads, Head, Heads, Hello, Run, Seen, Want, encode_frame
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     HEADS_DELAY_SECONDS,
@@ -43,6 +45,7 @@ from protocol.limits import (
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
     PAYLOAD_BYTES_MAX,
+    RECON_AUDIT_SECONDS,
     REFUSALS_MAX,
     SEQ_MAX,
     WANT_TIMEOUT_SECONDS,
@@ -50,6 +53,7 @@ from protocol.limits import (
     WANTS_OUTSTANDING_MAX,
     WANTS_SERVED_MAX,
 )
+from protocol.reconcile import Reconciliation, tabulate
 from protocol.session import ALLOWED, Greeting, PeerKind, Session, State
 from protocol.testing.cast import seed
 from protocol.testing.chains import CHAT, Chain, Step, signer
@@ -60,7 +64,7 @@ from protocol.testing.network import Network, Replica, Side
 NUMBERS = st.integers(0, 2**32)
 SOME = settings(max_examples=30)
 OURS, THEIRS = seed("ours")[:16], seed("theirs")[:16]
-HELLO = Hello((1,), THEIRS, None, 0)
+HELLO = Hello((1,), THEIRS, OURS, 0, bytes(16))
 DEVICE = DeviceKey(seed("device"))
 
 
@@ -191,6 +195,134 @@ class TestCost:
         assert sum(len(side.entries_sent()) for side in network.sides) == 10
 
 
+def heads_listed(side: Side) -> int:
+    pages = [frame for frame in side.sent if isinstance(frame, Heads)]
+    return sum(len(item.heads) for page in pages for item in page.chats)
+
+
+class TestReconciliation:
+    """SPEC 6.3: two that do not know how far they are find what each lacks, and tell no more."""
+
+    @SOME
+    @given(NUMBERS, st.integers(0, 40), st.data())
+    def test_a_lost_state(self, number: int, messages: int, data: st.DataObject) -> None:
+        """A replica of a new incarnation, with less than it had, and without its cursors."""
+        talk = conversation(Dice(number), messages, epochs=8)
+        north = filled("north", talk, len(talk.runs), 99)
+        restored = filled("restored", talk, data.draw(st.integers(0, len(talk.runs))), 99)
+        behind = north.summary() != restored.summary()
+        network = Network(Dice(number), [north, restored])
+        ours, _ = network.connect(0, 1)
+        network.settle()
+        assert north.summary() == restored.summary()
+        assert all(side.session.caught_up for side in network.sides)
+        assert bool(heads_listed(ours)) == behind
+        cursors = (north.incarnation, north.changes)
+        assert restored.cursors[north.incarnation] == cursors
+        network.disconnect()
+        for side in network.connect(0, 1):
+            network.settle()
+            assert [type(frame) for frame in side.sent] == [Hello, Heads, Seen]
+
+    def test_the_difference_not_the_whole(self) -> None:
+        """Of many chains that both have only the two that differ are listed."""
+        talk = conversation(Dice(7), 400, epochs=3)
+        north = filled("north", talk, len(talk.runs), 99)
+        south = filled("south", talk, len(talk.runs) - 2, 99)
+        network = Network(Dice(7), [north, south])
+        ours, theirs = network.connect(0, 1)
+        network.settle()
+        assert north.summary() == south.summary()
+        assert heads_listed(ours) <= 2
+        assert heads_listed(theirs) <= 2
+
+    @SOME
+    @given(NUMBERS, st.integers(1, 30), st.integers(1, 40))
+    def test_cut_off_in_the_middle(self, number: int, messages: int, steps: int) -> None:
+        """A page of what was found saves its cursor, and none runs ahead (see `Side`)."""
+        talk = conversation(Dice(number), messages, epochs=8)
+        replicas = [filled("north", talk, len(talk.runs), 1), filled("south", talk, 3, 1)]
+        network = Network(Dice(number), replicas)
+        for _ in range(4):
+            network.connect(0, 1)
+            for _ in range(steps):
+                network.step()
+            network.disconnect()
+        network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+
+    @SOME
+    @given(NUMBERS, st.integers(1, 30), st.data())
+    def test_an_audit_finds_what_no_cursor_does(
+        self, number: int, messages: int, data: st.DataObject
+    ) -> None:
+        """What a replica has lost behind its cursors it gets again within a day."""
+        talk = conversation(Dice(number), messages, epochs=8)
+        left = data.draw(st.integers(0, len(talk.runs)))
+        north, south = (filled(name, talk, len(talk.runs)) for name in ("north", "south"))
+        network = Network(Dice(number), [north, south])
+        network.connect(0, 1)
+        network.settle()
+        south.chats = filled("south", talk, left).chats
+        sent = [len(side.sent) for side in network.sides]
+        for side in network.sides:
+            side.session._heard = RECON_AUDIT_SECONDS
+        network.tick(RECON_AUDIT_SECONDS)
+        network.settle()
+        assert north.summary() == south.summary()
+        if left == len(talk.runs):
+            news = [side.sent[at:] for side, at in zip(network.sides, sent, strict=True)]
+            assert [[type(frame) for frame in new] for new in news] == [[frames.Recon]] * 2
+            assert sum(len(encode_frame(frame)) for new in news for frame in new) < 350
+
+    def test_who_begins(self) -> None:
+        """Who drew the smaller salt; and a first audit comes within a day, others a day later."""
+        for salt, theirs, begins in ((b"\x01", b"\x02", True), (b"\x02", b"\x01", False)):
+            one = Session(PeerKind.NODE, Greeting(OURS, THEIRS, 0, salt * 16), 0.0)
+            one.receive(Hello((1,), THEIRS, OURS, 0, theirs * 16), 0.0)
+            one.receive(frames.Ping(), RECON_AUDIT_SECONDS)
+            effects = one.expired(RECON_AUDIT_SECONDS)
+            assert any(isinstance(effect, Survey) for effect in effects) == begins
+
+    def test_out_of_turn(self) -> None:
+        nothing = frames.Recon(0, (), (), (), 0)
+        known = Session(PeerKind.NODE, Greeting(OURS, THEIRS, 0, bytes(16)), 0.0)
+        known.receive(HELLO, 0.0)
+        with pytest.raises(OutOfTurn, match="not on"):
+            known.receive(nothing, 0.0)
+        one = session()
+        one.receive(Hello((1,), THEIRS, None, 0, b"\xff" * 16), 0.0)
+        with pytest.raises(OutOfTurn, match="not on"):
+            one.receive(nothing, 0.0)
+        waits = Session(PeerKind.NODE, Greeting(OURS, None, 0, b"\xff" * 16), 0.0)
+        waits.receive(Hello((1,), THEIRS, None, 0, bytes(16)), 0.0)
+        assert waits.receive(nothing, 0.0) == []
+        with pytest.raises(OutOfTurn, match="not on"):
+            waits.receive(nothing, 0.0)
+        with pytest.raises(OutOfTurn, match="not on"):
+            waits.receive(frames.Recon(2, (), (), (), 0), 0.0)
+
+    def test_an_audit_that_the_peer_asks_for(self) -> None:
+        one = Session(PeerKind.NODE, Greeting(OURS, THEIRS, 7, b"\xff" * 16), 0.0)
+        one.receive(Hello((1,), THEIRS, OURS, 7, bytes(16)), 0.0)
+        asked = Reconciliation(tabulate(b"", (), 7)).begin(1)
+        (survey,) = one.receive(asked, 0.0)
+        assert isinstance(survey, Survey)
+        heads = [(seed("entry", str(number)), number) for number in range(1, 10)]
+        table = tabulate(survey.key, heads, 9)
+        assert one.surveyed(table, 0.0) == [Send(frames.Recon(1, (), (), (), 0))]
+        assert one.idle() == [LoadChanges(tuple(range(1, 8)))]
+        page = Heads(7, 0, ())
+        assert one.changes(page) == [Send(page)]
+
+    def test_after_the_end(self) -> None:
+        one = session()
+        one.receive(Hello((1,), THEIRS, None, 0, bytes(16)), 0.0)
+        one.receive(frames.Bye(), 0.0)
+        assert one.surveyed(tabulate(b"", (), 7), 0.0) == []
+
+
 class TestForks:
     """I5: two branches of equal length at two replicas (case 17)."""
 
@@ -227,7 +359,7 @@ class TestForks:
 
 
 def session(peer: PeerKind = PeerKind.NODE) -> Session:
-    return Session(peer, Greeting(OURS, None, 0), 0.0)
+    return Session(peer, Greeting(OURS, None, 0, bytes(16)), 0.0)
 
 
 def opened(peer: PeerKind = PeerKind.NODE) -> Session:
@@ -257,6 +389,7 @@ SAMPLES: dict[type, frames.Frame] = {
         frames.Ping(),
         frames.Pong(),
         Seen(0),
+        frames.Recon(1, (), (), (), 0),
     )
 }
 
@@ -324,18 +457,22 @@ class TestGreeting:
         with pytest.raises(OutOfTurn):
             one.expired(50.0 + IDLE_CLOSE_SECONDS)
 
-    @pytest.mark.parametrize(
-        ("seen_incarnation", "told"), [(None, 0), (seed("old")[:16], 0), (OURS, 7)]
-    )
-    def test_what_is_told(self, seen_incarnation: bytes | None, told: int) -> None:
-        """A cursor counts for the incarnation that gave it only."""
-        hello = Hello((1,), THEIRS, seen_incarnation, 7)
-        assert session().receive(hello, 0.0)[0] == LoadHeads(told)
+    def test_what_is_told(self) -> None:
+        """A cursor counts for the incarnation that gave it only; else the two reconcile first."""
+        told = session().receive(Hello((1,), THEIRS, OURS, 7, bytes(16)), 0.0)
+        assert LoadHeads(7) in told
+        for other in (None, seed("old")[:16]):
+            one = session()
+            effects = one.receive(Hello((1,), THEIRS, other, 7, bytes(16)), 0.0)
+            assert [type(effect) for effect in effects] == [Wake, Survey]
+            one.pushed(0.0)
+            one.expired(HEADS_DELAY_SECONDS)
+            assert one.idle() == []
 
     def test_a_cursor_is_saved_once(self) -> None:
         """A reconnection with nothing new writes nothing."""
         for incarnation, saves in ((THEIRS, []), (OURS, [SaveCursor(THEIRS, 7)])):
-            one = Session(PeerKind.NODE, Greeting(OURS, incarnation, 7), 0.0)
+            one = Session(PeerKind.NODE, Greeting(OURS, incarnation, 7, bytes(16)), 0.0)
             one.receive(HELLO, 0.0)
             one.receive(Heads(7, 1, ()), 0.0)
             assert one.compared((), 0.0) == [*saves, Send(Seen(7))]
@@ -472,7 +609,7 @@ class TestIntake:
         run = run_at(0)
         one.received(run, 0.0)
         one.judged(run, Outcome(5))
-        assert one.finished() is None
+        assert one.finished() == []
         assert one.ask(0.0) == [Want(*place(0), b"another.", 4, 5)]
 
     def test_finished(self) -> None:
@@ -481,13 +618,13 @@ class TestIntake:
         one.open_page(2)
         one.lacking([])
         one.ask(0.0)
-        assert one.finished() is None
+        assert one.finished() == []
         run = run_at(0)
         one.received(run, 0.0)
         assert not one.settled
-        assert one.finished() is None
+        assert one.finished() == []
         one.judged(run, Outcome(5))
-        assert one.finished() == 2
+        assert one.finished() == [1, 2]
         assert one.settled
 
     def test_endless_pages(self) -> None:
@@ -507,7 +644,7 @@ class TestIntake:
         one.received(run, 0.0)
         one.judged(run, Outcome(5))
         assert one.ask(0.0) == []
-        assert one.finished() == 2
+        assert one.finished() == [1, 2]
 
     def test_in_two_runs(self) -> None:
         one = intake(want(0))
@@ -516,11 +653,11 @@ class TestIntake:
         one.received(first, 10.0)
         assert one.deadline() == 10.0 + WANT_TIMEOUT_SECONDS
         one.judged(first, Outcome(2))
-        assert one.finished() is None
+        assert one.finished() == []
         one.received(second, 10.0)
         assert one.deadline() == NEVER
         one.judged(second, Outcome(5))
-        assert one.finished() == 1
+        assert one.finished() == [1]
 
     def test_a_push_is_no_answer(self) -> None:
         one = intake(want(0))
@@ -532,7 +669,7 @@ class TestIntake:
         answer = run_at(0)
         one.received(answer, 1.0)
         assert one.judged(answer, Outcome(5)) == []
-        assert one.finished() == 1
+        assert one.finished() == [1]
         assert [item.stop for item in one.ask(1.0)] == [7]
 
     def test_timeouts(self) -> None:
@@ -540,22 +677,22 @@ class TestIntake:
         one = intake(*(want(number) for number in range(WANT_TIMEOUTS_MAX + 1)))
         one.ask(0.0)
         one.expired(WANT_TIMEOUT_SECONDS - 1)
-        assert one.finished() is None
+        assert one.finished() == []
         with pytest.raises(OutOfTurn):
             one.expired(WANT_TIMEOUT_SECONDS)
         few = intake(want(0))
         few.ask(0.0)
         few.expired(WANT_TIMEOUT_SECONDS)
-        assert few.finished() == 1
+        assert few.finished() == [1]
 
     def test_absent(self) -> None:
         one = intake(want(0))
         one.ask(0.0)
         one.absent(place(1), 0)
         one.absent(place(0), 3)
-        assert one.finished() is None
+        assert one.finished() == []
         one.absent(place(0), 0)
-        assert one.finished() == 1
+        assert one.finished() == [1]
 
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
@@ -565,7 +702,7 @@ class TestIntake:
             run = run_at(0) if not count else run_at(0, 9)
             one.received(run, 0.0)
             one.judged(run, Outcome(run.start, refused=True))
-        assert one.finished() == 1
+        assert one.finished() == [1]
         last = run_at(1)
         one.received(last, 0.0)
         with pytest.raises(OutOfTurn):
@@ -578,7 +715,7 @@ class TestIntake:
             run = run_at(0) if not count else run_at(0, 9)
             one.received(run, 0.0)
             one.judged(run, Outcome(run.start, surplus=True))
-        assert one.finished() == 1
+        assert one.finished() == [1]
 
     def test_held_until_the_ancestor_comes(self) -> None:
         one = intake(want(0))
@@ -586,7 +723,7 @@ class TestIntake:
         run = run_at(0)
         one.received(run, 0.0)
         assert one.judged(run, Outcome(2, missing(1, 3))) == []
-        assert one.finished() is None
+        assert one.finished() == []
         asked = one.ask(0.0)
         assert [(item.device, item.start, item.stop) for item in asked] == [(place(1)[1], 0, 4)]
         ancestor = run_at(1, 0, 4)
@@ -594,7 +731,7 @@ class TestIntake:
         (again,) = one.judged(ancestor, Outcome(4))
         assert again == run
         one.judged(again, Outcome(5))
-        assert one.finished() == 1
+        assert one.finished() == [1]
 
     def test_tried_together(self) -> None:
         """Runs that wait for each other's entries come out as one."""
@@ -668,7 +805,7 @@ class TestBounds:
             one.received(run, 0.0)
             one.judged(run, Outcome(100, missing(number + 100)))
             assert item.stop == 4096
-        assert one.finished() is None
+        assert one.finished() == []
         again = [item for item in one.ask(0.0) if item.start]
         assert all(item.start == 100 for item in again)
 
