@@ -25,6 +25,12 @@ def write_private(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(file: Path) -> None:
+    """Make what was written to a file, by whomever, durable. Raises OSError."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,6 +14,7 @@ import apsw
 import msgspec
 
 from node.errors import StorageError
+from node.files import sync_file
 from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, encode_header
 from protocol.fork import Cover
@@ -96,6 +97,9 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
             connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (os.urandom(16),))
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
+    # What a killed process wrote and had not synced yet is read like all else. It must be durable
+    # before anybody is told of it. If others have the file open, they have seen to that.
+    empty_log(connection)
 
 
 class Store:
@@ -403,6 +407,7 @@ def empty_log(connection: apsw.Connection) -> bool:
 
     Until then it has the pages as they were before something was overwritten. Returns False if
     another process is reading just now: the next time does it. Call outside a transaction.
+    Raises StorageError and apsw.Error.
     """
     connection.set_busy_timeout(0)
     try:
@@ -411,6 +416,10 @@ def empty_log(connection: apsw.Connection) -> bool:
         return False
     finally:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    try:
+        sync_file(Path(connection.filename_wal))  # SQLite does not, and the cut could be undone
+    except OSError as error:
+        raise StorageError(f"the database's log is not emptied: {error}") from error
     return True
 
 
