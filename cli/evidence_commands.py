@@ -64,7 +64,7 @@ def export(
     from client.compose import require
     from client.evidence import EVERYTHING_MS, readable
     from client.evidence import export as make
-    from node.errors import UserError
+    from node.errors import StorageError, UserError
     from node.files import write_private
 
     if messages and (start or end):
@@ -89,7 +89,7 @@ def export(
         try:
             write_private(file, raw)
         except OSError as error:
-            raise UserError(
+            raise StorageError(
                 f"{file} cannot be written: {error.strerror}; give another -o"
             ) from None
     Output(as_json).facts(
