@@ -1,0 +1,58 @@
+"""I1, I16, I17, cases 62 to 65: the databases of a node and of a device on disks that fail.
+
+A share of all points; `python -m tests.crash` goes through every one, and draws new images.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.disk import Fault
+from tests.crash.points import Film, cut, failing, killed, restarted
+
+WORKS = ("node", "device")
+POINTS = {"node": 40, "device": 8}
+IMAGES = {"node": 250, "device": 20}
+RESTARTS = {"node": 50, "device": 12}
+FAULTS = {"node": 12, "device": 2}
+
+
+@pytest.fixture(params=WORKS)
+def film(films: dict[str, Film], request: pytest.FixtureRequest) -> Film:
+    return films[request.param]
+
+
+def shares(film: Film, films: dict[str, Film], chosen: dict[str, int]) -> int:
+    """How many of something for this work."""
+    (name,) = (name for name, one in films.items() if one is film)
+    return chosen[name]
+
+
+def test_killed(film: Film, films: dict[str, Film], base: Path) -> None:
+    """Case 62."""
+    step = len(film.log) // shares(film, films, POINTS)
+    for at in range(0, len(film.log) + 1, step):
+        killed(film, base, at)
+
+
+def test_the_power_goes(film: Film, films: dict[str, Film], base: Path) -> None:
+    """Cases 62 and 63: what was not synced is lost, in any part and order, and torn."""
+    for seed in range(shares(film, films, IMAGES)):
+        cut(film, base, seed)
+
+
+def test_killed_started_again_and_then_the_power_goes(
+    film: Film, films: dict[str, Film], base: Path
+) -> None:
+    """What a killed process had not synced is not told of before it is durable."""
+    for seed in range(shares(film, films, RESTARTS)):
+        restarted(film, base, seed)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_an_operation_fails(film: Film, films: dict[str, Film], base: Path, fault: Fault) -> None:
+    """Cases 63 to 65: the work is refused, reads go on, and so does the work."""
+    total = film.chances[fault]
+    step = total // shares(film, films, FAULTS)
+    for at in range(step - 1, total, step):
+        failing(film.work, base, fault, at)
