@@ -12,11 +12,12 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras -
 
 MINUTES ?= 60
 SECONDS ?= 60
+HOURS ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack mutants fuzz bench lock clean
+.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -68,6 +69,9 @@ mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fa
 
 fuzz: $(TESTING) ## search for inputs that break a law, for SECONDS=60 a target
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+soak: $(TESTING) ## load, churn and faults for HOURS=2: memory, descriptors, tasks, delivery, disk
+	@$(BIN)/python -m tests.soak --hours $(HOURS)
 
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench
