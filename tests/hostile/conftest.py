@@ -14,7 +14,7 @@ from tests.hostile import federation as made
 from tests.hostile.federation import NODES, Federation, Founded
 
 BUGS = ("a bug ended a session", "a bug ended a job", "transaction failed")
-LATENCY_SECONDS_MAX = 3.0  # of the worst message, on a machine that does other things too
+ANSWER_SECONDS_MAX = 60.0  # of the worst message: that it comes at all (I20), not how soon
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ async def federation(
         if not running.finished:
             await running.more_messages()
             await running.finish()
-        assert max(running.latencies) < LATENCY_SECONDS_MAX
+        assert max(running.latencies) < ANSWER_SECONDS_MAX
         nursery.cancel_scope.cancel()
     for name in NODES:
         assert before[name] <= running.entries(name)
