@@ -414,7 +414,7 @@ class TestPeerIdentity:
         ident = DEVICE if kind == "device" else TICKET
         self.refused(B.leaf(f"ivor:{kind}:{ident.hex()}"), "another agency")
 
-    @pytest.mark.parametrize("moment", [NOW - 7200, NOW + 3 * 24 * 3600])
+    @pytest.mark.parametrize("moment", [NOW - 7200, NOW + 3 * 24 * 3600], ids=["early", "late"])
     def test_outside_its_time(self, moment: float) -> None:
         self.refused(NODE_B, "not now", moment)
 
