@@ -400,6 +400,26 @@ def doctor(folder: Folder, as_json: Json = False) -> None:
         raise typer.Exit(3)
 
 
+@node.command()
+def mend(folder: Folder, as_json: Json = False) -> None:
+    """Forget chats whose entries a disk has damaged, so that peers bring them back whole."""
+    from cli.nodes import settings_of
+    from node.control import FolderLock
+    from node.damage import mend as put_right
+
+    settings_of(folder, {})
+    with FolderLock(folder):
+        mended = put_right(folder)
+    kept = None if mended.kept is None else str(mended.kept)
+    chats = [chat.hex() for chat in mended.chats]
+    Output(as_json).facts({"chats": chats, "entries": mended.entries, "kept": kept})
+    if kept is None:
+        note("nothing is damaged: every entry is as it was signed")
+        return
+    note("start the node: its peers and devices bring these chats back; 'ivor node chats' shows it")
+    note(f"when they are back, remove {kept}")
+
+
 @config.command()
 def check(folder: Folder, as_json: Json = False) -> None:
     """Check the settings: file and environment."""

@@ -23,9 +23,9 @@ from node.config import SETTINGS_FILE
 from node.errors import EvidenceError, StorageError, UserError
 from node.files import private_draft, sync_folder, write_private
 from node.schema import APPLICATION_ID, SCHEMA_VERSION
+from node.store import begin_anew
 
 FILES: Final = (SETTINGS_FILE, CARD_FILE, SERVICE_FILE)
-INCARNATION_BYTES: Final = 16
 _TABLE: Final = "CREATE TABLE folder (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
 
 
@@ -159,11 +159,7 @@ def _renew(draft: Path, kept: Kept) -> Kept:
             if name in FILES:
                 write_private(draft / name, body)
         with connection:
-            connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'incarnation'",
-                (os.urandom(INCARNATION_BYTES),),
-            )
-            connection.execute("DELETE FROM cursors")
+            begin_anew(connection, os.urandom)
             connection.execute("DELETE FROM tickets WHERE used = 0")
             withdrawn = connection.changes()
             connection.execute("DELETE FROM meta WHERE key = 'backup'")

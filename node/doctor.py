@@ -1,11 +1,13 @@
 """What is wrong with a node's folder, or will be soon, and what to do (SPEC 10).
 
-Looks without changing anything, whether the node runs or not; the database only if it does not.
+Looks without changing anything, whether the node runs or not. Reads the whole database, and
+verifies every entry in it.
 """
 
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ import apsw
 from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, read_card
 from node.config import SETTINGS_FILE, load_settings, refuse_local
 from node.control import FolderLock, ask_node
+from node.damage import damaged, structure
 from node.errors import IvorError
 from node.tls import authority_of
 from protocol.errors import PeerError
@@ -110,19 +113,29 @@ def _database(folder: Path, _now: float) -> tuple[State, str]:
     if not file.exists():
         return "ok", "none yet: the node has not run"
     lock = FolderLock(folder)
+    flags = apsw.SQLITE_OPEN_READWRITE
     if not lock.acquire():
         if ask_node(folder, "status", {}) is None:
             return "fail", str(lock.refusal())
-        return "ok", "in use by the running node, which answers"
+        flags = apsw.SQLITE_OPEN_READONLY  # the running node answers, and owns it
     try:
-        connection = apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            found = str(connection.execute("PRAGMA quick_check(1)").get)
-        finally:
-            connection.close()
+        with closing(apsw.Connection(str(file), flags=flags)) as connection:
+            return _contents(folder, connection)
     finally:
         lock.release()
-    return ("ok", "sound") if found == "ok" else ("fail", f"{found}; restore from a backup")
+
+
+def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
+    wrong = structure(connection)
+    if wrong is not None:
+        return "fail", f"{wrong}; restore from a backup"
+    chats = sum(1 for _ in damaged(connection))
+    if chats:
+        return "fail", (
+            f"{chats} chats have entries that are not as they were signed: stop the node, "
+            f"run: ivor node mend --dir {folder}"
+        )
+    return "ok", "sound, and every entry as it was signed"
 
 
 def _disk(folder: Path, _now: float) -> tuple[State, str]:

@@ -6,7 +6,7 @@ transactions. Nothing here judges an entry: `replica` does, and then appends.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from protocol.limits import (
 from protocol.run import Context, Entry, context_after, fold, pack, rebuild
 
 SEQ_BITS = 32
+INCARNATION_BYTES = 16
 CHATS_CACHED_MAX = 4096
 BUSY_TIMEOUT_MS = 10_000
 
@@ -94,7 +95,8 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
     if version == 0:
         with connection:
             connection.execute(SCHEMA)
-            connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (os.urandom(16),))
+            fresh = os.urandom(INCARNATION_BYTES)
+            connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (fresh,))
             connection.pragma("application_id", APPLICATION_ID)
             connection.pragma("user_version", SCHEMA_VERSION)
     # What a killed process wrote and had not synced yet is read like all else. It must be durable
@@ -400,6 +402,17 @@ def _since(entry: Entry, now: int) -> int | None:
     """Return what the age of a payload counts from, None where there is none that ages."""
     ages = entry.header.lane == CONTENT and entry.payload is not None
     return max(now, entry.header.time) if ages else None
+
+
+def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> None:
+    """Have peers and devices tell everything anew: a new incarnation, and no cursors.
+
+    For a database that has lost something. Call inside a transaction.
+    """
+    connection.execute(
+        "UPDATE meta SET value = ? WHERE key = 'incarnation'", (random(INCARNATION_BYTES),)
+    )
+    connection.execute("DELETE FROM cursors")
 
 
 def empty_log(connection: apsw.Connection) -> bool:

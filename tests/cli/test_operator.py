@@ -247,6 +247,11 @@ class TestStopped:
         (made.folder / "card.ivor").unlink()
         made.node("doctor", code=3)
 
+    def test_mend(self, made: Cli) -> None:
+        (record,) = made.json("mend")
+        assert (record["chats"], record["entries"], record["kept"]) == ([], 0, None)
+        assert "nothing is damaged" in made.said
+
     def test_revoke_an_unknown_user(self, made: Cli) -> None:
         made.node("revoke", "nobody", code=1)
         assert made.said == ("ivor: no user nobody@minzdrav here; `ivor node users` lists them\n")

@@ -4,11 +4,14 @@ A share of all points; `python -m tests.crash` goes through every one, and draws
 """
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from tests.crash.disk import Fault
+from node.store import connect, empty_log
+from tests.crash.disk import Disk, Fault
 from tests.crash.points import Film, cut, failing, killed, restarted
+from tests.crash.power import image, written
 
 WORKS = ("node", "device")
 POINTS = {"node": 40, "device": 8}
@@ -56,3 +59,19 @@ def test_an_operation_fails(film: Film, films: dict[str, Film], base: Path, faul
     step = total // shares(film, films, FAULTS)
     for at in range(step - 1, total, step):
         failing(film.work, base, fault, at)
+
+
+def test_an_emptied_log_stays_empty(tmp_path: Path) -> None:
+    """What was erased does not come back with a power cut (SPEC 10, rule 4)."""
+    with Disk(tmp_path) as disk:
+        connection = connect(tmp_path / "node.db", None)
+        with connection:
+            connection.execute("INSERT INTO meta VALUES ('canary', 'a key that is to be erased')")
+        with connection:
+            connection.execute("DELETE FROM meta WHERE key = 'canary'")
+        assert any(b"to be erased" in data for data in written(disk.log).values())
+        assert empty_log(connection)
+        log = list(disk.log)
+        connection.close()
+    for seed in range(50):
+        assert not any(b"to be erased" in data for data in image(log, Random(seed)).values())

@@ -1,8 +1,10 @@
-"""Hostile cases 67 and 79: a node out of a backup that was made while it ran."""
+"""Hostile cases 66, 67 and 79: a node that has lost something, and is told it anew."""
 
 import shutil
+import time
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 
@@ -10,6 +12,8 @@ from client import exchange, mailbox
 from client.link import linked
 from node import backup
 from node.agency import DATABASE_FILE
+from node.damage import mend
+from node.doctor import examine
 from protocol.entry import CONTENT
 from protocol.message import Text
 from tests.hostile import federation as made
@@ -64,3 +68,35 @@ async def test_a_node_killed_and_restored(template: tuple[Path, Founded], tmp_pa
         assert all(len(chain) == 1 for chain in stored.chains.values()), "nobody has forked"
         assert [bool(chain) for (_, lane), chain in stored.chains.items() if lane == CONTENT]
         device.close()
+
+
+@pytest.mark.usefixtures("events")
+async def test_a_bit_that_turned(template: tuple[Path, Founded], tmp_path: Path) -> None:
+    """Case 66: the operator is told of it; the chat comes back from peers and devices, whole."""
+    folder, founded = template
+    base = made.copied(folder, tmp_path / "federation")
+    chat, north, south = founded.quiet, base / "north", base / "south"
+    whole = stored_ids(north, chat)
+    connection = apsw.Connection(str(north / DATABASE_FILE))
+    connection.execute(
+        "UPDATE entries SET record = CAST(substr(record, 1, 40) || x'00' || substr(record, 42)"
+        " AS BLOB) WHERE place = (SELECT max(place) FROM entries WHERE length(record) > 80)"
+    )
+    connection.close()
+    found = {one.check: one for one in examine(north, time.time())}["database"]
+    assert found.state == "fail"
+    assert "ivor node mend" in found.text
+    mended = mend(north)
+    assert len(mended.chats) == 1
+    assert {one.check: one for one in examine(north, time.time())}["database"].state == "ok"
+    anna = open_device(base, "anna")
+    async with process(south), process(north), linked(anna) as link:
+        await eventually(one_settled(link), "north is told all anew")
+
+        async def back() -> bool:
+            return whole <= stored_ids(north, chat) == stored_ids(south, chat)
+
+        await eventually(back, "all of it is back")
+    anna.close()
+    check_file(north / DATABASE_FILE)
+    assert {one.check: one for one in examine(north, time.time())}["database"].state == "ok"
