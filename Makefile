@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -qq --no-deps
 RUNTIME := $(VENV)/runtime.stamp
 TESTING := $(VENV)/testing.stamp
+DRAWING := $(VENV)/drawing.stamp
 COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --no-annotate \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
@@ -20,7 +21,7 @@ TEST_SECONDS_MAX := 2400
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak bench lock clean
+.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak bench load plots lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -79,6 +80,13 @@ soak: $(TESTING) ## load, churn and faults for HOURS=2: memory, descriptors, tas
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench
 
+load: $(RUNTIME) ## 2,000 devices on one node; what it needs is made once, in build/bench
+	@IVOR_BENCH_CACHE=build/bench $(BIN)/python -m bench load
+
+# Drawn from bench/results/growth.jsonl, which `python -m bench growth --json` prints.
+plots: $(DRAWING) ## draw how costs grow, into bench/results
+	@$(BIN)/python -m bench.plots
+
 # A machine's own mirrors and wheel folders must not decide what is locked.
 lock: ## resolve pyproject.toml into the lock files
 	@$(PYTHON) -m venv --clear build/lock
@@ -108,6 +116,12 @@ $(VENV)/locked.stamp: requirements.lock
 
 $(RUNTIME): $(VENV)/locked.stamp pyproject.toml
 	@$(INSTALL) --no-index --no-build-isolation --editable .
+	@$(PIP) check --quiet || $(PIP) check >&2
+	@touch $@
+
+$(DRAWING): $(RUNTIME) requirements-bench.lock
+	@echo 'Installing what draws …' >&2
+	@$(INSTALL) --require-hashes --requirement requirements-bench.lock
 	@$(PIP) check --quiet || $(PIP) check >&2
 	@touch $@
 

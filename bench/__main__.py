@@ -14,13 +14,16 @@ from bench import (
     commands,
     epochs,
     evidence,
+    growth,
     join,
     live,
+    load,
     membership,
     reconnect,
     verify,
 )
 from bench.figures import Line, encoded, table
+from bench.ministry import Size
 
 Measure = Callable[[str, int], list[Line]]
 
@@ -80,6 +83,18 @@ def _commands(scale: str, runs: int) -> list[Line]:
     return commands.measure(1 if scale == "tiny" else 2 * runs)
 
 
+def _load(scale: str, _: int) -> list[Line]:
+    if scale == "tiny":
+        return load.measure(Size(8, 16), load.Plan(20, 0.5, 0.2, 0.5))
+    if scale == "quick":
+        return load.measure(Size(50, 500), load.Plan(50, 10, 15, 10))
+    return load.measure(Size(2_000, 20_000), load.Plan(100, 30, 60, 30))
+
+
+def _growth(scale: str, runs: int) -> list[Line]:
+    return growth.measure({"tiny": 1, "quick": 2}.get(scale, 3), runs)
+
+
 BENCHMARKS: Mapping[str, Measure] = {
     catch_up.NAME: _catch_up,
     join.NAME: _join,
@@ -91,12 +106,15 @@ BENCHMARKS: Mapping[str, Measure] = {
     verify.NAME: _verify,
     evidence.NAME: _evidence,
 }
+# These take minutes of their own, and run only by name.
+BY_NAME: Mapping[str, Measure] = {load.NAME: _load, growth.NAME: _growth}
+ALL = {**BENCHMARKS, **BY_NAME}
 
 
 def main(arguments: list[str]) -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--runs", type=int, default=3, help="of each case")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.set_defaults(scale="normal")
@@ -109,15 +127,13 @@ def main(arguments: list[str]) -> None:
             f"--{scale}", dest="scale", action="store_const", const=scale, help=text
         )
     chosen = parser.parse_args(arguments)
-    unknown = set(chosen.names) - BENCHMARKS.keys()
+    unknown = set(chosen.names) - ALL.keys()
     if unknown:
-        parser.error(
-            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
-        )
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     signal.signal(signal.SIGTERM, _stop)
     lines: list[Line] = []
     for name in chosen.names or BENCHMARKS:
-        found = BENCHMARKS[name](chosen.scale, chosen.runs)
+        found = ALL[name](chosen.scale, chosen.runs)
         lines += found
         if chosen.json:
             print("\n".join(map(encoded, found)), flush=True)

@@ -13,6 +13,7 @@ from bench.federation import Site, founded, node_of, opened, user_of
 from bench.figures import Line, calibrate, lines_of, progress
 from bench.history import new_chat
 from bench.processes import Child, started
+from protocol.entry import ChatId
 
 Four = tuple[Child, Child, Child, Child]  # both nodes, then writer and reader
 
@@ -20,6 +21,8 @@ NAME = "live"
 RATE = 200
 AT_ONCE = 256
 WARM_UP = 50
+MESSAGES_MIN = 40  # at a low rate
+RATE_SECONDS = 5
 SLOWER_MS = (1, 3)  # what others' work did to our disk on bad days
 PACED_UNITS = {
     "p50": "ms",
@@ -40,11 +43,7 @@ FLOOD_UNITS = {
 def measure(count: int, runs: int) -> list[Line]:
     """Measure both cases with this many messages a run."""
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
-        progress(f"{NAME}: two agencies, and a chat")
-        sites = founded(Path(folder))
-        device = opened(sites[0])
-        chat = new_chat(device, [user_of(device, sites[1])])
-        device.close()
+        sites, chat = _prepared(Path(folder))
         calib_s = calibrate()
         with _four(sites, chat) as four:
             paced = [_paced(four, count) for _ in range(runs)]
@@ -62,6 +61,28 @@ def measure(count: int, runs: int) -> list[Line]:
     return found
 
 
+def measure_rates(rates: Sequence[int]) -> list[Line]:
+    """Measure once at each of these numbers of messages a second."""
+    with TemporaryDirectory(prefix="ivor-bench-") as folder:
+        sites, chat = _prepared(Path(folder))
+        calib_s = calibrate()
+        found: list[Line] = []
+        with _four(sites, chat) as four:
+            for rate in rates:
+                paced = _paced(four, max(MESSAGES_MIN, rate * RATE_SECONDS), rate)
+                found += lines_of(NAME, f"{rate:,} messages/s", PACED_UNITS, [paced], calib_s)
+        return found
+
+
+def _prepared(folder: Path) -> tuple[Sequence[Site], ChatId]:
+    progress(f"{NAME}: two agencies, and a chat")
+    sites = founded(folder)
+    device = opened(sites[0])
+    chat = new_chat(device, [user_of(device, sites[1])])
+    device.close()
+    return sites, chat
+
+
 @contextmanager
 def _four(sites: Sequence[Site], chat: bytes) -> Iterator[Four]:
     """Run both nodes and both devices, and let them warm up."""
@@ -75,8 +96,8 @@ def _four(sites: Sequence[Site], chat: bytes) -> Iterator[Four]:
         yield four
 
 
-def _paced(four: Four, count: int) -> dict[str, float]:
-    found = _run(four, f"paced {count} {RATE}", count)
+def _paced(four: Four, count: int, rate: int = RATE) -> dict[str, float]:
+    found = _run(four, f"paced {count} {rate}", count)
     progress(f"{NAME}: p50 {found['p50']:.1f}, p99 {found['p99']:.1f} ms")
     return found
 

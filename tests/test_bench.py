@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.figures import Line, encoded, lines_of, percentile, table
+from bench.fit import centre, exponent, points
 from bench.history import TEXT_BYTES, text_of
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,7 @@ FIGURES = {
     "epoch": {"start", "open"},
     "reconnect": {"time", "sent", "received", "rate"},
     "command": {"send", "help", "python"},
+    "load": {"connected", "memory", "files", "idle", "p99", "unstored", "undelivered", "back"},
     "membership": {"from_nothing", "one_more"},
     "verify": {"time", "rate"},
     "evidence": {"checked", "anchored", "bytes"},
@@ -42,7 +44,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str | float]]:
     """All benchmarks at their smallest, in one go; they leave nothing behind."""
     folder = tmp_path_factory.mktemp("bench")
-    done = bench("--tiny", "--runs", "1", "--json", TMPDIR=str(folder))
+    done = bench(*FIGURES, "--tiny", "--runs", "1", "--json", TMPDIR=str(folder))
     assert done.returncode == 0, done.stderr
     assert not list(folder.glob("ivor-bench-*"))
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -57,6 +59,11 @@ def test_runs(name: str, lines: list[dict[str, str | float]]) -> None:
 def test_fields(lines: list[dict[str, str | float]]) -> None:
     assert all(set(line) == FIELDS for line in lines)
     assert all(line["runs"] == 1 and line["min"] == line["max"] for line in lines)
+
+
+def test_load_loses_nothing(lines: list[dict[str, str | float]]) -> None:
+    found = {line["figure"]: line["median"] for line in lines if line["bench"] == "load"}
+    assert (found["unstored"], found["undelivered"], found["turned_away"]) == (0, 0, 0)
 
 
 def test_an_unknown_name() -> None:
@@ -81,6 +88,36 @@ def test_lines() -> None:
     )
     assert json.loads(encoded(line))["max"] == 20_000.0
     assert "20,000" in table([line])
+
+
+def sized(x: int, value: float, figure: str = "time") -> Line:
+    return lines_of("b", f"{x:,} chats, x", {figure: "ms"}, [{figure: value}], 0.4)[0]
+
+
+@pytest.mark.parametrize("power", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_the_exponent_of_a_power_law_is_found(power: float) -> None:
+    lines = [sized(x, 7 * x**power) for x in (10, 100, 1000, 10_000)]
+    values = points([*lines[::-1], sized(5, 1.0, "other")], "b", "chats, x", "time")
+    assert [value.x for value in values] == [10, 100, 1000, 10_000]
+    assert exponent(values) == pytest.approx(power, abs=0.001)
+    x, y = centre(values)
+    assert y == pytest.approx(7 * x**power, rel=0.001)
+
+
+def test_pictures(tmp_path: Path) -> None:
+    plots = pytest.importorskip("bench.plots", reason="matplotlib comes with `make plots`")
+    lines = [sized(x, x) for x in (10, 100)]
+    file = tmp_path / "lines.jsonl"
+    found = [
+        lines_of(one.bench, f"{x} {one.case}", {one.figures[0][0]: ""}, [{one.figures[0][0]: x}], 1)
+        for one in plots.PICTURES
+        for x in (10, 100)
+    ]
+    file.write_text("\n".join(encoded(line) for group in (lines, *found) for line in group))
+    plots.main([str(file), str(tmp_path)])
+    for picture in plots.PICTURES:
+        for kind in ("svg", "png"):
+            assert (tmp_path / f"{picture.name}.{kind}").stat().st_size > 1000
 
 
 def test_percentile() -> None:
