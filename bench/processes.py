@@ -44,6 +44,10 @@ class Child:
             self.process.stdin.write(line.encode() + b"\n")
             self.process.stdin.flush()
 
+    def line(self, seconds: float = EVENT_SECONDS_MAX) -> bytes:
+        """Return the next line that the child says. Raises ChildFailed."""
+        return self._line(time.monotonic() + seconds)
+
     def event(self, name: str, seconds: float = EVENT_SECONDS_MAX) -> Event:
         """Wait for an event of this name; others before it are dropped. Raises ChildFailed."""
         until = time.monotonic() + seconds

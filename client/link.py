@@ -24,6 +24,7 @@ from node.driver import Connection, greeting_for
 from node.errors import NetworkError, UserError, reported
 from node.journal import Journal
 from node.replica import Stored
+from node.share import Share, Shares
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
@@ -133,6 +134,10 @@ class Link:
             finally:
                 self.ended.set()
                 self._tell()
+
+    def share(self, key: bytes) -> Share:
+        """A device has one peer, which shares with nobody."""
+        return Shares().of(key)
 
     def opened(self, connection: Connection) -> None:
         """The node has greeted."""

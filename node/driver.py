@@ -2,14 +2,15 @@
 
 Three tasks a connection: one reads, one writes, one keeps time. A fourth kind, short-lived and
 bounded in number, waits for a run to become durable and only then tells the session, so reading
-and hashing the next run goes on while the disk works on this one.
+and hashing the next run goes on while the disk works on this one. Whatever reads the database or
+hashes is done in the peer's turn, and charged to it (`node.share`).
 """
 
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TypeVar
 
 import structlog
 import trio
@@ -19,6 +20,7 @@ from node.journal import Journal
 from node.pacing import Pacer
 from node.replica import Replica, Stored
 from node.seals import Sealless
+from node.surroundings import Surroundings
 from node.survey import survey
 from node.wire import FrameReader
 from protocol.effect import (
@@ -56,6 +58,7 @@ from protocol.frame import (
     Seal,
     Seals,
     WantSeals,
+    decode_frame,
     encode_frame,
 )
 from protocol.intake import Outcome
@@ -72,8 +75,9 @@ from protocol.session import Greeting, PeerKind, Session, State
 
 log = structlog.get_logger()
 
-RUNS_IN_FLIGHT_MAX = 8
-CONSULTATIONS_MAX = 8
+Result = TypeVar("Result")
+Load = LoadRun | LoadHeads | LoadChanges | LoadSeals | Compare
+
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 CHATS_WELCOME_MAX = 4096
 SALT_BYTES = 16
@@ -81,33 +85,6 @@ SEND_BYTES = 256 * 1024
 SEND_SECONDS_MAX = 60.0
 CLOSE_SECONDS_MAX = 2.0
 UNREAD_BYTES_MAX = 4 * QUEUE_BYTES_MAX  # that wait for a peer, before it is given up; guess
-
-
-class Surroundings(Protocol):
-    """What a connection tells, and asks, the rest of its node or device."""
-
-    def opened(self, connection: "Connection") -> None:
-        """The peer has greeted."""
-
-    def storing(self, parts: Sequence[Stored], source: "Connection") -> Callable[[], None]:
-        """Runs are being stored: called last in their transaction, before it is durable.
-
-        Return what is to be done once it is; if it fails, that is never called.
-        """
-
-    def keeping_seals(
-        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> Callable[[], None]:
-        """Seals are being kept; as `storing`."""
-
-    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
-        """A new fork proof is durable."""
-
-    def holdings_noted(self, holdings: Sequence[Holding], source: "Connection") -> None:
-        """Somebody stores more than they did."""
-
-    async def consult(self, connection: "Connection", ask: Ask) -> Answer:
-        """Answer a question of the peer."""
 
 
 class Connection:
@@ -138,10 +115,9 @@ class Connection:
         self._work = trio.Event()
         self._wake_at = float("inf")
         self._rescheduled = trio.Event()
-        self._in_flight = trio.CapacityLimiter(RUNS_IN_FLIGHT_MAX)
+        self._share = surroundings.share(key)
         self._told_of_newest = trio.Event()
         self._told_of_newest.set()
-        self._consultations = trio.CapacityLimiter(CONSULTATIONS_MAX)
         self._previewing: dict[ChatId, Callable[[Sequence[Entry]], Awaitable[None]]] = {}
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
@@ -220,14 +196,19 @@ class Connection:
     async def _read_frames(self) -> None:
         await self._carry_out(self._session.start(self._now()))
         reader = FrameReader(self._stream, self._frame_limit)
-        while (frame := await reader.next()) is not None:
+        while (body := await reader.body()) is not None:
             greeting = self._session.state is State.GREETING
-            await self._carry_out(self._session.receive(frame, self._now()))
+            async with self._share.turn():
+                effects = self._share.charged(partial(self._take, body))()
+            await self._carry_out(effects)
             self._work.set()
             if greeting and self.open:
                 self._surroundings.opened(self)
                 self._want_seals(await self._journal.read(self._sealless))
                 await self.want_payloads()
+
+    def _take(self, body: bytes) -> Sequence[Effect]:
+        return self._session.receive(decode_frame(body), self._now())
 
     def _frame_limit(self) -> int:
         return FRAME_BYTES_MAX if self.open else FRAME_BYTES_MAX_BEFORE_HELLO
@@ -245,15 +226,15 @@ class Connection:
             case Wake(at):
                 self._wake(at)
             case Admit(runs):
-                await self._begin_admission(runs)
+                await self._admit(runs)
             case Preview(runs):
-                entries = [entry for run in runs for entry in _unpack(run)]
-                await self._previewing.pop(runs[0].chat)(entries)
-            case LoadRun() | LoadHeads() | LoadChanges() | LoadSeals() | Compare() | Survey():
+                await self._show(runs)
+            case LoadRun() | LoadHeads() | LoadChanges() | LoadSeals() | Compare():
                 await self._load(effect)
             case Consult(ask):
-                token = object()
-                await self._consultations.acquire_on_behalf_of(token)
+                async with self._share.turn():
+                    token = object()
+                    await self._share.questions.acquire_on_behalf_of(token)
                 self._nursery.start_soon(self._guard, lambda: self._consult(ask, token))
             case Deliver(answer):
                 await self._deliver(answer)
@@ -262,41 +243,41 @@ class Connection:
             case _:
                 await self._keep(effect)
 
-    async def _load(
-        self, effect: LoadRun | LoadHeads | LoadChanges | LoadSeals | Compare | Survey
-    ) -> None:
+    async def _load(self, effect: Load) -> None:
+        async with self._share.turn():
+            work = self._share.charged(partial(self._loaded, effect))
+            effects = await self._journal.read(work)
+        await self._carry_out(effects)
+
+    def _loaded(self, effect: Load) -> Sequence[Effect]:
         sharing = self._replica.sharing
         match effect:
             case Compare(chats):
-                wants = await self._journal.read(lambda: self._replica.compare(chats, self.key))
-                await self._carry_out(self._session.compared(wants, self._now()))
+                wants = self._replica.compare(chats, self.key)
+                return self._session.compared(wants, self._now())
             case LoadHeads(cursor):
-                page = await self._journal.read(lambda: sharing.heads_since(self.key, cursor))
-                await self._carry_out(self._session.heads(page))
+                return self._session.heads(sharing.heads_since(self.key, cursor))
             case LoadChanges(numbers):
-                page = await self._journal.read(lambda: sharing.heads_at(self.key, numbers))
-                await self._carry_out(self._session.changes(page))
-            case Survey(key):
-                self._start(partial(self._survey, key))
+                return self._session.changes(sharing.heads_at(self.key, numbers))
             case LoadRun(want):
-                run = await self._journal.read(lambda: self._replica.serve(want, self.key))
-                await self._carry_out(self._session.loaded(want, run))
+                return self._session.loaded(want, self._replica.serve(want, self.key))
             case LoadSeals(chat, epoch, devices):
-                mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
-                found = await self._journal.read(
-                    lambda: (
-                        self._replica.seals_for(chat, epoch, mine)
-                        if sharing.may_read(self.key, chat)
-                        else None
-                    )
-                )
-                if found is None:
-                    return
-                for at in range(0, len(found), SEALS_FRAME_MAX):
-                    self.send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
-                noted = sum(map(len, self._seals_awaited.values()))
-                if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
-                    self._seals_awaited.setdefault(epoch, set()).update(mine)
+                return self._seals_for(chat, epoch, devices)
+
+    def _seals_for(
+        self, chat: ChatId, epoch: EntryId, devices: tuple[DeviceKey, ...]
+    ) -> Sequence[Effect]:
+        if not self._replica.sharing.may_read(self.key, chat):
+            return []
+        mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
+        found = self._replica.seals_for(chat, epoch, mine)
+        noted = sum(map(len, self._seals_awaited.values()))
+        if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
+            self._seals_awaited.setdefault(epoch, set()).update(mine)
+        return [
+            Send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
+            for at in range(0, len(found), SEALS_FRAME_MAX)
+        ]
 
     async def _survey(self, key: bytes) -> None:
         table = await survey(self._replica.sharing, self._journal, self.key, key)
@@ -324,20 +305,28 @@ class Connection:
                     kept = replica.keep_seals(chat, epoch, seals, self.key)
                     return self._surroundings.keeping_seals(chat, epoch, kept)
 
-                durable = await self._journal.write(keep)
+                durable = await self._write(keep)
                 durable()
             case StoreFork(forked):
-                new, readers = await self._journal.write(lambda: self._take_fork(forked))
+                new, readers = await self._write(lambda: self._take_fork(forked))
                 if new is not None:
                     self._surroundings.fork_kept(new, readers)
             case NoteHoldings() if self.peer is PeerKind.DEVICE:
                 pass  # it stores for nobody else
             case NoteHoldings(holdings):
                 await self._noting.add(_by_chain(holdings))
+            case Survey(key):
+                self._start(partial(self._survey, key))
             case SaveCursor(incarnation, cursor):
                 await self._journal.write(partial(self._save_cursor, incarnation, cursor))
             case _:
                 raise UsageError(f"an effect that nobody carries out: {effect}")
+
+    async def _write(self, work: Callable[[], Result]) -> Result:
+        """Write for the peer: queued in its turn, and at its expense."""
+        async with self._share.turn():
+            pending = await self._journal.begin(self._share.charged(work))
+        return await pending()
 
     def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
         """Keep how far we are, unless we have forgotten what we were told in this session."""
@@ -346,7 +335,7 @@ class Connection:
 
     async def _note(self, holdings: list[Holding]) -> None:
         replica = self._replica
-        told = await self._journal.write(lambda: replica.note_holdings(holdings, self.key))
+        told = await self._write(lambda: replica.note_holdings(holdings, self.key))
         self._surroundings.holdings_noted(told, self)
 
     async def _acknowledge(self, holdings: list[Holding]) -> None:
@@ -361,40 +350,50 @@ class Connection:
 
     # Admission
 
-    async def _begin_admission(self, runs: Sequence[Run]) -> None:
+    async def _show(self, runs: Sequence[Run]) -> None:
+        entries = [entry for run in runs for entry in _unpack(run)]
+        await self._previewing.pop(runs[0].chat)(entries)
+
+    async def _admit(self, runs: Sequence[Run]) -> None:
+        async with self._share.turn():
+            refused = await self._begin_admission(runs)
+        if refused:
+            await self._carry_out(self._session.admitted(refused, (), self._now()))
+
+    async def _begin_admission(self, runs: Sequence[Run]) -> Sequence[tuple[Run, Outcome]]:
         """Verify runs here, and let a task wait for the disk. Bounded, so a peer can't pile up.
 
         They are queued before the next frame is read: what comes first is judged first. The runs of
-        a stranger are not worth hashing; one who was welcome before is asked for again only in the
-        transaction, because a look at the database waits for the commit that is on its way.
+        a stranger are not worth hashing, and are returned with what becomes of them; one who was
+        welcome before is asked for again only in the transaction, because a look at the database
+        waits for the commit that is on its way.
         """
         chat = runs[0].chat
         if chat not in self._welcome:
             if not await self._journal.read(lambda: self._may_bring(chat)):
-                refused = [(run, _unwelcome(run)) for run in runs]
-                await self._carry_out(self._session.admitted(refused, (), self._now()))
-                return
+                return [(run, _unwelcome(run)) for run in runs]
             if len(self._welcome) >= CHATS_WELCOME_MAX:
                 self._welcome.clear()
             self._welcome.add(chat)
-        parts = [(run, _unpack(run)) for run in runs]
+        parts = self._share.charged(lambda: [(run, _unpack(run)) for run in runs])()
         token = object()
-        await self._in_flight.acquire_on_behalf_of(token)
+        await self._share.runs.acquire_on_behalf_of(token)
         before, told = self._told_of_newest, trio.Event()
         self._told_of_newest = told
-        pending = await self._journal.begin(lambda: self._append(parts))
+        pending = await self._journal.begin(self._share.charged(lambda: self._append(parts)))
 
         async def finish() -> None:
             try:
                 stored, holdings, durable = await pending()
             finally:
-                self._in_flight.release_on_behalf_of(token)
+                self._share.runs.release_on_behalf_of(token)
             await before.wait()  # one commit ends many: runs are told of in the order they came
             durable()
             await self._stored(stored, holdings)
             told.set()
 
         self._nursery.start_soon(self._guard, finish)
+        return ()
 
     def _append(
         self, parts: Sequence[tuple[Run, Sequence[Entry]]]
@@ -454,7 +453,7 @@ class Connection:
         try:
             answer = await self._surroundings.consult(self, ask)
         finally:
-            self._consultations.release_on_behalf_of(token)
+            self._share.questions.release_on_behalf_of(token)
         self.send(answer)
 
     async def _deliver(self, answer: Answer) -> None:

@@ -30,6 +30,7 @@ from node.journal import Journal
 from node.metrics import Metrics
 from node.payloads import now_ms
 from node.replica import Replica, Stored
+from node.share import Share, Shares
 from node.store import connect, empty_log
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
@@ -80,6 +81,7 @@ class Node:
         self.agency = agency
         self.settings = settings
         self.hub = Hub()
+        self.shares = Shares()
         self.metrics = Metrics()
         self.replica = Replica(connection, agency.id, agency.id, clock)
         self.journal = Journal(connection, self.replica.forget)
@@ -250,6 +252,10 @@ class Node:
 
     # What connections tell
 
+    def share(self, key: bytes) -> Share:
+        """All sessions of a peer have one share of our time."""
+        return self.shares.of(key)
+
     def opened(self, connection: Connection) -> None:
         """A peer has greeted. Of two connections with one agency the older goes."""
         if connection.peer is PeerKind.NODE:
@@ -327,9 +333,8 @@ class Node:
             if passed is not None:
                 return passed
         now = time.time()
-        answer = await self.journal.write(
-            lambda: self._answer(connection.peer, connection.key, ask, now)
-        )
+        work = partial(self._answer, connection.peer, connection.key, ask, now)
+        answer = await self.journal.write(self.share(connection.key).charged(work))
         if ask.topic == Topic.REVOKE:
             self._nursery.start_soon(self._part_with_revoked)
         return answer

@@ -23,10 +23,15 @@ class FrameReader:
         self._buffer = bytearray()
 
     async def next(self) -> Frame | None:
-        """Return the next frame, None at the end of the stream.
+        """Return the next frame, None at the end of the stream. Raises as `body`, NotCanonical."""
+        body = await self.body()
+        return None if body is None else decode_frame(body)
 
-        Raises LimitExceeded, NotCanonical, or OutOfTurn for a frame that takes too long to come
-        once it has begun.
+    async def body(self) -> bytes | None:
+        """Return the next frame's body, which `decode_frame` takes; None at the end of the stream.
+
+        Raises LimitExceeded, or OutOfTurn for a frame that takes too long to come once it has
+        begun.
         """
         if not self._buffer and not await self._more():
             return None
@@ -40,7 +45,7 @@ class FrameReader:
                     return None
             body = bytes(self._buffer[LENGTH_BYTES : LENGTH_BYTES + length])
             del self._buffer[: LENGTH_BYTES + length]
-            return decode_frame(body)
+            return body
         raise OutOfTurn(f"a frame took over {FRAME_SECONDS_MAX:.0f} s (SPEC 6.1)")
 
     async def _more(self) -> bool:

@@ -19,6 +19,7 @@ from client.reading import Line
 from node.driver import Connection, greeting_for
 from node.journal import Journal
 from node.replica import Replica, Stored
+from node.share import Share, Shares
 from node.store import connect
 from protocol import preview as previews
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
@@ -71,6 +72,9 @@ class Node:
 
     def opened(self, connection: Connection) -> None:
         self.device = DeviceKey(connection.key)
+
+    def share(self, key: bytes) -> Share:
+        return Shares().of(key)
 
     def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
         raise AssertionError((parts, source))

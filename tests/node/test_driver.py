@@ -12,6 +12,7 @@ from node.driver import Connection, greeting_for
 from node.errors import NetworkError
 from node.journal import Journal
 from node.replica import Replica, Stored
+from node.share import Share, Shares
 from node.store import connect
 from node.wire import FrameReader
 from protocol.effect import Effect
@@ -67,6 +68,7 @@ class Home:
         self.key = key
         self.replica = Replica(connection, key, owner or key)
         self.journal = Journal(connection, self.replica.forget)
+        self.shares = Shares()
         self.connections: list[Connection] = []
         self.runs: list[Stored] = []
         self.pushed: list[Stored] = []
@@ -90,6 +92,9 @@ class Home:
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         assert readers
         self.forks.append(forked)
+
+    def share(self, key: bytes) -> Share:
+        return self.shares.of(key)
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
         assert source in self.connections
