@@ -1,5 +1,6 @@
 """One federation a test, attacked while an honest pair talks; what must hold after every attack."""
 
+import statistics
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,10 +12,24 @@ import trio
 from node import dialler
 from node.agency import DATABASE_FILE
 from tests.hostile import federation as made
-from tests.hostile.federation import NODES, Federation, Founded
+from tests.hostile.federation import NODES, Federation, Founded, p99
 
 BUGS = ("a bug ended a session", "a bug ended a job", "transaction failed")
 ANSWER_SECONDS_MAX = 60.0  # of the worst message: that it comes at all (I20), not how soon
+WORST_SHOWN = 5
+
+
+noticed: list[tuple[float, str]] = []  # p99 in milliseconds, and during which test
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the honest pair noticed."""
+    if not noticed:
+        return
+    middle = statistics.median(one for one, _ in noticed)
+    terminalreporter.write_line(f"honest messages beside attacks: p99 {middle:.0f} ms, the median")
+    for took, name in sorted(noticed, reverse=True)[:WORST_SHOWN]:
+        terminalreporter.write_line(f"  {took:6.0f} ms  {name}")
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +59,13 @@ async def federation(
     template: tuple[Path, Founded],
     tmp_path: Path,
     events: list[structlog.typing.EventDict],
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Federation]:
     """Two nodes and an honest pair that talks all the time.
 
-    After the test: the pair has noticed nothing, what was acknowledged is unchanged, the files are
-    sound, and the node that was attacked starts again and serves.
+    After the test: all that the pair said has arrived, what was acknowledged is unchanged, the
+    files are sound, and the node that was attacked starts again and serves. How long the pair had
+    to wait is printed at the end, and decides nothing.
     """
     folder, founded = template
     base = made.copied(folder, tmp_path / "federation")
@@ -60,6 +77,7 @@ async def federation(
             await running.more_messages()
             await running.finish()
         assert max(running.latencies) < ANSWER_SECONDS_MAX
+        noticed.append((p99(running.latencies) * 1000, request.node.name))
         nursery.cancel_scope.cancel()
     for name in NODES:
         assert before[name] <= running.entries(name)

@@ -279,7 +279,7 @@ async def test_a_page_too_long(federation: Federation) -> None:
 
 
 async def test_a_long_chain(federation: Federation, forger: Forger) -> None:
-    """Case 22: the nodes take it in slices, and all of it."""
+    """Case 22: the nodes take it in slices, and the honest pair goes on meanwhile."""
     chain = forger.content(b"", LONG)
     runs = [
         chain.run(at, min(at + 2_000, LONG + 1), [*range(at + 63, at + 2_000, 64), at + 1_999])
@@ -292,6 +292,7 @@ async def test_a_long_chain(federation: Federation, forger: Forger) -> None:
             fitting = tuple((at, one) for at, one in run.signatures if at <= last)
             await wire.send(structs.replace(run, signatures=fitting))
         await arrives(federation, forger, LONG)
+        await federation.more_messages()
 
 
 async def test_clocks_decide_nothing(federation: Federation, forger: Forger) -> None:
