@@ -14,6 +14,7 @@ COMPILE := build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras -
 MINUTES ?= 60
 SECONDS ?= 60
 HOURS ?= 2
+ROUND ?=
 # A module's tests stay in one process: what they share is made once.
 PARALLEL := --numprocesses=auto --dist=loadscope
 TEST_SECONDS_MAX := 2400
@@ -21,10 +22,11 @@ TEST_SECONDS_MAX := 2400
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak bench load plots lock clean
+.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak reliability \
+  bench load plots lock clean
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(RUNTIME) ## three agencies on this machine: the whole of Ivor in under a minute
 	@$(BIN)/ivor demo
@@ -76,6 +78,10 @@ fuzz: $(TESTING) ## search for inputs that break a law, for SECONDS=60 a target
 
 soak: $(TESTING) ## load, churn and faults for HOURS=2: memory, descriptors, tasks, delivery, disk
 	@$(BIN)/python -m tests.soak --hours $(HOURS)
+
+# ROUND=--quick is what CI runs on every change.
+reliability: $(TESTING) ## a round of everything, about 20 minutes; writes docs/reliability.md
+	@$(BIN)/python -m tests.reliability $(ROUND)
 
 bench: $(RUNTIME) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench

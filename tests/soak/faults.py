@@ -8,6 +8,7 @@ from random import Random
 
 from tests.soak.stage import Actor, Stage
 
+FIRST_SECONDS = 5.0
 PAUSE_SECONDS = 25.0  # between faults, on average
 CUT_SECONDS = (3.0, 40.0)
 FROZEN_SECONDS = (1.0, 15.0)
@@ -28,7 +29,8 @@ class Faults:
 
     def begin(self, now: float) -> None:
         """Plan the first fault."""
-        self._at(now + PAUSE_SECONDS, lambda: self._next(now + PAUSE_SECONDS))
+        first = now + FIRST_SECONDS
+        self._at(first, lambda: self._next(first))
 
     def happen(self, now: float) -> None:
         """Let everything happen that is due."""
