@@ -122,13 +122,15 @@ def list_chats(
     with opened(home, passphrase_file) as device:
         from client.chats import summaries
 
-        records = [_summary(one) for one in summaries(device)]
+        records = [_summary(device, one) for one in summaries(device)]
     columns = {"short": "ID", "title": "TITLE", "kind": "KIND", "members": "MEMBERS"}
     rest = {"messages": "MESSAGES", "latest": "LATEST", "standing": "YOU"}
     Output(as_json).rows(records, columns | rest)
 
 
-def _summary(one: "Summary") -> dict[str, object]:
+def _summary(device: "Device", one: "Summary") -> dict[str, object]:
+    from cli.chat_view import standing
+
     return {
         "chat": one.chat.hex(),
         "short": one.chat.hex()[:SHORT],
@@ -137,7 +139,7 @@ def _summary(one: "Summary") -> dict[str, object]:
         "members": len(one.membership.users),
         "messages": one.letters,
         "latest": None if one.latest is None else when(one.latest),
-        "standing": "member" if one.ours else "not a member",
+        "standing": standing(device, one.membership),
     }
 
 

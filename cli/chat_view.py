@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from client.device import Device
     from protocol.chat import Chat
-    from protocol.roster import Member
+    from protocol.roster import Member, Membership
 
 
 def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
@@ -24,7 +24,7 @@ def show_chat(device: "Device", judge: "Chat", output: Output) -> None:
             "chat": judge.id.hex(),
             "title": one.label,
             "kind": one.membership.kind.name.lower(),
-            "you": _standing(device, judge),
+            "you": standing(device, judge.membership()),
             "zones": list(policy.zones),
             "retention_seconds": policy.retention or None,
             "history": policy.history.name.lower().replace("_", " "),
@@ -74,8 +74,9 @@ def _custodians(judge: "Chat") -> list[str]:
     return sorted(users[user].name for user in custodians(judge.history))
 
 
-def _standing(device: "Device", judge: "Chat") -> str:
-    member = judge.membership().member_of(device.key)
+def standing(device: "Device", membership: "Membership") -> str:
+    """Say what we are in a chat."""
+    member = membership.member_of(device.key)
     return "not a member" if member is None else member.role.name.lower()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from protocol.entry import ChatId
     from protocol.policy import Policy
 
-SHORT: Final = 16
+SHORT: Final = 8
 NOT_ASKED: Final = 3
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "y": 365 * 86400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,9})([smhdwy])")
@@ -191,7 +191,7 @@ def show_log(
             _show_redactions(device, judge.id, Output(as_json))
             return
         records = list(_entries(device, judge))
-    columns = {"lane": "LANE", "seq": "SEQ", "id": "ID", "name": "BY", "device": "DEVICE"}
+    columns = {"lane": "LANE", "seq": "SEQ", "short": "ID", "name": "BY", "from": "DEVICE"}
     rest = {"kind": "KIND", "time": "TIME", "bytes": "BYTES", "payload": "PAYLOAD"}
     Output(as_json).rows(records, columns | rest)
 
@@ -204,11 +204,12 @@ def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> Non
     receipts, problem = _ask_receipts(device, chat_id)
     judge = require(device, chat_id)
     found = confirmations(device, judge, receipts)
-    output.rows(list(_redacted(judge)), {"id": "REDACTED", "by": "BY", "reason": "REASON"})
+    output.rows(list(_redacted(judge)), {"short": "REDACTED", "by": "BY", "reason": "REASON"})
     nodes: list[dict[str, object]] = [
         {
             "type": "confirmation",
             "id": one.target.id.hex(),
+            "short": one.target.id.hex()[:SHORT],
             "agency": one.agency,
             "node": None if one.node is None else one.node.hex(),
             "dropped": None if one.dropped is None else when(one.dropped),
@@ -216,7 +217,7 @@ def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> Non
         }
         for one in found.nodes
     ]
-    output.rows(nodes, {"id": "REDACTED", "agency": "AGENCY", "state": "NODE", "dropped": "AT"})
+    output.rows(nodes, {"short": "REDACTED", "agency": "AGENCY", "state": "NODE", "dropped": "AT"})
     for finding in found.findings:
         note(finding)
     if found.findings:
@@ -233,6 +234,7 @@ def _redacted(judge: "Chat") -> "Iterator[dict[str, object]]":
         yield {
             "type": "redaction",
             "id": one.target.id.hex(),
+            "short": one.target.id.hex()[:SHORT],
             "by": one.by,
             "reason": one.reason,
             "redaction": one.ground.id.hex(),
@@ -277,7 +279,9 @@ def _entries(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
             "lane": one.lane,
             "seq": one.place.seq,
             "id": one.place.id.hex(),
-            "device": one.place.device.hex()[:SHORT],
+            "short": one.place.id.hex()[:SHORT],
+            "device": one.place.device.hex(),
+            "from": one.place.device.hex()[:SHORT],
             "name": None if author is None else author.name,
             "kind": one.kind,
             "time": when(one.time),

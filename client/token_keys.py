@@ -74,7 +74,10 @@ def token_key(token: Token, pin: str) -> Iterator[SigningKey]:
     except pkcs11.NoSuchToken:
         raise UserError(f"no token with the label {token.token!r} in {token.module}") from None
     except pkcs11.NoSuchKey:
-        raise UserError(f"the token has no key pair with the label {token.key!r}") from None
+        raise UserError(
+            f"the token has no key pair with the label {token.key!r}: make one of ECDSA P-256 with "
+            "the token's own program, such as pkcs11-tool --keypairgen --key-type EC:prime256v1"
+        ) from None
     except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange):
         raise UserError("the token refuses the PIN; it locks itself after a few tries") from None
     except pkcs11.PKCS11Error as error:

@@ -161,6 +161,8 @@ class TestTown:
         town.run("boris", "send", "Вести", "нет", code=8)
         shown = town.run("boris", "chat", "show", "Вести")
         assert (shown[0]["members"], shown[0]["you"]) == (2, "reader")
+        listed = {one["title"]: one["standing"] for one in town.run("boris", "chat", "list")}
+        assert listed["Вести"] == "reader"
         assert [one["name"] for one in shown if one["type"] == "member"] == ["anna@minzdrav"]
 
     def test_the_node_certifies_who_signs(self, town: Town) -> None:
