@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from node.errors import IvorError, NetworkError
+from node.errors import IvorError, NetworkError, StorageError
 from node.journal import Journal
 from node.pacing import Pacer
 from node.replica import Replica, Stored
@@ -318,7 +318,7 @@ class Connection:
             case Survey(key):
                 self._start(partial(self._survey, key))
             case SaveCursor(incarnation, cursor):
-                await self._journal.write(partial(self._save_cursor, incarnation, cursor))
+                await self._keep_cursor(incarnation, cursor)
             case _:
                 raise UsageError(f"an effect that nobody carries out: {effect}")
 
@@ -327,6 +327,13 @@ class Connection:
         async with self._share.turn():
             pending = await self._journal.begin(self._share.charged(work))
         return await pending()
+
+    async def _keep_cursor(self, incarnation: bytes, cursor: int) -> None:
+        """Keep how far we are. If it fails we are only told more the next time, and serve on."""
+        try:
+            await self._journal.write(partial(self._save_cursor, incarnation, cursor))
+        except StorageError as error:
+            log.warning("how far a peer has told us is not kept", reason=str(error))
 
     def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
         """Keep how far we are, unless we have forgotten what we were told in this session."""

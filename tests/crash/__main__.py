@@ -33,6 +33,7 @@ from tests.crash.kills import Siege
 from tests.crash.points import Film, cut, failing, killed, record, restarted, scratch
 from tests.crash.scenes import World
 from tests.crash.work import DeviceWork, NodeWork, Work
+from tests.hostile.federation import found
 
 Kind = Literal["points", "images", "kills"]
 
@@ -143,7 +144,9 @@ def main(arguments: Sequence[str]) -> int:
         commands = None
         if shutil.which("cc"):
             commands = stack.enter_context(Commands(compiled(base)))
-        siege = stack.enter_context(Siege(base / "siege"))
+        folder = base / "siege"
+        folder.mkdir()
+        siege = stack.enter_context(Siege(folder, found(folder).quiet))
         stage = Stage(base, commands, siege)
         if options.again:
             stage.again(options.again).run()

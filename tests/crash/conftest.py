@@ -8,6 +8,8 @@ import structlog
 
 from tests.crash.points import Film, record, scratch
 from tests.crash.work import DeviceWork, NodeWork, Work
+from tests.hostile import federation as made
+from tests.hostile.federation import Founded
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +25,17 @@ def films(base: Path) -> dict[str, Film]:
         return {name: record(work, base) for name, work in works.items()}
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def template(base: Path) -> tuple[Path, Founded]:
+    """A federation: each test works on a copy of its folders."""
+    folder = base / "template"
+    folder.mkdir()
     with structlog.testing.capture_logs():
-        yield
+        return folder, made.found(folder)
+
+
+@pytest.fixture(autouse=True)
+def events() -> Iterator[list[structlog.typing.EventDict]]:
+    """What is logged."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured

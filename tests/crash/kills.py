@@ -1,6 +1,6 @@
 """Case 62 with whole processes: a node and a device under load, killed at any moment, many times.
 
-    with Siege(base) as siege:
+    with Siege(base, founded.quiet) as siege:      # base: what tests.hostile.federation has founded
         siege.cycle(seed=4711)         # one of them, or both, are started again, and killed
         siege.end()                    # both are, and all is there
 
@@ -8,7 +8,6 @@ The device says of each message when it is durable, and its database what its no
 After each kill both are there, and nothing else stands in their places.
 """
 
-import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ from client.device import Device
 from node.agency import DATABASE_FILE
 from protocol.entry import CONTENT, ChatId
 from tests.crash.work import sound
-from tests.hostile import federation as made
 from tests.hostile.federation import open_device
 from tests.hostile.test_crash import acknowledged, stored_ids
 
@@ -36,11 +34,9 @@ WRITER: Final = "anna"
 class Siege:
     """A federation in a folder, of which one node and one of its devices run as processes."""
 
-    def __init__(self, base: Path) -> None:
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir()
+    def __init__(self, base: Path, chat: ChatId) -> None:
         self._base = base
-        self._chat: ChatId = made.found(base).quiet
+        self._chat = chat
         open_device(base, WRITER).close()
         self._log = (base / "processes.log").open("w+b")
         self._running: dict[str, subprocess.Popen[bytes]] = {}

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from tests.crash.kills import Siege
+from tests.hostile.federation import Founded, copied
 
 
-def test_killed_under_load(base: Path) -> None:
-    with Siege(base / "siege") as siege:
+def test_killed_under_load(template: tuple[Path, Founded], tmp_path: Path) -> None:
+    folder, founded = template
+    with Siege(copied(folder, tmp_path / "siege"), founded.quiet) as siege:
         siege.cycle(seed=2)
         siege.cycle(seed=0)
         siege.end()
