@@ -110,8 +110,11 @@ class Disk(apsw.VFS):
 
     def _fsync(self, descriptor: int) -> None:
         """A sync of a database's log by its owner, not by SQLite."""
+        file = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        if file not in self._known:
+            return
         try:
-            self.sync(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+            self.sync(file)
         except apsw.IOError:
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
 
