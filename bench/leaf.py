@@ -51,7 +51,7 @@ from protocol.intake import NEVER, Outcome
 from protocol.limits import FRAME_BYTES_MAX, KEYFRAME_ENTRIES
 from protocol.reconcile import Table
 from protocol.run import START, Context, context_after, pack, unpack
-from protocol.session import Greeting, PeerKind, Session
+from protocol.session import WITH_LEAF, Greeting, PeerKind, Session
 
 BACK_OFF_SECONDS_MIN = 1.0  # as `client.following` comes back
 BACK_OFF_SECONDS_MAX = 30.0
@@ -128,7 +128,7 @@ class Leaf:
 
     async def _converse(self, stream: trio.abc.Stream) -> None:
         now = trio.current_time()
-        greeting = Greeting(INCARNATION, *self._seen, os.urandom(SALT_BYTES))
+        greeting = Greeting(INCARNATION, *self._seen, os.urandom(SALT_BYTES), WITH_LEAF)
         self._session = session = Session(PeerKind.NODE, greeting, now)
         reader = FrameReader(stream, lambda: FRAME_BYTES_MAX)
         await self._perform(session.start(now))

@@ -25,6 +25,7 @@ from node.errors import NetworkError, UserError, reported
 from node.journal import Journal
 from node.replica import Stored
 from node.share import Share, Shares
+from node.wire import keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
@@ -86,6 +87,7 @@ async def _shake_hands(
 ) -> tuple[trio.SSLStream[trio.SocketStream], bytes]:
     host, port = split_endpoint(endpoint)
     transport = await trio.open_tcp_stream(host, port)
+    keep_alive(transport)
     stream = trio.SSLStream(transport, context, https_compatible=True)
     try:
         return stream, await tls.handshake(stream)

@@ -47,7 +47,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     allow_local: cards may name loopback and link-local addresses, for tests on one machine.
     metrics: where Prometheus asks, host:port, or empty for nowhere.
     source: the address of this machine that dialling out begins from, or empty for any.
-    connections_max: at one time. handshakes_max: of these, not yet authenticated.
+    connections_max: at one time. handshakes_max: of strangers who shake hands at one time; as many
+    as connections_max may wait for that, for ten seconds.
     invitation_hours: how long an invitation is good.
     """
 
@@ -56,7 +57,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: str = ""
     allow_local: bool = False
     log_level: Level = "info"
-    connections_max: Annotated[int, Meta(ge=2, le=100_000)] = 1024
+    connections_max: Annotated[int, Meta(ge=2, le=100_000)] = 4096
     handshakes_max: Annotated[int, Meta(ge=1, le=10_000)] = 64
     invitation_hours: Annotated[int, Meta(ge=1, le=24 * 90)] = 72
 

@@ -16,6 +16,7 @@ from node import tls
 from node.config import Settings, is_local
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
+from node.wire import keep_alive
 from protocol.errors import PeerError, Untrusted
 from protocol.identity import AgencyId, Card
 from protocol.name import split_endpoint
@@ -105,4 +106,5 @@ async def _connect(caller: Caller, endpoint: str) -> trio.SSLStream[trio.SocketS
     if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
         await transport.aclose()
         raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits that")
+    keep_alive(transport)
     return trio.SSLStream(transport, caller.client_context, https_compatible=True)

@@ -4,6 +4,7 @@ Looks without changing anything, whether the node runs or not. Reads the whole d
 verifies every entry in it.
 """
 
+import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Final, Literal
 import apsw
 
 from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, read_card
+from node.capacity import files_wanted
 from node.config import SETTINGS_FILE, load_settings, refuse_local
 from node.control import FolderLock, ask_node
 from node.damage import damaged, structure
@@ -50,6 +52,7 @@ def examine(folder: Path, now: float) -> Iterator[Finding]:
         ("root key", _root_key),
         ("database", _database),
         ("disk", _disk),
+        ("open files", _files),
         ("clock", _clock),
     ):
         yield _look(name, look, folder, now)
@@ -87,6 +90,18 @@ def _settings(folder: Path, _now: float) -> tuple[State, str]:
     if settings.allow_local:
         return "warn", "allow_local is on: right for tests only"
     return "ok", f"listens on {settings.listen}"
+
+
+def _files(folder: Path, _now: float) -> tuple[State, str]:
+    settings = load_settings(folder / SETTINGS_FILE, {}, {}).settings
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files_wanted(settings)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        return "warn", (
+            f"the system allows {hard}, {settings.connections_max} connections may need {wanted}: "
+            "raise LimitNOFILE of the service, or lower connections_max"
+        )
+    return "ok", f"enough for {settings.connections_max} connections"
 
 
 def _card(folder: Path, now: float) -> tuple[State, str]:

@@ -71,7 +71,7 @@ from protocol.limits import (
     SEALS_FRAME_MAX,
 )
 from protocol.run import Entry, unpack
-from protocol.session import Greeting, PeerKind, Session, State
+from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind, Session, State
 
 log = structlog.get_logger()
 
@@ -567,7 +567,9 @@ class Connection:
 def greeting_for(replica: Replica, key: bytes) -> Greeting:
     """Read what a session with this peer begins with, and draw its salt."""
     seen_incarnation, seen = replica.sharing.cursor(key)
-    return Greeting(replica.store.incarnation, seen_incarnation, seen, os.urandom(SALT_BYTES))
+    patience = BETWEEN_NODES if replica.owner == replica.agency else WITH_LEAF
+    salt = os.urandom(SALT_BYTES)
+    return Greeting(replica.store.incarnation, seen_incarnation, seen, salt, patience)
 
 
 def _unwelcome(run: Run) -> Outcome:

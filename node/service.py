@@ -19,6 +19,7 @@ import trio
 
 from node import abroad, operations, tls
 from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
+from node.capacity import allow_files
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
 from node.dialler import keep_dialling
@@ -32,6 +33,7 @@ from node.payloads import now_ms
 from node.replica import Replica, Stored
 from node.share import Share, Shares
 from node.store import connect, empty_log
+from node.wire import keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Seal
@@ -59,6 +61,9 @@ async def serve(
     Raises IvorError when the folder, the keys or the port are not to be had.
     """
     agency = open_agency(folder, passphrase)
+    lacking = allow_files(loaded.settings)
+    if lacking:
+        log.warning("too few open files are allowed; raise LimitNOFILE", lacking=lacking)
     with FolderLock(folder):
         connection = connect(folder / DATABASE_FILE, None)
         try:
@@ -175,26 +180,28 @@ class Node:
     # Connections
 
     async def _accept(self, transport: trio.SocketStream) -> None:
-        """Take one incoming connection. Slots for strangers are few, and time is short."""
-        try:
-            self._handshakes.acquire_on_behalf_of_nowait(transport)
-        except trio.WouldBlock:
-            log.warning("handshake slots are full")
+        """Take one incoming connection. Slots for strangers are few, and time is short.
+
+        Those who come while the slots are taken wait for one: after a restart all devices come at
+        once, and whoever is turned away comes again and costs more.
+        """
+        if self._handshakes.statistics().tasks_waiting >= self.settings.connections_max:
+            log.warning("too many strangers wait")
             await trio.aclose_forcefully(transport)
             return
+        keep_alive(transport)
         stream = trio.SSLStream(
             transport, self._server_context, server_side=True, https_compatible=True
         )
         try:
             with trio.fail_after(HANDSHAKE_SECONDS_MAX):
-                peer = await self.identify(stream)
-                kind, key = await self._admit(peer)
+                async with self._handshakes:
+                    peer = await self.identify(stream)
+                    kind, key = await self._admit(peer)
         except (PeerError, IvorError, tls.HandshakeFailed, trio.TooSlowError) as error:
             log.info("connection refused", reason=str(error) or "no handshake in time")
             await trio.aclose_forcefully(stream)
             return
-        finally:
-            self._handshakes.release_on_behalf_of(transport)
         await self.hold(stream, kind, key)
 
     async def identify(self, stream: trio.SSLStream[trio.SocketStream]) -> tls.Peer:

@@ -1,5 +1,6 @@
 """Frames over a byte stream: read one whole and bounded, or not at all (SPEC 6.1)."""
 
+import socket
 from collections.abc import Callable
 
 import trio
@@ -9,6 +10,18 @@ from protocol.frame import LENGTH_BYTES, Frame, decode_frame, frame_length
 from protocol.limits import FRAME_SECONDS_MAX
 
 CHUNK_BYTES = 256 * 1024
+KEEP_ALIVE = (  # a dead line is noticed after 90 s of silence, without waking us (SPEC 6.1)
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+
+
+def keep_alive(transport: trio.SocketStream) -> None:
+    """Have the system look whether the other side is still there."""
+    for level, option, value in KEEP_ALIVE:
+        transport.socket.setsockopt(level, option, value)
 
 
 class FrameReader:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from protocol.effect import (
     Admit,
@@ -70,6 +71,8 @@ from protocol.limits import (
     HELLO_TIMEOUT_SECONDS,
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
+    LEAF_CLOSE_SECONDS,
+    LEAF_PING_SECONDS,
     PAGES_OPEN_MAX,
     RECON_AUDIT_SECONDS,
     RUN_BYTES_MAX,
@@ -112,17 +115,29 @@ ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
 }
 
 
+class Patience(NamedTuple):
+    """How long it may be silent until PING, and until the end, in seconds."""
+
+    ping: float
+    close: float
+
+
+BETWEEN_NODES = Patience(IDLE_PING_SECONDS, IDLE_CLOSE_SECONDS)
+WITH_LEAF = Patience(LEAF_PING_SECONDS, LEAF_CLOSE_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """This replica's incarnation, and how far it has seen the peer's changes.
 
-    salt: 16 bytes, drawn for this session.
+    salt: 16 bytes, drawn for this session. patience: WITH_LEAF if this is a device's replica.
     """
 
     incarnation: bytes
     seen_incarnation: bytes | None
     seen: int
     salt: bytes
+    patience: Patience = BETWEEN_NODES
 
 
 class Session:
@@ -132,6 +147,7 @@ class Session:
         self.peer = peer
         self.state = State.GREETING
         self._greeting = greeting
+        self._patience = WITH_LEAF if peer is PeerKind.DEVICE else greeting.patience
         self._intake = Intake()
         self._previews = Previews()
         self._serving: deque[Want] = deque()
@@ -214,7 +230,7 @@ class Session:
             raise OutOfTurn(f"peer speaks versions {hello.versions}, we speak {VERSION} (SPEC 6.2)")
         self.state = State.OPEN
         self._peer_incarnation, self._peer_salt = hello.incarnation, hello.salt
-        effects: list[Effect] = [Wake(now + IDLE_PING_SECONDS)]
+        effects: list[Effect] = [Wake(now + self._patience.ping)]
         knows_us = hello.seen_incarnation == self._greeting.incarnation
         known = hello.incarnation == self._greeting.seen_incarnation
         if known:
@@ -334,8 +350,9 @@ class Session:
     def _go_on(self, now: float) -> list[Effect]:
         runs = self._previews.finished()
         effects: list[Effect] = [Preview(runs)] if runs else []
-        effects += [Send(want) for want in self._previews.ask(self._intake.backlog, now)]
-        effects += [Send(want) for want in self._intake.ask(now)]
+        wants = [*self._previews.ask(self._intake.backlog, now), *self._intake.ask(now)]
+        effects += [Send(want) for want in wants]
+        effects += [Wake(self._awaited())] if wants else []
         cursors = self._intake.finished()
         if cursors and max(cursors) > self._saved:
             self._saved = max(cursors)
@@ -419,17 +436,22 @@ class Session:
         silent = now - self._heard
         if self.state is State.GREETING:
             return self._still_greeting(silent, now)
-        if silent >= IDLE_CLOSE_SECONDS:
-            raise OutOfTurn(f"nothing heard for {IDLE_CLOSE_SECONDS:.0f} s (SPEC 6.2)")
+        ping, close = self._patience
+        if silent >= close:
+            raise OutOfTurn(f"nothing heard for {close:.0f} s (SPEC 6.2)")
         if self._tell_at is not None and self._tell_at <= now:
             self._tell_at = None
             self._heads_due = True
         self._intake.expired(now)
         self._previews.expired(now)
-        pings: list[Effect] = [Send(Ping())] if silent >= IDLE_PING_SECONDS else []
+        pings: list[Effect] = [Send(Ping())] if silent >= ping else []
         effects = [*pings, *self._audit(now), *self._go_on(now)]
-        awaited = min(self._intake.deadline(), self._previews.deadline())
-        return [*effects, Wake(min(now + IDLE_PING_SECONDS / 2, awaited, self._tell_at or NEVER))]
+        quiet = now + (ping / 2 if pings else ping - silent)
+        return [*effects, Wake(min(quiet, self._awaited(), self._tell_at or NEVER))]
+
+    def _awaited(self) -> float:
+        """Return when an answer that is under way would be too late."""
+        return min(self._intake.deadline(), self._previews.deadline())
 
     def _still_greeting(self, silent: float, now: float) -> list[Effect]:
         waits = self.peer is PeerKind.INVITATION

@@ -12,7 +12,7 @@ from msgspec.msgpack import encode
 
 from client import mailbox
 from node.agency import DATABASE_FILE
-from protocol import intake, limits, session
+from protocol import intake, limits
 from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.fork import verify_fork
 from protocol.frame import (
@@ -234,9 +234,8 @@ async def test_ancestors_that_never_come(
     federation: Federation, forger: Forger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases 21 and 30: what waits is bounded, and so is our patience with who never answers."""
-    monkeypatch.setattr(intake, "WANT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(intake, "WANT_TIMEOUT_SECONDS", 2.0)
     monkeypatch.setattr(intake, "HELD_RUNS_MAX", 100)
-    monkeypatch.setattr(session, "IDLE_PING_SECONDS", 0.5)
     payload = bytes(2_000)
     chain = forger.content(payload)
     header = chain.entries.pop().header

@@ -43,6 +43,8 @@ from protocol.limits import (
     IDLE_CLOSE_SECONDS,
     IDLE_PING_SECONDS,
     KEYFRAME_ENTRIES,
+    LEAF_CLOSE_SECONDS,
+    LEAF_PING_SECONDS,
     PAGES_OPEN_MAX,
     PAYLOAD_BYTES_MAX,
     RECON_AUDIT_SECONDS,
@@ -54,7 +56,7 @@ from protocol.limits import (
     WANTS_SERVED_MAX,
 )
 from protocol.reconcile import Reconciliation, tabulate
-from protocol.session import ALLOWED, Greeting, PeerKind, Session, State
+from protocol.session import ALLOWED, WITH_LEAF, Greeting, PeerKind, Session, State
 from protocol.testing.cast import seed
 from protocol.testing.chains import CHAT, Chain, Step, signer
 from protocol.testing.conversations import Conversation, conversation
@@ -520,6 +522,24 @@ class TestTime:
         with pytest.raises(OutOfTurn, match="nothing heard"):
             one.expired(60.0 + IDLE_CLOSE_SECONDS)
 
+    @pytest.mark.parametrize("kind", [PeerKind.DEVICE, PeerKind.NODE])
+    def test_a_device_and_its_node_rest(self, kind: PeerKind) -> None:
+        """Thousands rest at one node: it is woken once in ten minutes for each, not every 15 s."""
+        one = Session(kind, Greeting(OURS, None, 0, bytes(16), WITH_LEAF), 0.0)
+        one.start(0.0)
+        assert Wake(LEAF_PING_SECONDS) in one.receive(HELLO, 0.0)
+        assert one.expired(LEAF_PING_SECONDS - 1) == [Wake(LEAF_PING_SECONDS)]
+        assert Send(frames.Ping()) in one.expired(LEAF_PING_SECONDS)
+        with pytest.raises(OutOfTurn, match="nothing heard"):
+            one.expired(LEAF_CLOSE_SECONDS)
+
+    def test_late_answers_are_noticed_in_time(self) -> None:
+        """Even by a session that is patient with silence."""
+        one = opened(PeerKind.DEVICE)
+        one.receive(Heads(1, 1, ()), 100.0)
+        effects = one.compared([want(0, 10)], 100.0)
+        assert Wake(100.0 + WANT_TIMEOUT_SECONDS) in effects
+
     def test_heads_after_pushes(self) -> None:
         """Pushes are followed by one page of heads, however many they were."""
         one = opened()
@@ -915,6 +935,6 @@ class TestBounds:
         (compare,) = one.receive(Heads(1, 1, (ChatHeads(CHAT, heads),)), 0.0)
         assert isinstance(compare, Compare)
         effects = one.compared([want(number, 10) for number in range(4096)], 0.0)
-        assert len(effects) == WANTS_OUTSTANDING_MAX
+        assert sum(isinstance(effect, Send) for effect in effects) == WANTS_OUTSTANDING_MAX
         with pytest.raises(OutOfTurn):
             one.expired(WANT_TIMEOUT_SECONDS)

@@ -1,0 +1,25 @@
+"""What the system must allow a node of its size: open files, of which each connection is one."""
+
+import resource
+
+from node.config import Settings
+
+FILES_BESIDE = 256  # database, log, control socket, listeners, dialling out; guess
+
+
+def files_wanted(settings: Settings) -> int:
+    """Return how many files a node with these settings may have open at once."""
+    return settings.connections_max + FILES_BESIDE
+
+
+def allow_files(settings: Settings) -> int:
+    """Raise our limit of open files to what may be needed; return what is lacking even then.
+
+    The soft limit that a login gives is 1,024, for programs that know no better way than select.
+    """
+    wanted = files_wanted(settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(0, wanted - allowed)
