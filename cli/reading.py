@@ -110,6 +110,8 @@ def _show(device: "Device", judge: "Chat", since: int, limit: int, output: Outpu
     fresh = require(device, judge.id)
     reader = Reader(device, fresh, now_ms())
     show(output, [reader.line(letter) for letter in letters(device, fresh, since, limit)])
+    if device.key not in fresh.membership().devices:
+        note("this device is not in the chat: what is written there now does not come here")
 
 
 def _follow(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:

@@ -84,6 +84,17 @@ class TestOffline:
         anna("chat", "add", "Бюджет", "boris@mincifry", "--role", "reader")
         boris("chat", "list")
 
+    def test_who_is_out_reads_that_they_are(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        federation.carry(anna.device, boris.device)
+        boris("read", chat[:8])
+        assert "is not in the chat" not in boris.said
+        anna("chat", "remove", chat[:8], "boris@mincifry")
+        federation.carry(anna.device, boris.device)
+        boris("read", chat[:8])
+        assert "is not in the chat" in boris.said
+
     @pytest.mark.usefixtures("chat")
     def test_reactions_and_edits_name_a_message(
         self, federation: Federation, anna: Official, boris: Official
