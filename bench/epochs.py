@@ -16,8 +16,10 @@ from client.people import keep_person
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
 from node import agency
+from protocol.chat import Chat
 from protocol.entry import ChatId, EntryId
 from protocol.errors import UsageError
+from protocol.frame import Seals, encode_frame
 from protocol.identity import (
     DEVICES_USER_MAX,
     UserId,
@@ -25,11 +27,18 @@ from protocol.identity import (
     request_user,
     sign_prekey,
 )
+from protocol.operation import encode_operation
 from protocol.policy import ChatKind, Role
 from protocol.reply import Person, PersonDevice
 
 NAME = "epoch"
-UNITS = {"start": "ms", "open": "ms", "start_a_device": "µs/device"}
+UNITS = {
+    "start": "ms",
+    "open": "ms",
+    "start_a_device": "µs/device",
+    "fetched_seal": "bytes",
+    "fetched_entry": "bytes",
+}
 DEVICES_USER = min(8, DEVICES_USER_MAX)
 USERS_ADDED = 8  # by one entry: a grant of eight devices is 3 kB
 
@@ -99,7 +108,24 @@ def _run(author: Device, reader: Device, chat: ChatId, size: int) -> dict[str, f
     with reader.transaction():
         _open(reader, author, chat, epoch)
     seconds = time.perf_counter() - begun
-    return {"start": start * 1e3, "open": seconds * 1e3, "start_a_device": start / size * 1e6}
+    return {
+        "start": start * 1e3,
+        "open": seconds * 1e3,
+        "start_a_device": start / size * 1e6,
+        **_fetched(author, reader, judge, epoch),
+    }
+
+
+def _fetched(author: Device, reader: Device, judge: Chat, epoch: EntryId) -> dict[str, float]:
+    """Return what a device fetches of an epoch: its seal with path, and the entry for all."""
+    seals = tuple(author.replica.seals_for(judge.id, epoch, [reader.key]))
+    entry = judge.history.epoch(epoch)
+    if entry is None:
+        raise UsageError("the epoch is not stored")
+    return {
+        "fetched_seal": len(encode_frame(Seals(judge.id, epoch, seals))),
+        "fetched_entry": len(encode_operation(entry.operation)),
+    }
 
 
 def _open(reader: Device, author: Device, chat: ChatId, epoch: EntryId) -> None:
