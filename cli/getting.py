@@ -13,7 +13,8 @@ from cli.writing import ChatName, MessageId
 
 if TYPE_CHECKING:
     from client.device import Device
-    from protocol.entry import ChatId
+    from protocol.attachment import Attachment
+    from protocol.entry import ChatId, Reference
     from protocol.file import File
 
 
@@ -34,19 +35,29 @@ def get(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write the file of a message here, under its name. Nothing is ever overwritten."""
-    with opened(home, passphrase_file) as device:
-        from client.files import write_received
+    """Write the file of a message here, under its name. Nothing is ever overwritten.
 
-        file = _find(device, locate(device, chat).id, message_id)
+    A large one is fetched first; what has come stays, so a second try goes on from there.
+    """
+    with opened(home, passphrase_file) as device:
+        from cli.attaching import write_file
+        from client.files import received
+        from protocol.attachment import Attachment
+
+        chat_id = locate(device, chat).id
+        place, file = _find(device, chat_id, message_id)
         path = Path.cwd() / file.name if output is None else output
-        write_received(path, file.data)
+        if isinstance(file, Attachment):
+            write_file(device, chat_id, place, file, path)
+        else:
+            with received(path) as target:
+                target.write(file.data)
         Output(as_json).facts(
             {"type": "file"} | file_record(file) | {"written": str(path)},
         )
 
 
-def _find(device: "Device", chat: "ChatId", prefix: str) -> "File":
+def _find(device: "Device", chat: "ChatId", prefix: str) -> "tuple[Reference, File | Attachment]":
     """Return the file; what is not here yet is looked for at the node."""
     from client.files import find_file
     from node.errors import UserError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cli.act_letters import act_record, act_text
-from cli.file_letters import file_record, file_text
+from cli.file_letters import file_line, file_record, file_text
 from cli.motion_letters import motion_record, motion_text
 from cli.output import Output, cell
 from cli.text import inert, when
@@ -17,6 +17,7 @@ from client.chats import SHORT_CHARS
 from client.collating import Shown, collate
 from client.mailbox import State
 from protocol.approval import Act
+from protocol.attachment import Attachment
 from protocol.disclosure import Share
 from protocol.file import File
 from protocol.message import Edit, Reaction, Text, Title
@@ -53,6 +54,7 @@ def record(line: "Line") -> dict[str, object]:
         "own": line.own,
         "readable": letter.state.name.lower(),
         **_content(letter.message),
+        "fetched": None if line.whereabouts is None else line.whereabouts.fetched,
         "state": None if progress is None else progress.state,
         "agencies": None if progress is None else progress.agencies,
         "of": None if progress is None else progress.of,
@@ -88,8 +90,10 @@ def _content(message: "Message | None") -> dict[str, object]:
             return _other_content(message)
 
 
-def _other_content(message: "Motion | File | Act | Share") -> dict[str, object]:
-    if isinstance(message, File):
+def _other_content(
+    message: "Motion | File | Attachment | Act | Share",
+) -> dict[str, object]:
+    if isinstance(message, File | Attachment):
         return file_record(message)
     if isinstance(message, Share):
         return {"kind": "share", "ids": [one.entry.hex() for one in message.letters]}
@@ -171,13 +175,15 @@ def _said(line: "Line") -> str:
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
         return f"({_NOTES.get(line.letter.state, 'no message')})"
+    if isinstance(message, File | Attachment):
+        return file_line(message, line.whereabouts)
     return told(message)
 
 
 def told(message: "Message") -> str:
     """Return what a message says, for a person; not escaped yet."""
     match message:
-        case File():
+        case File() | Attachment():
             return file_text(message)
         case Share(letters):
             return f"(shared {len(letters)} earlier messages with those who joined later)"

@@ -59,6 +59,7 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
     """Open the device for the length of a block."""
     from cli.passphrase import read_passphrase
     from client import identities
+    from client.attaching import clear_dropped
     from client.device import open_device
     from client.erasure import erase_prekeys
     from client.folder import is_device
@@ -73,6 +74,7 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
     device = open_device(folder, read_passphrase(passphrase_file, "this device"), os.urandom)
     try:
         erase_prekeys(device, now_ms())
+        clear_dropped(device)
         if device.displaced:
             fetch(device)  # what it wrote elsewhere meanwhile, before it writes anything here
         yield device

@@ -365,6 +365,7 @@ def chats(folder: Folder, as_json: Json = False) -> None:
         "entries": "ENTRIES",
         "devices": "DEVICES",
         "forks": "FORKS",
+        "blob_bytes": "BYTES OF FILES",
     }
     Output(as_json).rows(_records(_ask(folder, "chats"), "chats"), columns)
 

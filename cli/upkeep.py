@@ -48,6 +48,7 @@ def sync(
     """Bring what is queued, fetch what is new; exit 4 if somebody's identity has changed."""
     import trio
 
+    from cli.attaching import bring_files
     from client import identities, witnessing
     from client.exchange import visit_fresh
     from client.link import linked, unstored
@@ -57,7 +58,9 @@ def sync(
         async def run() -> "Visit":
             async with linked(device) as link:
                 with progress("exchanging with the node", None):
-                    return await visit_fresh(device, link, timeout)
+                    done = await visit_fresh(device, link, timeout)
+                await bring_files(device, link)
+                return done
 
         done = trio.run(run)
         suspects = witnessing.suspects(device).values()

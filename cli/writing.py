@@ -1,11 +1,9 @@
 """`ivor send`, `react`, `edit`: write into a chat; what has no network yet is queued."""
 
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -16,9 +14,9 @@ from cli.output import Output, note
 if TYPE_CHECKING:
     from client.device import Device
     from client.link import Link
+    from node.errors import IvorError
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
-    from protocol.file import File
     from protocol.message import Message
 
 ChatName = Annotated[
@@ -58,7 +56,7 @@ def send(
     *,
     file: Annotated[
         Path | None,
-        typer.Option(help="A file to send, of at most 60 KiB; the text may be left out."),
+        typer.Option(help="A file to send, of up to 15 GiB; the text may be left out."),
     ] = None,
     reply_to: Annotated[
         str | None, typer.Option(help="Id of the message that this answers.", metavar="ID")
@@ -76,21 +74,18 @@ def send(
     as_json: Json = False,
 ) -> None:
     """Send a message. Without a network it is queued, and goes with the next command."""
-    attached = None if file is None else _attached(file, text, reply_to)
-    words = _words(text) if attached is None else ""
+    words = _words(text) if file is None or text else ""
     with opened(home, passphrase_file) as device:
+        from client.chats import find_letter
+        from protocol.message import Text
+
         judge = _chat_for(device, chat)
-
-        def message() -> "Message":
-            from client.chats import find_letter
-            from protocol.message import Text
-
-            if attached is not None:
-                return attached
+        if file is not None:
+            place = _store_file(device, judge, file, words, reply_to, idempotency_key)
+        else:
             reply = None if reply_to is None else find_letter(device, judge.id, reply_to)
-            return Text(words, reply)
-
-        _write(device, judge, message, idempotency_key, wait, timeout, Output(as_json))
+            place = _store(device, judge, Text(words, reply), idempotency_key)
+        _deliver(device, judge, place, wait, timeout, Output(as_json))
 
 
 def react(
@@ -108,8 +103,8 @@ def react(
         from protocol.message import Reaction
 
         judge = locate(device, chat)
-        made = partial(Reaction, find_letter(device, judge.id, message_id), reaction)
-        _write(device, judge, made, None, None, 0, Output(as_json))
+        made = Reaction(find_letter(device, judge.id, message_id), reaction)
+        _deliver(device, judge, _store(device, judge, made, None), None, 0, Output(as_json))
 
 
 def edit(
@@ -133,16 +128,31 @@ def edit(
         author = judge.membership().devices.get(place.device)
         if author != device.profile.user.user:
             raise RefusedError("only the author of a message can change it")
-        _write(device, judge, lambda: Edit(place, words), None, None, 0, Output(as_json))
+        written = _store(device, judge, Edit(place, words), None)
+        _deliver(device, judge, written, None, 0, Output(as_json))
 
 
-def _attached(path: Path, text: str | None, reply_to: str | None) -> "File":
-    from client.files import attach
+def _store_file(
+    device: "Device",
+    chat: "Chat",
+    path: Path,
+    text: str,
+    reply_to: str | None,
+    once: str | None,
+) -> "Reference":
+    from cli.attaching import store_file
     from node.errors import UserError
 
     if reply_to is not None:
         raise UserError("a file answers no message: send it, then the answer as a text")
-    return attach(path, _words(text) if text else "")
+    return store_file(device, chat.id, path, text, once)
+
+
+def _store(device: "Device", chat: "Chat", message: "Message", once: str | None) -> "Reference":
+    from client import compose
+
+    with device.transaction():
+        return compose.send(device, chat.id, message, now_ms(), once)
 
 
 def _words(text: str | None) -> str:
@@ -204,24 +214,23 @@ def _begin_direct(device: "Device", name: str) -> "ChatId":
     return made.result
 
 
-def _write(
+def _deliver(
     device: "Device",
     chat: "Chat",
-    message: "Callable[[], Message]",
-    once: str | None,
+    place: "Reference",
     wait: Wait | None,
     timeout: float,
     output: Output,
 ) -> None:
-    """Store a message, bring it to the node, and tell how far it is."""
-    from client import compose
+    """Bring a message to the node, with its file if it has one, and tell how far it is."""
     from client.delivery import progress_of
+    from node.errors import LimitReached
 
-    with device.transaction():
-        place = compose.send(device, chat.id, message(), now_ms(), once)
-    problem = _bring(device, chat, place, wait, timeout)
-    progress = progress_of(device, chat.id, place)
+    brought = _bring(device, chat, place, wait, timeout)
+    progress, problem = progress_of(device, chat.id, place), brought.problem
     told = f"{place.id.hex()[:8]} {progress}"
+    if brought.holders is not None:
+        told += f"; its file at {brought.holders} of {progress.of}"
     output.line(
         told if problem is None else f"{told}: {problem}",
         {
@@ -231,49 +240,75 @@ def _write(
             "state": progress.state,
             "agencies": progress.agencies,
             "of": progress.of,
-            "problem": problem,
+            "file_agencies": brought.holders,
+            "problem": None if problem is None else str(problem),
         },
     )
-    late = (wait is Wait.ALL and not progress.everywhere) or (
-        wait is Wait.STORED and not progress.own
-    )
-    if late:
-        note(f"not in time: {progress}; it goes on with the next command or 'ivor sync'")
+    if isinstance(problem, LimitReached):
+        raise typer.Exit(LimitReached.exit_code)
+    everywhere = progress.everywhere and brought.holders in (None, progress.of)
+    late = (wait is Wait.ALL and not everywhere) or (wait is Wait.STORED and not progress.own)
+    if late or (wait is not None and problem is not None):
+        note(f"not in time: {told}; it goes on with the next command or 'ivor sync'")
         raise typer.Exit(NOT_IN_TIME)
+
+
+class Brought(NamedTuple):
+    """What became of a message. problem: why it, or its file, is not at the node.
+
+    holders: how many agencies have all of its file; None if it has none, or nobody was asked.
+    """
+
+    problem: "IvorError | None" = None
+    holders: int | None = None
 
 
 def _bring(
     device: "Device", chat: "Chat", place: "Reference", wait: Wait | None, timeout: float
-) -> str | None:
-    """Bring what is queued to the node; return why that did not work, None if it did."""
+) -> Brought:
+    """Bring what is queued to the node."""
     import trio
 
-    from client.delivery import progress_of
-    from client.exchange import wait_until
     from client.link import linked
-    from node.errors import NetworkError
+    from node.errors import LimitReached, NetworkError
+
+    async def run() -> Brought:
+        async with linked(device) as link:
+            return await _bring_over(device, link, chat, place, wait, timeout)
+
+    try:
+        return trio.run(run)
+    except (NetworkError, LimitReached) as error:
+        return Brought(error)
+
+
+async def _bring_over(
+    device: "Device",
+    link: "Link",
+    chat: "Chat",
+    place: "Reference",
+    wait: Wait | None,
+    seconds: float,
+) -> Brought:
+    from cli.attaching import bring_files
+    from client.bringing import holders, spread
+    from client.delivery import progress_of
+    from client.exchange import decide, revoke_caught, wait_until
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
         return progress.everywhere if wait is Wait.ALL else progress.own
 
-    async def bring(link: "Link") -> None:
-        from client.exchange import decide, revoke_caught
-
+    await link.settle(SETTLE_SECONDS)
+    decided = await decide(device, link)
+    tell_decided(decided)
+    if await revoke_caught(device, link) or decided:
         await link.settle(SETTLE_SECONDS)
-        decided = await decide(device, link)
-        tell_decided(decided)
-        if await revoke_caught(device, link) or decided:
-            await link.settle(SETTLE_SECONDS)
-        if wait is not None:
-            await wait_until(link, far_enough, timeout)
-
-    async def run() -> None:
-        async with linked(device) as link:
-            await bring(link)
-
-    try:
-        trio.run(run)
-    except NetworkError as error:
-        return str(error)
-    return None
+    if wait is not None:
+        await wait_until(link, far_enough, seconds)
+    await bring_files(device, link)
+    if device.replica.blobs.find(chat.id, place.id) is None:
+        return Brought()
+    if wait is Wait.ALL:
+        return Brought(None, await spread(device, link, chat.id, place.id, seconds))
+    return Brought(None, await holders(link, chat.id, place.id))

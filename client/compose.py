@@ -5,12 +5,13 @@ keys and mailbox are stored together or not at all. `now` is milliseconds UTC. W
 raises RefusedError, and the transaction leaves nothing behind.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 
 import msgspec
 
 from client import checkpoints, identities, mailbox, nacks
+from client.attaching import SealedFile, keep_sealed
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.motions import next_until, owners
@@ -19,8 +20,9 @@ from client.people import enrolment_of, grant_of
 from client.writing import append, append_control, content_header
 from crypto import content, schedule
 from node.errors import RefusedError, UserError
+from protocol.attachment import Announcement, encode_announcement
 from protocol.chat import Chat
-from protocol.entry import CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
+from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
 from protocol.grant import Grant
 from protocol.identity import UserId
 from protocol.limits import HASH_BYTES
@@ -76,15 +78,28 @@ def send(device: Device, chat: ChatId, message: Message, now: int, once: str | N
 
     Raises IdentityError while a member's identity has changed and nobody has decided.
     """
-    if once is not None:
-        row = device.connection.execute(
-            "SELECT chat, seq, id FROM once WHERE key = ?", (once,)
-        ).fetchone()
-        if row is not None:
-            return Reference(device.key, row[1], row[2])
-    judge = require(device, chat)
-    identities.check(device, judge)
-    written = _write(device, judge, message, now)
+
+    def write() -> Reference:
+        judge = require(device, chat)
+        identities.check(device, judge)
+        return _write(device, judge, message, now)
+
+    return _once(device, chat, once, write)
+
+
+def written_once(device: Device, once: str | None) -> Reference | None:
+    """Return what was written under this key before."""
+    row = device.connection.execute("SELECT seq, id FROM once WHERE key = ?", (once,)).fetchone()
+    return None if row is None else Reference(device.key, *row)
+
+
+def _once(
+    device: Device, chat: ChatId, once: str | None, write: Callable[[], Reference]
+) -> Reference:
+    before = written_once(device, once)
+    if before is not None:
+        return before
+    written = write()
     if once is not None:
         device.connection.execute(
             "INSERT INTO once VALUES (?, ?, ?, ?)", (once, chat, written.seq, written.id)
@@ -92,12 +107,31 @@ def send(device: Device, chat: ChatId, message: Message, now: int, once: str | N
     return written
 
 
-def _write(device: Device, chat: Chat, message: Message, now: int) -> Reference:
-    return _write_plaintext(device, chat, encode_message(message), now)
+def send_attached(
+    device: Device, chat: ChatId, sealed: SealedFile, now: int, once: str | None
+) -> Reference:
+    """Write a message with a large file, whose sealed chunks are in the device's folder already."""
+
+    def write() -> Reference:
+        judge = require(device, chat)
+        identities.check(device, judge)
+        place = _write(device, judge, sealed.attachment, now, sealed.announced)
+        keep_sealed(device, chat, place, sealed)
+        return place
+
+    return _once(device, chat, once, write)
 
 
-def _write_plaintext(device: Device, chat: Chat, plaintext: bytes, now: int) -> Reference:
-    """Encrypt and append: seq, key and entry move on together."""
+def _write(
+    device: Device, chat: Chat, message: Message, now: int, announced: Announcement | None = None
+) -> Reference:
+    return _write_plaintext(device, chat, encode_message(message), now, announced)
+
+
+def _write_plaintext(
+    device: Device, chat: Chat, plaintext: bytes, now: int, announced: Announcement | None = None
+) -> Reference:
+    """Encrypt and append: seq, key and entry move on together. announced: of its blob."""
     if not chat.membership().may_write(device.key):
         raise RefusedError(
             "you may not write in this chat: you were removed, or you are a reader in it"
@@ -108,16 +142,19 @@ def _write_plaintext(device: Device, chat: Chat, plaintext: bytes, now: int) -> 
     if isinstance(chain, NoKey):
         raise RefusedError("this device holds no key for the chat's epoch; run 'ivor sync' first")
     header = content_header(device, chat, epoch, chain.generation, now)
+    if announced is not None:
+        header = msgspec.structs.replace(header, kind=ATTACHED)
     seed, following = schedule.advance(chain.chain)
     frank = device.random(HASH_BYTES)
     pc, ciphertext = content.seal_content(seed, header_before_commitment(header), frank, plaintext)
+    payload = ciphertext if announced is None else encode_announcement(announced) + ciphertext
     sealed = msgspec.structs.replace(
         header,
         pc=pc,
-        payload_size=len(ciphertext),
-        payload_hash=sha256(ciphertext).digest(),
+        payload_size=len(payload),
+        payload_hash=sha256(payload).digest(),
     )
-    entry = append(device, chat.id, sealed, ciphertext)
+    entry = append(device, chat.id, sealed, payload)
     save_sender_chain(device, epoch, device.key, chain.generation + 1, following)
     mailbox.keep_own(device, chat.id, entry, plaintext, frank)
     checkpoints.add_due(device, chat, now)

@@ -14,6 +14,7 @@ import trio
 
 from client import grants, mailbox
 from client.arrivals import take_in
+from client.bringing import hand_over
 from client.deciding import Decided, settle
 from client.device import Device
 from client.erasure import drop_aged, empty_log, erase_prekeys
@@ -79,6 +80,8 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     revoked = await revoke_caught(device, link)
     decided = await decide(device, link)
     await link.journal.read(partial(drop_aged, device))
+    await link.fetching.clear()
+    await hand_over(device, link)
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
@@ -149,6 +152,8 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
+    await link.fetching.clear()
+    await hand_over(device, link)
     await trade_keys(device, link)
 
 

@@ -22,13 +22,26 @@ from client.reading import Line
 from node import tls
 from node.driver import Connection, greeting_for
 from node.errors import NetworkError, UserError, reported
+from node.fetching import Fetching
 from node.journal import Journal
 from node.replica import Stored
 from node.share import Share, Shares
 from node.wire import keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
-from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want, encode_frame
+from protocol.frame import (
+    Answer,
+    Ask,
+    Blob,
+    Forked,
+    Holding,
+    Lacking,
+    Run,
+    Seal,
+    Want,
+    WantBlob,
+    encode_frame,
+)
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
 from protocol.question import GetCards, GetReceipts, Lookup, PutPrekey, Question, encode_question
@@ -112,6 +125,7 @@ class Link:
         self.journal = Journal(
             device.connection, device.replica.forget, device.refresh, self._appended
         )
+        self.fetching = Fetching(device.replica, self.journal, device.folder)
         self.news = trio.Event()
         self.connection = Connection(
             stream,
@@ -134,6 +148,7 @@ class Link:
             try:
                 await self.connection.run()
             finally:
+                self.fetching.left(self.connection)
                 self.ended.set()
                 self._tell()
 
@@ -182,6 +197,14 @@ class Link:
         """A device keeps no directory."""
         del connection
         return Answer(ask.number, 8, b"a device answers no questions")
+
+    async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:
+        """Read a chunk of a blob of ours for the node."""
+        return await self.fetching.load(want, source.key)
+
+    def took_chunk(self, frame: Blob | Lacking, source: Connection) -> None:
+        """The node brings a chunk, or lacks some."""
+        self.fetching.took(frame, source)
 
     def _tell(self) -> None:
         self.news.set()

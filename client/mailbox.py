@@ -21,6 +21,7 @@ from crypto import content, schedule
 from crypto.errors import ContentRefused
 from node.replica import Stored
 from node.store import Branch, StoredChat
+from protocol.attachment import ciphertext_of
 from protocol.entry import (
     CONTENT,
     ChatId,
@@ -234,7 +235,8 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     if entry.payload is None:
         return _Opened(State.GONE)
     try:
-        frank, plaintext = content.open_content(seed, before, header.pc, entry.payload)
+        sealed = ciphertext_of(header, entry.payload)
+        frank, plaintext = content.open_content(seed, before, header.pc, sealed)
         return _Opened(State.OPEN, decode_message(plaintext), plaintext, frank)
     except (ContentRefused, PeerError):
         lied = found.granter is not None and grants.distrust(device, chat, header, found.granter)

@@ -12,6 +12,7 @@ from client.mailbox import Letter, State
 from client.reading import Line, Reader
 from crypto import content, schedule
 from crypto.errors import ContentRefused
+from protocol.attachment import ciphertext_of
 from protocol.chat import Chat
 from protocol.entry import (
     ChatId,
@@ -103,7 +104,8 @@ def _opened(
     seed, _ = schedule.advance(found.chain)
     before = header_before_commitment(header)
     try:
-        _, plaintext = content.open_content(seed, before, header.pc, entry.payload)
+        sealed = ciphertext_of(header, entry.payload)
+        _, plaintext = content.open_content(seed, before, header.pc, sealed)
         return State.OPEN, decode_message(plaintext)
     except (ContentRefused, PeerError):
         return State.REFUSED, None

@@ -15,6 +15,7 @@ from client.delivery import Deliveries, Progress
 from client.device import Device
 from client.mailbox import Letter, State
 from client.sharing import sharer
+from node.blobs import State as BlobState
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, DeviceKey, Reference
 from protocol.identity import UserId
@@ -27,13 +28,27 @@ FUTURE_MS_MIN = 5 * 60 * 1000  # clocks that are honest differ by less
 
 
 @dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """How much of a large file is here: so many of its chunks.
+
+    waits: it is ours, and our node is not known to have it. fetched: it was written somewhere.
+    """
+
+    held: int
+    chunks: int
+    waits: bool
+    fetched: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One message for the screen. author: None if no member's device wrote it.
 
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
     future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
     redacted. shared: who has given it to us, if its key was not for this device. ahead: it is shown
-    before it could be admitted, because much of the chat is yet to come (SPEC 6.3).
+    before it could be admitted, because much of the chat is yet to come (SPEC 6.3). whereabouts: of
+    the large file that came with it.
     """
 
     letter: Letter
@@ -47,6 +62,7 @@ class Line:
     redaction: Redaction | None
     shared: Member | None
     ahead: bool
+    whereabouts: Whereabouts | None
 
 
 class Reader:
@@ -114,7 +130,20 @@ class Reader:
             redaction=self._chat.redactions.of().get(place),
             shared=self._sharer(place),
             ahead=ahead,
+            whereabouts=self._whereabouts(place),
         )
+
+    def _whereabouts(self, place: Reference) -> Whereabouts | None:
+        blobs = self._device.replica.blobs
+        blob = blobs.find(self._chat.id, place.id)
+        if blob is None:
+            return None
+        fetched = self._device.connection.execute(
+            "SELECT 1 FROM fetched WHERE id = ?", (place.id,)
+        ).get
+        waits = blob.state is BlobState.WHOLE and blob.author == self._device.key
+        held = blobs.count_held(blob)
+        return Whereabouts(held, blob.announced.chunks, waits, fetched is not None)
 
     def _sharer(self, place: Reference) -> Member | None:
         key = sharer(self._device, place.id)

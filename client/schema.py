@@ -119,6 +119,9 @@ CREATE TRIGGER dropped_after_all AFTER UPDATE ON dropped WHEN NEW.wanted = 0 BEG
     DELETE FROM disclosed WHERE id = NEW.id;
 END;
 
+CREATE TABLE fetched (           -- attachments that were written where their owner wanted them
+    id BLOB PRIMARY KEY) WITHOUT ROWID;
+
 CREATE TABLE once (              -- idempotency keys
     key TEXT PRIMARY KEY,
     chat BLOB NOT NULL,

@@ -19,9 +19,7 @@ _NODE = b"\x01"
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """Return the 32-byte root over `leaves`, in their order. Source: RFC 6962, section 2.1."""
-    if not leaves:
-        return digest(_LABEL)
-    return _levels(leaves)[-1][0]
+    return Tree([leaf_hash(leaf) for leaf in leaves]).root
 
 
 def paths(leaves: Sequence[bytes]) -> list[list[bytes]]:
@@ -29,8 +27,39 @@ def paths(leaves: Sequence[bytes]) -> list[list[bytes]]:
 
     Hashes each node once, so all paths cost what the root costs. Source: RFC 6962, section 2.1.1.
     """
-    levels = _levels(leaves)[:-1]
-    return [_path(levels, index) for index in range(len(leaves))]
+    tree = Tree([leaf_hash(leaf) for leaf in leaves])
+    return [tree.path(index) for index in range(len(leaves))]
+
+
+def leaf_hash(leaf: bytes) -> bytes:
+    """Return what stands for a leaf in the tree, 32 bytes: large leaves need not be kept."""
+    return digest(_LABEL, _LEAF, leaf)
+
+
+class Tree:
+    """All hashes of a tree, made of those of its leaves (`leaf_hash`)."""
+
+    def __init__(self, hashes: Sequence[bytes]) -> None:
+        level = list(hashes)
+        self._levels = [level]
+        while len(level) > 1:
+            risen = level[-1:] if len(level) & 1 else []
+            level = [_parent(*pair) for pair in zip(level[::2], level[1::2], strict=False)] + risen
+            self._levels.append(level)
+
+    @property
+    def root(self) -> bytes:
+        """The 32-byte root."""
+        return self._levels[-1][0] if self._levels[0] else digest(_LABEL)
+
+    def path(self, index: int) -> list[bytes]:
+        """Collect the siblings of leaf `index` from the leaf up, where it has one."""
+        path = []
+        for level in self._levels[:-1]:
+            if index ^ 1 < len(level):
+                path.append(level[index ^ 1])
+            index >>= 1
+        return path
 
 
 def check(expected_root: bytes, leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
@@ -42,7 +71,7 @@ def check(expected_root: bytes, leaf: bytes, index: int, count: int, path: Seque
     """
     if not 0 <= index < count:
         return False
-    node = digest(_LABEL, _LEAF, leaf)
+    node = leaf_hash(leaf)
     siblings = iter(path)
     while count > 1:
         if index ^ 1 < count:
@@ -53,27 +82,6 @@ def check(expected_root: bytes, leaf: bytes, index: int, count: int, path: Seque
         index >>= 1
         count = (count + 1) >> 1
     return next(siblings, None) is None and node == expected_root
-
-
-def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    """Hash all levels of the tree, leaf hashes first, the root alone in the last."""
-    level = [digest(_LABEL, _LEAF, leaf) for leaf in leaves]
-    levels = [level]
-    while len(level) > 1:
-        risen = level[-1:] if len(level) & 1 else []
-        level = [_parent(*pair) for pair in zip(level[::2], level[1::2], strict=False)] + risen
-        levels.append(level)
-    return levels
-
-
-def _path(levels: Sequence[Sequence[bytes]], index: int) -> list[bytes]:
-    """Collect the siblings of leaf `index`, where it has one."""
-    path = []
-    for level in levels:
-        if index ^ 1 < len(level):
-            path.append(level[index ^ 1])
-        index >>= 1
-    return path
 
 
 def _parent(left: bytes, right: bytes) -> bytes:

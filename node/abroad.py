@@ -1,5 +1,6 @@
 """What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.2)."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -8,15 +9,18 @@ import trio
 
 from node.config import Settings
 from node.directory import Directory as OwnDirectory
+from node.directory import refused
 from node.driver import Connection
-from node.errors import IvorError
+from node.errors import IvorError, RefusedError
 from node.hub import Hub
 from node.journal import Journal
-from protocol.errors import PeerError
+from node.larder import Larder
+from protocol.errors import NotCanonical, PeerError
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, verify_card
 from protocol.question import (
     Forward,
+    GetBlobs,
     GetCards,
     GetDirectory,
     GetReceipts,
@@ -24,7 +28,18 @@ from protocol.question import (
     decode_question,
     encode_question,
 )
-from protocol.reply import Cards, Directory, Receipts, Refusal, Witnessed, decode_answer
+from protocol.reply import (
+    BlobStates,
+    Cards,
+    Directory,
+    Receipts,
+    Refusal,
+    Standing,
+    Witnessed,
+    decode_answer,
+    encode_answer,
+)
+from protocol.session import PeerKind
 from protocol.topic import Topic
 
 log = structlog.get_logger()
@@ -40,6 +55,7 @@ class Asker(Protocol):
     hub: Hub
     journal: Journal
     directory: OwnDirectory
+    larder: Larder
 
 
 async def look_up(node: Asker, ask: Ask) -> None:
@@ -125,6 +141,48 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
     async with trio.open_nursery() as nursery:
         for agency in agencies:
             nursery.start_soon(gather, agency)
+
+
+async def tell_blobs(node: Asker, peer: PeerKind, key: bytes, ask: Ask) -> Answer:
+    """Say how far blobs are: to a node how far here, to a device also which agencies have them."""
+    asked = decode_question(ask.topic, ask.body)
+    if not isinstance(asked, GetBlobs):
+        raise NotCanonical("a question about something else (SPEC 7.1)")
+    try:
+        states = await node.journal.read(partial(node.larder.states, key, asked))
+    except RefusedError as error:
+        return refused(ask, error)
+    if peer is PeerKind.DEVICE:
+        holders = await _holders(node, asked, ask.body)
+        states = [
+            one._replace(holders=(*one.holders, *others))
+            for one, others in zip(states, holders, strict=True)
+        ]
+    return Answer(ask.number, 0, encode_answer(BlobStates(tuple(states))))
+
+
+async def _holders(node: Asker, asked: GetBlobs, body: bytes) -> Sequence[list[AgencyId]]:
+    """Ask the other agencies of a chat, all at once, which blobs they have all of."""
+    found: list[list[AgencyId]] = [[] for _ in asked.entries]
+
+    async def ask_one(connection: Connection) -> None:
+        with trio.move_on_after(ANSWER_SECONDS_MAX):
+            try:
+                answer = await connection.ask(Topic.BLOBS, body)
+                said = decode_answer(Topic.BLOBS, answer.code, answer.body)
+            except (PeerError, IvorError, Refusal) as error:
+                log.warning("not told of blobs", agency=connection.key.hex()[:16], why=str(error))
+                return
+            for at, one in enumerate(said.states if isinstance(said, BlobStates) else ()):
+                if one.standing is Standing.WHOLE and at < len(found):
+                    found[at].append(AgencyId(connection.key))
+
+    async with trio.open_nursery() as nursery:
+        for peer in await node.journal.read(partial(node.larder.readers, asked.chat)):
+            for connection in node.hub.of(peer)[:1]:
+                if connection.peer is PeerKind.NODE:
+                    nursery.start_soon(ask_one, connection)
+    return found
 
 
 async def pass_on(node: Asker, device: bytes, ask: Ask) -> Answer | None:

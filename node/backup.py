@@ -2,7 +2,8 @@
 
 The file is a copy of the database, with the folder's settings, card and service key, as encrypted
 as they are there, in a table of its own. The root key is not in it: that lies in a safe. A restored
-node has a new incarnation and no cursors, so it is told everything anew.
+node has a new incarnation and no cursors, so it is told everything anew. Blobs are not in it: a
+restored node fetches them again from whoever has them.
 """
 
 import os
@@ -19,6 +20,7 @@ import apsw
 from msgspec import convert
 
 from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, FolderRefused, read_card
+from node.blobs import State
 from node.config import SETTINGS_FILE
 from node.errors import EvidenceError, StorageError, UserError
 from node.files import private_draft, sync_folder, write_private
@@ -160,6 +162,11 @@ def _renew(draft: Path, kept: Kept) -> Kept:
                 write_private(draft / name, body)
         with connection:
             begin_anew(connection, os.urandom)
+            connection.execute("DELETE FROM chunks")
+            connection.execute(
+                "UPDATE blobs SET state = ?, file = NULL WHERE state IN (?, ?)",
+                (State.WANTED, State.FETCHING, State.WHOLE),
+            )
             connection.execute("DELETE FROM tickets WHERE used = 0")
             withdrawn = connection.changes()
             connection.execute("DELETE FROM meta WHERE key = 'backup'")

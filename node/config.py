@@ -50,6 +50,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     connections_max: at one time. handshakes_max: of strangers who shake hands at one time; as many
     as connections_max may wait for that, for ten seconds.
     invitation_hours: how long an invitation is good.
+    blobs: which large files of other agencies' users are kept here: all of our chats, or those that
+    a device of ours demands. blobs_chat_mib, blobs_mib: how much there may be, of one chat and in
+    all; what does not fit is not taken.
     """
 
     listen: str = "0.0.0.0:7340"
@@ -60,6 +63,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     connections_max: Annotated[int, Meta(ge=2, le=100_000)] = 4096
     handshakes_max: Annotated[int, Meta(ge=1, le=10_000)] = 64
     invitation_hours: Annotated[int, Meta(ge=1, le=24 * 90)] = 72
+    blobs: Literal["all", "demand"] = "all"
+    blobs_chat_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
+    blobs_mib: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 1024
 
 
 class Explained(NamedTuple):

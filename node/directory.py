@@ -87,6 +87,7 @@ ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
             Topic.DIRECTORY,
             Topic.RECEIPTS,
             Topic.FORWARD,
+            Topic.BLOBS,
         }
     ),
     PeerKind.INVITATION: frozenset(
@@ -154,14 +155,14 @@ class Directory:
         Writes only when it answers with code 0. Raises PeerError for a malformed question.
         """
         if ask.topic not in ALLOWED[peer]:
-            return _refused(ask, RefusedError("this node does not answer that to you"))
+            return refused(ask, RefusedError("this node does not answer that to you"))
         asked = decode_question(ask.topic, ask.body)
         try:
             body = encode_answer(self._reply(peer, key, asked, ask.body, now))
             if len(body) > ANSWER_BYTES_MAX:
                 raise LimitReached("the answer is too long: ask for fewer at a time")
         except (IvorError, PeerError) as error:
-            return _refused(ask, error)
+            return refused(ask, error)
         return frame.Answer(ask.number, 0, body)
 
     def foreign(self, ask: frame.Ask) -> Mapping[AgencyId, bytes]:
@@ -571,7 +572,7 @@ def _ms(now: float) -> int:
     return int(now * 1000)
 
 
-def _refused(ask: frame.Ask, error: IvorError | PeerError) -> frame.Answer:
+def refused(ask: frame.Ask, error: IvorError | PeerError) -> frame.Answer:
     return frame.Answer(ask.number, exit_code(error), encode_refusal(str(error)))
 
 

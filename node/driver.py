@@ -18,7 +18,7 @@ import trio
 from node.errors import IvorError, NetworkError, StorageError
 from node.journal import Journal
 from node.pacing import Pacer
-from node.replica import Replica, Stored
+from node.replica import Replica, Stored, authentic
 from node.seals import Sealless
 from node.surroundings import Surroundings
 from node.survey import survey
@@ -31,6 +31,7 @@ from protocol.effect import (
     Deliver,
     Effect,
     LoadChanges,
+    LoadChunk,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -41,6 +42,7 @@ from protocol.effect import (
     StoreFork,
     StoreSeals,
     Survey,
+    TakeChunk,
     Wake,
 )
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -70,7 +72,7 @@ from protocol.limits import (
     QUEUE_FRAMES_MAX,
     SEALS_FRAME_MAX,
 )
-from protocol.run import Entry, unpack
+from protocol.run import Entry
 from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind, Session, State
 
 log = structlog.get_logger()
@@ -159,6 +161,10 @@ class Connection:
         """End the session in a friendly way."""
         self._scope.cancel()
 
+    def accuse(self, error: PeerError) -> None:
+        """End the session with a peer that broke SPEC, and tell it so."""
+        self._fail(error)
+
     async def _part(self) -> None:
         """Say why we go, if the stream still takes it, and close it."""
         frame: Frame = Bye()
@@ -229,7 +235,7 @@ class Connection:
                 await self._admit(runs)
             case Preview(runs):
                 await self._show(runs)
-            case LoadRun() | LoadHeads() | LoadChanges() | LoadSeals() | Compare():
+            case LoadRun() | LoadHeads() | LoadChanges() | LoadSeals() | LoadChunk() | Compare():
                 await self._load(effect)
             case Consult(ask):
                 async with self._share.turn():
@@ -243,10 +249,14 @@ class Connection:
             case _:
                 await self._keep(effect)
 
-    async def _load(self, effect: Load) -> None:
+    async def _load(self, effect: Load | LoadChunk) -> None:
         async with self._share.turn():
-            work = self._share.charged(partial(self._loaded, effect))
-            effects = await self._journal.read(work)
+            if isinstance(effect, LoadChunk):
+                chunk = await self._surroundings.load_chunk(effect.want, self)
+                effects: Sequence[Effect] = self._session.chunk_loaded(effect.want, chunk)
+            else:
+                work = self._share.charged(partial(self._loaded, effect))
+                effects = await self._journal.read(work)
         await self._carry_out(effects)
 
     def _loaded(self, effect: Load) -> Sequence[Effect]:
@@ -311,6 +321,8 @@ class Connection:
                 new, readers = await self._write(lambda: self._take_fork(forked))
                 if new is not None:
                     self._surroundings.fork_kept(new, readers)
+            case TakeChunk(frame):
+                self._surroundings.took_chunk(frame, self)
             case NoteHoldings() if self.peer is PeerKind.DEVICE:
                 pass  # it stores for nobody else
             case NoteHoldings(holdings):
@@ -358,7 +370,7 @@ class Connection:
     # Admission
 
     async def _show(self, runs: Sequence[Run]) -> None:
-        entries = [entry for run in runs for entry in _unpack(run)]
+        entries = [entry for run in runs for entry in authentic(run)]
         await self._previewing.pop(runs[0].chat)(entries)
 
     async def _admit(self, runs: Sequence[Run]) -> None:
@@ -382,7 +394,7 @@ class Connection:
             if len(self._welcome) >= CHATS_WELCOME_MAX:
                 self._welcome.clear()
             self._welcome.add(chat)
-        parts = self._share.charged(lambda: [(run, _unpack(run)) for run in runs])()
+        parts = self._share.charged(lambda: [(run, authentic(run)) for run in runs])()
         token = object()
         await self._share.runs.acquire_on_behalf_of(token)
         before, told = self._told_of_newest, trio.Event()
@@ -579,16 +591,3 @@ def _unwelcome(run: Run) -> Outcome:
 
 def _by_chain(holdings: Sequence[Holding]) -> dict[Hashable, Holding]:
     return {(one.agency, one.chat, one.device, one.lane): one for one in holdings}
-
-
-def _unpack(run: Run) -> Sequence[Entry]:
-    return unpack(
-        run.chat,
-        run.device,
-        run.lane,
-        run.start,
-        run.prev,
-        run.context,
-        run.records,
-        dict(run.signatures),
-    )

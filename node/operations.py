@@ -167,6 +167,8 @@ def status(desk: Desk, arguments: Arguments) -> Result:
         "forks": _count(desk, "SELECT count(*) FROM forks"),
         "parcels": _count(desk, "SELECT count(*) FROM parcels"),
         "database_bytes": _database_bytes(desk),
+        "blobs": _count(desk, "SELECT count(*) FROM blobs WHERE state = 3"),
+        "blob_bytes": _count(desk, "SELECT ifnull(sum(size), 0) FROM blobs WHERE file IS NOT NULL"),
     }
 
 
@@ -231,7 +233,8 @@ def chats(desk: Desk, arguments: Arguments) -> Result:
     _convert(arguments, NoArguments)
     rows = desk.connection.execute(
         "SELECT chats.no, id, ifnull(sum(length - base), 0), count(DISTINCT device),"
-        " (SELECT count(*) FROM forks WHERE chat = chats.no)"
+        " (SELECT count(*) FROM forks WHERE chat = chats.no),"
+        " (SELECT ifnull(sum(size), 0) FROM blobs WHERE file IS NOT NULL AND chat = chats.no)"
         " FROM chats LEFT JOIN chains ON chains.chat = chats.no GROUP BY chats.no ORDER BY chats.no"
     )
     return {
@@ -242,8 +245,9 @@ def chats(desk: Desk, arguments: Arguments) -> Result:
                 "entries": entries,
                 "devices": devices,
                 "forks": forks,
+                "blob_bytes": blob_bytes,
             }
-            for no, chat, entries, devices, forks in rows
+            for no, chat, entries, devices, forks, blob_bytes in rows
         ]
     }
 

@@ -1,6 +1,6 @@
 """Payloads that go: redacted, aged, or never come; the entries stay (SPEC 2.6).
 
-    payloads = Payloads(store, agency, owner, clock)
+    payloads = Payloads(store, blobs, agency, owner, clock)
     entries = payloads.allowed(judge, entries)      # before they are stored
     payloads.note(judge, stored, entries)           # after that
     payloads.redact(judge, stored)                  # after control entries
@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import convert
 
+from node.blobs import Blobs
 from node.sharing import PREFIX_BYTES
 from node.store import SEQ_BITS, Branch, Store, StoredChat
 from protocol.chat import Chat
@@ -37,9 +38,12 @@ def now_ms() -> int:
 class Payloads:
     """The payloads of one replica. clock: milliseconds UTC; for the others see `Chats`."""
 
-    def __init__(self, store: Store, agency: bytes, owner: bytes, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, agency: bytes, owner: bytes, clock: Callable[[], int]
+    ) -> None:
         self._store = store
         self._connection = store.connection
+        self._blobs = blobs
         self._agency = agency
         self._owner = owner
         self.clock = clock
@@ -72,7 +76,8 @@ class Payloads:
             ground = entry.ground if found is None else found.ground
             aged = aging is not None and entry.header.time <= _cutoff(aging, now)
             wanted = found is None and not aged
-            self._mark(stored, self._row(stored, _place(entry)), entry.id, ground, wanted=wanted)
+            row = self._store.content_row(stored, _place(entry))
+            self._mark(stored, row, entry.id, ground, wanted=wanted)
 
     def fill(self, judge: Chat, stored: StoredChat, entries: Sequence[Entry]) -> None:
         """Take the payloads that were wanted, from entries that are stored already."""
@@ -96,6 +101,7 @@ class Payloads:
                 ),
             )
             self._connection.execute("DELETE FROM dropped WHERE place = ?", (place,))
+            self._blobs.announce(stored, [entry])
 
     def _wanted(self, stored: StoredChat) -> dict[bytes, int]:
         rows = self._connection.execute(
@@ -135,7 +141,7 @@ class Payloads:
         return dropped
 
     def _drop_redacted(self, stored: StoredChat, place: Reference, ground: Reference) -> int:
-        number = self._row(stored, place)
+        number = self._store.content_row(stored, place)
         if number is None:
             return 0
         self._connection.execute(
@@ -207,17 +213,6 @@ class Payloads:
             "INSERT OR REPLACE INTO dropped VALUES (?, ?, ?, ?, ?, ?)",
             (place, stored.no, entry, ground.id, self.clock(), int(wanted)),
         )
-
-    def _row(self, stored: StoredChat, place: Reference) -> int | None:
-        """Return where an entry is stored; also one that only covers what is before it."""
-        for branch in stored.chains.get((place.device, CONTENT), ()):
-            number = branch.no << SEQ_BITS | place.seq
-            found = self._connection.execute(
-                "SELECT 1 FROM entries WHERE place = ? AND id = ?", (number, place.id)
-            ).get
-            if found is not None:
-                return number
-        return None
 
 
 def _content(stored: StoredChat) -> Iterator[Branch]:

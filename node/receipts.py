@@ -40,7 +40,8 @@ class ReceiptBook:
         for entry in asked.entries:
             row = self._connection.execute(
                 "SELECT ground, at FROM dropped JOIN chats ON no = chat"
-                " WHERE dropped.id = ? AND chats.id = ? AND wanted = 0",
+                " WHERE dropped.id = ? AND chats.id = ? AND wanted = 0"
+                " AND NOT EXISTS (SELECT 1 FROM blobs WHERE blobs.place = dropped.place)",
                 (entry, asked.chat),
             ).fetchone()
             if row is not None:

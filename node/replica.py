@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import apsw
 from msgspec import Raw, structs
 
+from node.blobs import Blobs
 from node.ledger import CandidateLedger, ChatLedger
 from node.payloads import Payloads, now_ms
 from node.seals import SealedChats, Sealless
@@ -31,7 +32,7 @@ from protocol.fork import Cover, Fork, encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
 from protocol.intake import Outcome
 from protocol.membership import resolve
-from protocol.run import Entry
+from protocol.run import Entry, unpack
 
 CANDIDATES_MAX = 64
 CANDIDATES_BYTES_MAX = 64 * 1024 * 1024
@@ -113,7 +114,8 @@ class Replica(SealedChats):
         on them asks anew, from the cursor that is saved.
         """
         super().__init__(connection, agency, owner)
-        self.payloads = Payloads(self.store, agency, owner, clock)
+        self.blobs = Blobs(self.store, owner)
+        self.payloads = Payloads(self.store, self.blobs, agency, owner, clock)
         self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
         self.candidates_lost = 0
         self._awaited: OrderedDict[EntryId, None] = OrderedDict()
@@ -211,6 +213,7 @@ class Replica(SealedChats):
         self.store.append(stored, kept, admission.branch, self.payloads.clock())
         if lane == CONTENT:
             self.payloads.note(chat, stored, kept)
+            self.blobs.announce(stored, kept)
         else:
             self.payloads.redact(chat, stored)
         return kept, {
@@ -443,6 +446,20 @@ class Replica(SealedChats):
         if seq < run.start or self.store.chat(run.chat) is None:
             return None
         return Holding(DeviceKey(self.agency), run.chat, run.device, run.lane, seq)
+
+
+def authentic(run: Run) -> Sequence[Entry]:
+    """Return the entries of a run that its signatures cover. Raises as `unpack` does."""
+    return unpack(
+        run.chat,
+        run.device,
+        run.lane,
+        run.start,
+        run.prev,
+        run.context,
+        run.records,
+        dict(run.signatures),
+    )
 
 
 def _signatures(run: Run, entries: Sequence[Entry]) -> tuple[tuple[int, bytes], ...]:

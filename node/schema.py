@@ -49,6 +49,26 @@ CREATE TABLE dropped (          -- content whose payload is not here, and why
 CREATE INDEX dropped_id ON dropped (id);
 CREATE INDEX dropped_wanted ON dropped (chat) WHERE wanted = 1;
 
+CREATE TABLE blobs (            -- each that goes with a content entry whose payload is here
+    place INTEGER PRIMARY KEY,
+    chat INTEGER NOT NULL,
+    id BLOB NOT NULL,           -- of the entry
+    root BLOB NOT NULL,
+    size INTEGER NOT NULL,      -- of its chunks, sealed
+    state INTEGER NOT NULL,     -- blobs.State
+    file TEXT);                 -- its name in the folder of blobs, once there is one
+CREATE INDEX blobs_id ON blobs (id);
+CREATE INDEX blobs_state ON blobs (state);
+CREATE TRIGGER blob_dropped AFTER INSERT ON dropped BEGIN
+    UPDATE blobs SET state = 4 WHERE place = NEW.place;
+END;
+
+CREATE TABLE chunks (           -- of blobs: those that are in the file, durably
+    blob INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    path BLOB NOT NULL,         -- up to the root of the blob
+    PRIMARY KEY (blob, position)) WITHOUT ROWID;
+
 CREATE TABLE receipts (         -- what other agencies' nodes say that they dropped, as it came
     chat BLOB NOT NULL,
     entry BLOB NOT NULL,

@@ -28,15 +28,16 @@ from node.driver import Connection, greeting_for
 from node.errors import IvorError, NetworkError, StorageError
 from node.hub import Hub
 from node.journal import Journal
+from node.larder import Larder
 from node.metrics import Metrics
 from node.payloads import now_ms
 from node.replica import Replica, Stored
 from node.share import Share, Shares
 from node.store import connect, empty_log
 from node.wire import keep_alive
-from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Answer, Ask, Forked, Holding, Seal
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Seal, WantBlob
 from protocol.identity import AgencyId, Card
 from protocol.limits import HEADS_CHAINS_MAX
 from protocol.session import PeerKind
@@ -91,6 +92,7 @@ class Node:
         self.replica = Replica(connection, agency.id, agency.id, clock)
         self.journal = Journal(connection, self.replica.forget)
         self.directory = Directory(connection, agency, os.urandom)
+        self.larder = Larder(self.replica, self.journal, settings, agency.folder, self.hub)
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
@@ -130,6 +132,7 @@ class Node:
                 nursery.start_soon(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
                 nursery.start_soon(self._sweep)
+                nursery.start_soon(self.larder.run)
                 nursery.start_soon(self._keep_comparing)
                 nursery.start_soon(keep_dialling, self)
                 bound = listeners[0].socket.getsockname()
@@ -165,15 +168,16 @@ class Node:
                 at = await self.journal.write(partial(self.replica.age, chat, at))
 
     async def _scrub(self) -> None:
-        """Empty the database's log of what was dropped, if anything was."""
+        """Remove blobs that were dropped, and empty the database's log, if anything was."""
         payloads = self.replica.payloads
         if not payloads.unscrubbed:
             return
         payloads.unscrubbed = False
         try:
+            await self.larder.clear()
             emptied = await self.journal.read(partial(empty_log, self.replica.store.connection))
         except StorageError:
-            log.exception("the database's log was not emptied; trying again later")
+            log.exception("what was dropped is not gone from the disk yet; trying again later")
             emptied = False
         payloads.unscrubbed = payloads.unscrubbed or not emptied
 
@@ -253,6 +257,7 @@ class Node:
                 await connection.run()
         finally:
             self.hub.remove(connection)
+            self.larder.closed(connection)
         reason = None if connection.failure is None else str(connection.failure)
         log.info("peer gone", kind=kind.value, peer=peer, reason=reason)
         return connection.failure
@@ -270,6 +275,7 @@ class Node:
                 other.close()
             self._nursery.start_soon(self._meet, connection)
         self.hub.add(connection)
+        self.larder.opened(connection)
         if connection.peer is PeerKind.DEVICE:
             self._nursery.start_soon(self._tell_holdings, connection)
 
@@ -305,10 +311,18 @@ class Node:
         """Push runs on while the disk works on them."""
         for stored in parts:
             self.hub.hand_on(stored, source)
-        return partial(self._stored, sum(stored.appended for stored in parts))
+        attached = any(
+            entry.header.kind == ATTACHED
+            for stored in parts
+            if stored.run.lane == CONTENT
+            for entry in stored.entries
+        )
+        tell = self.larder.changed if attached else bool
+        return partial(self._stored, sum(stored.appended for stored in parts), tell)
 
-    def _stored(self, appended: int) -> None:
+    def _stored(self, appended: int, tell: Callable[[], object]) -> None:
         self.metrics.entries.inc(appended)
+        tell()
         if self.replica.payloads.unscrubbed:
             self._nursery.start_soon(self._scrub)
 
@@ -329,12 +343,22 @@ class Node:
         del source
         self.hub.holdings_noted(holdings)
 
+    async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:
+        """Read a chunk of a blob for a peer."""
+        return await self.larder.load(want, source)
+
+    def took_chunk(self, frame: Blob | Lacking, source: Connection) -> None:
+        """A peer brings a chunk, or lacks some."""
+        self.larder.took(frame, source)
+
     async def consult(self, connection: Connection, ask: Ask) -> Answer:
         """Answer a question; for users of other agencies ask those first."""
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
             await abroad.look_up(self, ask)
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.RECEIPTS:
             await abroad.gather_receipts(self, connection.key, ask)
+        if connection.peer is not PeerKind.INVITATION and ask.topic == Topic.BLOBS:
+            return await abroad.tell_blobs(self, connection.peer, connection.key, ask)
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.FORWARD:
             passed = await abroad.pass_on(self, connection.key, ask)
             if passed is not None:

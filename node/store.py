@@ -16,7 +16,7 @@ import msgspec
 from node.errors import StorageError
 from node.files import sync_file
 from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, encode_header
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference, encode_header
 from protocol.fork import Cover
 from protocol.frame import Run, Want
 from protocol.limits import (
@@ -31,8 +31,6 @@ SEQ_BITS = 32
 INCARNATION_BYTES = 16
 CHATS_CACHED_MAX = 4096
 BUSY_TIMEOUT_MS = 10_000
-
-Row = tuple[int, bytes, bytes, bytes | None]  # seq, id, record, signature
 
 
 @dataclass(slots=True)
@@ -280,6 +278,14 @@ class Store:
                 return branch.branch
         return None
 
+    def content_row(self, chat: StoredChat, place: Reference) -> int | None:
+        """Return where an entry is stored; also one that only covers what is before it."""
+        for branch in chat.chains.get((place.device, CONTENT), ()):
+            number = branch.no << SEQ_BITS | place.seq
+            if self._id_at(branch, place.seq) == place.id:
+                return number
+        return None
+
     def _id_at(self, branch: Branch, seq: int) -> bytes | None:
         found = self.connection.execute(
             "SELECT id FROM entries WHERE place = ?", (branch.no << SEQ_BITS | seq,)
@@ -299,8 +305,10 @@ class Store:
             at = next((other for other in chain if other.no == at.parent), None)
         return pieces[::-1]
 
-    def rows(self, chain: Sequence[Branch], branch: Branch, start: int, stop: int) -> Iterator[Row]:
-        """Yield the rows of a branch, in order."""
+    def rows(
+        self, chain: Sequence[Branch], branch: Branch, start: int, stop: int
+    ) -> Iterator[tuple[int, bytes, bytes, bytes | None]]:
+        """Yield (seq, id, record, signature) of a branch, in order."""
         for no, first, end in self._segments(chain, branch, start, stop):
             cursor = self.connection.execute(
                 "SELECT place, id, record, signature FROM entries WHERE place >= ? AND place < ?"
@@ -338,16 +346,15 @@ class Store:
     def run(self, want: Want) -> Run | None:
         """Read a run from `want.start` on; None if this branch does not exist here.
 
-        It ends with a signed entry, at or before the limits of a frame. In the content lane it
-        carries no more signatures than cover it, in the control lane all that are here: a removed
-        reader is shown a lane up to its removal, and nothing that stands after and covers it.
+        It ends with a signed entry, at or before the limits of a frame, and carries no more
+        signatures than cover it.
         """
         chat = self.chat(want.chat)
         chain = [] if chat is None else chat.chains.get((want.device, want.lane), [])
         branch = self.branch_with_prefix(chain, want.stop - 1, want.prefix)
         if branch is None:
             return None
-        rows: list[Row] = []
+        rows: list[tuple[int, bytes, bytes, bytes | None]] = []
         size = signed = 0
         for row in self.rows(chain, branch, want.start, branch.length + COVER_ENTRIES_MAX):
             size += len(row[2])
@@ -363,9 +370,8 @@ class Store:
             return None
         prev, context = self.context_before(chain, branch, want.lane, want.start)
         records = tuple(msgspec.Raw(row[2]) for row in rows)
-        signatures = _signatures(rows) if want.lane == CONTROL else _cover(rows)
         return Run(
-            want.chat, want.device, want.lane, want.start, prev, context, records, signatures
+            want.chat, want.device, want.lane, want.start, prev, context, records, _cover(rows)
         )
 
     def branch_with_prefix(self, chain: Sequence[Branch], seq: int, prefix: bytes) -> Branch | None:
@@ -438,11 +444,7 @@ def empty_log(connection: apsw.Connection) -> bool:
     return True
 
 
-def _signatures(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
-    return tuple((index, row[3]) for index, row in enumerate(rows) if row[3] is not None)
-
-
-def _cover(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
+def _cover(rows: Sequence[tuple[int, bytes, bytes, bytes | None]]) -> tuple[tuple[int, bytes], ...]:
     """Choose the fewest signatures that cover all rows, the last of which is signed."""
     chosen: list[tuple[int, bytes]] = []
     candidate: tuple[int, bytes] | None = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from node.replica import Stored
 from node.share import Share
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.frame import Answer, Ask, Forked, Holding, Seal
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Seal, WantBlob
 
 if TYPE_CHECKING:
     from node.driver import Connection
@@ -40,3 +40,9 @@ class Surroundings(Protocol):
 
     async def consult(self, connection: "Connection", ask: Ask) -> Answer:
         """Answer a question of the peer."""
+
+    async def load_chunk(self, want: WantBlob, source: "Connection") -> Blob | None:
+        """Read the first chunk that a peer asks for; None if it has none to get."""
+
+    def took_chunk(self, frame: Blob | Lacking, source: "Connection") -> None:
+        """A peer brings a chunk of a blob, or lacks some."""

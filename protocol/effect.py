@@ -10,7 +10,20 @@ from dataclasses import dataclass
 
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Answer, Ask, ChatHeads, Forked, Frame, Holding, Run, Seal, Want
+from protocol.frame import (
+    Answer,
+    Ask,
+    Blob,
+    ChatHeads,
+    Forked,
+    Frame,
+    Holding,
+    Lacking,
+    Run,
+    Seal,
+    Want,
+    WantBlob,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,20 @@ class LoadSeals:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadChunk:
+    """Read the first chunk that this asks for; answer with `Session.chunk_loaded`."""
+
+    want: WantBlob
+
+
+@dataclass(frozen=True, slots=True)
+class TakeChunk:
+    """The peer brings a chunk, or says that it lacks some."""
+
+    frame: Blob | Lacking
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSeals:
     """Check these seals against the epoch entry and keep those that fit."""
 
@@ -153,6 +180,8 @@ Effect = (
     | Survey
     | LoadRun
     | LoadSeals
+    | LoadChunk
+    | TakeChunk
     | StoreSeals
     | StoreFork
     | NoteHoldings

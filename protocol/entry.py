@@ -38,7 +38,8 @@ DeviceKey = NewType("DeviceKey", bytes)
 CONTROL = 0
 CONTENT = 1
 GENESIS: Final = 0  # the kind of control entry that, at seq 0, makes a chat
-SEALED: Final = 0  # the only kind of content entry; what it says is inside the ciphertext
+SEALED: Final = 0  # a content entry; what it says is inside the ciphertext
+ATTACHED: Final = 1  # the same, and before the ciphertext stands which blob goes with it
 SIGNATURE_LABEL = "sig"
 
 _THIRTY_TWO = Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)
@@ -107,7 +108,7 @@ class ContentHeader(
     links: References
     control: References
     time: Time
-    kind: Literal[0] = SEALED
+    kind: Literal[0, 1] = SEALED
     epoch: Id
     generation: Seq
     pc: Hash

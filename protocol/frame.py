@@ -9,9 +9,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from crypto.blob import CHUNK_BYTES
 from protocol.entry import Chat, Device, Hash, Id, Seq
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import (
+    BLOB_CHUNKS_MAX,
+    BLOB_PATH_MAX,
     FRAME_BYTES_MAX,
     HEADS_CHAINS_MAX,
     RECON_ITEM_BYTES,
@@ -36,6 +39,7 @@ Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATU
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Item = Annotated[bytes, Meta(min_length=RECON_ITEM_BYTES, max_length=RECON_ITEM_BYTES)]
 Bound = Annotated[bytes, Meta(max_length=RECON_ITEM_BYTES)]
+ChunkIndex = Annotated[int, Meta(ge=0, le=BLOB_CHUNKS_MAX - 1)]
 Code = Annotated[int, Meta(ge=0, le=255)]
 
 
@@ -197,6 +201,34 @@ class Seen(Struct, frozen=True, array_like=True, tag=15):
     cursor: Cursor
 
 
+class WantBlob(Struct, frozen=True, array_like=True, tag=16):
+    """Asks for the chunks start to stop (exclusive) of the blob that goes with an entry."""
+
+    chat: Chat
+    entry: Id
+    start: ChunkIndex
+    stop: Annotated[int, Meta(ge=1, le=BLOB_CHUNKS_MAX)]
+
+
+class Blob(Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """One sealed chunk of a blob, with its Merkle path."""
+
+    chat: Chat
+    entry: Id
+    index: ChunkIndex
+    chunk: Annotated[bytes, Meta(max_length=CHUNK_BYTES)]
+    path: Annotated[tuple[Hash, ...], Meta(max_length=BLOB_PATH_MAX)]
+
+
+class Lacking(Struct, frozen=True, array_like=True, tag=18):
+    """The answer to WANTBLOB for chunks that are not here, or are not for the asker: the same."""
+
+    chat: Chat
+    entry: Id
+    start: ChunkIndex
+    stop: Annotated[int, Meta(ge=1, le=BLOB_CHUNKS_MAX)]
+
+
 class Span(Struct, frozen=True, array_like=True, gc=False):
     """How many items the sender has from start on and before stop, and their fingerprint.
 
@@ -244,6 +276,9 @@ Frame = (
     | Ping
     | Pong
     | Seen
+    | WantBlob
+    | Blob
+    | Lacking
     | Recon
 )
 

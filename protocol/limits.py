@@ -59,6 +59,16 @@ NAME_CHARS_MAX = 32
 ZONE_CHARS_MAX = 32
 TEXT_BYTES_MAX = 60 * 1024  # of one message, before padding
 
+BLOB_BYTES_MAX = 16 * 1024 * 1024 * 1024  # sealed
+BLOB_CHUNKS_MAX = 64 * 1024
+BLOB_PATH_MAX = 16  # steps from a chunk up to the root
+BLOB_WINDOW_CHUNKS_MAX = 32  # of one blob that were asked for and are not yet kept
+BLOB_RANGE_CHUNKS_MAX = 8  # asked for in one frame
+BLOBS_FETCHED_MAX = 4  # at a time
+BLOB_CHUNKS_SERVED_MAX = 2 * BLOBS_FETCHED_MAX * BLOB_WINDOW_CHUNKS_MAX  # asked for at once
+BLOB_REST_SECONDS = 0.5  # until one that lacked chunks is asked again; doubles each time
+BLOB_REST_SECONDS_MAX = 60.0  # guess
+
 PREKEY_RENEW_SECONDS = 7 * 24 * 3600
 PREKEY_ERASE_SECONDS = 14 * 24 * 3600
 EPOCH_RENEW_SECONDS = 7 * 24 * 3600
@@ -80,3 +90,4 @@ assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRI
 assert WANTS_OUTSTANDING_MAX * RUN_BYTES_MAX <= HELD_BYTES_MAX
 assert RECON_PARTS_MAX * max(RECON_ROLL_MAX, RECON_SPLIT_MAX) <= RECON_PENDING_MAX // 4
 assert TEXT_BYTES_MAX < PAYLOAD_BYTES_MAX
+assert 2**BLOB_PATH_MAX == BLOB_CHUNKS_MAX

@@ -2,7 +2,7 @@
 
     m = [0, text, reply or nil] · [1, title] · [2, target, reaction] · [3, target, new text]
       · kinds 4 and 5: `proposal` · kind 6: `file` · kinds 7 to 9: `approval`
-      · kind 10: `disclosure`
+      · kind 10: `disclosure` · kind 11: `attachment`
 
 A reply and a target are references [device, seq, id] to content entries of the same chat.
 Text is what its author wrote, whatever characters that holds: making it harmless on a screen is the
@@ -19,6 +19,7 @@ from protocol.approval import (
     act_fields,
     read_act,
 )
+from protocol.attachment import Attachment, attachment_fields, read_attachment
 from protocol.disclosure import Share, read_share, share_fields
 from protocol.entry import Reference
 from protocol.errors import LimitExceeded, NotCanonical
@@ -62,7 +63,7 @@ class Edit:
     text: str
 
 
-Message = Text | Title | Reaction | Edit | Motion | File | Act | Share
+Message = Text | Title | Reaction | Edit | Motion | File | Act | Share | Attachment
 
 _TEXT, _TITLE, _REACTION, _EDIT = range(4)
 
@@ -82,12 +83,14 @@ def encode_message(message: Message) -> bytes:
             return codec.encode(_other_fields(message))
 
 
-def _other_fields(message: Motion | File | Act | Share) -> codec.Value:
+def _other_fields(message: Motion | File | Act | Share | Attachment) -> codec.Value:
     match message:
         case Proposal() | Consent():
             return motion_fields(message)
         case File():
             return file_fields(message)
+        case Attachment():
+            return attachment_fields(message)
         case Share():
             return share_fields(message)
         case _:
@@ -121,6 +124,8 @@ def _read_other(fields: Sequence[object]) -> Message:
             return read_file(name, media_type, data, text)
         case (10, letters):
             return read_share(letters)
+        case (11, *rest):
+            return read_attachment(tuple(rest))
         case _:
             return read_act(fields)
 

@@ -21,6 +21,7 @@ from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId, UserId
 from protocol.invitation import TICKET_BYTES
 from protocol.limits import HASH_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
 from protocol.topic import (
+    BLOBS_ASKED_MAX,
     HEADS_SEEN_MAX,
     LOOKUP_MAX,
     NUMBER_MAX,
@@ -206,6 +207,14 @@ class GetReceipts:
     entries: tuple[EntryId, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GetBlobs:
+    """Asks how far the blobs of these entries are, and who has all of them."""
+
+    chat: ChatId
+    entries: tuple[EntryId, ...]
+
+
 Question = (
     Enrol
     | Lookup
@@ -227,6 +236,7 @@ Question = (
     | GetReceipts
     | Forward
     | Rename
+    | GetBlobs
 )
 
 
@@ -269,13 +279,18 @@ def _read_lookup(values: Fields) -> Lookup:
 
 
 def _read_receipts(values: Fields) -> GetReceipts:
-    entries = codec.array(values[1], RECEIPTS_ASKED_MAX, "entries")
+    return GetReceipts(_chat(values[0]), _entries(values[1], RECEIPTS_ASKED_MAX))
+
+
+def _chat(value: object) -> ChatId:
+    return ChatId(codec.fixed(value, HASH_BYTES, "chat"))
+
+
+def _entries(value: object, most: int) -> tuple[EntryId, ...]:
+    entries = codec.array(value, most, "entries")
     if not entries:
         raise NotCanonical("a question about no entry (SPEC 7.1)")
-    return GetReceipts(
-        ChatId(codec.fixed(values[0], HASH_BYTES, "chat")),
-        tuple(EntryId(codec.fixed(entry, HASH_BYTES, "entry")) for entry in entries),
-    )
+    return tuple(EntryId(codec.fixed(entry, HASH_BYTES, "entry")) for entry in entries)
 
 
 def _read_taken(values: Fields) -> Taken:
@@ -324,6 +339,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     GetReceipts: Topic.RECEIPTS,
     Forward: Topic.FORWARD,
     Rename: Topic.RENAME,
+    GetBlobs: Topic.BLOBS,
 }
 
 _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
@@ -340,7 +356,7 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
     Topic.FORWARD: (
         4,
         lambda values: Forward(
-            ChatId(codec.fixed(values[0], HASH_BYTES, "chat")),
+            _chat(values[0]),
             _agency(values[1]),
             read_device(values[2]),
             codec.binary(values[3], PARCEL_BYTES_MAX, "parcel"),
@@ -388,4 +404,8 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
         ),
     ),
     Topic.RECEIPTS: (2, _read_receipts),
+    Topic.BLOBS: (
+        2,
+        lambda values: GetBlobs(_chat(values[0]), _entries(values[1], BLOBS_ASKED_MAX)),
+    ),
 }

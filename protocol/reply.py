@@ -11,6 +11,7 @@ What a certificate or a prekey says is not checked in decoding: `verify_person` 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from protocol import codec
@@ -22,19 +23,22 @@ from protocol.identity import (
     CERTIFICATE_BYTES_MAX,
     CHARTER_BYTES_MAX,
     DEVICES_USER_MAX,
+    AgencyId,
     Prekey,
     VerifiedUser,
     verify_credential,
     verify_prekey,
 )
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
-from protocol.limits import CARD_BYTES_MAX
+from protocol.limits import BLOB_CHUNKS_MAX, CARD_BYTES_MAX, KEY_BYTES
 from protocol.listing import HEAD_BYTES_MAX, Listing, listing_fields, read_listing
 from protocol.receipt import RECEIPT_BYTES_MAX
 from protocol.topic import (
     ANSWER_BYTES_MAX,
+    BLOBS_ASKED_MAX,
     CARDS_MAX,
     HEADS_SHOWN_MAX,
+    HOLDERS_MAX,
     LINKS_PENDING_MAX,
     LOOKUP_MAX,
     NUMBER_MAX,
@@ -182,6 +186,31 @@ class Directory:
     heads: tuple[bytes, ...] = field(repr=False)
 
 
+class Standing(IntEnum):
+    """What a node does about a blob."""
+
+    NONE = 0  # it knows of none: the message is not here, was dropped, or announces none
+    UNWANTED = 1  # it would have to be asked for by a device
+    COMING = 2  # it is asked for wherever it may be
+    NO_ROOM = 3  # by the quotas of this node
+    WHOLE = 4
+
+
+class BlobState(NamedTuple):
+    """How far a blob is: chunks that the node holds, and the agencies that have all of it."""
+
+    held: int
+    standing: Standing
+    holders: tuple[AgencyId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStates:
+    """One for each entry that was asked about."""
+
+    states: tuple[BlobState, ...]
+
+
 Reply = (
     Done
     | Enrolment
@@ -195,6 +224,7 @@ Reply = (
     | Witnessed
     | Directory
     | Receipts
+    | BlobStates
 )
 
 
@@ -255,7 +285,7 @@ def _reply_fields(reply: Reply) -> Sequence[Value]:
             return [(link.ticket, link.request) for link in links]
         case LinkInvitation(text):
             return (text.encode(),)
-        case Cards(listed) | Directory(listed) | Receipts(listed):
+        case Cards(listed) | Directory(listed) | Receipts(listed) | BlobStates(listed):
             return listed
         case Enrolment() | Certified() | Done() | Waiting() | Witnessed():
             return [getattr(reply, one.name) for one in fields(reply)]
@@ -351,6 +381,23 @@ def _read_receipts(values: Fields) -> Receipts:
     return Receipts(tuple(codec.binary(one, RECEIPT_BYTES_MAX, "receipt") for one in receipts))
 
 
+def _read_blobs(values: Fields) -> BlobStates:
+    found = []
+    for item in codec.array(values, BLOBS_ASKED_MAX, "blobs"):
+        held, standing, holders = codec.record(item, 3, "blob")
+        found.append(
+            BlobState(
+                codec.uint(held, BLOB_CHUNKS_MAX, "chunks"),
+                Standing(codec.uint(standing, max(Standing), "standing")),
+                tuple(
+                    AgencyId(codec.fixed(one, KEY_BYTES, "agency"))
+                    for one in codec.array(holders, HOLDERS_MAX, "agencies")
+                ),
+            )
+        )
+    return BlobStates(tuple(found))
+
+
 def _read_certified(values: Fields) -> Certified:
     (certificate,) = codec.record(values, 1, "certified")
     return Certified(codec.binary(certificate, TLS_CERTIFICATE_BYTES_MAX, "certificate"))
@@ -389,4 +436,5 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.WITNESS: _read_witnessed,
     Topic.DIRECTORY: lambda values: Directory(_heads(values)),
     Topic.RECEIPTS: _read_receipts,
+    Topic.BLOBS: _read_blobs,
 }

@@ -9,9 +9,9 @@ nothing out. The record is also what a store keeps, so serving a run re-encodes 
 (SPEC 2.4). What comes out is authentic; whether it is admissible is for `chat`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,7 @@ from crypto.signing import verify
 from protocol.entry import (
     CONTROL,
     GENESIS,
+    SEALED,
     SIGNATURE_LABEL,
     ChatId,
     ContentHeader,
@@ -75,7 +76,10 @@ class ControlRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class ContentRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Lane 1: as lane 0, and what changed of control heads, epoch and generation."""
+    """Lane 1: as lane 0, and what changed of control heads, epoch and generation.
+
+    kind: None if the header's is 0.
+    """
 
     elapsed: int
     pc: Hash
@@ -84,6 +88,7 @@ class ContentRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     control: References | None = None
     epoch: Id | None = None
     generation: Seq | None = None
+    kind: Literal[1] | None = None
 
 
 class Context(NamedTuple):
@@ -149,6 +154,7 @@ def pack(header: Header, payload: bytes | Reference, before: Context) -> bytes:
             header.control if header.control != before.control else None,
             header.epoch if changed else None,
             header.generation if changed or header.generation != before.generation + 1 else None,
+            header.kind or None,
         ]
     )
 
@@ -205,8 +211,7 @@ def unpack(
     if start + len(records) - 1 > SEQ_MAX:
         raise LimitExceeded(f"seq {start + len(records) - 1}, at most {SEQ_MAX} (SPEC 2.2)")
     entries = rebuild(chat, device, lane, start, prev, context, records)
-    every = signatures if lane == CONTROL else ()
-    count, kept = _covered(device, [entry.id for entry in entries], signatures, every)
+    count, kept = _covered(device, [entry.id for entry in entries], signatures)
     if count == 0:
         raise Unauthentic(f"no signature covers seq {start} (SPEC 2.4)")
     del entries[count:]
@@ -311,6 +316,7 @@ def _rebuild_content(
             links=record.links,
             control=control,
             time=time,
+            kind=record.kind or SEALED,
             epoch=EntryId(epoch),
             generation=generation,
             pc=record.pc,
@@ -374,16 +380,12 @@ def _identify(header: Header) -> EntryId:
 
 
 def _covered(
-    device: DeviceKey,
-    ids: Sequence[EntryId],
-    signatures: Mapping[int, bytes],
-    also: Iterable[int],
+    device: DeviceKey, ids: Sequence[EntryId], signatures: Mapping[int, bytes]
 ) -> tuple[int, dict[int, bytes]]:
     """Return how many entries are covered, and the signatures that cover them.
 
     The tail is tried first: a run whose tail is bad is probably junk. After that each step takes
     the farthest signature within 64 entries, so an honest run costs one check in 64.
-    also: those that are kept beside, if they are good.
     """
     kept: dict[int, bytes] = {}
     refused: set[int] = set()
@@ -412,7 +414,4 @@ def _covered(
         if farthest is None:
             break
         done = farthest + 1
-    for index in also:
-        if index < done:
-            accepted(index)
     return done, {index: kept[index] for index in sorted(kept) if index < done}

@@ -29,6 +29,7 @@ from protocol.effect import (
     Deliver,
     Effect,
     LoadChanges,
+    LoadChunk,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -39,6 +40,7 @@ from protocol.effect import (
     StoreFork,
     StoreSeals,
     Survey,
+    TakeChunk,
     Wake,
 )
 from protocol.entry import ChatId
@@ -47,6 +49,7 @@ from protocol.frame import (
     Absent,
     Answer,
     Ask,
+    Blob,
     Bye,
     Error,
     Forked,
@@ -55,6 +58,7 @@ from protocol.frame import (
     Heads,
     Hello,
     Holding,
+    Lacking,
     Ping,
     Pong,
     Recon,
@@ -62,10 +66,12 @@ from protocol.frame import (
     Seals,
     Seen,
     Want,
+    WantBlob,
     WantSeals,
 )
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
+    BLOB_CHUNKS_SERVED_MAX,
     HEADS_CHAINS_MAX,
     HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
@@ -105,7 +111,8 @@ _END = frozenset({Error, Bye})
 _SYNC = frozenset(
     {Heads, Want, Run, Absent, Have, Forked, WantSeals, Seals, Ask, Answer, Seen, Recon}
 )
-_OPEN = _SYNC | _END | {Ping, Pong}
+_BLOBS = frozenset({WantBlob, Blob, Lacking})
+_OPEN = _SYNC | _BLOBS | _END | {Ping, Pong}
 ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
     (State.GREETING, PeerKind.NODE): _END | {Hello},
     (State.GREETING, PeerKind.DEVICE): _END | {Hello},
@@ -153,6 +160,8 @@ class Session:
         self._serving: deque[Want] = deque()
         self._sealing: deque[LoadSeals] = deque()
         self._sealing_devices = 0
+        self._bringing: deque[WantBlob] = deque()
+        self._bringing_chunks = 0
         self._peer_incarnation = b""
         self._peer_salt = b""
         self._saved = -1
@@ -217,13 +226,25 @@ class Session:
                 if self._unseen and self._unseen[0] == cursor:
                     self._unseen.popleft()
                 return []
-            case WantSeals(chat, epoch, devices):
-                if devices and self._sealing_devices + len(devices) <= SEALS_SERVED_MAX:
-                    self._sealing.append(LoadSeals(chat, epoch, devices))
-                    self._sealing_devices += len(devices)
+            case WantSeals() | WantBlob():
+                self._serve_later(frame)
                 return []
             case _:
                 return _handed_on(frame)
+
+    def _serve_later(self, want: WantSeals | WantBlob) -> None:
+        if isinstance(want, WantSeals):
+            count = len(want.devices)
+            if count and self._sealing_devices + count <= SEALS_SERVED_MAX:
+                self._sealing.append(LoadSeals(want.chat, want.epoch, want.devices))
+                self._sealing_devices += count
+            return
+        if want.stop <= want.start:
+            raise OutOfTurn(f"a want of chunks {want.start} to {want.stop} (SPEC 6.2)")
+        self._bringing_chunks += want.stop - want.start
+        if self._bringing_chunks > BLOB_CHUNKS_SERVED_MAX:
+            raise LimitExceeded(f"over {BLOB_CHUNKS_SERVED_MAX} chunks at once (SPEC 8)")
+        self._bringing.append(want)
 
     def _greeted(self, hello: Hello, now: float) -> list[Effect]:
         if VERSION not in hello.versions:
@@ -265,10 +286,7 @@ class Session:
         return [Send(page)]
 
     def pushed(self, now: float) -> list[Effect]:
-        """Note that the peer may lack something; soon tell how far what is here reaches.
-
-        Runs were pushed, or dropped for want of room; or it gave more than it has stored itself.
-        """
+        """Note that runs were pushed, or dropped for want of room; soon tell how far they reach."""
         if self._tell_at is not None or self.state is not State.OPEN:
             return []
         self._tell_at = now + HEADS_DELAY_SECONDS
@@ -284,9 +302,10 @@ class Session:
             return [seals]
         if self._serving:
             return [LoadRun(self._serving.popleft())]
-        if len(self._unseen) < PAGES_OPEN_MAX:
-            return self._next_page()
-        return []
+        page = self._next_page() if len(self._unseen) < PAGES_OPEN_MAX else []
+        if page or not self._bringing:
+            return page
+        return [LoadChunk(self._bringing.popleft())]
 
     def _next_page(self) -> list[Effect]:
         if self._found:
@@ -297,6 +316,20 @@ class Session:
             self._heads_due = False
             return [LoadHeads(self._told)]
         return []
+
+    def chunk_loaded(self, want: WantBlob, found: Blob | None) -> list[Effect]:
+        """Take the answer to LoadChunk; None if the chunk is not here, or not for the peer.
+
+        Blobs take turns, and go one chunk at a time: whatever else there is comes between.
+        """
+        chat, entry, start, stop = want.chat, want.entry, want.start, want.stop
+        if found is None:
+            self._bringing_chunks -= stop - start
+            return [Send(Lacking(chat, entry, start, stop))]
+        self._bringing_chunks -= 1
+        if start + 1 < stop:
+            self._bringing.append(WantBlob(chat, entry, start + 1, stop))
+        return [Send(found)]
 
     def _asked(self, want: Want) -> list[Effect]:
         if want.stop <= want.start:
@@ -338,14 +371,11 @@ class Session:
     ) -> list[Effect]:
         """Take the answer to Admit, after what it stored is durable. holdings: to acknowledge."""
         again: list[Run] = []
-        told: list[Effect] = []
         for run, outcome in judged:
-            if self._intake.outdoes(run, outcome):
-                told += self.pushed(now)
             again += self._intake.judged(run, outcome)
         have: list[Effect] = [Send(Have(tuple(holdings)))] if holdings else []
         retry: list[Effect] = [Admit(tuple(again))] if again else []
-        return [*have, *retry, *told, *self._go_on(now)]
+        return [*have, *retry, *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
         runs = self._previews.finished()
@@ -491,6 +521,8 @@ def _handed_on(frame: Frame) -> list[Effect]:
             effects.append(Consult(frame))
         case Answer():
             effects.append(Deliver(frame))
+        case Blob() | Lacking():
+            effects.append(TakeChunk(frame))
         case _:
             pass  # PONG: that it came is all it says
     return effects

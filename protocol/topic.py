@@ -23,6 +23,8 @@ TLS_CERTIFICATE_BYTES_MAX: Final = 4096
 LINKS_PENDING_MAX: Final = 8
 RECEIPTS_ASKED_MAX: Final = 64  # entries in one question
 RECEIPTS_MAX: Final = 1024  # in one answer
+BLOBS_ASKED_MAX: Final = 64  # in one question
+HOLDERS_MAX: Final = 4096  # agencies that have all of a blob
 REFUSAL_BYTES_MAX: Final = 512
 PROOF_BYTES_MAX: Final = 80  # an ECDSA signature, DER: P-256 has at most 72
 HEADS_SEEN_MAX: Final = 4096  # agencies whose heads are compared at once
@@ -56,6 +58,7 @@ class Topic(IntEnum):
     RECEIPTS = 17
     FORWARD = 18
     RENAME = 19
+    BLOBS = 20
 
 
 Fields = tuple[object, ...]

@@ -36,6 +36,7 @@ BESIDE: Final = (
     "operation",
     "message",
     "file",
+    "attachment",
     "approval",
     "run",
     "question",
@@ -207,6 +208,9 @@ SAMPLES: Final[Mapping[type, frame.Frame]] = {
         frame.Ping(),
         frame.Pong(),
         frame.Seen(0),
+        frame.WantBlob(CHAT, EntryId(bytes(32)), 0, 1),
+        frame.Blob(CHAT, EntryId(bytes(32)), 0, b"", ()),
+        frame.Lacking(CHAT, EntryId(bytes(32)), 0, 1),
         frame.Recon(1, (), (), (), 0),
     )
 }

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests import vectors_blobs as blob
 from tests import vectors_channel as channel
 from tests import vectors_chat as chat
 from tests import vectors_directory as directory
@@ -30,6 +31,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "schedule": ("4.3", chat.schedules),
     "content": ("4.3", chat.contents),
     "grants": ("4.6", channel.grants),
+    "blobs": ("4.7", blob.blobs),
     "messages": ("5.5", chat.messages),
     "order": ("5.5", chat.order),
     "names": ("5.1", people.names),

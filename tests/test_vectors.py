@@ -13,6 +13,7 @@ from client import mailbox
 from client.device import Device
 from client.schema import DEVICE_SCHEMA
 from crypto import archive, content, labels, merkle, schedule
+from crypto.blob import BlobCipher, chunks_of, sealed_length
 from crypto.fingerprint import fingerprint, link_code, safety_number
 from crypto.keyfile import open_key
 from crypto.recovery import backup_key
@@ -20,7 +21,9 @@ from crypto.sealing import prekey_id
 from node.ledger import CandidateLedger
 from node.schema import SCHEMA
 from protocol import codec, epoch, frame, identity, keygrant, name
+from protocol.attachment import Announcement, announcement
 from protocol.backup import LENGTH_BYTES, length_of, open_part
+from protocol.blob import check_chunk
 from protocol.chat import Chat
 from protocol.entry import (
     ChatId,
@@ -56,6 +59,8 @@ from protocol.redaction import Redactions, allows, custodians, retention
 from protocol.run import Context, Entry, unpack
 from tests.make_vectors import FILES, text_of
 from tests.vectors import FOLDER, Case, Json, Value, as_json, from_hex
+from tests.vectors_blobs import chunk_frame
+from tests.vectors_log import attached
 
 ERRORS: Final[Mapping[str, type[Exception]]] = {
     error.__name__: error
@@ -83,6 +88,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "keys": {"KeyFileRefused"},
     "backups": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "grants": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
+    "blobs": {"ContentRefused", "Unauthentic"},
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
     "reconciliations": {"OutOfTurn", "LimitExceeded"},
@@ -602,6 +608,26 @@ def check_question(case: Inputs) -> Value:
     return {"question": type(found).__name__.lower()}
 
 
+def check_blob(case: Inputs) -> Value:
+    match case.plain("do"):
+        case "length":
+            sealed = sealed_length(case.number("size"))
+            return {"sealed": sealed, "chunks": chunks_of(sealed)}
+        case "chunk":
+            cipher = BlobCipher(case.raw("key"))
+            index, count = case.number("index"), case.number("count")
+            plain = cipher.open(index, count, case.raw("chunk"))
+            assert cipher.seal(index, count, plain) == case.raw("chunk")
+            return plain
+        case "announcement":
+            found = announcement(attached(), case.raw("payload"))
+            return None if found is None else {"root": found.root, "size": found.size}
+        case _:
+            chunk = chunk_frame(case.number("index"), case.raw("chunk"), case.raws("path"))
+            check_chunk(Announcement(case.raw("root"), case.number("size")), chunk)
+            return None
+
+
 def check_directory(case: Inputs) -> Value:
     raw = case.raw("raw")
     match case.plain("what"):
@@ -647,6 +673,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "keys": check_key,
     "backups": check_backup,
     "grants": check_grant,
+    "blobs": check_blob,
     "invitations": check_invitation,
     "frames": check_frame,
     "reconciliations": check_reconciliation,

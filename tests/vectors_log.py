@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from crypto.signing import Signer
 from protocol import codec
 from protocol.entry import (
+    ATTACHED,
     SIGNATURE_LABEL,
     ChatId,
     ContentHeader,
@@ -141,9 +142,15 @@ def entries() -> list[Case]:
         ("content, later, with a link", replace(content(9, EntryId(seed("p"))), links=(LATER,))),
         ("the highest seq", control(SEQ_MAX, EntryId(seed("prev")))),
         ("time 0", replace(content(), time=0)),
+        ("content with a blob", attached()),
     ]
     cases = [_accepted(name, header) for name, header in headers]
     return cases + [_refused(*one) for one in _bad_headers()] + _bad_signatures()
+
+
+def attached() -> ContentHeader:
+    """Return the header of a message with a blob."""
+    return replace(content(), kind=ATTACHED)
 
 
 def _accepted(name: str, header: Header) -> Case:
@@ -186,7 +193,7 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
         ("kind 256", fields, 8, 256),
         ("payload hash of 31 bytes", fields, 9, bytes(31)),
         ("payload size over the limit", fields, 10, 65537),
-        ("content of kind 1", long, 9, 1),
+        ("content of kind 2", long, 9, 2),
         ("content without a chat", long, 1, None),
         ("content with control heads out of order", long, 7, [again, link]),
         ("content with an epoch of 31 bytes", long, 10, bytes(31)),
@@ -294,7 +301,19 @@ def runs() -> list[Case]:
         case("a bad tail leaves the covered part", 0, 10, of(0, 4) | {9: bad}, [4]),
         case("65 entries, the first and the last signed", 1, 66, of(1, 0, 64), [0, 64]),
     ]
-    return [*accepted, _control_run(), _dropped_run(), *_bad_runs()]
+    return [*accepted, _control_run(), _dropped_run(), _attached_run(), *_bad_runs()]
+
+
+def _attached_run() -> Case:
+    """One entry with a blob: its kind is the last field of the record."""
+    header = attached()
+    _, entry, signature = signed(header)
+    whole = _run(0, 1, {0: signature})
+    return valid(
+        "an entry with a blob",
+        {"ids": [entry], "signed": [0]},
+        **whole | {"records": [pack(header, PAYLOAD, START)]},
+    )
 
 
 def _dropped_run() -> Case:
@@ -346,7 +365,9 @@ def _bad_runs() -> list[Case]:
         ("an epoch without its generation", one, [*two, (), None, bytes(32)]),
         ("no epoch at a keyframe", two, two),
         ("a time that goes below zero", one, [-(2**53), *two[1:]]),
-        ("one field too many", one, [*two, (), None, bytes(32), 0, 0]),
+        ("one field too many", one, [*two, (), None, bytes(32), 0, 1, 0]),
+        ("a record of kind 0, which is left out", one, [*two, (), None, None, None, 0]),
+        ("a record of kind 2", one, [*two, (), None, None, None, 2]),
         ("a commitment of 31 bytes", one, [two[0], bytes(31), two[2]]),
         ("an elapsed time that is no integer", one, [b"", *two[1:]]),
         ("a dropped payload without a ground", one, [*two[:2], [7, bytes(32)]]),

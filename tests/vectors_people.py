@@ -25,6 +25,7 @@ from protocol.question import (
     CertifySigner,
     Enrol,
     Forward,
+    GetBlobs,
     GetReceipts,
     Lookup,
     PutParcel,
@@ -489,6 +490,9 @@ def frames() -> list[Case]:
         "ping": frame.Ping(),
         "pong": frame.Pong(),
         "seen": frame.Seen(9),
+        "wantblob": frame.WantBlob(CHAT, EPOCH, 8, 16),
+        "blob": frame.Blob(CHAT, EPOCH, 8, bytes(262_144), (bytes(32),)),
+        "lacking": frame.Lacking(CHAT, EPOCH, 9, 16),
         "recon": frame.Recon(
             1,
             (frame.Span(b"", b"\x80", 17, bytes(16)),),
@@ -514,6 +518,7 @@ def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
     sent = msgpack.decode(msgpack.encode(run), type=list[object])
     item = bytes(16)
     early = FRAME_BYTES_MAX_BEFORE_HELLO
+    blob = (CHAT, EPOCH, 0)
     lengths: list[tuple[str, bytes, int]] = [
         ("length 0", bytes(4), early),
         ("length 2^32 - 1", b"\xff" * 4, FRAME_BYTES_MAX),
@@ -523,7 +528,7 @@ def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
     bodies: list[tuple[str, bytes]] = [
         ("no array", b"\x01"),
         ("an empty array", b"\x90"),
-        ("an unknown tag", msgpack.encode([16])),
+        ("an unknown tag", msgpack.encode([19])),
         ("a trailing byte", msgpack.encode([12]) + b"\x00"),
         ("no versions", msgpack.encode([0, [], *greeting[2:]])),
         ("nine versions", msgpack.encode([0, [1] * 9, *greeting[2:]])),
@@ -532,6 +537,9 @@ def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
         ("a cursor of 2^63", msgpack.encode([15, 2**63])),
         ("a run of no records", msgpack.encode([*sent[:7], [], []])),
         ("a signature of 63 bytes", msgpack.encode([*sent[:8], [[0, bytes(63)]]])),
+        ("a chunk of 256 KiB + 1", msgpack.encode([17, *blob, bytes(262_145), []])),
+        ("a path of 17 steps", msgpack.encode([17, *blob, b"", [bytes(32)] * 17])),
+        ("chunk 65,536", msgpack.encode([16, *blob[:2], 65_536, 65_537])),
         ("a hello without a salt", msgpack.encode(greeting[:5])),
         (
             "a bound of 17 bytes",
@@ -565,6 +573,7 @@ def questions() -> list[Case]:
         ("rename", Rename(b"device")),
         ("signatory", CertifySigner(b"pem", b"proof")),
         ("receipts", GetReceipts(ChatId(seed("chat")), (EntryId(seed("entry")),))),
+        ("blobs", GetBlobs(ChatId(seed("chat")), (EntryId(seed("entry")),))),
     ]
     cases: list[Case] = []
     for name, one in good:
@@ -584,6 +593,8 @@ def questions() -> list[Case]:
         ("a proof of 81 bytes", 14, (b"pem", bytes(81)), LimitExceeded),
         ("receipts for no entry", 17, (bytes(32), ()), NotCanonical),
         ("receipts for 65 entries", 17, (bytes(32), [bytes(32)] * 65), LimitExceeded),
+        ("blobs of no entry", 20, (bytes(32), ()), NotCanonical),
+        ("blobs of 65 entries", 20, (bytes(32), [bytes(32)] * 65), LimitExceeded),
         ("a device request over 1,024 bytes", 19, (bytes(1025),), LimitExceeded),
         ("a ticket of 15 bytes", 10, (bytes(15), b""), NotCanonical),
     ]

@@ -36,6 +36,7 @@ const [END, CONTROL, CONTENT, MESSAGE] = [0, 1, 2, 3];
 const FOLLOWS = { [CONTROL]: [CONTROL, CONTENT, END], [CONTENT]: [CONTENT, MESSAGE, END], [MESSAGE]: [CONTENT, END] };
 const [GENESIS, GRANT, ENROLL, EPOCH, REDACT, QUORUM, CHECKPOINT, NACK, HOLD] = [0, 1, 4, 7, 8, 10, 11, 12, 13];
 const KIND_MAX = HOLD;
+const [SEALED, ATTACHED] = [0, 1]; // kinds of content entries
 const MAY_BE_LEFT_OUT = new Set([EPOCH, REDACT, CHECKPOINT, NACK, HOLD]);
 
 /** The file is refused: the first rule that does not hold, and the element in which it does not. */
@@ -243,7 +244,7 @@ function contentHeader(raw) {
   const header = commonHeader(raw, fields, 1);
   const control = references(fields[7], LINKS_MAX);
   const [time, kind, epoch, generation, pc, payloadSize, payloadHash] = fields.slice(8);
-  must(header.chat !== null && control.length > 0 && isUint(time, TIME_MAX) && kind === 0);
+  must(header.chat !== null && control.length > 0 && isUint(time, TIME_MAX) && (kind === SEALED || kind === ATTACHED));
   must(isBytes(epoch, 32) && isUint(generation, UINT32_MAX) && isBytes(pc, 32));
   must(isUint(payloadSize, PAYLOAD_BYTES_MAX) && isBytes(payloadHash, 32));
   return { ...header, control, pc, beforeCommitment: raw.subarray(0, ends[11]) };

@@ -1,14 +1,17 @@
 """`ivor send --file` and `ivor get`, without a network."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from protocol.file import FILE_BYTES_MAX, FILE_TEXT_BYTES_MAX
+from protocol.file import FILE_TEXT_BYTES_MAX
+from protocol.limits import BLOB_BYTES_MAX
 from tests.cli.conftest import Official
 from tests.federation import Federation
 
 DATA = bytes(range(256)) * 16
+LARGE = bytes(range(256)) * 1500
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ class TestFiles:
         shown = boris.json("read", "Бюджет")[-1]
         assert (shown["kind"], shown["text"], shown["id"]) == ("file", "смотрите", sent["id"])
         assert (shown["name"], shown["media_type"], shown["size"]) == (table.name, "text/csv", 4096)
-        assert f"(file {table.name}, 4096 bytes" in boris("read", "Бюджет")
+        assert f"(file {table.name}, 4,096 bytes; 'ivor get' writes it" in boris("read", "Бюджет")
         short = str(sent["id"])[:8]
         (got,) = boris.json("get", "Бюджет", short)
         written = folder / table.name
@@ -57,9 +60,10 @@ class TestFiles:
 
     def test_what_can_not_be_sent_is_told(self, anna: Official, table: Path) -> None:
         before = anna("read", "Бюджет")
-        table.write_bytes(bytes(FILE_BYTES_MAX + 1))
+        with table.open("r+b") as sparse:
+            sparse.truncate(BLOB_BYTES_MAX)
         anna("send", "Бюджет", "--file", str(table), code=5)
-        assert f"{FILE_BYTES_MAX} bytes" in anna.said
+        assert "16 GiB" in anna.said
         table.write_bytes(DATA)
         long = "a" * (FILE_TEXT_BYTES_MAX + 1)
         anna("send", "Бюджет", long, "--file", str(table), code=5)
@@ -71,6 +75,40 @@ class TestFiles:
         anna("send", "Бюджет", "--file", str(hidden), code=1)
         assert "rename it" in anna.said
         assert anna("read", "Бюджет") == before
+
+    def test_a_large_one_is_queued_and_shown(
+        self, federation: Federation, anna: Official, boris: Official, folder: Path, table: Path
+    ) -> None:
+        table.write_bytes(LARGE)
+        once = ("--file", str(table), "--idempotency-key", "k")
+        (sent,) = anna.json("send", "Бюджет", "смотрите", *once)
+        assert (sent["state"], sent["file_agencies"]) == ("queued", None)
+        assert anna.json("send", "Бюджет", "смотрите", *once)[0]["id"] == sent["id"]
+        assert len(list((anna.device.folder / "blobs").iterdir())) == 1
+        assert "it waits for our node" in anna("read", "Бюджет")
+        federation.carry(anna.device, boris.device)
+        shown = boris.json("read", "Бюджет")[-1]
+        assert (shown["kind"], shown["text"], shown["fetched"]) == ("file", "смотрите", False)
+        assert (shown["size"], shown["digest"]) == (len(LARGE), sha256(LARGE).hexdigest())
+        assert "not here, 'ivor get' fetches it" in boris("read", "Бюджет")
+        short = str(sent["id"])[:8]
+        boris("get", "Бюджет", short, code=3)
+        assert not list(folder.iterdir())
+        (got,) = anna.json("get", "Бюджет", short)
+        assert Path(str(got["written"])).read_bytes() == LARGE
+        anna("get", "Бюджет", short, code=1)
+        assert "give another name with --output" in anna.said
+
+    def test_one_that_was_redacted_is_not_to_be_had(
+        self, anna: Official, folder: Path, table: Path
+    ) -> None:
+        table.write_bytes(LARGE)
+        (sent,) = anna.json("send", "Бюджет", "--file", str(table))
+        short = str(sent["id"])[:8]
+        anna("redact", "Бюджет", short)
+        anna("get", "Бюджет", short, code=1)
+        assert not list((anna.device.folder / "blobs").iterdir())
+        assert not list(folder.iterdir())
 
     def test_a_text_is_no_file(self, anna: Official, folder: Path) -> None:
         (sent,) = anna.json("send", "Бюджет", "текст")

@@ -24,7 +24,7 @@ from node.store import connect
 from protocol import preview as previews
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import Unauthentic
-from protocol.frame import Answer, Ask, Forked, Holding, Run, Seal, Want
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Run, Seal, Want, WantBlob
 from protocol.limits import EPOCH_MESSAGES_MAX
 from protocol.message import Text
 from protocol.policy import Role
@@ -89,6 +89,12 @@ class Node:
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
         raise AssertionError((holdings, source))
+
+    async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:
+        raise AssertionError((want, source))
+
+    def took_chunk(self, frame: Blob | Lacking, source: Connection) -> None:
+        raise AssertionError((frame, source))
 
     async def consult(self, connection: Connection, ask: Ask) -> Answer:
         raise AssertionError((connection, ask))

@@ -123,6 +123,7 @@ def _line(number: int, message: Message | None, redaction: Redaction | None) -> 
         ahead=False,
         void=None,
         progress=None,
+        whereabouts=None,
         redaction=redaction,
         shared=None,
     )

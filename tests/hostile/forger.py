@@ -10,6 +10,7 @@ from msgspec import Raw, structs
 
 from client import compose
 from client.device import Device
+from protocol.attachment import Announcement
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -17,6 +18,7 @@ from protocol.entry import (
     ChatId,
     ContentHeader,
     ControlHeader,
+    EntryId,
     Header,
     Reference,
     encode_header,
@@ -24,7 +26,7 @@ from protocol.entry import (
 )
 from protocol.frame import Head, Run
 from protocol.limits import KEYFRAME_ENTRIES
-from protocol.message import Text
+from protocol.message import Text, encode_message
 from protocol.operation import Operation, encode_operation, kind_of
 from protocol.run import START, pack, rebuild
 from protocol.testing.chains import Chain, Made, Step
@@ -89,6 +91,26 @@ class Forger:
         with suppress(Undone), self.device.transaction():
             write_and_undo()
         return runs[0]
+
+    def attached(self, *announced: Announcement) -> tuple[Run, list[EntryId]]:
+        """Return messages with whatever blobs announced, and their ids."""
+        made: list[tuple[Run, list[EntryId]]] = []
+
+        def write_and_undo() -> None:
+            start = len(self.chain(CONTENT).entries)
+            text = encode_message(Text("look", None))
+            places = [
+                compose._write_plaintext(
+                    self.device, compose.require(self.device, self.chat), text, now(), one
+                )
+                for one in announced
+            ]
+            made.append((self.chain(CONTENT).run(start), [one.id for one in places]))
+            raise Undone
+
+        with suppress(Undone), self.device.transaction():
+            write_and_undo()
+        return made[0]
 
     def next_content(self, change: Callable[[ContentHeader], ContentHeader]) -> Run:
         """Return the next content entry with its header changed, signed as it is then."""

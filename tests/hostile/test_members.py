@@ -11,7 +11,7 @@ import trio
 
 from client import compose, mailbox, people
 from client.device import Device
-from client.files import find_file, write_received
+from client.files import find_file, received
 from client.link import linked
 from client.revoking import revoke_own, tell_node
 from client.writing import next_place
@@ -287,7 +287,9 @@ async def test_names_of_files(
     """Case 52: of files that are called so none is taken, and what is taken stays in the folder."""
     names = [name.encode() for name in (*REFUSED.values(), "a" * 300)]
     good = encode_message(File("таблица.csv", "text/csv", b"1;2", ""))
-    bad = [codec.encode((6, name, b"text/csv", b"1;2", b"")) for name in names]
+    small = [codec.encode((6, name, b"text/csv", b"1;2", b"")) for name in names]
+    large = [codec.encode((11, name, b"text/csv", 3, bytes(32), bytes(32), b"")) for name in names]
+    bad = [*small, *large]
     run = forger.plaintexts(*bad, good)
     async with federation.as_device() as wire:
         await wire.greet()
@@ -299,15 +301,15 @@ async def test_names_of_files(
     (place / "таблица.csv").symlink_to(federation.base / "elsewhere")
     monkeypatch.chdir(place)
     for device in federation.honest.values():
-        letters = mailbox.letters(device, forger.chat, len(names) + 1)
+        letters = mailbox.letters(device, forger.chat, len(bad) + 1)
         *refused, taken = [one for one in letters if one.reference.device == forger.device.key]
-        assert [one.state for one in refused] == [mailbox.State.REFUSED] * len(names)
+        assert [one.state for one in refused] == [mailbox.State.REFUSED] * len(bad)
         for one in refused:
             with pytest.raises(UserError, match="holds no file"):
                 find_file(device, forger.chat, one.reference.id.hex())
-        file = find_file(device, forger.chat, taken.reference.id.hex())
-        with pytest.raises(UserError, match="exists already"):
-            write_received(Path(file.name), file.data)
+        _, file = find_file(device, forger.chat, taken.reference.id.hex())
+        with pytest.raises(UserError, match="exists already"), received(Path(file.name)):
+            raise AssertionError("something is there")
     assert not (federation.base / "elsewhere").exists()
     assert [one.name for one in place.iterdir()] == ["таблица.csv"]
 
@@ -393,36 +395,6 @@ async def test_after_a_removal(federation: Federation, forger: Forger) -> None:
         heads = [head for one in listed if one.chat == chat for head in one.heads]
         assert all(head.lane == CONTROL for head in heads)
     assert federation.entries("north", chat) == before
-
-
-async def test_the_removed_are_told(federation: Federation) -> None:
-    """SPEC 6.3: also where an agency has no member left, the removal is shown; and no more."""
-    anna, boris = federation.honest["anna"], federation.honest["boris"]
-    chat, link = federation.founded.open, federation.links["anna"]
-    for user in ("mallory", "boris"):
-        who = federation.founded.users[user]
-        await link.write(partial(compose.remove_member, anna, chat, who, now()))
-        await link.write(partial(say, anna, chat, f"without {user}"))
-    await eventually(one_settled(link), "the removals and what follows are stored")
-    mallory = federation.device("mallory")
-    async with linked(mallory):
-        for device in (mallory, boris):
-            await eventually(partial(_knows_itself_out, device, chat), "the removed knows")
-        await federation.more_messages(2)
-    lengths = [_control_length(device, chat, anna.key) for device in (mallory, boris, anna)]
-    mallory.close()
-    assert lengths == sorted({*lengths})
-
-
-async def _knows_itself_out(device: Device, chat: ChatId) -> bool:
-    judge = device.replica.chat(chat)
-    return judge is not None and device.key not in judge.membership().devices
-
-
-def _control_length(device: Device, chat: ChatId, author: DeviceKey) -> int:
-    judge = device.replica.chat(chat)
-    assert judge is not None
-    return judge.history.length(author)
 
 
 async def _is_out(federation: Federation, forger: Forger) -> bool:

@@ -24,6 +24,7 @@ from protocol.frame import (
     Absent,
     Answer,
     Ask,
+    Blob,
     Bye,
     Error,
     Forked,
@@ -32,6 +33,7 @@ from protocol.frame import (
     Heads,
     Hello,
     Holding,
+    Lacking,
     Ping,
     Pong,
     Recon,
@@ -39,6 +41,7 @@ from protocol.frame import (
     Seal,
     Seen,
     Want,
+    WantBlob,
     encode_frame,
 )
 from protocol.limits import (
@@ -99,6 +102,12 @@ class Home:
     def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
         assert source in self.connections
         self.noted += holdings
+
+    async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:
+        raise AssertionError((want, source))
+
+    def took_chunk(self, frame: Blob | Lacking, source: Connection) -> None:
+        raise AssertionError((frame, source))
 
     async def consult(self, connection: Connection, ask: Ask) -> Answer:
         assert connection in self.connections or connection.peer is PeerKind.INVITATION

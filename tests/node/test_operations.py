@@ -284,6 +284,7 @@ class TestChats:
                 "entries": 7,
                 "devices": 1,
                 "forks": 0,
+                "blob_bytes": 0,
             }
         ]
         (mincifry,) = records(ask(desk, "peers"), "peers")

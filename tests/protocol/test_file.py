@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.files import write_received
+from client.files import received
 from crypto.content import pad
-from node.errors import UserError
+from node.errors import EvidenceError, UserError
 from protocol.errors import LimitExceeded, NotCanonical, PeerError
 from protocol.file import (
     FILE_BYTES_MAX,
@@ -82,8 +82,36 @@ def test_nothing_is_overwritten_and_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "kept").write_bytes(b"old")
     for name in ("file", "link", "dangling"):
         with pytest.raises(UserError, match="exists already"):
-            write_received(tmp_path / name, b"new")
+            _write(tmp_path / name)
     assert not outside.exists()
     assert {(tmp_path / name).read_bytes() for name in ("file", "kept")} == {b"old"}
-    write_received(outside, b"new")
+    _write(outside)
     assert (outside.read_bytes(), outside.stat().st_mode & 0o777) == (b"new", 0o600)
+    assert not list(tmp_path.glob(".ivor-*"))
+
+
+def test_what_ends_badly_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with received(tmp_path / "file") as target:
+            target.write(b"half")
+            raise EvidenceError("the rest is another file")
+
+    with pytest.raises(EvidenceError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_appears_meanwhile_stays(tmp_path: Path) -> None:
+    def race() -> None:
+        with received(tmp_path / "file") as target:
+            target.write(b"new")
+            (tmp_path / "file").write_bytes(b"old")
+
+    with pytest.raises(UserError, match="exists already"):
+        race()
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"old"]
+
+
+def _write(path: Path) -> None:
+    with received(path) as target:
+        target.write(b"new")

@@ -14,6 +14,7 @@ from protocol import frame as frames
 from protocol.entry import DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import (
+    BLOB_CHUNKS_MAX,
     FRAME_BYTES_MAX,
     FRAME_BYTES_MAX_BEFORE_HELLO,
     HEADS_CHAINS_MAX,
@@ -45,6 +46,7 @@ HOLDING = st.builds(frames.Holding, DEVICES, CHATS, DEVICES, SIDES, SEQS)
 ITEMS, BOUNDS = st.binary(min_size=16, max_size=16), st.binary(max_size=16)
 SPAN = st.builds(frames.Span, BOUNDS, BOUNDS, CURSORS, ITEMS)
 ROLL = st.builds(frames.Roll, BOUNDS, BOUNDS, several(ITEMS))
+CHUNKS = st.integers(0, BLOB_CHUNKS_MAX - 1)
 FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(
     st.builds(frames.Hello, st.just((1,)), INCARNATIONS, st.none() | INCARNATIONS, CURSORS, SALTS),
     st.builds(frames.Heads, CURSORS, SIDES, several(CHAT_HEADS)),
@@ -60,6 +62,9 @@ FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(
     st.builds(frames.Error, st.integers(0, 255), st.binary(max_size=99)),
     st.sampled_from([frames.Bye(), frames.Ping(), frames.Pong()]),
     st.builds(frames.Seen, CURSORS),
+    st.builds(frames.WantBlob, CHATS, HASHES, CHUNKS, CHUNKS.map(lambda index: index + 1)),
+    st.builds(frames.Blob, CHATS, HASHES, CHUNKS, st.binary(max_size=99), several(HASHES)),
+    st.builds(frames.Lacking, CHATS, HASHES, CHUNKS, CHUNKS.map(lambda index: index + 1)),
     st.builds(frames.Recon, NUMBERS, several(SPAN), several(ROLL), several(ITEMS), NUMBERS),
 )
 
@@ -81,7 +86,7 @@ class TestRoundTrip:
     def test_types_are_numbered(self) -> None:
         """The number of a type never changes."""
         tags = [kind.__struct_config__.tag for kind in get_args(frames.Frame)]
-        assert tags == [*range(16), 24]
+        assert tags == [*range(19), 24]
 
     @given(FRAMES, st.data())
     def test_altered(self, frame: frames.Frame, data: st.DataObject) -> None:

@@ -19,6 +19,7 @@ from protocol.question import (
     CertifySigner,
     Enrol,
     Forward,
+    GetBlobs,
     GetCards,
     GetDirectory,
     GetLink,
@@ -40,6 +41,8 @@ from protocol.question import (
     encode_question,
 )
 from protocol.reply import (
+    BlobState,
+    BlobStates,
     Cards,
     Certified,
     Directory,
@@ -56,6 +59,7 @@ from protocol.reply import (
     Receipts,
     Refusal,
     Reply,
+    Standing,
     Waiting,
     Witnessed,
     decode_answer,
@@ -100,6 +104,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.RECEIPTS, GetReceipts(ChatId(b"c" * 32), (EntryId(b"e" * 32),))),
     (Topic.FORWARD, Forward(ChatId(b"c" * 32), AgencyId(b"a" * 32), KEY, b"body")),
     (Topic.RENAME, Rename(b"r")),
+    (Topic.BLOBS, GetBlobs(ChatId(b"c" * 32), (EntryId(b"e" * 32), EntryId(b"f" * 32)))),
 ]
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
@@ -118,6 +123,7 @@ REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.DIRECTORY, Directory((b"a", b"b"))),
     (Topic.RECEIPTS, Receipts((b"a", b"b"))),
     (Topic.FORWARD, Done()),
+    (Topic.BLOBS, BlobStates((BlobState(7, Standing.COMING, (AGENCY,)),))),
 ]
 
 

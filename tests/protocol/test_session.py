@@ -19,6 +19,7 @@ from protocol.effect import (
     Deliver,
     Effect,
     LoadChanges,
+    LoadChunk,
     LoadHeads,
     LoadRun,
     LoadSeals,
@@ -28,6 +29,7 @@ from protocol.effect import (
     StoreFork,
     StoreSeals,
     Survey,
+    TakeChunk,
     Wake,
 )
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
@@ -35,6 +37,7 @@ from protocol.errors import LimitExceeded, OutOfTurn, PeerError
 from protocol.frame import Absent, ChatHeads, Head, Heads, Hello, Run, Seen, Want, encode_frame
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
+    BLOB_CHUNKS_SERVED_MAX,
     HEADS_DELAY_SECONDS,
     HELD_ENTRIES_MAX,
     HELD_RUNS_MAX,
@@ -64,7 +67,6 @@ from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
 
 NUMBERS = st.integers(0, 2**32)
-ALL = 1000  # heads on a page
 SOME = settings(max_examples=30)
 OURS, THEIRS = seed("ours")[:16], seed("theirs")[:16]
 HELLO = Hello((1,), THEIRS, OURS, 0, bytes(16))
@@ -149,29 +151,6 @@ class TestConvergence:
             for side in network.sides:
                 side.perform(side.session.pushed(network.now), network.now)
         assert replicas[0].summary() == replicas[1].summary() == replicas[2].summary()
-
-    @SOME
-    @given(NUMBERS, st.integers(2, 30))
-    def test_covers_whose_ancestors_come_later(self, number: int, messages: int) -> None:
-        """What one has as covers only the other stores first, and tells it back (SPEC 6.3)."""
-        dice = Dice(number)
-        talk = conversation(dice, messages)
-        one, other = Replica("one", ALL), Replica("other", ALL)
-        content = [run for run in talk.runs if run.lane == CONTENT]
-        for run in talk.runs:
-            if run.lane == CONTROL:
-                one.take(run)
-                other.take(run)
-        one.take(talk.chains[content[0].device, CONTENT].run())
-        for run in content:
-            if run.device != content[0].device:
-                one.take(run)
-        network = Network(dice, [one, other])
-        network.connect(0, 1)
-        network.settle()
-        network.tick(HEADS_DELAY_SECONDS)
-        network.settle()
-        assert one.summary() == other.summary()
 
     def test_two_who_answer_each_other(self) -> None:
         """A chat in which each message links the one before comes in a few frames."""
@@ -396,6 +375,16 @@ def opened(peer: PeerKind = PeerKind.NODE) -> Session:
 
 CHAIN = Chain(signer("anna"), CHAT, CONTENT)
 CHAIN.extend([Step(b"x")] * 20)
+
+
+def wanted(number: int = 0, start: int = 0, stop: int = 1) -> frames.WantBlob:
+    return frames.WantBlob(CHAT, EntryId(bytes([number]) * 32), start, stop)
+
+
+def brought(number: int = 0, index: int = 0) -> frames.Blob:
+    return frames.Blob(CHAT, EntryId(bytes([number]) * 32), index, b"", ())
+
+
 SAMPLES: dict[type, frames.Frame] = {
     type(frame): frame
     for frame in (
@@ -415,6 +404,9 @@ SAMPLES: dict[type, frames.Frame] = {
         frames.Ping(),
         frames.Pong(),
         Seen(0),
+        frames.WantBlob(CHAT, EntryId(bytes(32)), 0, 1),
+        frames.Blob(CHAT, EntryId(bytes(32)), 0, b"", ()),
+        frames.Lacking(CHAT, EntryId(bytes(32)), 0, 1),
         frames.Recon(1, (), (), (), 0),
     )
 }
@@ -457,6 +449,9 @@ class TestAllowed:
             (SAMPLES[frames.Seals], StoreSeals(CHAT, EntryId(bytes(32)), ())),
             (frames.Ask(1, 2, b""), Consult(frames.Ask(1, 2, b""))),
             (frames.Answer(1, 2, b""), Deliver(frames.Answer(1, 2, b""))),
+            (SAMPLES[frames.WantBlob], LoadChunk(wanted())),
+            (SAMPLES[frames.Blob], TakeChunk(brought())),
+            (SAMPLES[frames.Lacking], TakeChunk(frames.Lacking(CHAT, EntryId(bytes(32)), 0, 1))),
             (frames.Ping(), Send(frames.Pong())),
             (frames.Bye(), Close(None)),
             (frames.Error(1, b""), Close(None)),
@@ -596,6 +591,46 @@ class TestServing:
         for start, stop in ((3, 3), (4, 3)):
             with pytest.raises(OutOfTurn):
                 opened().receive(Want(CHAT, DEVICE, CONTENT, bytes(8), start, stop), 0.0)
+
+    def test_chunks_go_one_at_a_time_and_last(self) -> None:
+        """SPEC 6.7: blobs take turns, and whatever else there is comes between."""
+        one = opened()
+        for number in (1, 2):
+            one.receive(wanted(number, 0, 2), 0.0)
+        assert one.idle() == [LoadChunk(wanted(1, 0, 2))]
+        assert one.chunk_loaded(wanted(1, 0, 2), brought(1)) == [Send(brought(1))]
+        want = Want(CHAT, DEVICE, CONTENT, bytes(8), 3, 9)
+        one.receive(want, 0.0)
+        one.receive(frames.WantSeals(CHAT, EntryId(bytes(32)), (DEVICE,)), 0.0)
+        assert isinstance(one.idle()[0], LoadSeals)
+        assert one.idle() == [LoadRun(want)]
+        assert one.idle() == [LoadChunk(wanted(2, 0, 2))]
+        assert one.chunk_loaded(wanted(2, 0, 2), None) == [
+            Send(frames.Lacking(CHAT, wanted(2).entry, 0, 2))
+        ]
+        assert one.idle() == [LoadChunk(wanted(1, 1, 2))]
+        assert one.chunk_loaded(wanted(1, 1, 2), brought(1, 1)) == [Send(brought(1, 1))]
+        assert one.idle() == []
+
+    def test_too_many_chunks(self) -> None:
+        """Case 32: what was served makes room, what is lacking too."""
+        one = opened()
+        half = BLOB_CHUNKS_SERVED_MAX // 2
+        for number in (1, 2):
+            one.receive(wanted(number, 0, half), 0.0)
+        one.idle()
+        one.chunk_loaded(wanted(1, 0, half), brought(1))
+        one.receive(wanted(3, 0, 1), 0.0)
+        with pytest.raises(LimitExceeded):
+            one.receive(wanted(3, 1, 2), 0.0)
+        one = opened()
+        one.receive(wanted(1, 0, 2 * half), 0.0)
+        one.idle()
+        one.chunk_loaded(wanted(1, 0, 2 * half), None)
+        one.receive(wanted(2, 0, 2 * half), 0.0)
+        for start, stop in ((3, 3), (4, 3)):
+            with pytest.raises(OutOfTurn):
+                opened().receive(wanted(1, start, stop), 0.0)
 
 
 def place(number: int, lane: int = CONTENT, chat: ChatId = CHAT) -> tuple[ChatId, DeviceKey, int]:

@@ -1,0 +1,109 @@
+"""Large files on the command line: sealed and stored, brought to the node, fetched, and written.
+
+Progress is shown on a terminal and nowhere else.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cli.opening import now_ms
+from cli.output import transfer
+
+if TYPE_CHECKING:
+    from client.device import Device
+    from client.link import Link
+    from node.blobs import StoredBlob
+    from protocol.attachment import Attachment
+    from protocol.entry import ChatId, Reference
+
+PATIENCE_SECONDS: Final = 20.0  # in which nothing moves
+
+
+def store_file(
+    device: "Device", chat: "ChatId", path: Path, text: str, once: str | None
+) -> "Reference":
+    """Write a message with a file, inside it if that is small; return where it stands."""
+    from client import compose
+    from client.attaching import sealed_file, sweep
+    from client.files import readable, small_file
+
+    with readable(path, text) as stream:
+        small = small_file(path, stream, text)
+        if small is not None:
+            with device.transaction():
+                return compose.send(device, chat, small, now_ms(), once)
+        before = compose.written_once(device, once)
+        if before is not None:
+            return before
+        sweep(device)
+        stream.seek(0)
+        size = path.stat().st_size
+        with (
+            transfer(f"sealing {path.name}", size) as told,
+            sealed_file(device, path, stream, text, told) as sealed,
+            device.transaction(),
+        ):
+            return compose.send_attached(device, chat, sealed, now_ms(), once)
+
+
+async def bring_files(device: "Device", link: "Link") -> None:
+    """Stay until our node has the files that wait here. Raises NetworkError or LimitReached."""
+    from client.bringing import bring_up, waiting
+    from crypto.blob import CHUNK_BYTES
+
+    pending = waiting(device)
+    if not pending:
+        return
+    with transfer("to our node", sum(blob.announced.size for blob in pending)) as told:
+        await bring_up(device, link, lambda chunks: told(chunks * CHUNK_BYTES), PATIENCE_SECONDS)
+
+
+def fetch_file(device: "Device", blob: "StoredBlob") -> "StoredBlob":
+    """Fetch a file's blob into our folder, unless it is there. Raises IvorError."""
+    import trio
+
+    from client.bringing import fetch
+    from client.link import linked
+    from crypto.blob import CHUNK_BYTES
+    from node.blobs import State
+
+    if blob.state is State.WHOLE:
+        return blob
+
+    async def run() -> "StoredBlob":
+        async with linked(device) as link:
+            with transfer("from our node", blob.announced.size) as told:
+                told(device.replica.blobs.count_held(blob) * CHUNK_BYTES)
+                return await fetch(
+                    device, link, blob, lambda chunks: told(chunks * CHUNK_BYTES), PATIENCE_SECONDS
+                )
+
+    return trio.run(run)
+
+
+def write_file(
+    device: "Device", chat: "ChatId", place: "Reference", file: "Attachment", path: Path
+) -> None:
+    """Fetch the file of a message and write it, over nothing. Raises IvorError."""
+    from client.attaching import open_blob, sweep
+    from client.files import check_free, received
+    from node import blobs
+    from node.blobs import State
+    from node.errors import UserError
+
+    check_free(path)
+    sweep(device)
+    blob = device.replica.blobs.find(chat, place.id)
+    if blob is None:
+        raise UserError("no file came with that message, or it was redacted or is too old")
+    here = fetch_file(device, blob)
+    with received(path) as target, transfer(f"writing {path.name}", file.size) as told:
+        open_blob(device, here, file, target, told)
+    with device.transaction():
+        device.connection.execute(
+            "INSERT INTO fetched VALUES (?) ON CONFLICT DO NOTHING", (place.id,)
+        )
+        if blob.state is not State.WHOLE:
+            device.replica.blobs.let_go(here)
+    if blob.state is not State.WHOLE:
+        blobs.remove(blobs.folder_of(device.folder) / str(here.file))

@@ -1,0 +1,144 @@
+"""Blobs between a device and its node: ours are asked for by the node, others' we ask for.
+
+    left = await hand_over(device, link)                 # what waits, and how far the node is
+    await bring_up(device, link, told, seconds)          # stay until the node has all of it
+    await fetch(device, link, blob, told, seconds)       # all of a blob, from the node
+
+What does not move for a while is given up for now, with the reason that the node gives.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from client.device import Device
+from client.link import Link
+from node.blobs import State, StoredBlob, new_name
+from node.errors import LimitReached, NetworkError, UserError
+from protocol.entry import ChatId, EntryId
+from protocol.question import GetBlobs
+from protocol.reply import BlobState, BlobStates, Standing
+
+LOOK_SECONDS: Final = 0.25
+
+
+def waiting(device: Device) -> Sequence[StoredBlob]:
+    """Return the blobs of our own messages that our node is not known to have all of."""
+    return device.replica.blobs.whole_of(device.key)
+
+
+async def ask_state(link: Link, chat: ChatId, entry: EntryId) -> BlobState:
+    """Ask our node how far a blob is, and who has all of it. Raises NetworkError."""
+    reply = await link.ask(GetBlobs(chat, (entry,)))
+    if not isinstance(reply, BlobStates) or len(reply.states) != 1:
+        raise NetworkError("the node answered another question than was asked")
+    return reply.states[0]
+
+
+async def hand_over(device: Device, link: Link) -> list[tuple[StoredBlob, BlobState]]:
+    """Let go of the blobs of which our node has all; return the others, and how far they are."""
+    left = []
+    for blob in await link.journal.read(partial(waiting, device)):
+        state = await ask_state(link, blob.chat, blob.entry)
+        if state.standing is Standing.WHOLE:
+            await link.fetching.let_go(blob)
+        else:
+            left.append((blob, state))
+    return left
+
+
+async def bring_up(
+    device: Device, link: Link, told: Callable[[int], object], seconds: float
+) -> None:
+    """Stay until our node has all blobs of ours. told: of each number of chunks that got there.
+
+    Raises NetworkError after so many seconds in which nothing moved, LimitReached if the node has
+    no room; either way they wait here.
+    """
+    before, end = 0, trio.current_time() + seconds
+    total = sum(blob.announced.chunks for blob in await link.journal.read(partial(waiting, device)))
+    while left := await hand_over(device, link):
+        if any(state.standing is Standing.NO_ROOM for _, state in left):
+            raise LimitReached(NO_ROOM)
+        lacking = sum(blob.announced.chunks - state.held for blob, state in left)
+        if total - lacking > before:
+            told(total - lacking - before)
+            before, end = total - lacking, trio.current_time() + seconds
+        if trio.current_time() > end:
+            raise NetworkError("the node does not take the file now; it goes on with 'ivor sync'")
+        link.check()
+        await trio.sleep(LOOK_SECONDS)
+
+
+NO_ROOM: Final = (
+    "our node has no room for the file, by the quotas that its operator has set "
+    "(blobs_chat_mib, blobs_mib); ask them"
+)
+
+
+async def fetch(
+    device: Device, link: Link, blob: StoredBlob, told: Callable[[int], object], seconds: float
+) -> StoredBlob:
+    """Fetch a blob into our folder, going on where it was; return it. told: chunks that came.
+
+    Raises NetworkError after so many seconds in which nothing moved, LimitReached, or UserError if
+    it was redacted meanwhile. What has come stays, for the next time.
+    """
+    index = device.replica.blobs
+    moved, end = -1, trio.current_time() + seconds
+    while True:
+        begun = await link.write(partial(index.begin, blob, new_name()))
+        if begun is None:
+            raise UserError("the message was redacted, or is too old: its file is gone")
+        if begun.state is State.WHOLE:
+            return begun
+        await link.fetching.bring(begun, [link.connection], told, lambda: False)
+        state = await ask_state(link, blob.chat, blob.entry)
+        here = await link.journal.read(partial(index.count_held, begun))
+        if state.standing is Standing.NO_ROOM:
+            raise LimitReached(NO_ROOM)
+        if here + state.held > moved:
+            moved, end = here + state.held, trio.current_time() + seconds
+        if trio.current_time() > end:
+            raise NetworkError(_nobody(device, begun, state))
+        link.check()
+        await trio.sleep(LOOK_SECONDS)
+
+
+def _nobody(device: Device, blob: StoredBlob, state: BlobState) -> str:
+    """Say that nobody has the file now, and who could."""
+    judge = device.replica.chat(blob.chat)
+    members = {} if judge is None else judge.membership().users
+    author = None if judge is None else judge.membership().member_of(blob.author)
+    agencies = sorted({one.identity.agency_name for one in members.values()})
+    device_of = "its author's device" if author is None else f"the device of {author.name}"
+    return (
+        f"nobody who can be reached has the file now: our node has {state.held} of "
+        f"{blob.announced.chunks} parts; the nodes of {', '.join(agencies)} could have it, "
+        f"and {device_of}; what has come stays, try again later"
+    )
+
+
+async def holders(link: Link, chat: ChatId, entry: EntryId) -> int:
+    """Return how many agencies have all of a blob. Raises NetworkError."""
+    return len((await ask_state(link, chat, entry)).holders)
+
+
+async def spread(device: Device, link: Link, chat: ChatId, entry: EntryId, seconds: float) -> int:
+    """Wait until every agency of a chat has all of a blob; return how many have.
+
+    Gives up after so many seconds in which no further one has. Raises NetworkError.
+    """
+    judge = device.replica.chat(chat)
+    wanted = 0 if judge is None else len(judge.membership().agencies)
+    found, end = 0, trio.current_time() + seconds
+    while trio.current_time() <= end:
+        now = await holders(link, chat, entry)
+        if now > found:
+            found, end = now, trio.current_time() + seconds
+        if found >= wanted:
+            break
+        await trio.sleep(LOOK_SECONDS)
+    return found

@@ -1,0 +1,257 @@
+"""Which blobs a node brings here, and when; which go; what it says of them (SPEC 6.7).
+
+A node takes the blobs of its own users' messages, so that their devices need not stay, and by its
+setting those of others: all, or what its devices ask for. Few are on their way at a time. One that
+nobody has just now is tried again later; while others wait, each has a turn.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from node import blobs
+from node.blobs import Quotas, State, StoredBlob
+from node.config import Settings
+from node.driver import Connection
+from node.errors import RefusedError, StorageError
+from node.fetching import Fetching
+from node.hub import Hub
+from node.journal import Journal
+from node.replica import Replica
+from protocol.entry import ChatId, EntryId
+from protocol.frame import Blob, Lacking, WantBlob
+from protocol.identity import AgencyId
+from protocol.limits import BLOBS_FETCHED_MAX
+from protocol.question import GetBlobs
+from protocol.reply import BlobState, Standing
+from protocol.session import PeerKind
+
+log = structlog.get_logger()
+
+MIB: Final = 1024 * 1024
+LOOK_SECONDS: Final = 0.02  # between two looks at what is wanted
+TURN_SECONDS: Final = 30.0  # of one blob while others wait; guess
+AGAIN_SECONDS: Final = 1.0  # until one that nobody had is tried again; doubles each time
+AGAIN_SECONDS_MAX: Final = 60.0
+REFUSED_SECONDS: Final = 3600.0  # after the disk failed, or when there was no room
+NEVER: Final = float("inf")
+
+
+@dataclass(slots=True)
+class _Patience:
+    """When a blob is tried again. seconds: how long that is from the last time."""
+
+    at: float
+    seconds: float
+
+
+class Larder:
+    """The blobs of a running node. home: the folder of its database."""
+
+    def __init__(
+        self, replica: Replica, journal: Journal, settings: Settings, home: Path, hub: Hub
+    ) -> None:
+        self._replica = replica
+        self._journal = journal
+        self._index = replica.blobs
+        self._least = State.KNOWN if settings.blobs == "all" else State.WANTED
+        self._quotas = Quotas(settings.blobs_chat_mib * MIB, settings.blobs_mib * MIB)
+        self._home = home
+        self._hub = hub
+        self._fetching = Fetching(replica, journal, home)
+        self._turns: dict[EntryId, Collection[bytes]] = {}
+        self._patience: dict[EntryId, _Patience] = {}
+        self._crowded = False
+        self._news = trio.Event()
+
+    async def run(self) -> None:
+        """Remove what is left over; then bring what is wanted, for ever."""
+        await self._sweep()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._news = trio.Event()
+                for blob, peers in await self._due():
+                    self._turns[blob.entry] = peers
+                    nursery.start_soon(self._turn, blob, peers)
+                await trio.sleep(LOOK_SECONDS)
+                again = min((one.at for one in self._patience.values()), default=NEVER)
+                with trio.move_on_at(again):
+                    await self._news.wait()
+
+    async def _sweep(self) -> None:
+        """Remove files that no blob speaks of: something ended between the one and the other."""
+        try:
+            await self._fetching.clear()
+            spoken_of = await self._journal.read(self._index.files)
+            folder = blobs.folder_of(self._home)
+            for file in folder.iterdir():
+                if file.name not in spoken_of:
+                    blobs.remove(file)
+        except (StorageError, OSError):
+            log.exception("left-over blobs were not removed; the next start tries again")
+
+    def changed(self) -> None:
+        """Something new may be wanted."""
+        self._news.set()
+
+    async def clear(self) -> None:
+        """Remove the files of what was dropped; then there may be room for others."""
+        await self._fetching.clear()
+        self._retry()
+
+    def _retry(self) -> None:
+        self._patience.clear()
+        self._news.set()
+
+    # Bringing
+
+    async def _due(self) -> Sequence[tuple[StoredBlob, Collection[bytes]]]:
+        """Return the blobs whose turn begins now, with those who may have them."""
+        found: list[tuple[StoredBlob, Collection[bytes]]] = []
+        self._crowded = False
+        try:
+            for blob in await self._journal.read(partial(self._index.open, self._least)):
+                if blob.entry in self._turns or self._is_later(blob):
+                    continue
+                peers, room = await self._journal.read(partial(self._prospects, blob))
+                if not room:
+                    await self._refuse(blob)
+                elif self._sources(blob, peers):
+                    self._crowded = len(found) + len(self._turns) >= BLOBS_FETCHED_MAX
+                    if self._crowded:
+                        break
+                    found.append((blob, peers))
+        except StorageError:
+            log.exception("blobs cannot be looked after now")
+        return found
+
+    def _is_later(self, blob: StoredBlob) -> bool:
+        patience = self._patience.get(blob.entry)
+        return patience is not None and patience.at > trio.current_time()
+
+    def _prospects(self, blob: StoredBlob) -> tuple[Collection[bytes], bool]:
+        """Return who may read a blob, and whether there is room for it."""
+        return self.readers(blob.chat), self._index.has_room(blob, self._quotas)
+
+    def _sources(self, blob: StoredBlob, peers: Collection[bytes]) -> list[Connection]:
+        return [
+            connection
+            for peer in peers
+            for connection in self._hub.of(peer)
+            if _may_have(connection, blob)
+        ]
+
+    async def _refuse(self, blob: StoredBlob) -> None:
+        """There is no room: nothing of it stays, also if it was begun under larger quotas."""
+        log.warning("no room for a blob", entry=blob.entry.hex()[:16], size=blob.announced.size)
+        self._wait(blob.entry, REFUSED_SECONDS)
+        if blob.file is not None:
+            await self._fetching.let_go(blob)
+
+    def _wait(self, entry: EntryId, seconds: float) -> None:
+        self._patience[entry] = _Patience(trio.current_time() + seconds, seconds)
+
+    async def _turn(self, blob: StoredBlob, peers: Collection[bytes]) -> None:
+        """Bring a blob as far as it goes now."""
+        end = trio.current_time() + TURN_SECONDS
+        moved: list[int] = []
+        try:
+            begun = await self._journal.write(partial(self._index.begin, blob, blobs.new_name()))
+            if begun is not None:
+                await self._fetching.bring(
+                    begun,
+                    self._sources(blob, peers),
+                    moved.append,
+                    lambda: self._crowded and trio.current_time() > end,
+                )
+            before = self._patience.get(blob.entry)
+            seconds = AGAIN_SECONDS if moved or before is None else 2 * before.seconds
+            self._wait(blob.entry, min(seconds, AGAIN_SECONDS_MAX))
+        except StorageError as error:
+            log.warning("a blob was given up", entry=blob.entry.hex()[:16], why=str(error))
+            self._wait(blob.entry, REFUSED_SECONDS)
+            await self._give_up(blob)
+        finally:
+            del self._turns[blob.entry]
+            self._news.set()
+
+    async def _give_up(self, blob: StoredBlob) -> None:
+        """Leave nothing of a blob that could not be stored."""
+        try:
+            begun = await self._journal.read(partial(self._index.find, blob.chat, blob.entry))
+            if begun is not None:
+                await self._fetching.let_go(begun)
+        except StorageError:
+            log.exception("what was begun of a blob was not removed")
+
+    # What connections tell and ask
+
+    def opened(self, connection: Connection) -> None:
+        """A peer is here, who may have what is wanted."""
+        for entry, peers in self._turns.items():
+            if connection.key in peers:
+                self._fetching.joined(entry, connection)
+        self._retry()
+
+    def closed(self, connection: Connection) -> None:
+        """A peer is gone."""
+        self._fetching.left(connection)
+
+    def took(self, frame: Blob | Lacking, source: Connection) -> None:
+        """A peer brings a chunk, or lacks some."""
+        self._fetching.took(frame, source)
+
+    async def load(self, want: WantBlob, source: Connection) -> Blob | None:
+        """Read a chunk for a peer. What a device of ours asks for and is not here is wanted."""
+        found = await self._fetching.load(want, source.key)
+        if found is None:
+            if source.peer is PeerKind.DEVICE:
+                await self.want(want.chat, want.entry, source.key)
+            self._news.set()  # the disk may have lost it
+        return found
+
+    async def want(self, chat: bytes, entry: bytes, device: bytes) -> None:
+        """Fetch a blob for a device of ours that may read it."""
+
+        def note() -> bool:
+            blob = self._index.find(chat, entry)
+            may = self._replica.sharing.may_read(device, chat)
+            if blob is None or blob.state is not State.KNOWN or not may:
+                return False
+            self._index.want([blob.place])
+            return True
+
+        if self._least is State.WANTED and await self._journal.write(note):
+            self._retry()
+
+    def readers(self, chat: ChatId) -> Collection[bytes]:
+        """Return the agencies and own devices in a chat."""
+        stored = self._replica.store.chat(chat)
+        return () if stored is None else self._replica.sharing.readers(stored)
+
+    def states(self, peer: bytes, asked: GetBlobs) -> list[BlobState]:
+        """Say how far blobs are here. Raises RefusedError for who is not in the chat."""
+        if not self._replica.sharing.may_read(peer, asked.chat):
+            raise RefusedError("this node does not answer that to you")
+        return [self._state(self._index.find(asked.chat, entry)) for entry in asked.entries]
+
+    def _state(self, blob: StoredBlob | None) -> BlobState:
+        if blob is None:
+            return BlobState(0, Standing.NONE, ())
+        held = self._index.count_held(blob)
+        if blob.state is State.WHOLE:
+            return BlobState(held, Standing.WHOLE, (AgencyId(self._replica.agency),))
+        if not self._index.has_room(blob, self._quotas):
+            return BlobState(held, Standing.NO_ROOM, ())
+        standing = Standing.COMING if blob.state >= self._least else Standing.UNWANTED
+        return BlobState(held, standing, ())
+
+
+def _may_have(connection: Connection, blob: StoredBlob) -> bool:
+    """Whether a peer may have a blob: a node, or the device that wrote the message."""
+    return connection.peer is PeerKind.NODE or connection.key == blob.author
