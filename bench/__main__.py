@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 
 from bench import (
+    blob,
     catch_up,
     commands,
     epochs,
@@ -79,6 +80,11 @@ def _evidence(scale: str, runs: int) -> list[Line]:
     return evidence.measure(sizes.get(scale, [10_000]), runs)
 
 
+def _blob(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [2 << 20], "quick": [64 << 20], "long": [512 << 20, 2048 << 20]}
+    return blob.measure(sizes.get(scale, [512 << 20]), runs)
+
+
 def _commands(scale: str, runs: int) -> list[Line]:
     return commands.measure(1 if scale == "tiny" else 2 * runs)
 
@@ -99,6 +105,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     catch_up.NAME: _catch_up,
     join.NAME: _join,
     live.NAME: _live,
+    blob.NAME: _blob,
     epochs.NAME: _epochs,
     reconnect.NAME: _reconnect,
     commands.NAME: _commands,
