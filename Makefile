@@ -67,7 +67,7 @@ vectors: $(TESTING) ## write vectors/ anew
 # MINUTES for each machine; another round draws other examples.
 attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 each
 	@rm -f build/attack.jsonl
-	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -o timeout=0 tests/properties -k 'not TestAttacker'
+	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -o timeout=0 --numprocesses=auto tests/properties -k 'not TestAttacker'
 	@cat build/attack.jsonl
 
 mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fail
