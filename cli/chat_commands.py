@@ -183,7 +183,6 @@ def _add(
     from client import compose
     from client.chats import title_of
     from client.residency import check_zones
-    from protocol.message import Title
     from protocol.policy import ChatKind, Role
 
     judge = compose.require(device, chat_id)
@@ -192,9 +191,8 @@ def _add(
     usual = Role.READER if membership.kind is ChatKind.CHANNEL else Role.MEMBER
     given = usual if role is None else Role[role.name]
     asked = compose.add_members(device, chat_id, [(user, given) for user in users], now_ms())
-    title = title_of(device, judge)
-    if title and asked is None:  # those who are new cannot read it where it was first written
-        compose.send(device, chat_id, Title(title), now_ms(), None)
+    if asked is None:
+        compose.repeat_title(device, judge, title_of(device, judge), now_ms())
     return asked
 
 

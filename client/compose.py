@@ -122,6 +122,15 @@ def send_attached(
     return _once(device, chat, once, write)
 
 
+def repeat_title(device: Device, chat: Chat, title: str, now: int) -> None:
+    """Write the title again: those who are new cannot read it where it was first written.
+
+    All others know it, so that a changed identity among them does not hold it back.
+    """
+    if title:
+        _write(device, chat, Title(title), now)
+
+
 def _write(
     device: Device, chat: Chat, message: Message, now: int, announced: Announcement | None = None
 ) -> Reference:

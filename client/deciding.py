@@ -17,7 +17,6 @@ from client.writing import append_control
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, Reference
-from protocol.message import Title
 from protocol.operation import QUORUM_LABEL, SIGNERS_MAX, Admit, Quorum, quorum_message
 from protocol.proposal import Consent
 from protocol.roster import Void
@@ -83,9 +82,8 @@ def _publish(device: Device, chat: Chat, asked: Asked, now: int) -> list[Decided
     void = chat.membership().void.get(entry.id)
     if void is None and device.key in chat.membership().devices:
         start_epoch(device, chat, now)
-        title = title_of(device, chat)
-        if title and any(isinstance(one, Admit) for one in proposal.operations):
-            compose.send(device, chat.id, Title(title), now, None)
+        if any(isinstance(one, Admit) for one in proposal.operations):
+            compose.repeat_title(device, chat, title_of(device, chat), now)
     return [Decided(chat.id, asked.place, words, void)]
 
 

@@ -1,16 +1,18 @@
 """Owners decide together (SPEC 5.9): proposals, consents, and what comes of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from client import compose
+from client import compose, identities, people
 from client.chats import title_of
 from client.deciding import Decided, approve, find_proposal, settle
 from client.device import Device
 from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, describe, motions
-from node.errors import RefusedError, UserError
+from node.errors import IdentityError, RefusedError, UserError
 from protocol.entry import ChatId
+from protocol.identity import UserId
 from protocol.message import Text
 from protocol.operation import Remove
 from protocol.policy import Role
@@ -108,6 +110,26 @@ def test_a_new_owner_gets_the_title(
     assert len(settled(anna)) == 1
     federation.carry(anna, ivan)
     assert title_of(ivan, compose.require(ivan, chat)) == "Совет"
+
+
+def test_a_changed_identity_does_not_hold_back_what_is_decided(
+    federation: Federation, anna: Device, boris: Device, chat: ChatId
+) -> None:
+    """Nor the visit that publishes it: only what anna writes herself."""
+    ivan = federation.official("ivan@minzdrav")
+    with anna.transaction():
+        place = compose.add_members(anna, chat, [(ivan.profile.user.user, Role.OWNER)], now())
+    assert place is not None
+    asked = find_proposal(anna, compose.require(anna, chat), place.id.hex())
+    federation.carry(anna, boris)
+    sign(boris, chat, asked)
+    federation.carry(boris, anna)
+    with anna.transaction():
+        olga = people.checked(anna, federation.persons["olga@minzdrav"])
+        identities.note(anna, replace(olga, user=UserId(bytes(32))))
+    assert [one.void for one in settled(anna)] == [None]
+    with pytest.raises(IdentityError), anna.transaction():
+        compose.send(anna, chat, Text("to whom?", None), now(), None)
 
 
 def test_who_may_sign(
