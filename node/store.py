@@ -32,6 +32,8 @@ INCARNATION_BYTES = 16
 CHATS_CACHED_MAX = 4096
 BUSY_TIMEOUT_MS = 10_000
 
+Row = tuple[int, bytes, bytes, bytes | None]  # seq, id, record, signature
+
 
 @dataclass(slots=True)
 class Branch:
@@ -305,10 +307,8 @@ class Store:
             at = next((other for other in chain if other.no == at.parent), None)
         return pieces[::-1]
 
-    def rows(
-        self, chain: Sequence[Branch], branch: Branch, start: int, stop: int
-    ) -> Iterator[tuple[int, bytes, bytes, bytes | None]]:
-        """Yield (seq, id, record, signature) of a branch, in order."""
+    def rows(self, chain: Sequence[Branch], branch: Branch, start: int, stop: int) -> Iterator[Row]:
+        """Yield the rows of a branch, in order."""
         for no, first, end in self._segments(chain, branch, start, stop):
             cursor = self.connection.execute(
                 "SELECT place, id, record, signature FROM entries WHERE place >= ? AND place < ?"
@@ -346,15 +346,16 @@ class Store:
     def run(self, want: Want) -> Run | None:
         """Read a run from `want.start` on; None if this branch does not exist here.
 
-        It ends with a signed entry, at or before the limits of a frame, and carries no more
-        signatures than cover it.
+        It ends with a signed entry, at or before the limits of a frame. In the content lane it
+        carries no more signatures than cover it, in the control lane all that are here: a removed
+        reader is shown a lane up to its removal, and nothing that stands after and covers it.
         """
         chat = self.chat(want.chat)
         chain = [] if chat is None else chat.chains.get((want.device, want.lane), [])
         branch = self.branch_with_prefix(chain, want.stop - 1, want.prefix)
         if branch is None:
             return None
-        rows: list[tuple[int, bytes, bytes, bytes | None]] = []
+        rows: list[Row] = []
         size = signed = 0
         for row in self.rows(chain, branch, want.start, branch.length + COVER_ENTRIES_MAX):
             size += len(row[2])
@@ -370,8 +371,9 @@ class Store:
             return None
         prev, context = self.context_before(chain, branch, want.lane, want.start)
         records = tuple(msgspec.Raw(row[2]) for row in rows)
+        signatures = _signatures(rows) if want.lane == CONTROL else _cover(rows)
         return Run(
-            want.chat, want.device, want.lane, want.start, prev, context, records, _cover(rows)
+            want.chat, want.device, want.lane, want.start, prev, context, records, signatures
         )
 
     def branch_with_prefix(self, chain: Sequence[Branch], seq: int, prefix: bytes) -> Branch | None:
@@ -444,7 +446,11 @@ def empty_log(connection: apsw.Connection) -> bool:
     return True
 
 
-def _cover(rows: Sequence[tuple[int, bytes, bytes, bytes | None]]) -> tuple[tuple[int, bytes], ...]:
+def _signatures(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
+    return tuple((index, row[3]) for index, row in enumerate(rows) if row[3] is not None)
+
+
+def _cover(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
     """Choose the fewest signatures that cover all rows, the last of which is signed."""
     chosen: list[tuple[int, bytes]] = []
     candidate: tuple[int, bytes] | None = None

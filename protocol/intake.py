@@ -310,6 +310,15 @@ class Intake:
             self._conclude(_branch(work.want))
         return self._release(work.place, reached)
 
+    def outdoes(self, run: Run, outcome: Outcome) -> bool:
+        """Whether more is stored of an answer than was asked for. Call before `judged`.
+
+        What follows the head that a peer listed may be there as its cover only (SPEC 2.4), because
+        the peer lacked an ancestor.
+        """
+        want = self._judging[id(run)].want
+        return want is not None and outcome.reached > want.stop
+
     def _is_over(self, place: Place) -> bool:
         """Whether the last run of a want has been judged."""
         asked = self._asked.get(place)

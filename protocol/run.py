@@ -9,7 +9,7 @@ nothing out. The record is also what a store keeps, so serving a run re-encodes 
 (SPEC 2.4). What comes out is authentic; whether it is admissible is for `chat`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -211,7 +211,8 @@ def unpack(
     if start + len(records) - 1 > SEQ_MAX:
         raise LimitExceeded(f"seq {start + len(records) - 1}, at most {SEQ_MAX} (SPEC 2.2)")
     entries = rebuild(chat, device, lane, start, prev, context, records)
-    count, kept = _covered(device, [entry.id for entry in entries], signatures)
+    every = signatures if lane == CONTROL else ()
+    count, kept = _covered(device, [entry.id for entry in entries], signatures, every)
     if count == 0:
         raise Unauthentic(f"no signature covers seq {start} (SPEC 2.4)")
     del entries[count:]
@@ -380,12 +381,16 @@ def _identify(header: Header) -> EntryId:
 
 
 def _covered(
-    device: DeviceKey, ids: Sequence[EntryId], signatures: Mapping[int, bytes]
+    device: DeviceKey,
+    ids: Sequence[EntryId],
+    signatures: Mapping[int, bytes],
+    also: Iterable[int],
 ) -> tuple[int, dict[int, bytes]]:
     """Return how many entries are covered, and the signatures that cover them.
 
     The tail is tried first: a run whose tail is bad is probably junk. After that each step takes
     the farthest signature within 64 entries, so an honest run costs one check in 64.
+    also: those that are kept beside, if they are good.
     """
     kept: dict[int, bytes] = {}
     refused: set[int] = set()
@@ -414,4 +419,7 @@ def _covered(
         if farthest is None:
             break
         done = farthest + 1
+    for index in also:
+        if index < done:
+            accepted(index)
     return done, {index: kept[index] for index in sorted(kept) if index < done}

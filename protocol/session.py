@@ -286,7 +286,10 @@ class Session:
         return [Send(page)]
 
     def pushed(self, now: float) -> list[Effect]:
-        """Note that runs were pushed, or dropped for want of room; soon tell how far they reach."""
+        """Note that the peer may lack something; soon tell how far what is here reaches.
+
+        Runs were pushed, or dropped for want of room; or it gave more than it has stored itself.
+        """
         if self._tell_at is not None or self.state is not State.OPEN:
             return []
         self._tell_at = now + HEADS_DELAY_SECONDS
@@ -371,11 +374,14 @@ class Session:
     ) -> list[Effect]:
         """Take the answer to Admit, after what it stored is durable. holdings: to acknowledge."""
         again: list[Run] = []
+        told: list[Effect] = []
         for run, outcome in judged:
+            if self._intake.outdoes(run, outcome):
+                told += self.pushed(now)
             again += self._intake.judged(run, outcome)
         have: list[Effect] = [Send(Have(tuple(holdings)))] if holdings else []
         retry: list[Effect] = [Admit(tuple(again))] if again else []
-        return [*have, *retry, *self._go_on(now)]
+        return [*have, *retry, *told, *self._go_on(now)]
 
     def _go_on(self, now: float) -> list[Effect]:
         runs = self._previews.finished()

@@ -397,6 +397,36 @@ async def test_after_a_removal(federation: Federation, forger: Forger) -> None:
     assert federation.entries("north", chat) == before
 
 
+async def test_the_removed_are_told(federation: Federation) -> None:
+    """SPEC 6.3: also where an agency has no member left, the removal is shown; and no more."""
+    anna, boris = federation.honest["anna"], federation.honest["boris"]
+    chat, link = federation.founded.open, federation.links["anna"]
+    for user in ("mallory", "boris"):
+        who = federation.founded.users[user]
+        await link.write(partial(compose.remove_member, anna, chat, who, now()))
+        await link.write(partial(say, anna, chat, f"without {user}"))
+    await eventually(one_settled(link), "the removals and what follows are stored")
+    mallory = federation.device("mallory")
+    async with linked(mallory):
+        for device in (mallory, boris):
+            await eventually(partial(_knows_itself_out, device, chat), "the removed knows")
+        await federation.more_messages(2)
+    lengths = [_control_length(device, chat, anna.key) for device in (mallory, boris, anna)]
+    mallory.close()
+    assert lengths == sorted({*lengths})
+
+
+async def _knows_itself_out(device: Device, chat: ChatId) -> bool:
+    judge = device.replica.chat(chat)
+    return judge is not None and device.key not in judge.membership().devices
+
+
+def _control_length(device: Device, chat: ChatId, author: DeviceKey) -> int:
+    judge = device.replica.chat(chat)
+    assert judge is not None
+    return judge.history.length(author)
+
+
 async def _is_out(federation: Federation, forger: Forger) -> bool:
     return forger.device.key not in await devices(federation, forger.chat)
 

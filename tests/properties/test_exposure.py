@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from protocol.entry import CONTENT, DeviceKey
 from protocol.fork import verify_fork
 from protocol.frame import Run
+from protocol.limits import HEADS_DELAY_SECONDS
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica
@@ -79,11 +80,16 @@ class Exposure(RuleBasedStateMachine):
 
     @rule()
     def heal(self) -> None:
-        """Honest nodes that can reach each other end with all branches, and with the proofs."""
+        """Honest nodes that can reach each other end with all branches, and with the proofs.
+
+        What was shown as a cover only may be stored first by who gets it from another.
+        """
         self.network.disconnect()
         forked = self._forked(self.network.replicas)
         for one, other in ((0, 1), (1, 2), (0, 1)):
             self.network.connect(one, other)
+            self.network.settle()
+            self.network.tick(HEADS_DELAY_SECONDS)
             self.network.settle()
             self.network.disconnect()
         for replica in self.network.replicas:

@@ -25,7 +25,7 @@ from protocol.entry import (
 from protocol.epoch import context, position
 from protocol.operation import Admit, Enroll, Operation, Remove, Revoke, SetRole
 from protocol.policy import Role
-from protocol.testing.attacker import Attacker
+from protocol.testing.attacker import Attacker, SeenEpoch
 from protocol.testing.cast import grant, person
 from protocol.testing.interference import GHOST, GHOST_PREKEY
 from tests.properties.attack import attack
@@ -147,9 +147,11 @@ class Members(RuleBasedStateMachine):
         if secret is not None and data.draw(st.booleans()):
             commit = schedule.commitment(secret, context(made.place, made.operation))
         forged = self.mallory.changed(made, replace(made.operation, commit=commit), seals)
+        anew = all(_purpose(one) != _purpose(forged) for one in self.world.seen.epochs.values())
         if secret is not None:
             self.mallory.secrets[forged.id] = secret
-        self.poisoned[forged.id] = frozenset(HONEST)
+        if anew:
+            self.poisoned[forged.id] = frozenset(HONEST)
         self._offer(to, forged)
 
     @precondition(lambda self: self._honest_epochs())
@@ -373,6 +375,11 @@ class Members(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.world.close()
+
+
+def _purpose(made: Sealed | SeenEpoch) -> object:
+    """Return what seals are made for: with all of it the same they are no replay, but her own."""
+    return made.place, made.operation.recipients, made.operation.shareable
 
 
 def test_members() -> None:

@@ -310,6 +310,14 @@ class TestCover:
         found = opened(with_signatures(LONG.run(0, 51), signatures))
         assert [at for at, entry in enumerate(found) if entry.signature] == [50]
 
+    def test_of_control_entries_each_good_one_is_kept(self) -> None:
+        """What covers a removal later on need not be shown to the removed (SPEC 2.4)."""
+        chain = Chain(signer("anna"), CHAT, CONTROL)
+        chain.extend([Step()] * 70)
+        signatures = {at: chain.entries[at].signature for at in (0, 3, 40, 69)} | {5: BAD}
+        found = opened(with_signatures(chain.run(), signatures))
+        assert [at for at, entry in enumerate(found) if entry.signature] == [0, 3, 40, 69]
+
     def test_last_signatures_invalid(self) -> None:
         signatures = {9: LONG.entries[9].signature} | dict.fromkeys(range(10, 60), BAD)
         found = opened(with_signatures(LONG.run(0, 60), signatures))

@@ -67,6 +67,7 @@ from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
 
 NUMBERS = st.integers(0, 2**32)
+ALL = 1000  # heads on a page
 SOME = settings(max_examples=30)
 OURS, THEIRS = seed("ours")[:16], seed("theirs")[:16]
 HELLO = Hello((1,), THEIRS, OURS, 0, bytes(16))
@@ -151,6 +152,29 @@ class TestConvergence:
             for side in network.sides:
                 side.perform(side.session.pushed(network.now), network.now)
         assert replicas[0].summary() == replicas[1].summary() == replicas[2].summary()
+
+    @SOME
+    @given(NUMBERS, st.integers(2, 30))
+    def test_covers_whose_ancestors_come_later(self, number: int, messages: int) -> None:
+        """What one has as covers only the other stores first, and tells it back (SPEC 6.3)."""
+        dice = Dice(number)
+        talk = conversation(dice, messages)
+        one, other = Replica("one", ALL), Replica("other", ALL)
+        content = [run for run in talk.runs if run.lane == CONTENT]
+        for run in talk.runs:
+            if run.lane == CONTROL:
+                one.take(run)
+                other.take(run)
+        one.take(talk.chains[content[0].device, CONTENT].run())
+        for run in content:
+            if run.device != content[0].device:
+                one.take(run)
+        network = Network(dice, [one, other])
+        network.connect(0, 1)
+        network.settle()
+        network.tick(HEADS_DELAY_SECONDS)
+        network.settle()
+        assert one.summary() == other.summary()
 
     def test_two_who_answer_each_other(self) -> None:
         """A chat in which each message links the one before comes in a few frames."""
