@@ -48,7 +48,7 @@ def check_file(one: "Approval", path: Path) -> None:
 def export_signatures(device: "Device", one: "Approval", folder: Path) -> None:
     """Write each signature that counts, and the CA certificate of each agency that is needed."""
     from client.approvals import authority_of
-    from client.documents import write_new
+    from client.files import write_new
 
     folder.mkdir(parents=True, exist_ok=True)
     written: set[Path] = set()

@@ -292,7 +292,7 @@ def _beside(device: "Device", file: "File", prepared: "Prepared") -> Path:
 @contextmanager
 def _written(prepared: "Prepared", path: Path) -> "Iterator[None]":
     """Write what was signed before it is told; if it cannot be told, it is not left there."""
-    from client.documents import write_new
+    from client.files import write_new
 
     write_new(path, prepared.cms if prepared.signed is None else prepared.signed.data)
     try:

@@ -41,7 +41,7 @@ def get(
     """
     with opened(home, passphrase_file) as device:
         from cli.attaching import write_file
-        from client.files import received
+        from client.files import write_new
         from protocol.attachment import Attachment
 
         chat_id = locate(device, chat).id
@@ -50,8 +50,7 @@ def get(
         if isinstance(file, Attachment):
             write_file(device, chat_id, place, file, path)
         else:
-            with received(path) as target:
-                target.write(file.data)
+            write_new(path, file.data)
         Output(as_json).facts(
             {"type": "file"} | file_record(file) | {"written": str(path)},
         )

@@ -1,13 +1,11 @@
 """Files that are signed: read, hashed, and written beside the original, never over anything."""
 
 import mimetypes
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from node.errors import LimitReached, StorageError, UserError
-from node.files import sync_folder
 from protocol.approval import Document, Version
 from protocol.errors import PeerError
 from protocol.file import check_file_name
@@ -63,24 +61,3 @@ def read_file(path: Path) -> File:
 def media_type_of(name: str) -> str:
     """Guess a media type by the ending of a name."""
     return mimetypes.guess_type(name)[0] or _UNKNOWN
-
-
-def check_free(path: Path) -> None:
-    """Raise UserError if something is there already: a signature never replaces a file."""
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists already; give another name with --output")
-
-
-def write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist yet, durably. Raises UserError or StorageError."""
-    check_free(path)
-    try:
-        with path.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        sync_folder(path.parent)
-    except FileExistsError:
-        check_free(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from None

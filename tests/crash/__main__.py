@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from random import SystemRandom
 from typing import Literal
@@ -107,7 +107,9 @@ class Stage:
 
     def again(self, name: str) -> Trial:
         """Return the trial of this name."""
-        what, number = name.rsplit("/", 1)
+        what, _, number = name.rpartition("/")
+        if not number.isdecimal():
+            raise SystemExit(f"{name} does not stand alone: it looks at what all kills have left")
         drawn = self.images(repeat(int(number)))
         for trial in (*self.points(), *drawn, *self.kills(repeat(int(number)))):
             if trial.name in {name, f"{what}/{number}"}:
@@ -152,12 +154,12 @@ def main(arguments: Sequence[str]) -> int:
             stage.again(options.again).run()
             print(f"{options.again}: nothing lost")
             return 0
-        for number in range(options.rounds):
-            for trial in round_of(stage, number):
-                if time.monotonic() > start + options.minutes * 60:
-                    break
-                counts[trial.kind] += 1
-                counts["lost"] += not _holds(trial, as_json=options.json)
+        rounds = (round_of(stage, number) for number in range(options.rounds))
+        for trial in chain.from_iterable(rounds):
+            if time.monotonic() > start + options.minutes * 60:
+                break
+            counts[trial.kind] += 1
+            counts["lost"] += not _holds(trial, as_json=options.json)
         last = Trial("siege/end", "kills", siege.end)
         counts["lost"] += not _holds(last, as_json=options.json)
     seconds = round(time.monotonic() - start)

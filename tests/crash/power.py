@@ -71,13 +71,22 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """A file has a further name."""
+
+    file: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A file was removed."""
 
     file: str
 
 
-Op = Made | Write | Cut | Sync | FailedSync | SyncFolder | Renamed | Gone
+Entry = Made | Renamed | Linked | Gone  # of a folder
+Op = Write | Cut | Sync | FailedSync | SyncFolder | Entry
 Image = dict[str, bytes]
 
 
@@ -127,7 +136,7 @@ class _Disk:
         self.files = [_Content(bytearray(data)) for data in before.values()]
         self.names = {name: number for number, name in enumerate(before)}
         self.durable = dict(self.names)
-        self.pending: list[tuple[str, Made | Renamed | Gone, int]] = []
+        self.pending: list[tuple[str, Entry, int]] = []
 
     def do(self, op: Op, random: Random) -> None:
         match op:
@@ -147,22 +156,26 @@ class _Disk:
                     if where == folder:
                         _rename(self.durable, change, number)
                 self.pending = [one for one in self.pending if one[0] != folder]
-            case Made() | Renamed() | Gone():
+            case Made() | Renamed() | Linked() | Gone():
                 self._change(op)
 
-    def _change(self, op: Made | Renamed | Gone) -> None:
+    def _change(self, op: Entry) -> None:
         number = len(self.files)
         if isinstance(op, Made):
             self.files.append(_Content())
         _rename(self.names, op, number)
-        name = op.to if isinstance(op, Renamed) else op.file
+        name = op.to if isinstance(op, Renamed | Linked) else op.file
         self.pending.append((name.rpartition("/")[0], op, number))
 
 
-def _rename(names: dict[str, int], op: Made | Renamed | Gone, number: int) -> None:
+def _rename(names: dict[str, int], op: Entry, number: int) -> None:
     match op:
         case Made(file):
             names[file] = number
+        case Linked(file, to) if file in names:
+            names[to] = names[file]
+        case Linked():
+            pass  # what it links to has not reached the disk
         case Gone(file):
             names.pop(file, None)
         case Renamed(file, to):

@@ -21,15 +21,18 @@ from random import Random
 import apsw
 
 from client import backup as device_backup
+from client import compose
 from node import backup as node_backup
 from node.agency import open_agency
+from protocol.file import File
 from tests.crash.forks import Action, Commands, Done
 from tests.crash.power import Image, image
 from tests.crash.work import here, sound
-from tests.federation import PASSPHRASE, Federation
+from tests.federation import PASSPHRASE, Federation, now
 
 SECRET = b"a passphrase of nobody's"
 TITLE = "Budget"
+CONTENT = b"1;2;3\n" * 4000
 STORAGE = 3
 
 
@@ -52,6 +55,9 @@ class World:
             anna, boris = (federation.official(name) for name in ("anna@mz", "boris@mvd"))
         chat = federation.chat(anna, TITLE, boris)
         federation.say(anna, chat, "before")
+        with anna.transaction():
+            file = File("budget.csv", "text/csv", CONTENT, "")
+            self.file = compose.send(anna, chat, file, now(), None).id.hex()
         federation.close()
         shutil.copytree(anna.folder, self.home / "anna")
         self.device = anna
@@ -74,7 +80,7 @@ class World:
         self, arguments: Sequence[str | Path], fault: Action | None = None, at: int = 0
     ) -> Done:
         """Run a command."""
-        official = arguments[0] in {"send", "read", "backup", "evidence"}
+        official = arguments[0] in {"send", "read", "backup", "evidence", "get"}
         secret = self.base / ("device-pass" if official else "pass")
         environment = {name: str(value) for name, value in self.secrets.items()}
         environment["IVOR_PASSPHRASE_FILE"] = str(secret)
@@ -171,10 +177,17 @@ class World:
             self.do("evidence", "check", file)
         return file.exists()
 
+    def received(self) -> bool:
+        """Whether the file of a message is there; it is whole then."""
+        file = self.home / "budget.csv"
+        assert not file.exists() or file.read_bytes() == CONTENT
+        return file.exists()
+
     def scenes(self) -> list["Scene"]:
         """Return all scenes."""
         mz, new = self.home / "mz", self.home / "new"
         card, evidence = self.home / "late.card", self.home / "e.evidence"
+        budget = self.home / "budget.csv"
         return [
             Scene(
                 self,
@@ -198,6 +211,7 @@ class World:
             ),
             Scene(self, "send", ("send", TITLE, "after", "--idempotency-key", "1"), self.written),
             Scene(self, "backup", ("backup", self.home / "anna.backup"), self.letters_backed_up),
+            Scene(self, "get", ("get", TITLE, self.file, "-o", budget), self.received),
             Scene(self, "evidence", ("evidence", "export", TITLE, "-o", evidence), self.exported),
         ]
 

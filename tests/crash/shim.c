@@ -17,7 +17,9 @@
 #include <unistd.h>
 
 enum { KILL = 1, TORN, EIO_ONCE, FULL };
-enum { ANY, SYNC, GROWTH };
+enum { OTHER, GROWTH };
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 static char under[PATH_MAX];
 static size_t under_length;
@@ -25,12 +27,9 @@ static long fault_at;
 static int fault, log_to = -1;
 atomic_long crash_operations;
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-
 void crash_arm(const char *folder, int what, long at, int log)
 {
-    snprintf(under, sizeof under, "%s/", folder);
-    under_length = strlen(under);
+    under_length = snprintf(under, sizeof under, "%s/", folder);
     fault = what;
     fault_at = at;
     log_to = log;
@@ -63,9 +62,8 @@ static const char *ours(int folder, const char *path, char *whole)
 static void note(char kind, const char *path, const char *to, uint64_t offset, const void *data, size_t size)
 {
     struct { char kind; uint32_t path, to, size; uint64_t offset; } __attribute__((packed)) head = {
-        kind, strlen(path), to ? strlen(to) : 0, data ? size : 0, offset };
-    struct iovec parts[] = {{&head, sizeof head}, {(void *)path, head.path}, {(void *)to, head.to},
-                            {(void *)data, head.size}};
+        kind, strlen(path), to ? strlen(to) : 0, size, offset };
+    struct iovec parts[] = {{&head, sizeof head}, {(void *)path, head.path}, {(void *)to, head.to}, {(void *)data, size}};
 
     if (log_to >= 0 && writev(log_to, parts, 4) < 0)
         raise(SIGABRT);
@@ -91,7 +89,7 @@ static int meet(int kind)
 static int opened(int (*real)(int, const char *, int, ...), int folder, const char *path, int flags, mode_t mode)
 {
     char whole[PATH_MAX];
-    const char *name = flags & (O_CREAT | O_TRUNC) ? ours(folder, path, whole) : NULL;
+    const char *name = flags & O_CREAT ? ours(folder, path, whole) : NULL;
     int absent, descriptor;
 
     if (name == NULL)
@@ -102,22 +100,18 @@ static int opened(int (*real)(int, const char *, int, ...), int folder, const ch
     descriptor = real(folder, path, flags, mode);
     if (descriptor >= 0 && absent)
         note('M', name, NULL, 0, NULL, 0);
-    if (descriptor >= 0 && !absent && flags & O_TRUNC)
-        note('T', name, NULL, 0, NULL, 0);
     return descriptor;
 }
 
-#define OPENS(name, parameters, real, folder)                                      \
-    int name parameters                                                            \
-    {                                                                              \
-        va_list rest;                                                              \
-        mode_t mode = 0;                                                           \
-        if (flags & O_CREAT) {                                                     \
-            va_start(rest, flags);                                                 \
-            mode = va_arg(rest, mode_t);                                           \
-            va_end(rest);                                                          \
-        }                                                                          \
-        return opened(REAL(real), folder, path, flags, mode);                      \
+#define OPENS(name, parameters, real, folder)                      \
+    int name parameters                                            \
+    {                                                              \
+        va_list rest;                                              \
+        mode_t mode;                                               \
+        va_start(rest, flags);                                     \
+        mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;         \
+        va_end(rest);                                              \
+        return opened(REAL(real), folder, path, flags, mode);      \
     }
 OPENS(open, (const char *path, int flags, ...), openat, AT_FDCWD)
 OPENS(open64, (const char *path, int flags, ...), openat64, AT_FDCWD)
@@ -129,17 +123,14 @@ static ssize_t written(int descriptor, const void *data, size_t size, off64_t of
     char whole[PATH_MAX];
     const char *name = ours(descriptor, NULL, whole);
     off64_t at = placed ? offset : lseek64(descriptor, 0, SEEK_CUR);
+    int met = name && at >= 0 ? meet(GROWTH) : 0;
     ssize_t done;
-    int met;
 
-    if (name == NULL || at < 0)
-        return placed ? REAL(pwrite64)(descriptor, data, size, offset) : REAL(write)(descriptor, data, size);
-    met = meet(GROWTH);
     if (met < 0)
         return -1;
-    done = placed ? REAL(pwrite64)(descriptor, data, met ? size / 2 : size, offset)
-                  : REAL(write)(descriptor, data, met ? size / 2 : size);
-    if (done > 0)
+    size = met ? size / 2 : size;
+    done = placed ? REAL(pwrite64)(descriptor, data, size, offset) : REAL(write)(descriptor, data, size);
+    if (name && at >= 0 && done > 0)
         note('W', name, NULL, at, data, done);
     if (met)
         raise(SIGKILL);
@@ -155,68 +146,43 @@ static int synced(int (*real)(int), int descriptor)
     char whole[PATH_MAX];
     const char *name = ours(descriptor, NULL, whole);
     struct stat status;
-    int failed;
+    int failed = (name && meet(OTHER)) || real(descriptor);
+    int folder = !fstat(descriptor, &status) && S_ISDIR(status.st_mode);
 
-    if (name == NULL)
-        return real(descriptor);
-    failed = meet(SYNC) || real(descriptor);
-    if (!fstat(descriptor, &status) && S_ISDIR(status.st_mode)) {
-        if (!failed)
-            note('D', name, NULL, 0, NULL, 0);
-    } else
-        note(failed ? 'F' : 'S', name, NULL, 0, NULL, 0);
+    if (name && !(folder && failed))
+        note(folder ? 'D' : failed ? 'F' : 'S', name, NULL, 0, NULL, 0);
     return failed ? -1 : 0;
 }
 
 int fsync(int descriptor) { return synced(REAL(fsync), descriptor); }
 int fdatasync(int descriptor) { return synced(REAL(fdatasync), descriptor); }
 
+/* Of the rest each is written down by one or two names, if it has one to be written down by. */
+#define NAMED(kind, name, other, size, growth, call)                  \
+    {                                                                 \
+        char whole[PATH_MAX], whole_too[PATH_MAX];                    \
+        const char *one = name, *two = other;                         \
+        int failed = ((one || two) && meet(growth)) || call;          \
+        (void)whole_too;                                              \
+        if ((kind) != 0 && one && !failed)                            \
+            note(kind, one, two, size, NULL, 0);                      \
+        return failed ? -1 : 0;                                       \
+    }
 static int cut(int descriptor, off64_t size)
-{
-    char whole[PATH_MAX];
-    const char *name = ours(descriptor, NULL, whole);
-    int failed = (name && meet(ANY)) || REAL(ftruncate64)(descriptor, size);
-
-    if (name && !failed)
-        note('T', name, NULL, size, NULL, 0);
-    return failed ? -1 : 0;
-}
+NAMED('T', ours(descriptor, NULL, whole), NULL, size, OTHER, REAL(ftruncate64)(descriptor, size))
+int renameat(int from, const char *path, int into, const char *to)
+NAMED('R', ours(from, path, whole), ours(into, to, whole_too), 0, OTHER, REAL(renameat)(from, path, into, to))
+int linkat(int from, const char *path, int into, const char *to, int flags)
+NAMED('L', ours(from, path, whole), ours(into, to, whole_too), 0, GROWTH, REAL(linkat)(from, path, into, to, flags))
+int unlinkat(int folder, const char *path, int flags)
+NAMED((flags & AT_REMOVEDIR ? 0 : 'G'), ours(folder, path, whole), NULL, 0, OTHER, REAL(unlinkat)(folder, path, flags))
+int mkdirat(int folder, const char *path, mode_t mode)
+NAMED(0, ours(folder, path, whole), NULL, 0, GROWTH, REAL(mkdirat)(folder, path, mode))
 
 int ftruncate(int descriptor, off_t size) { return cut(descriptor, size); }
 int ftruncate64(int descriptor, off64_t size) { return cut(descriptor, size); }
-
-int renameat(int from, const char *path, int into, const char *to)
-{
-    char whole[PATH_MAX], other[PATH_MAX];
-    const char *name = ours(from, path, whole), *target = ours(into, to, other);
-    int failed = ((name || target) && meet(ANY)) || REAL(renameat)(from, path, into, to);
-
-    if (name && target && !failed)
-        note('R', name, target, 0, NULL, 0);
-    return failed ? -1 : 0;
-}
-
-int unlinkat(int folder, const char *path, int flags)
-{
-    char whole[PATH_MAX];
-    const char *name = ours(folder, path, whole);
-    int failed = (name && meet(ANY)) || REAL(unlinkat)(folder, path, flags);
-
-    if (name && !failed && !(flags & AT_REMOVEDIR))
-        note('G', name, NULL, 0, NULL, 0);
-    return failed ? -1 : 0;
-}
-
-int mkdirat(int folder, const char *path, mode_t mode)
-{
-    char whole[PATH_MAX];
-
-    if (ours(folder, path, whole) && meet(GROWTH))
-        return -1;
-    return REAL(mkdirat)(folder, path, mode);
-}
-
 int rename(const char *path, const char *to) { return renameat(AT_FDCWD, path, AT_FDCWD, to); }
+int link(const char *path, const char *to) { return linkat(AT_FDCWD, path, AT_FDCWD, to, 0); }
 int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
 int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
 int mkdir(const char *path, mode_t mode) { return mkdirat(AT_FDCWD, path, mode); }

@@ -21,6 +21,7 @@ FAULTS = {
     "node-restore": Action.FULL,
     "send": Action.KILL,
     "backup": Action.TORN,
+    "get": Action.TORN,
     "evidence": Action.EIO,
 }
 

@@ -10,6 +10,7 @@ from tests.crash.power import (
     FailedSync,
     Gone,
     Image,
+    Linked,
     Made,
     Op,
     Renamed,
@@ -61,6 +62,12 @@ class TestKept:
             {"e/a": b"x"},
         ]
         assert images([*log, SyncFolder()]) == [{"e/a": b"x"}]
+
+    def test_a_file_that_gets_its_name_last(self) -> None:
+        """As `write_new` does it: nothing or all of it, whatever becomes of the draft."""
+        log: list[Op] = [Made("b"), Write("b", 0, b"new"), Sync("b"), Linked("b", "a"), Gone("b")]
+        assert {drawn.get("a") for drawn in images(log)} == {None, b"new"}
+        assert {drawn.get("a") for drawn in images([*log, SyncFolder()])} == {b"new"}
 
     def test_what_is_removed_may_come_back(self) -> None:
         assert {len(drawn) for drawn in images([Gone("a")], OLD)} == {0, 1}
