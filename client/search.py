@@ -15,6 +15,7 @@ from client.device import Device
 from client.mailbox import Letter, State
 from node.errors import UserError
 from protocol.approval import SignatureRefusal, SignatureRequest
+from protocol.attachment import Attachment
 from protocol.entry import ChatId, Reference
 from protocol.file import File
 from protocol.message import Edit, Message, Text, Title, decode_message
@@ -71,7 +72,7 @@ def _words_of(message: Message | None) -> str:
     match message:
         case Text(text) | Title(text) | Edit(_, text):
             return text
-        case File(name, _, _, text):
+        case File(name, _, _, text) | Attachment(name, _, _, _, _, text):
             return f"{name} {text}"
         case SignatureRequest(document, _, note):
             return f"{document.name} {note}"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from client.search import matcher
 from node.errors import UserError
+from protocol.file import FILE_BYTES_MAX
 from tests.cli.conftest import Official
 from tests.federation import Federation
 
@@ -40,9 +41,11 @@ class TestSearching:
         path = tmp_path / "figures of May.csv"
         path.write_text("a,b")
         boris("send", "Бюджет", "--file", str(path))
+        path.write_bytes(bytes(FILE_BYTES_MAX + 1))
+        boris("send", "Бюджет", "--file", str(path))
         federation.carry(boris.device, anna.device)
         kinds = [one["kind"] for one in anna.json("search", "figures")]
-        assert kinds == ["text", "edit", "file"]
+        assert kinds == ["text", "edit", "file", "file"]
 
     def test_the_newest_are_shown_in_the_order_in_which_they_came(self, anna: Official) -> None:
         for number in range(5):
