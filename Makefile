@@ -23,10 +23,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak reliability \
-  bench load plots lock clean
+  bench bench-peers load plots capacity lock clean
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(RUNTIME) ## three agencies on this machine: the whole of Ivor in under a minute
 	@$(BIN)/ivor demo
@@ -88,6 +88,12 @@ bench: $(RUNTIME) ## measure; prints JSON lines and a table
 
 load: $(RUNTIME) ## 2,000 devices on one node; what it needs is made once, in build/bench
 	@IVOR_BENCH_CACHE=build/bench $(BIN)/python -m bench load
+
+bench-peers: $(RUNTIME) ## the same work on hypercore, ejabberd and Synapse, in turn; installs them in build/bench
+	@IVOR_BENCH_CACHE=build/bench $(BIN)/python -m bench.peers
+
+capacity: $(RUNTIME) ## what a country would need, from the figures in bench/results
+	@$(BIN)/python -m bench.capacity
 
 # Drawn from bench/results/growth.jsonl, which `python -m bench growth --json` prints.
 plots: $(DRAWING) ## draw how costs grow, into bench/results

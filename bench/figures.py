@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from bench.plain import aligned
+
 CORES = 2
 CALIBRATION_BLOCKS = 4_000
 CALIBRATION_STEPS = 2_000_000
@@ -82,15 +84,7 @@ def table(lines: Sequence[Line]) -> str:
         )
         for line in lines
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = {3, 4, 5, 7, 8}
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

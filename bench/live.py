@@ -74,6 +74,16 @@ def measure_rates(rates: Sequence[int]) -> list[Line]:
         return found
 
 
+def measure_flood(count: int) -> list[Line]:
+    """Measure once how many messages a second go through when so many are written at once."""
+    with TemporaryDirectory(prefix="ivor-bench-") as folder:
+        sites, chat = _prepared(Path(folder))
+        calib_s = calibrate()
+        with _four(sites, chat) as four:
+            flood = _run(four, f"flood {count} {AT_ONCE}", count)
+        return lines_of(NAME, "flat out", FLOOD_UNITS, [flood], calib_s)
+
+
 def _prepared(folder: Path) -> tuple[Sequence[Site], ChatId]:
     progress(f"{NAME}: two agencies, and a chat")
     sites = founded(folder)

@@ -12,8 +12,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -94,16 +94,16 @@ class Child:
                 self.process.wait()
 
 
-@contextmanager
-def started(module: str, *arguments: object) -> Iterator[Child]:
+def started(module: str, *arguments: object) -> AbstractContextManager[Child]:
     """Run a module of ours in a process of its own for the length of a block."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    child = Child(process, module)
+    return running([sys.executable, "-m", module, *map(str, arguments)], ROOT)
+
+
+@contextmanager
+def running(command: Sequence[str], folder: Path) -> Iterator[Child]:
+    """Run a program that reports events and obeys its stdin, for the length of a block."""
+    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = Child(process, " ".join(command))
     try:
         yield child
     finally:
