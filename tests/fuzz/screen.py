@@ -100,13 +100,10 @@ def _check_script(printed: str, lines: Sequence[Line]) -> None:
 
 
 def _lines(text: str, message: Message) -> list[Line]:
-    """Return the message, an edit and a reaction to a text, and one redacted for a reason."""
-    said: list[Message] = [
-        message,
-        Text("plain", None),
-        Edit(_PLACES[1], text),
-        Reaction(_PLACES[1], text),
-    ]
+    """Return the message, or an edit and a reaction to another; and one redacted for a reason."""
+    said: list[Message] = [message]
+    if len(text) % 2:
+        said = [Text("plain", None), Edit(_PLACES[0], text), Reaction(_PLACES[0], text)]
     lines = [_line(number, one, None) for number, one in enumerate(said)]
     return [*lines, _line(len(said), None, Redaction(_PLACES[0], _anna(), text))]
 

@@ -16,7 +16,16 @@ from typing import Final
 
 import msgspec
 
-from protocol.entry import CONTENT, CONTROL, SIGNATURE_LABEL, EntryId, Reference
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    SIGNATURE_LABEL,
+    EntryId,
+    Reference,
+    check_signature,
+    encode_header,
+    entry_id,
+)
 from protocol.errors import PeerError
 from protocol.frame import (
     LENGTH_BYTES,
@@ -28,6 +37,7 @@ from protocol.frame import (
     Forked,
     Frame,
     Have,
+    Heads,
     Hello,
     Holding,
     Ping,
@@ -40,7 +50,7 @@ from protocol.frame import (
     decode_frame,
     encode_frame,
 )
-from protocol.limits import LINKS_MAX, SEQ_MAX
+from protocol.limits import COVER_ENTRIES_MAX, LINKS_MAX, SEQ_MAX, SIGNATURE_BYTES
 from protocol.operation import (
     Admit,
     Checkpoint,
@@ -58,7 +68,7 @@ from protocol.operation import (
 )
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.reconcile import Reconciliation, tabulate
-from protocol.run import rebuild
+from protocol.run import Entry, rebuild
 from protocol.session import PeerKind, State
 from protocol.testing.cast import Person, credential, grant, person, seed
 from protocol.testing.chains import Chain, Step
@@ -121,6 +131,8 @@ def _more() -> Iterator[Frame]:
     yield Have((Holding(chain.device, talk.chat, chain.device, 1, 0),))
     yield Absent(talk.chat, chain.device, 1, 0)
     yield WantSeals(talk.chat, talk.epochs[0], (chain.device,))
+    yield WantSeals(talk.chat, talk.epochs[0], ())
+    yield Heads(7, 1, ())
     yield Seals(talk.chat, talk.epochs[0], (Seal(0, bytes(1168), (seed("path"),)),))
     yield from (Ask(1, 1, b"\x92\x90\x90"), Answer(1, 0, b"\x90"), Seen(3), Ping(), Pong())
     nothing = Reconciliation(tabulate(b"", (), 0))
@@ -160,17 +172,17 @@ class Program:
 
     def run(self) -> None:
         """Carry all steps out. A session that a PeerError ended is followed by another."""
-        self.attacked.connect()
+        self._connect()
         for _ in range(STEPS_MAX):
             if not self._left:
                 return
             try:
                 self._steps[self._byte() % len(self._steps)](self)
             except PeerError:
-                self.attacked.connect()
+                self._connect()
             check_bounds(self.attacked.session)
             if self.attacked.session.state is State.CLOSED:
-                self.attacked.connect()
+                self._connect()
 
     def _byte(self) -> int:
         return self._left.popleft() if self._left else 0
@@ -192,11 +204,16 @@ class Program:
         self.attacked.hear(encode_frame(_signed(tree(self._chosen(), self._dice())))[LENGTH_BYTES:])
 
     def _say_forged(self) -> None:
-        """Say an entry that a member's device has signed: at its place, or on another branch."""
+        """Say an entry that a member's device has signed, at its place or on another branch.
+
+        Or one that it has not signed: then it is somebody else who forges.
+        """
         who, lane = _talk().people[self._byte() % len(_talk().people)], self._byte() % 2
         known = self._chains.get((who, lane)) or _talk().chain(who, lane)
         at = max(0, len(known.entries) - self._byte() % 3 // 2)
-        chain = self._chains[who, lane] = known.fork(at)
+        chain, signed = known.fork(at), self._byte() % 4
+        if signed:
+            self._chains[who, lane] = chain
         links = tuple(one for one in self._heads(lane) if one.device != chain.device)
         if lane == CONTROL:
             operation = _operations()[self._byte() % len(_operations())]
@@ -207,7 +224,10 @@ class Program:
         else:
             epoch = _talk().epochs[self._byte() % len(_talk().epochs)]
             chain.add(Step(b"forged", links=links, control=self._heads(CONTROL), epoch=epoch))
-        self.attacked.hear(encode_frame(chain.run(at))[LENGTH_BYTES:])
+        run = chain.run(at)
+        if not signed:
+            run = msgspec.structs.replace(run, signatures=((0, bytes(SIGNATURE_BYTES)),))
+        self.attacked.hear(encode_frame(run)[LENGTH_BYTES:])
 
     def _heads(self, lane: int) -> tuple[Reference, ...]:
         """Return some heads of a lane, honest and forged ones."""
@@ -232,8 +252,11 @@ class Program:
         self.attacked.tick(self._byte() / 8)
 
     def _connect(self) -> None:
+        """Connect, and greet as the trace begins; sometimes not."""
         self._next = 0
         self.attacked.connect()
+        if self._byte() % 8 < 7 and self.attacked.kind is not PeerKind.INVITATION:
+            self._say_next()
 
     _steps: Final[Sequence[Callable[["Program"], None]]] = (
         *(_say_next, _store, _say_next, _serve, _say_next, _say_signed, _say_changed, _say),
@@ -266,6 +289,10 @@ def _read(data: bytes) -> Replica:
 
 def _law(_: bytes, replica: Replica) -> None:
     """What is honest is admitted all the same; what else was stored means the same to others."""
+    for kept in replica.chats.values():
+        for lines in kept.lines.values():
+            for line in lines:
+                _check_covered([*line.entries, *line.cover])
     for run in _talk().runs:
         assert replica.take(run)[0].reached == run.start + len(run.records)
     both = _entries(replica)
@@ -281,16 +308,30 @@ def _law(_: bytes, replica: Replica) -> None:
     assert ours == theirs
 
 
+def _check_covered(entries: Sequence[Entry]) -> None:
+    """Each entry has a cover (I6, SPEC 2.4): the next signature is at most 63 steps away."""
+    signed = len(entries)
+    for at in reversed(range(len(entries))):
+        entry = entries[at]
+        assert entry_id(encode_header(entry.header)) == entry.id
+        assert not at or entry.header.prev == entries[at - 1].id
+        if entry.signature is not None:
+            check_signature(entry.header.device, entry.id, entry.signature)
+            signed = at
+        assert signed < min(at + COVER_ENTRIES_MAX, len(entries))
+
+
 def _entries(replica: Replica) -> frozenset[EntryId]:
     return replica.summary().get(_talk().chat, (frozenset(), frozenset()))[0]
 
 
 def _seeds() -> Iterator[bytes]:
-    yield bytes([0, 0]) + bytes([0, 1, 7, 3]) * len(_trace())
+    yield bytes([0, 0, 0]) + bytes([0, 1, 7, 3]) * len(_trace())
     for step in range(14):
-        yield bytes([0, 3 * step]) + bytes([step, 9, 4, 1, 1, 0, 9, 7]) * 9
+        yield bytes([0, 3 * step, 0]) + bytes([step, 9, 4, 1, 1, 0, 9, 7]) * 9
     for kind in range(3):
-        yield bytes([kind, 12]) + bytes([8, kind, 0, 0, 0, 5, 9, 7, 10, 3, 1, 0, 1, 0, 9, 7]) * 5
+        forged = bytes([8, kind, 0, 0, 1, 0, 5, 1, 9, 7, 10, 3, 1, 0, 1, 0, 1, 9, 7])
+        yield bytes([kind, 11, 0]) + forged * 5
 
 
 TARGETS: Final = {"sessions": target(_read, _law, (), _seeds, bytewise, 400)}

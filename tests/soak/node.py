@@ -1,12 +1,14 @@
 """A node in a process of its own, whose parent may look inside: FOLDER PORT.
 
 Tells `ready`. `look` on stdin is answered by `looked`: tasks of trio, objects that the garbage
-collector tracks, entries stored. `count` is answered by `counted`: the objects by type.
+collector tracks, entries stored. `count` is answered by `counted`: the objects by type, and with
+PYTHONTRACEMALLOC=1 the bytes by line.
 """
 
 import gc
 import os
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +25,19 @@ from node.service import Node
 from node.store import connect
 
 TYPES_TOLD = 60
+LINES_TOLD = 200
 ENTRIES = "SELECT ifnull(sum(length - base), 0) FROM chains"
+
+
+def counted() -> dict[str, float]:
+    """Return objects by type, and, where Python traces memory, bytes by the line that took them."""
+    kinds = Counter(type(one).__qualname__ for one in gc.get_objects())
+    found = {name: float(number) for name, number in kinds.most_common(TYPES_TOLD)}
+    if tracemalloc.is_tracing():
+        for line in tracemalloc.take_snapshot().statistics("lineno")[:LINES_TOLD]:
+            place = line.traceback[0]
+            found[f"bytes of {place.filename}:{place.lineno}"] = float(line.size)
+    return found
 
 
 async def answer(connection: apsw.Connection) -> None:
@@ -39,8 +53,7 @@ async def answer(connection: apsw.Connection) -> None:
                 )
             elif command == "count":
                 gc.collect()
-                kinds = Counter(type(one).__qualname__ for one in gc.get_objects())
-                tell("counted", **{name: float(n) for name, n in kinds.most_common(TYPES_TOLD)})
+                tell("counted", **counted())
 
 
 async def main(folder: Path, port: int) -> None:
