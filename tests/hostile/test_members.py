@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
 from client import compose, mailbox, people
 from client.device import Device
@@ -21,7 +22,7 @@ from crypto.signing import SEED_BYTES, Signer
 from node.errors import RefusedError, UserError
 from node.service import Node
 from protocol import codec, epoch, identity
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.file import File
 from protocol.frame import (
@@ -244,7 +245,7 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
     async with federation.as_device() as wire:
         await wire.greet()
         await wire.send(newest(chain), Seals(forger.chat, own.id, tuple(frames)), written)
-        await eventually(lambda: _state(federation, forger, mailbox.State.UNREADABLE), "unreadable")
+        await eventually(lambda: _state(anna, forger, mailbox.State.UNREADABLE), "unreadable")
     chat = forger.chat
     nack = (anna.key, forger.device.key, own.id, epoch.NackReason.WRONG_COMMITMENT)
     await eventually(lambda: _told(federation.node("south"), chat, nack), "anna's nack is told")
@@ -259,6 +260,25 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
         return Text("anna is still here", None) in found
 
     await eventually(heard, "anna can write in a chat with a bad epoch")
+
+
+async def test_a_replayed_ciphertext(federation: Federation, forger: Forger) -> None:
+    """Case 44: what anna wrote opens for nobody as mallory's."""
+    anna, chat = federation.honest["anna"], forger.chat
+    await federation.links["anna"].write(partial(say, anna, chat, "I agree"))
+    letters = mailbox.letters(anna, chat, 9)
+    own = next(one.reference for one in letters if one.message == Text("I agree", None))
+    entry = mailbox.read_entry(anna, chat, own)
+    assert isinstance(entry.header, ContentHeader)
+    assert entry.payload is not None
+    chain = forger.content()
+    mine = chain.entries.pop().header
+    replayed = structs.replace(mine, pc=entry.header.pc)
+    async with federation.as_device() as wire:
+        await wire.greet()
+        await wire.send(forger.signed(chain, replayed, entry.payload))
+        for device in federation.honest.values():
+            await eventually(partial(_state, device, forger, mailbox.State.REFUSED), "refused")
 
 
 def prekey_of(device: Device) -> bytes:
@@ -319,8 +339,8 @@ async def _has_file(federation: Federation, forger: Forger, user: str) -> bool:
     return any(isinstance(letter.message, File) for letter in letters)
 
 
-async def _state(federation: Federation, forger: Forger, state: mailbox.State) -> bool:
-    letters = mailbox.letters(federation.honest["anna"], forger.chat, 9)
+async def _state(device: Device, forger: Forger, state: mailbox.State) -> bool:
+    letters = mailbox.letters(device, forger.chat, 9)
     return any(
         letter.reference.device == forger.device.key and letter.state is state for letter in letters
     )
