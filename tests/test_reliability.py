@@ -28,13 +28,14 @@ REPORTS: Mapping[str, dict[str, object]] = {
         "slopes_an_hour": {"rss_mib": 0.5},
         "faults": {"cut": 2},
     },
-    "network": {"seconds": 3},
+    "network": {"rounds": [{"frames": 9, "healed_rounds": 2, "leaks": [], "outside": []}]},
 }
 FAILURES: Mapping[str, dict[str, object]] = {
     "simulator": {"violations": [{"what": "I1", "replay": "python -m tests.simulator --seed 4"}]},
     "crash": {"lost": 1},
     "fuzz": {"targets": {"frames": {"runs": 1000, "per_s": 10, "crashes": 1}}},
     "soak": {"converged": False},
+    "network": {"rounds": [{"frames": 9, "healed_rounds": 2, "leaks": ["x"], "outside": []}]},
 }
 
 
@@ -82,11 +83,15 @@ class TestParts:
         soaked = part("soak").told(json.dumps(REPORTS["soak"] | {"hours": 0.5}))
         assert soaked.amount == "30.0 minutes, 9 entries, 2 faults, memory +0.5 MiB/h"
 
-    @pytest.mark.parametrize("name", ["simulator", "hostile", "fuzz", "soak", "mutants"])
+    @pytest.mark.parametrize("name", ["simulator", "network", "hostile", "fuzz", "soak", "mutants"])
     def test_a_seed_decides(self, name: str) -> None:
         """What a round printed can be run again."""
         command = part(name).command
         assert command(2, 4711) == command(2, 4711) != command(2, 4712)
+
+    def test_a_machine_without_namespaces(self) -> None:
+        told = part("network").told(json.dumps({"skipped": "no namespaces"}))
+        assert told == Told("skipped: no namespaces", NOTHING)
 
     def test_what_a_crash_needs_to_be_repeated(self) -> None:
         lines = [{"trial": "node/cut/7"}, REPORTS["crash"] | FAILURES["crash"]]

@@ -21,6 +21,7 @@ NOTHING: Final = "-"
 FUZZED_AT_ONCE: Final = 2
 FUZZ_START_SECONDS: Final = 4  # of each target, before its first input
 GROWTH_MINUTES_MIN: Final = 10  # less says nothing
+NETWORK_MINUTES: Final = 2.0  # of a round
 MUTANT_MINUTES: Final = 0.7
 MUTANTS_A_MINUTE: Final = 60  # frames with something changed, at a node that serves others
 
@@ -141,14 +142,22 @@ def _planted(output: str) -> Told:
     return Told(lines[-1], "; ".join(missed) or NOTHING)
 
 
-def _network(_minutes: float, _seed: int) -> list[str]:
-    return _module("tests.network", "--json")
+def _network(minutes: float, seed: int) -> list[str]:
+    rounds = max(1, int(minutes / NETWORK_MINUTES))
+    return _module("tests.network", "--rounds", rounds, "--seed", seed, "--json")
 
 
 def _networked(output: str) -> Told:
     found = report(output)
-    told = {name: value for name, value in found.items() if name not in {"v", "what"}}
-    return Told(", ".join(f"{name} {value}" for name, value in told.items()), NOTHING)
+    if "skipped" in found:
+        return Told(f"skipped: {found['skipped']}", NOTHING)
+    rounds = found["rounds"]
+    assert isinstance(rounds, list)
+    frames = sum(one["frames"] for one in rounds)
+    wrong = [place for one in rounds for place in (*one["leaks"], *one["outside"])]
+    amount = f"{len(rounds)} rounds, {frames:,} captured frames read, "
+    healed = f"equal after {max(one['healed_rounds'] for one in rounds)} sessions at most"
+    return Told(amount + healed, "; ".join(wrong) or NOTHING)
 
 
 PARTS: Final = (
