@@ -18,11 +18,12 @@ ROUND ?=
 # A module's tests stay in one process: what they share is made once.
 PARALLEL := --numprocesses=auto --dist=loadscope
 TEST_SECONDS_MAX := 2400
+SEEDS ?= 100
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint style format types layers vectors attack mutants fuzz soak reliability \
+.PHONY: help demo test lint style format types layers vectors simulate attack mutants fuzz soak reliability \
   bench bench-peers load plots capacity lock clean
 
 help: ## this list
@@ -63,6 +64,10 @@ layers: $(TESTING)
 
 vectors: $(TESTING) ## write vectors/ anew
 	@$(BIN)/python -m tests.make_vectors
+
+# Fresh seeds each time; those that fail are printed with the command that repeats them.
+simulate: $(TESTING) ## SEEDS=100 federations with faults and attackers, in simulated time
+	@$(BIN)/python -m tests.simulator --seeds $(SEEDS) --jobs 2
 
 # MINUTES for each machine; another round draws other examples.
 attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 each

@@ -21,6 +21,7 @@ from bench.processes import tell
 from node.agency import Agency, open_agency
 from node.config import Settings
 from node.control import FolderLock
+from node.dealing import Dealing
 from node.driver import Connection
 from node.logs import open_log
 from node.replica import Stored
@@ -85,7 +86,7 @@ class MeasuredNode(Node):
             await trio.sleep(SETTLE_POLL_SECONDS)
         self._report("settled")
 
-    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
         """Count what becomes durable."""
         durable = super().storing(parts, source)
         appended = sum(stored.appended for stored in parts)

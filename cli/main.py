@@ -14,7 +14,7 @@ from typing import Final
 
 import typer
 
-from cli import official, operator
+from cli import official, operator, simulation
 from cli.demo import command as demo
 from cli.output import end_quietly, note
 
@@ -38,6 +38,7 @@ def _register() -> None:
     demo.register(app)
     operator.register(app)
     official.register(app)
+    simulation.register(app)
 
 
 _register()

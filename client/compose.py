@@ -53,6 +53,7 @@ def new_chat(
     now: int,
 ) -> ChatId:
     """Start a chat with us as owner. members: users that `people` knows, without ourselves."""
+    require_zone(device, policy)
     owner = grant_of(device, device.profile.user.user, Role.OWNER)
     grants = [grant_of(device, user, role) for user, role in members]
     ordered = tuple(sorted([owner, *grants], key=lambda grant: grant.credential.user.user))
@@ -63,6 +64,16 @@ def new_chat(
     if title:
         _write(device, chat, Title(title), now)
     return chat.id
+
+
+def require_zone(device: Device, policy: Policy) -> None:
+    """Raise RefusedError for zones that our own node is in none of: nobody would get the chat."""
+    zone = device.profile.charter.zone
+    if not policy.allows(zone):
+        raise RefusedError(
+            f"your own agency, in {zone}, is in none of these zones: its node could not hold the "
+            "chat; give a zone that contains it"
+        )
 
 
 def require(device: Device, chat: ChatId) -> Chat:

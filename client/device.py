@@ -53,7 +53,7 @@ class Device:
         self.folder = folder
         self.secrets = secrets
         self.random = random
-        self.connection = connect(folder / DATABASE_FILE, secrets.database_key)
+        self.connection = self._open()
         self._make_tables()
         self.profile = self._read_profile()
         self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
@@ -61,9 +61,15 @@ class Device:
         self._version = self._data_version()
         self.displaced = self._is_displaced()
 
+    def _open(self) -> apsw.Connection:
+        return connect(self.folder / DATABASE_FILE, self.secrets.database_key)
+
+    def _place(self) -> int:
+        return place_of(self.folder)
+
     def _is_displaced(self) -> bool:
         """Whether the folder was copied or brought back since the node was last asked."""
-        here = place_of(self.folder)
+        here = self._place()
         known = self.connection.execute("SELECT value FROM meta WHERE key = 'place'").get
         if known is None:
             self.connection.execute(
@@ -73,9 +79,7 @@ class Device:
 
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
-        self.connection.execute(
-            "UPDATE meta SET value = ? WHERE key = 'place'", (place_of(self.folder),)
-        )
+        self.connection.execute("UPDATE meta SET value = ? WHERE key = 'place'", (self._place(),))
         self.displaced = False
 
     @property

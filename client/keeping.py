@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import convert
 
-from client.compose import require
+from client.compose import require, require_zone
 from client.device import Device
 from client.epochs import start_epoch
 from client.mailbox import State
@@ -65,6 +65,7 @@ def set_policy(device: Device, chat: ChatId, policy: Policy, now: int) -> None:
     Raises RefusedError if we may not.
     """
     judge = require(device, chat)
+    require_zone(device, policy)
     before = judge.membership().policy
     _append(device, judge, SetPolicy(policy), now)
     after = judge.membership().policy

@@ -9,18 +9,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
-from msgspec import convert
 
 from client import arrivals, mailbox, people, witnessing
 from client.device import Device
 from client.epochs import own_prekey
+from client.outbox import Outbox
 from client.preview import preview
 from client.reading import Line
 from node import tls
-from node.driver import Connection, greeting_for
+from node.dealing import Dealing, greeting_for
+from node.driver import Connection
 from node.errors import NetworkError, UserError, reported
 from node.fetching import Fetching
 from node.journal import Journal
@@ -29,19 +30,7 @@ from node.share import Share, Shares
 from node.wire import keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
-from protocol.frame import (
-    Answer,
-    Ask,
-    Blob,
-    Forked,
-    Holding,
-    Lacking,
-    Run,
-    Seal,
-    Want,
-    WantBlob,
-    encode_frame,
-)
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
 from protocol.question import GetCards, GetReceipts, Lookup, PutPrekey, Question, encode_question
@@ -64,7 +53,6 @@ Result = TypeVar("Result")
 DIAL_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
-PUSHED_ENTRIES_MAX = 4  # of a chain that was not pushed before: title and epoch go along
 
 
 async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.SocketStream]:
@@ -109,21 +97,15 @@ async def _shake_hands(
         raise
 
 
-class _OwnChain(NamedTuple):
-    chat: ChatId
-    lane: int
-    length: int
-    prefix: bytes
-
-
 class Link:
     """A running session of a device with its node, and what the device does on its events."""
 
     def __init__(self, device: Device, stream: trio.abc.Stream) -> None:
         self._device = device
         self._letters: list[mailbox.Letter] = []
+        outbox = Outbox(device, self._push)
         self.journal = Journal(
-            device.connection, device.replica.forget, device.refresh, self._appended
+            device.connection, device.replica.forget, device.refresh, outbox.appended
         )
         self.fetching = Fetching(device.replica, self.journal, device.folder)
         self.news = trio.Event()
@@ -136,8 +118,6 @@ class Link:
             self.journal,
             self,
         )
-        self._pushed = device.replica.store.changed
-        self._lengths: dict[tuple[ChatId, DeviceKey, int], int] = {}
         self.greeted = trio.Event()
         self.ended = trio.Event()
 
@@ -156,13 +136,16 @@ class Link:
         """A device has one peer, which shares with nobody."""
         return Shares().of(key)
 
+    def _push(self, raw: bytes) -> None:
+        self.connection.push(raw)
+
     def opened(self, connection: Connection) -> None:
         """The node has greeted."""
         del connection
         self.greeted.set()
         self._tell()
 
-    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
         """Open what is being stored; tell of it once that is durable."""
         del source
         return partial(self._opened, arrivals.deliver(self._device, parts))
@@ -188,7 +171,7 @@ class Link:
         del forked, readers
         self._tell()
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """A message got farther."""
         del holdings, source
         self._tell()
@@ -275,36 +258,6 @@ class Link:
         Never before: a device that forgets what it has sent would sign the place again (I16).
         """
         return await self.journal.write(work)
-
-    def _appended(self) -> Callable[[], object]:
-        """Read what a transaction leaves in our own chains; return what pushes it."""
-        changed = self._device.replica.store.changed
-        if changed == self._pushed:
-            return bool
-        runs = self._unpushed()
-
-        def push() -> None:
-            self._pushed = changed
-            for run in runs:
-                self._lengths[run.chat, run.device, run.lane] = run.start + len(run.records)
-                self.connection.push(encode_frame(run))
-
-        return push
-
-    def _unpushed(self) -> list[Run]:
-        """Return what stands in our own chains and was not pushed in this session."""
-        device, runs = self._device, []
-        rows = device.connection.execute(
-            "SELECT id, lane, length, substr(head, 1, 8) FROM chains"
-            " JOIN chats ON chats.no = chat WHERE device = ? AND changed > ? ORDER BY changed",
-            (device.key, self._pushed),
-        ).fetchall()
-        for chat, lane, length, prefix in convert(rows, list[_OwnChain]):
-            place = (chat, device.key, lane)
-            start = self._lengths.get(place, max(0, length - PUSHED_ENTRIES_MAX))
-            run = device.replica.store.run(Want(*place, prefix, start, length))
-            runs += [] if run is None else [run]
-        return runs
 
     async def refresh(self) -> None:
         """Publish our prekey, and take up cards and the people of our chats."""

@@ -52,7 +52,7 @@ class Asker(Protocol):
     """What of a node is needed to ask, and to keep the answers."""
 
     settings: Settings
-    hub: Hub
+    hub: Hub[Connection]
     journal: Journal
     directory: OwnDirectory
     larder: Larder

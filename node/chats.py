@@ -81,10 +81,21 @@ class Chats:
             for device, user in self.sharing.entrants()
             if user in membership.users and not chat.history.names(device)
         }
-        return self.readers_by(membership) | entrants
+        held = self.agency in membership.agencies
+        return self.readers_by(membership) | (entrants if held else frozenset())
+
+    def may_bring(self, peer: bytes, chat: ChatId) -> bool:
+        """Tell whether what a peer says of a chat is heard: it is in it, or we do not know yet.
+
+        A device hears its own node in any case: it may have been let in again, with its agency.
+        """
+        own_node = self.owner != self.agency == peer
+        return own_node or self.store.chat(chat) is None or self.sharing.may_read(peer, chat)
 
     def readers_by(self, membership: Membership) -> AbstractSet[bytes]:
-        """Return who may see a chat with this membership."""
+        """Return who may see a chat with this membership: our devices only where our agency may."""
+        if self.agency not in membership.agencies:
+            return membership.agencies
         own = {
             device
             for device, user in membership.devices.items()

@@ -14,6 +14,7 @@ import trio
 
 from node import tls
 from node.config import Settings, is_local
+from node.driver import Connection
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
 from node.wire import keep_alive
@@ -36,7 +37,7 @@ class Caller(Protocol):
     """What a dialler needs of its node."""
 
     settings: Settings
-    hub: Hub
+    hub: Hub[Connection]
     cards: Mapping[AgencyId, Card]
     client_context: SSLContext
 

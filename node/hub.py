@@ -6,28 +6,31 @@ its author's node has pushed it to all; whoever was missed is told by heads two 
 """
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import trio
 
-from node.driver import Connection
+from node.dealing import Dealing
 from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Forked, Holding, Seal, Seals, encode_frame
 from protocol.session import PeerKind
 
+One = TypeVar("One", bound=Dealing)
 
-class Hub:
+
+class Hub(Generic[One]):
     """The open connections of a node or device, by the peer's key."""
 
     def __init__(self) -> None:
-        self._connections: dict[bytes, list[Connection]] = {}
+        self._connections: dict[bytes, list[One]] = {}
         self._changed = trio.Event()
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: One) -> None:
         """Take part in what is handed on, from now on."""
         self._connections.setdefault(connection.key, []).append(connection)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: One) -> None:
         """Take no more part. A connection that was never added is no error."""
         remaining = self._connections.get(connection.key, [])
         if connection in remaining:
@@ -42,15 +45,15 @@ class Hub:
         while key in self._connections:
             await self._changed.wait()
 
-    def of(self, key: bytes) -> Sequence[Connection]:
+    def of(self, key: bytes) -> Sequence[One]:
         """Return the open connections of one peer."""
         return tuple(self._connections.get(key, ()))
 
-    def all(self) -> Sequence[Connection]:
+    def all(self) -> Sequence[One]:
         """Return every open connection."""
         return [connection for group in self._connections.values() for connection in group]
 
-    def hand_on(self, stored: Stored, source: Connection) -> None:
+    def hand_on(self, stored: Stored, source: Dealing) -> None:
         """Push a run that was judged to whom it concerns. It need not be durable here (SPEC 6.5).
 
         source: where it came from. Reads nothing from the database: the transaction that stores the
@@ -59,7 +62,7 @@ class Hub:
         whole = stored.outcome.reached >= stored.run.start + len(stored.run.records)
         relayed = source.peer is PeerKind.NODE
         raw = encode_frame(stored.verified) if whole else b""
-        for peer in stored.readers:
+        for peer in sorted(stored.readers):
             for connection in self._connections.get(peer, ()):
                 if connection is source:
                     continue
@@ -92,7 +95,7 @@ class Hub:
 
     def holdings_noted(self, holdings: Sequence[Holding]) -> None:
         """Tell authors, where connected, who stores their entries."""
-        for device in {holding.device for holding in holdings}:
+        for device in sorted({holding.device for holding in holdings}):
             theirs = [holding for holding in holdings if holding.device == device]
             for connection in self._connections.get(device, ()):
                 connection.have(theirs)

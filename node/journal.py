@@ -13,13 +13,10 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import apsw
-import structlog
 import trio
 
-from node.errors import IvorError, StorageError
-from protocol.errors import PeerError
-
-log = structlog.get_logger()
+from node.errors import StorageError
+from node.transaction import Job, Transaction
 
 Result = TypeVar("Result")
 
@@ -30,23 +27,16 @@ SMALL_SECONDS_MAX = 0.002
 REST_SHARE = 3.0  # how long nobody reads much, by the time that somebody did; guess
 
 
-class _Job:
-    """One function that waits for its transaction, and what became of it."""
+class _Job(Job):
+    """A job that somebody waits for."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
+        super().__init__(work)
         self.done = trio.Event()
-        self.error: Exception | None = None
 
 
 class Journal:
-    """The one owner of a connection while a node runs.
-
-    forget: called after a rollback, to drop what was cached of the database. begun: called when
-    the connection is ours, before any job: a device looks there whether another process wrote.
-    ending: called after the jobs of a transaction; what it returns is called once that is durable:
-    a device reads there what it has appended, and sends it then.
-    """
+    """The one owner of a connection while a node runs; see `Transaction` for the arguments."""
 
     def __init__(
         self,
@@ -55,10 +45,7 @@ class Journal:
         begun: Callable[[], object] = bool,
         ending: Callable[[], Callable[[], object]] = lambda: bool,
     ) -> None:
-        self._connection = connection
-        self._forget = forget
-        self._begun = begun
-        self._ending = ending
+        self._transaction = Transaction(connection, forget, begun, ending)
         self._lock = trio.Lock()
         self._leisure = trio.Lock()
         self._rested = -math.inf
@@ -95,7 +82,7 @@ class Journal:
         """Run `work`, which only reads, between two transactions."""
         async with self._lock:
             try:
-                self._begun()
+                self._transaction.begun()
                 return work()
             except apsw.Error as error:
                 raise StorageError(f"the database cannot be read: {error}") from error
@@ -131,16 +118,11 @@ class Journal:
     async def _commit(self, jobs: list[_Job]) -> None:
         async with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._begun()
-                before = self._connection.total_changes()
-                for job in jobs:
-                    self._attempt(job)
-                durable = self._ending()
-                await self._end(self._connection.total_changes() - before)
+                changes, durable = self._transaction.begin(jobs)
+                await self._end(changes)
                 durable()
             except apsw.Error as error:
-                self._roll_back(jobs, error)
+                self._transaction.roll_back(jobs, error)
         for job in jobs:
             job.done.set()
 
@@ -156,33 +138,5 @@ class Journal:
     def _sync(self) -> float:
         """Commit; return the seconds that it took."""
         begun = time.monotonic()
-        self._connection.execute("COMMIT")
+        self._transaction.commit()
         return time.monotonic() - begun
-
-    def _attempt(self, job: _Job) -> None:
-        """Run a job; undo what it wrote if it fails, and leave the other jobs alone."""
-        before = self._connection.total_changes()
-        self._connection.execute("SAVEPOINT job")
-        try:
-            job.work()
-        except (PeerError, IvorError) as error:
-            job.error = error
-            self._connection.execute("ROLLBACK TO job")
-            if self._connection.total_changes() != before:
-                self._forget()
-        except Exception as error:
-            if isinstance(error, apsw.Error) and not isinstance(error, apsw.ConstraintError):
-                raise  # the disk, which concerns all
-            log.exception("a bug ended a job")
-            job.error = error
-            self._connection.execute("ROLLBACK TO job")
-            self._forget()
-        self._connection.execute("RELEASE job")
-
-    def _roll_back(self, jobs: list[_Job], error: apsw.Error) -> None:
-        log.error("transaction failed", error=str(error), jobs=len(jobs))
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._forget()
-        for job in jobs:
-            job.error = StorageError(f"not stored, the disk says: {error}")

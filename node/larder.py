@@ -54,7 +54,12 @@ class Larder:
     """The blobs of a running node. home: the folder of its database."""
 
     def __init__(
-        self, replica: Replica, journal: Journal, settings: Settings, home: Path, hub: Hub
+        self,
+        replica: Replica,
+        journal: Journal,
+        settings: Settings,
+        home: Path,
+        hub: Hub[Connection],
     ) -> None:
         self._replica = replica
         self._journal = journal

@@ -388,7 +388,7 @@ class Replica(SealedChats):
         wants = []
         for item in chats:
             stored = self.store.chat(item.chat)
-            if stored is not None and not self.sharing.may_read(peer, item.chat):
+            if not self.may_bring(peer, item.chat):
                 continue
             for head in item.heads:
                 start = 0
@@ -426,7 +426,7 @@ class Replica(SealedChats):
         kept = []
         for chat_id in {holding.chat for holding in holdings}:
             stored = self.store.chat(chat_id)
-            if stored is None or not self.sharing.may_read(peer, chat_id):
+            if stored is None or not self.may_bring(peer, chat_id):
                 continue
             told = [
                 holding

@@ -77,7 +77,7 @@ class SealedChats(Chats):
         """
         judge = self.chat(chat)
         entry = None if judge is None else judge.history.epoch(epoch)
-        if judge is None or entry is None or not self.sharing.may_read(peer, chat):
+        if judge is None or entry is None or not self.may_bring(peer, chat):
             return []
         operation = entry.operation
         count = len(operation.recipients)

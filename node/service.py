@@ -22,9 +22,10 @@ from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
 from node.capacity import allow_files
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
+from node.dealing import Dealing, greeting_for
 from node.dialler import keep_dialling
 from node.directory import Directory
-from node.driver import Connection, greeting_for
+from node.driver import Connection
 from node.errors import IvorError, NetworkError, StorageError
 from node.hub import Hub
 from node.journal import Journal
@@ -86,7 +87,7 @@ class Node:
         """clock: milliseconds UTC, for what ages."""
         self.agency = agency
         self.settings = settings
-        self.hub = Hub()
+        self.hub: Hub[Connection] = Hub()
         self.shares = Shares()
         self.metrics = Metrics()
         self.replica = Replica(connection, agency.id, agency.id, clock)
@@ -154,7 +155,7 @@ class Node:
             try:
                 await self.drop_aged()
                 for connection in self.hub.all():
-                    await connection.want_payloads()
+                    await connection.ask_for_payloads()
             except StorageError:
                 log.exception("what has aged was not dropped; trying again later")
             await self._scrub()
@@ -307,7 +308,7 @@ class Node:
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):
             connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 
-    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
         """Push runs on while the disk works on them."""
         for stored in parts:
             self.hub.hand_on(stored, source)
@@ -338,7 +339,7 @@ class Node:
         log.warning("a device has forked its chain", chat=forked.chat.hex()[:16])
         self.hub.fork_kept(forked, readers)
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """Somebody stores more."""
         del source
         self.hub.holdings_noted(holdings)

@@ -469,32 +469,32 @@ class Session:
         """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""
         if self.state is State.CLOSED:
             return []
-        silent = now - self._heard
         if self.state is State.GREETING:
-            return self._still_greeting(silent, now)
+            return self._still_greeting(now)
         ping, close = self._patience
-        if silent >= close:
+        if now >= self._heard + close:
             raise OutOfTurn(f"nothing heard for {close:.0f} s (SPEC 6.2)")
         if self._tell_at is not None and self._tell_at <= now:
             self._tell_at = None
             self._heads_due = True
         self._intake.expired(now)
         self._previews.expired(now)
-        pings: list[Effect] = [Send(Ping())] if silent >= ping else []
+        # Compared with the very sum that was asked for: a difference, rounded, may never be due.
+        pings: list[Effect] = [Send(Ping())] if now >= self._heard + ping else []
         effects = [*pings, *self._audit(now), *self._go_on(now)]
-        quiet = now + (ping / 2 if pings else ping - silent)
+        quiet = now + ping / 2 if pings else self._heard + ping
         return [*effects, Wake(min(quiet, self._awaited(), self._tell_at or NEVER))]
 
     def _awaited(self) -> float:
         """Return when an answer that is under way would be too late."""
         return min(self._intake.deadline(), self._previews.deadline())
 
-    def _still_greeting(self, silent: float, now: float) -> list[Effect]:
+    def _still_greeting(self, now: float) -> list[Effect]:
         waits = self.peer is PeerKind.INVITATION
         most = IDLE_CLOSE_SECONDS if waits else HELLO_TIMEOUT_SECONDS
-        if silent >= most:
+        if now >= self._heard + most:
             raise OutOfTurn(f"no word for {most:.0f} s (SPEC 6.2)")
-        return [Wake(now - silent + most)]
+        return [Wake(self._heard + most)]
 
 
 def _check_page(page: Heads) -> None:

@@ -16,7 +16,8 @@ from client.link import Link, over
 from client.mailbox import State
 from client.preview import preview
 from client.reading import Line
-from node.driver import Connection, greeting_for
+from node.dealing import Dealing, greeting_for
+from node.driver import Connection
 from node.journal import Journal
 from node.replica import Replica, Stored
 from node.share import Share, Shares
@@ -76,7 +77,7 @@ class Node:
     def share(self, key: bytes) -> Share:
         return Shares().of(key)
 
-    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
         raise AssertionError((parts, source))
 
     def keeping_seals(
@@ -87,7 +88,7 @@ class Node:
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         raise AssertionError((forked, readers))
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         raise AssertionError((holdings, source))
 
     async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:

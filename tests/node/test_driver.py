@@ -8,7 +8,8 @@ import trio
 import trio.lowlevel
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock
 
-from node.driver import Connection, greeting_for
+from node.dealing import Dealing, greeting_for
+from node.driver import Connection
 from node.errors import NetworkError
 from node.journal import Journal
 from node.replica import Replica, Stored
@@ -82,7 +83,7 @@ class Home:
     def opened(self, connection: Connection) -> None:
         self.connections.append(connection)
 
-    def storing(self, parts: Sequence[Stored], source: Connection) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
         assert source in self.connections
         self.pushed += parts
         return lambda: self.runs.extend(parts)
@@ -99,7 +100,7 @@ class Home:
     def share(self, key: bytes) -> Share:
         return self.shares.of(key)
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Connection) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         assert source in self.connections
         self.noted += holdings
 

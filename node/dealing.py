@@ -1,0 +1,522 @@
+"""What a session asks for, as steps for whoever does the waiting (SPEC 6.5). No I/O, no clock.
+
+A `Dealing` is one session with the replica behind it. It turns the effects of the session into
+steps; a driver takes them in order:
+
+    Send, Wake, Consult, Deliver, Preview, Survey, LoadChunk, TakeChunk, Close
+                     as in `protocol.effect`
+    Look(work)       run `work` between two transactions, then take the steps that it leaves
+    Keep(work)       run `work` in a transaction; once that is durable, take the steps it leaves
+    Try(work)        the same, and go on without it if the disk fails
+    Store(work)      the same, while the next frame is read; what is left is taken in order
+    Acknowledge, Note    holdings to send, or to keep: may be put together
+
+`node.driver` takes them over a trio stream; the simulator (tests/simulator) in simulated time.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from node.errors import NetworkError
+from node.replica import Replica, Stored, authentic
+from node.seals import Sealless
+from protocol.effect import (
+    Admit,
+    Close,
+    Compare,
+    Consult,
+    Deliver,
+    Effect,
+    LoadChanges,
+    LoadChunk,
+    LoadHeads,
+    LoadRun,
+    LoadSeals,
+    NoteHoldings,
+    Preview,
+    SaveCursor,
+    Send,
+    StoreFork,
+    StoreSeals,
+    Survey,
+    TakeChunk,
+    Wake,
+)
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.frame import (
+    Blob,
+    Forked,
+    Frame,
+    Have,
+    Holding,
+    Run,
+    Seal,
+    Seals,
+    WantBlob,
+    WantSeals,
+    encode_frame,
+)
+from protocol.intake import Outcome
+from protocol.limits import (
+    FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX_BEFORE_HELLO,
+    QUEUE_BYTES_MAX,
+    QUEUE_FRAMES_MAX,
+    SEALS_FRAME_MAX,
+)
+from protocol.reconcile import Table
+from protocol.run import Entry
+from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind, Session, State
+
+SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
+CHATS_WELCOME_MAX = 4096
+SALT_BYTES = 16
+SEND_BYTES = 256 * 1024
+UNREAD_BYTES_MAX = 4 * QUEUE_BYTES_MAX  # that wait for a peer, before it is given up; guess
+
+_Loads = LoadRun | LoadHeads | LoadChanges | LoadSeals | Compare
+_Keeps = StoreSeals | StoreFork | SaveCursor
+
+Steps = Sequence["Step"]
+After = Callable[[], Steps]
+Work = Callable[[], After]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Run `work`, which only reads, between two transactions."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Run `work` in a transaction, and go on when that is durable."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """The same; if the disk fails there is nothing left to do, and the session goes on."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Run `work` in a transaction, and read on meanwhile; a few at a time, so a peer can't pile up.
+
+    What they leave is done in the order in which they were begun.
+    """
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Tell the peer that this is durable; later news of a chain may replace earlier."""
+
+    holdings: Sequence[Holding]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Keep what the peer stores, with `Dealing.note`; later news of a chain may replace earlier."""
+
+    holdings: Sequence[Holding]
+
+
+Step = (
+    Send
+    | Wake
+    | Consult
+    | Deliver
+    | Preview
+    | Survey
+    | LoadChunk
+    | TakeChunk
+    | Close
+    | Look
+    | Keep
+    | Try
+    | Store
+    | Acknowledge
+    | Note
+)
+
+
+class Surroundings(Protocol):
+    """What a dealing tells the rest of its node or device."""
+
+    def storing(self, parts: Sequence[Stored], source: "Dealing") -> Callable[[], None]:
+        """Runs are being stored: called last in their transaction, before it is durable.
+
+        Return what is to be done once it is; if it fails, that is never called.
+        """
+
+    def keeping_seals(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> Callable[[], None]:
+        """Seals are being kept; as `storing`."""
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """A new fork proof is durable."""
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: "Dealing") -> None:
+        """Somebody stores more than they did."""
+
+
+class Dealing(ABC):
+    """A session, its replica, and the frames that wait to be sent.
+
+    key: agency id of a node, device key, or ticket of a peer. clock: seconds, monotonic. A driver
+    says in `worked`, `wake` and `fail` how it is told of what others do to this dealing.
+    """
+
+    def __init__(
+        self,
+        peer: PeerKind,
+        key: bytes,
+        greeting: Greeting,
+        replica: Replica,
+        surroundings: Surroundings,
+        clock: Callable[[], float],
+    ) -> None:
+        self.peer = peer
+        self.key = key
+        self._replica = replica
+        self._candidates_lost = replica.candidates_lost
+        self._told = surroundings
+        self._now = clock
+        self._session = Session(peer, greeting, clock())
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._welcome: set[ChatId] = set()
+        self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether the peer has greeted and the session goes on."""
+        return self._session.state is State.OPEN
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the peer has listed is stored here."""
+        return self._session.caught_up
+
+    @property
+    def frame_limit(self) -> int:
+        """How long the peer's next frame may be."""
+        return FRAME_BYTES_MAX if self.open else FRAME_BYTES_MAX_BEFORE_HELLO
+
+    # What a driver says
+
+    @abstractmethod
+    def worked(self) -> None:
+        """A frame waits to be sent."""
+
+    @abstractmethod
+    def wake(self, at: float) -> None:
+        """Call `expired` at this time."""
+
+    @abstractmethod
+    def fail(self, error: Exception) -> None:
+        """End the session, and remember why."""
+
+    # What a driver brings
+
+    def start(self) -> Steps:
+        """Greet."""
+        return self._turned(self._session.start(self._now()))
+
+    def receive(self, frame: Frame) -> Steps:
+        """Take one frame. Raises PeerError when the peer broke SPEC."""
+        return self._turned(self._session.receive(frame, self._now()))
+
+    def greeted(self) -> Steps:
+        """Ask for what was missing before this session. Call once, after the peer's HELLO."""
+        return [Look(self._look_for_seals), *self.want_payloads()]
+
+    def idle(self) -> Steps:
+        """Return the next piece of serving. Call when nothing waits to be sent."""
+        return self._turned(self._session.idle())
+
+    def expired(self) -> Steps:
+        """Look at the deadlines, when a Wake is due."""
+        return self._turned(self._session.expired(self._now()))
+
+    def _look_for_seals(self) -> After:
+        lacking = self._replica.sealless(self.key)
+        return lambda: _want_seals(lacking)
+
+    def look_ahead(self, chat: ChatId) -> Steps:
+        """Ask for the end of a chat, if it is far from what is here; it comes as a Preview."""
+        return self._turned(self._session.preview(chat, self._now()))
+
+    def surveyed(self, table: Table) -> Steps:
+        """Take the answer to a Survey."""
+        return self._turned(self._session.surveyed(table, self._now()))
+
+    def chunk_loaded(self, want: WantBlob, chunk: Blob | None) -> Steps:
+        """Take the answer to a LoadChunk."""
+        return self._turned(self._session.chunk_loaded(want, chunk))
+
+    def want_payloads(self) -> Steps:
+        """Ask for payloads that came dropped, though nothing that we know asks to drop them."""
+
+        def look() -> After:
+            wants = self._replica.payloads.wanted(self.key)
+            return lambda: [Send(want) for want in wants]
+
+        return [Look(look)] if self.open and self.peer is not PeerKind.INVITATION else []
+
+    def _turned(self, effects: Sequence[Effect]) -> Steps:
+        return [step for effect in effects for step in self._turn(effect)]
+
+    def _turn(self, effect: Effect) -> Steps:
+        match effect:
+            case Send(Have(holdings)):
+                return [Acknowledge(holdings)]
+            case Send() | Wake() | Consult() | Deliver() | Preview() | Survey() | Close():
+                return [effect]
+            case LoadChunk() | TakeChunk():
+                return [effect]
+            case Admit(runs):
+                return self._admit(runs)
+            case NoteHoldings(holdings):  # a device stores for nobody else
+                return [] if self.peer is PeerKind.DEVICE else [Note(holdings)]
+            case _:
+                return [self._job(effect)]
+
+    def _job(self, effect: _Loads | _Keeps) -> Step:
+        match effect:
+            case SaveCursor():  # what is not kept we are told again
+                return Try(partial(self._keep, effect))
+            case StoreSeals() | StoreFork():
+                return Keep(partial(self._keep, effect))
+            case _:
+                return Look(partial(self._load, effect))
+
+    def _load(self, effect: _Loads) -> After:
+        sharing = self._replica.sharing
+        match effect:
+            case Compare(chats):
+                wants = self._replica.compare(chats, self.key)
+                return lambda: self._turned(self._session.compared(wants, self._now()))
+            case LoadHeads(cursor):
+                page = sharing.heads_since(self.key, cursor)
+                return lambda: self._turned(self._session.heads(page))
+            case LoadChanges(numbers):
+                page = sharing.heads_at(self.key, numbers)
+                return lambda: self._turned(self._session.changes(page))
+            case LoadRun(want):
+                run = self._replica.serve(want, self.key)
+                return lambda: self._turned(self._session.loaded(want, run))
+            case LoadSeals(chat, epoch, devices):
+                mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
+                if not sharing.may_read(self.key, chat):
+                    return list
+                found = self._replica.seals_for(chat, epoch, mine)
+                return lambda: self._loaded_seals(chat, epoch, mine, found)
+
+    def _loaded_seals(
+        self, chat: ChatId, epoch: EntryId, mine: Sequence[DeviceKey], found: Sequence[Seal]
+    ) -> Steps:
+        noted = sum(map(len, self._seals_awaited.values()))
+        if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
+            self._seals_awaited.setdefault(epoch, set()).update(mine)
+        return [
+            Send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
+            for at in range(0, len(found), SEALS_FRAME_MAX)
+        ]
+
+    def _keep(self, effect: _Keeps) -> After:
+        match effect:
+            case StoreSeals(chat, epoch, seals):
+                kept = self._replica.keep_seals(chat, epoch, seals, self.key)
+                return _nothing_after(self._told.keeping_seals(chat, epoch, kept))
+            case StoreFork(forked):
+                new, readers = self._take_fork(forked)
+                if new is None:
+                    return list
+                return _nothing_after(partial(self._told.fork_kept, new, readers))
+            case SaveCursor(incarnation, cursor):
+                self._save_cursor(incarnation, cursor)
+                return list
+
+    def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
+        """Keep how far we are, unless we have forgotten what we were told in this session."""
+        if self._replica.candidates_lost == self._candidates_lost:
+            self._replica.sharing.save_cursor(self.key, incarnation, cursor)
+
+    def note(self, holdings: Sequence[Holding]) -> After:
+        """Keep what the peer says that it stores: the work of a Keep."""
+        told = self._replica.note_holdings(holdings, self.key)
+        return _nothing_after(partial(self._told.holdings_noted, told, self))
+
+    def _take_fork(self, forked: Forked) -> tuple[Forked | None, list[bytes]]:
+        if not self._replica.may_bring(self.key, forked.chat):
+            return None, []
+        new = self._replica.keep_fork(forked)
+        return new, [] if new is None else sorted(self._replica.readers_of(new.chat))
+
+    # Admission
+
+    def _admit(self, runs: Sequence[Run]) -> Steps:
+        """Verify runs here, and let the disk work on them meanwhile.
+
+        They are queued before the next frame is read: what comes first is judged first. The runs of
+        a stranger are not worth hashing; one who was welcome before is asked for again only in the
+        transaction, because a look at the database waits for the commit that is on its way.
+        """
+        chat = runs[0].chat
+        if chat in self._welcome:
+            return [self._storing(runs)]
+
+        def look() -> After:
+            welcome = self._replica.may_bring(self.key, chat)
+            return partial(self._welcomed if welcome else self._refused, runs)
+
+        return [Look(look)]
+
+    def _refused(self, runs: Sequence[Run]) -> Steps:
+        refused = [(run, _unwelcome(run)) for run in runs]
+        return self._turned(self._session.admitted(refused, (), self._now()))
+
+    def _welcomed(self, runs: Sequence[Run]) -> Steps:
+        if len(self._welcome) >= CHATS_WELCOME_MAX:
+            self._welcome.clear()
+        self._welcome.add(runs[0].chat)
+        return [self._storing(runs)]
+
+    def _storing(self, runs: Sequence[Run]) -> Store:
+        parts = [(run, authentic(run)) for run in runs]
+        return Store(lambda: self._append(parts))
+
+    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> After:
+        chat = parts[0][0].chat
+        if not self._replica.may_bring(self.key, chat):
+            self._welcome.discard(chat)
+            return partial(self._refused, [run for run, _ in parts])
+        stored = self._replica.append_together(parts)
+        holdings = [self._replica.holding(one) for one in stored]
+        known = [holding for holding in holdings if holding is not None]
+        # A device learns what its own node has from that node's runs, too.
+        self._replica.note_holdings(known, self.key)
+        new = [one for one in stored if one.appended]
+        durable = self._told.storing(new, self) if new else _nothing
+
+        def then() -> Steps:
+            durable()
+            return self._stored(stored, known)
+
+        return then
+
+    def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
+        for stored in parts:
+            if stored.fork is not None:
+                self._told.fork_kept(stored.fork, sorted(stored.readers))
+        judged = [(stored.run, stored.outcome) for stored in parts]
+        seals = [step for stored in parts for step in _want_seals(stored.sealless)]
+        return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]
+
+    # What waits to be sent
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame that must not be lost. Fails on a peer that never reads."""
+        raw = encode_frame(frame)
+        frames, size = len(self._queue), self._queued_bytes + len(raw)
+        if frames >= QUEUE_FRAMES_MAX * 4 or size > UNREAD_BYTES_MAX:
+            self.fail(NetworkError("the peer does not read what it is sent"))
+            return
+        self._enqueue(raw)
+
+    def push(self, raw: bytes) -> None:
+        """Queue an encoded run, if there is room; heads will tell of it in any case."""
+        if not self.open:
+            return
+        room = len(self._queue) < QUEUE_FRAMES_MAX
+        if room and self._queued_bytes + len(raw) <= QUEUE_BYTES_MAX:
+            self._enqueue(raw)
+        self.changed()
+
+    def changed(self) -> None:
+        """Soon tell the peer which heads changed."""
+        for effect in self._session.pushed(self._now()):
+            if isinstance(effect, Wake):
+                self.wake(effect.at)
+
+    def have(self, holdings: Sequence[Holding]) -> None:
+        """Tell the peer who stores what."""
+        if self.open and holdings:
+            self.send(Have(tuple(holdings)))
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        """Send the seals that the peer has asked for before they were here."""
+        awaited = self._seals_awaited.get(epoch, set())
+        found = tuple(seal for device, seal in owners if device in awaited)
+        if found and self.open:
+            self.send(Seals(chat, epoch, found))
+            awaited.difference_update(device for device, _ in owners)
+        if not awaited:
+            self._seals_awaited.pop(epoch, None)
+
+    def _enqueue(self, raw: bytes) -> None:
+        self._queue.append(raw)
+        self._queued_bytes += len(raw)
+        self.worked()
+
+    def take_queued(self) -> list[bytes]:
+        """Take the next frames that wait, as many as go out in one call."""
+        batch: list[bytes] = []
+        size = 0
+        while self._queue and size < SEND_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1])
+        self._queued_bytes -= size
+        return batch
+
+
+def greeting_for(
+    replica: Replica, key: bytes, random: Callable[[int], bytes] = os.urandom
+) -> Greeting:
+    """Read what a session with this peer begins with, and draw its salt."""
+    seen_incarnation, seen = replica.sharing.cursor(key)
+    patience = BETWEEN_NODES if replica.owner == replica.agency else WITH_LEAF
+    salt = random(SALT_BYTES)
+    return Greeting(replica.store.incarnation, seen_incarnation, seen, salt, patience)
+
+
+def _nothing() -> None:
+    """Do nothing: there is nothing to tell."""
+
+
+def _nothing_after(tell: Callable[[], None]) -> After:
+    """Tell, and leave no steps."""
+
+    def then() -> Steps:
+        tell()
+        return ()
+
+    return then
+
+
+def _want_seals(lacking: Sequence[Sealless]) -> Steps:
+    return [
+        Send(WantSeals(chat, epoch, devices[at : at + SEALS_FRAME_MAX]))
+        for chat, epoch, devices in lacking
+        for at in range(0, len(devices), SEALS_FRAME_MAX)
+    ]
+
+
+def _unwelcome(run: Run) -> Outcome:
+    """It is no fault of a node that has not heard yet that its agency left the chat."""
+    return Outcome(run.start, surplus=True)

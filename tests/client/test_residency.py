@@ -1,0 +1,86 @@
+"""Zones and devices: which node may have what a device writes (SPEC 3.4, 6.3)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client import compose, keeping
+from client.device import Device
+from client.outbox import Outbox
+from node.errors import RefusedError
+from protocol.entry import CONTROL, ChatId
+from protocol.frame import ChatHeads, Head
+from protocol.membership import resolve
+from protocol.message import Title
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from tests.federation import Federation, now
+
+UDM = Policy(("RU-UDM",), 0, HistoryRule.FROM_JOIN)
+ALL = Policy(("RU",), 0, HistoryRule.FROM_JOIN)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    yield made
+    made.close()
+
+
+def start(device: Device, policy: Policy, *members: Device) -> ChatId:
+    users = [(member.profile.user.user, Role.OWNER) for member in members]
+    with device.transaction():
+        return compose.new_chat(device, ChatKind.GROUP, "", policy, users, now())
+
+
+def test_a_chat_in_zones_of_others_is_not_started(federation: Federation) -> None:
+    moscow = federation.official("olga@mos", "RU-MOW")
+    with pytest.raises(RefusedError, match="could not hold"):
+        start(moscow, UDM)
+    chat = start(moscow, ALL)
+    with pytest.raises(RefusedError, match="could not hold"), moscow.transaction():
+        keeping.set_policy(moscow, chat, UDM, now())
+
+
+def test_a_policy_that_leaves_the_zone(federation: Federation) -> None:
+    """The node is no reader any more, and neither are its devices; nothing is pushed to it."""
+    anna = federation.official("anna@minzdrav")
+    olga = federation.official("olga@mos", "RU-MOW")
+    chat = start(anna, ALL, olga)
+    federation.carry(anna, olga)
+    agency = olga.profile.charter.agency
+    assert {agency, olga.key} <= olga.replica.readers_of(chat)
+    with anna.transaction():
+        keeping.set_policy(anna, chat, UDM, now())
+    federation.carry(anna, olga)
+    assert not {agency, olga.key} & olga.replica.readers_of(chat)
+    pushed: list[bytes] = []
+    outbox = Outbox(olga, pushed.append)
+    with olga.transaction():
+        compose.send(olga, chat, Title("secret"), now(), None)
+        push = outbox.appended()
+    push()
+    assert pushed == []
+
+
+def test_let_in_again(federation: Federation) -> None:
+    """A device hears its own node even where its agency is out: it may be in again."""
+    anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+    chat = federation.chat(boris, "Budget", anna)
+    own, other = (one.profile.charter.agency for one in (anna, boris))
+    user = anna.profile.user.user
+    with boris.transaction():
+        compose.remove_member(boris, chat, user, now())
+    federation.carry(boris, anna)
+    assert own not in anna.replica.readers_of(chat)
+    news = [ChatHeads(chat, (Head(boris.key, CONTROL, 99, bytes(8)),))]
+    assert anna.replica.compare(news, own)
+    assert anna.replica.compare(news, other)
+    assert not anna.replica.compare(news, bytes(32))
+    with boris.transaction():
+        compose.add_members(boris, chat, [(user, Role.MEMBER)], now())
+    federation.carry(boris, anna)
+    assert own in anna.replica.readers_of(chat)
+    judge = anna.replica.chat(chat)
+    assert judge is not None
+    assert user in resolve(judge.history).users

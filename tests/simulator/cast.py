@@ -1,0 +1,125 @@
+"""The agencies and officials of every simulation: made once a process, copied for each seed.
+
+Agencies, certificates, keys and databases are made by the real code (`tests.federation`), from
+bytes that are always the same, so that a seed means the same in every process. A device's database
+is kept as bytes; a simulation opens a copy of them in memory.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import shake_256
+from pathlib import Path
+from unittest import mock
+
+import apsw
+
+from client.device import Device
+from client.folder import Secrets
+from crypto import keyfile
+from node.schema import SCHEMA
+from protocol.identity import verify_user
+from protocol.reply import Person
+from tests.federation import Federation
+from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
+
+BEGINNING = 1_767_225_600  # seconds: 2026-01-01, when everybody was enrolled
+MEMORY = "/dev/shm"  # noqa: S108 - databases of throw-away people, where there is memory for them
+ZONES = {"ada": "RU-UDM", "bor": "RU-UDM", "ves": "RU-UDM", "gor": "RU-UDM", "mos": "RU-MOW"}
+OFFICIALS = ("anna", "boris")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A device as it was enrolled. database: its bytes."""
+
+    name: str
+    agency: str
+    certificate: bytes
+    secrets: Secrets
+    database: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everybody. agencies: name -> id. registry: what was signed so far."""
+
+    agencies: dict[str, bytes]
+    roles: tuple[Role, ...]
+    persons: tuple[Person, ...]
+    registry: Registry
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Let the system's randomness and clock be the same each time, for what the real code makes."""
+    state = [b"cast"]
+
+    def urandom(size: int) -> bytes:
+        state[0] = shake_256(state[0]).digest(32)
+        return shake_256(b"bytes" + state[0]).digest(size)
+
+    with (
+        mock.patch.object(os, "urandom", urandom),
+        mock.patch.object(time, "time", return_value=float(BEGINNING)),
+        mock.patch.multiple(keyfile, MEMORY_KIB=keyfile.MEMORY_KIB_MIN, PASSES=1),
+    ):
+        yield
+
+
+@cache
+def cast(*, real: bool) -> Cast:
+    """Enrol everybody. real: with Ed25519 by libsodium."""
+    registry = Registry()
+    standing = seals_standing_in if real else standing_in
+    folder = MEMORY if Path(MEMORY).is_dir() else None
+    with tempfile.TemporaryDirectory(dir=folder) as at, standing(registry), repeatable():
+        federation = Federation(Path(at))
+        for agency, zone in ZONES.items():
+            for official in OFFICIALS:
+                first = federation.official(f"{official}@{agency}", zone)
+                if official == OFFICIALS[0]:
+                    federation.further(first)
+        agencies = {name: bytes(one.id) for name, one in federation.agencies.items()}
+        roles = tuple(_role(device) for device in federation.devices)
+        persons = tuple(federation.persons.values())
+        federation.close()
+    return Cast(agencies, roles, persons, registry)
+
+
+def _role(device: Device) -> Role:
+    user = device.profile.user
+    verify_user(user.raw, device.profile.charter)
+    own = "" if device.secrets.user else "'s second"
+    device.connection.pragma("journal_mode", "delete")
+    return Role(
+        f"{user.name}@{device.profile.charter.name}{own}",
+        device.profile.charter.name,
+        device.profile.device_certificate,
+        device.secrets,
+        device.connection.serialize("main"),
+    )
+
+
+@cache
+def _empty() -> bytes:
+    connection = apsw.Connection(":memory:")
+    connection.execute(SCHEMA)
+    connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (bytes(16),))
+    return connection.serialize("main")
+
+
+def empty_database() -> bytes:
+    """Return the database of a new node, its incarnation yet to be set."""
+    return _empty()
+
+
+def opened(database: bytes) -> apsw.Connection:
+    """Open a copy of a database in memory."""
+    connection = apsw.Connection(":memory:")
+    connection.deserialize("main", database)
+    return connection

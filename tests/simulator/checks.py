@@ -1,0 +1,235 @@
+"""What is checked while a simulation runs: the incremental side of the invariants (SPEC 11).
+
+Each check has the number of its invariant in its name; those of a world at rest are in
+`invariants`. `Checks` knows what is true whatever the code thinks: what each party has made durable
+and acknowledged, who was ever let into a chat, who signed what at which place.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Protocol
+
+from node.dealing import UNREAD_BYTES_MAX
+from node.replica import Stored
+from protocol.entry import ChatId, EntryId
+from protocol.frame import (
+    LENGTH_BYTES,
+    Forked,
+    Frame,
+    Have,
+    Heads,
+    Run,
+    Seals,
+    decode_frame,
+)
+from protocol.limits import HELD_BYTES_MAX, HELD_ENTRIES_MAX, HELD_RUNS_MAX
+from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.wire import Line
+
+CANARY = b"canary"  # in every text that is written; no node ever sees it
+HAVE_TAG = 5
+LOOK_EVENTS = 256
+Chain = tuple[ChatId, bytes, int]
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+class Scene(Protocol):
+    """What of the world is looked at."""
+
+    @property
+    def parties(self) -> list[Party]:
+        """Everybody."""
+
+
+class Checks:
+    """What is true, and whether the code keeps to it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.compromised: set[bytes] = set()
+        self.violation: Violation | None = None
+        self.acked: dict[str, dict[Chain, int]] = defaultdict(dict)
+        self.allowed: dict[bytes, set[bytes]] = defaultdict(set)
+        self._scene = scene
+        self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
+        self._change: dict[str, int] = defaultdict(int)
+        self._looked: dict[tuple[str, bytes], int] = {}
+        self._places: dict[tuple[ChatId, bytes, int, int], EntryId] = {}
+        self._countdown = LOOK_EVENTS
+        self.held_max = HELD_RUNS_MAX
+
+    def fail(self, invariant: str, what: str) -> None:
+        """Remember the first violation, and raise it."""
+        violation = Violation(invariant, what)
+        self.violation = self.violation or violation
+        raise violation
+
+    # What the world tells
+
+    def after_event(self) -> None:
+        """Raise what was found; look at the memory of connections now and then."""
+        if self.violation is not None:
+            raise self.violation
+        self._countdown -= 1
+        if not self._countdown:
+            self._countdown = LOOK_EVENTS
+            self.i9_memory()
+
+    def crossing(self, source: Line, raw: bytes) -> None:
+        """An honest party sends a frame."""
+        if isinstance(source.owner, NodeParty) and raw[LENGTH_BYTES + 1] == HAVE_TAG:
+            frame = decode_frame(raw[LENGTH_BYTES:])
+            if isinstance(frame, Have):
+                self.i1_i17_acknowledged_only_what_is_durable(source.owner, frame)
+        self.i7_no_plaintext_on_a_wire(source, raw)
+
+    def arriving(self, target: Line, frame: Frame) -> None:
+        """A frame has come to a party; it may be from anybody."""
+        if target.wire is None:
+            return
+        one, other = target.wire.ends
+        source = other if target is one else one
+        if source.owner.honest:
+            self.i8_nothing_leaves_the_policy(target, frame)
+
+    def storing(self, party: Party, parts: Sequence[Stored], source: Line | None) -> None:
+        """A party judges and stores: in its transaction, before it is durable."""
+        if not party.honest:
+            return
+        if source is not None:
+            for part in parts:
+                self.i11_only_who_is_in_a_chat_changes_it(party, part, source)
+        for part in parts:
+            for entry in part.entries:
+                header = entry.header
+                place = part.run.chat, bytes(header.device), header.lane, header.seq
+                self.i16_one_entry_at_a_place(place, entry.id)
+        self._let_in(party)
+
+    def _let_in(self, party: Party) -> None:
+        """Note who was let into the chats of an honest party."""
+        for chat in party.replica.store.chats():
+            judge = party.replica.chat(chat)
+            count = 0 if judge is None else len(judge.history.entries)
+            if judge is not None and self._looked.get((party.name, chat)) != count:
+                self._looked[party.name, chat] = count
+                membership = judge.membership()
+                self.allowed[chat] |= membership.agencies
+                self.allowed[chat] |= membership.devices.keys()
+
+    def durable(self, party: Party) -> None:
+        """A commit is done."""
+        rows = party.connection.execute(
+            "SELECT chains.changed, id, device, lane, length FROM chains"
+            " JOIN chats ON chats.no = chat WHERE changed > ?",
+            (self._change[party.name],),
+        )
+        durable = self._durable[party.name]
+        for changed, chat, device, lane, length in rows:
+            chain = ChatId(chat), device, lane
+            durable[chain] = max(durable.get(chain, 0), length)
+            self._change[party.name] = max(self._change[party.name], changed)
+
+    def started(self, party: Party) -> None:
+        """A party has begun from its database, after a crash."""
+        self._change[party.name] = 0
+        self._durable[party.name].clear()
+        self._forget(party)
+        self.durable(party)
+        self.i1_acknowledged_is_there(party)
+
+    def restored(self, party: Party) -> None:
+        """A party goes on from a backup: what was acknowledged since then it does not have."""
+        self._change[party.name] = 0
+        self._durable[party.name].clear()
+        self._forget(party)
+        self.durable(party)
+        durable, acked = self._durable[party.name], self.acked[party.name]
+        self.acked[party.name] = {
+            chain: min(length, durable.get(chain, 0)) for chain, length in acked.items()
+        }
+
+    def _forget(self, party: Party) -> None:
+        for name, chat in list(self._looked):
+            if name == party.name:
+                del self._looked[name, chat]
+
+    # The invariants
+
+    def i1_i17_acknowledged_only_what_is_durable(self, node: NodeParty, have: Have) -> None:
+        """I1, I17: HAVE follows durability."""
+        durable = self._durable[node.name]
+        for one in have.holdings:
+            if one.agency != node.agency:
+                continue
+            chain = one.chat, bytes(one.device), one.lane
+            if durable.get(chain, 0) <= one.seq:
+                self.fail(
+                    "I1", f"{node.name} acknowledged seq {one.seq}, durable {durable.get(chain, 0)}"
+                )
+            acked = self.acked[node.name]
+            acked[chain] = max(acked.get(chain, 0), one.seq + 1)
+
+    def i1_acknowledged_is_there(self, party: Party) -> None:
+        """I1: what was acknowledged is still there."""
+        durable = self._durable[party.name]
+        for chain, length in self.acked[party.name].items():
+            if durable.get(chain, 0) < length:
+                self.fail("I1", f"{party.name} lost acknowledged entries of {chain[0].hex()[:8]}")
+
+    def i7_no_plaintext_on_a_wire(self, source: Line, raw: bytes) -> None:
+        """I7: no frame holds a text that was written."""
+        if CANARY in raw:
+            self.fail("I7", f"a text leaves {source.owner.name} in the clear")
+
+    def i8_nothing_leaves_the_policy(self, target: Line, frame: Frame) -> None:
+        """I8: a chat is named only to those who were let into it."""
+        owner = target.owner
+        assert isinstance(owner, NodeParty | DeviceParty)
+        match frame:
+            case Heads():
+                chats = [one.chat for one in frame.chats]
+            case Have():
+                chats = [one.chat for one in frame.holdings]
+            case Run() | Forked() | Seals():
+                chats = [frame.chat]
+            case _:
+                return
+        for chat in chats:
+            if owner.key not in self.allowed[chat]:
+                name = type(frame).__name__
+                self.fail("I8", f"{name} about a chat that {owner.name} was never in")
+
+    def i9_memory(self) -> None:
+        """I9: what waits for one peer, and what one peer makes us hold, is bounded."""
+        for party in self._scene.parties:
+            for line in party.lines if party.honest else ():
+                held = line.intake
+                if (
+                    line.queued_bytes > UNREAD_BYTES_MAX
+                    or held._held_bytes > HELD_BYTES_MAX
+                    or held._held_entries > HELD_ENTRIES_MAX
+                    or len(held._held) > self.held_max
+                ):
+                    self.fail("I9", f"{party.name} holds too much for one peer")
+
+    def i11_only_who_is_in_a_chat_changes_it(
+        self, party: Party, part: Stored, source: Line
+    ) -> None:
+        """I11: nothing is stored that came from somebody who was never in the chat."""
+        allowed = self.allowed.get(part.run.chat)
+        if part.appended and allowed and source.key not in allowed:
+            self.fail("I11", f"{party.name} took entries from who is not in that chat")
+
+    def i16_one_entry_at_a_place(
+        self, place: tuple[ChatId, bytes, int, int], entry: EntryId
+    ) -> None:
+        """I16: an honest device never signs two entries at one place."""
+        if self._places.setdefault(place, entry) != entry and place[1] not in self.compromised:
+            self.fail("I16", f"two entries at seq {place[3]} of lane {place[2]}")

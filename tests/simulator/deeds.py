@@ -1,0 +1,388 @@
+"""What each deed of a script does once its turn has come; what nobody can do then is left."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from msgspec import convert
+
+from client import compose, keeping
+from client.linking import bring_in
+from node.errors import UserError
+from protocol.entry import ChatId, Reference
+from protocol.identity import UserId
+from protocol.message import Text
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from tests.simulator.checks import CANARY
+from tests.simulator.hostile import mischief
+from tests.simulator.parties import DeviceParty, Party
+from tests.simulator.script import Act, Deed
+from tests.simulator.stage import Stage
+
+Thing = TypeVar("Thing")
+BURST_MAX = 12
+DOWN_SECONDS = (0.1, 25.0)
+PARTED_SECONDS = (2.0, 60.0)
+FULL_SECONDS = (1.0, 20.0)
+JUMPS_SECONDS = (-3650 * 86400.0, -3600.0, 60.0, 8 * 86400.0, 15 * 86400.0, 3650 * 86400.0)
+ZONES: Sequence[tuple[str, ...]] = (("RU",), ("RU-UDM",), ("RU-MOW", "RU-UDM"))
+ROLES = (Role.READER, Role.MEMBER, Role.MEMBER, Role.ADMIN, Role.ADMIN, Role.OWNER)
+
+
+def do(stage: Stage, act: Act) -> None:
+    """Do what an act says."""
+    devices = [one for one in stage.devices if one.up]
+    if act.deed in IN_A_CHAT:
+        devices = [one for one in devices if one.replica.store.chats()]
+    if devices:
+        DEEDS[act.deed](stage, _pick(devices, act.who), act)
+
+
+def _pick(things: Sequence[Thing], number: int) -> Thing:
+    return things[number % len(things)]
+
+
+def _share(number: int) -> float:
+    return number % 1000 / 1000
+
+
+def _between(bounds: tuple[float, float], number: int) -> float:
+    low, high = bounds
+    return low + (high - low) * _share(number)
+
+
+def _chat(device: DeviceParty, number: int) -> ChatId | None:
+    chats = device.replica.store.chats() if device.up else []
+    return _pick(chats, number) if chats else None
+
+
+def _text(act: Act, number: int = 0) -> Text:
+    return Text(f"{CANARY.decode()} {act.at} {number}", None)
+
+
+def _found(stage: Stage, device: DeviceParty, act: Act) -> None:
+    users = sorted({bytes(one.user) for one in stage.devices} - {bytes(device.user)})
+    count = 1 + act.draw % min(6, len(users))
+    chosen = sorted({_pick(users, act.other * (n + 1)) for n in range(count)})
+    members = [(_user(stage, user), _pick(ROLES, act.draw + n)) for n, user in enumerate(chosen)]
+    history = HistoryRule.SHARED if act.draw % 4 == 0 else HistoryRule.FROM_JOIN
+    policy = Policy(_pick(ZONES, act.draw // 7), 0, history)
+    pocket, wall = device.device, device.wall
+    kind = ChatKind.GROUP
+    device.act(
+        "founds", lambda: compose.new_chat(pocket, kind, "canary title", policy, members, wall)
+    )
+
+
+def _user(stage: Stage, user: bytes) -> UserId:
+    return next(one.user for one in stage.devices if bytes(one.user) == user)
+
+
+def _say(stage: Stage, device: DeviceParty, act: Act) -> None:
+    _say_many(device, act, 1)
+    del stage
+
+
+def _burst(stage: Stage, device: DeviceParty, act: Act) -> None:
+    _say_many(device, act, 2 + act.draw % BURST_MAX)
+    del stage
+
+
+def _say_many(device: DeviceParty, act: Act, count: int) -> None:
+    chat = _chat(device, act.other)
+    if chat is None:
+        return
+    for number in range(count):
+        device.act("says", partial(_send, device, chat, _text(act, number)))
+
+
+def _send(device: DeviceParty, chat: ChatId, text: Text) -> None:
+    compose.send(device.device, chat, text, device.wall, None)
+
+
+def _member(device: DeviceParty, chat: ChatId, number: int) -> UserId:
+    users = compose.require(device.device, chat).membership().users
+    if not users:
+        raise UserError("nobody is in the chat any more")
+    return _pick(sorted(users), number)
+
+
+def _add(stage: Stage, device: DeviceParty, act: Act) -> None:
+    chat = _chat(device, act.other)
+    if chat is not None:
+        user = _pick(stage.devices, act.draw).user
+        granted = [(user, _pick(ROLES, act.draw // 3))]
+        device.act("adds", lambda: compose.add_members(device.device, chat, granted, device.wall))
+
+
+def _remove(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        device.act(
+            "removes",
+            lambda: compose.remove_member(
+                device.device, chat, _member(device, chat, act.draw), device.wall
+            ),
+        )
+
+
+def _role(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        role = _pick(ROLES, act.draw // 5)
+        device.act(
+            "gives a role",
+            lambda: compose.set_role(
+                device.device, chat, _member(device, chat, act.draw), role, device.wall
+            ),
+        )
+
+
+def _duel(stage: Stage, device: DeviceParty, act: Act) -> None:
+    _against_each_other(
+        stage,
+        device,
+        act,
+        lambda one, chat, user: compose.remove_member(one.device, chat, user, one.wall),
+    )
+
+
+def _demote(stage: Stage, device: DeviceParty, act: Act) -> None:
+    _against_each_other(
+        stage,
+        device,
+        act,
+        lambda one, chat, user: compose.set_role(one.device, chat, user, Role.READER, one.wall),
+    )
+
+
+def _against_each_other(
+    stage: Stage,
+    device: DeviceParty,
+    act: Act,
+    blow: Callable[[DeviceParty, ChatId, UserId], object],
+) -> None:
+    """Two who share a chat, at one moment."""
+    chat = _chat(device, act.other)
+    rivals = [
+        one
+        for one in stage.devices
+        if one.up and chat in one.replica.store.chats() and one.user != device.user
+    ]
+    if chat is None or not rivals:
+        return
+    rival = _pick(rivals, act.draw)
+    device.act("strikes", lambda: blow(device, chat, rival.user))
+    rival.act("strikes", lambda: blow(rival, chat, device.user))
+
+
+def _leave(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        device.act("leaves", lambda: compose.leave(device.device, chat, device.wall))
+
+
+def _redact(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is None:
+        return
+    rows = device.connection.execute(
+        "SELECT device, seq, id FROM mailbox WHERE chat = ? ORDER BY no", (chat,)
+    ).fetchall()
+    if rows:
+        place = _pick(convert(rows, list[Reference]), act.draw)
+        device.act(
+            "redacts", lambda: keeping.redact(device.device, chat, place, "wrong", device.wall)
+        )
+
+
+def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        history = _pick(list(HistoryRule), act.draw)
+        policy = Policy(_pick(ZONES, act.draw // 2), 86_400 * (act.draw % 2), history)
+        device.act(
+            "sets the policy",
+            lambda: keeping.set_policy(device.device, chat, policy, device.wall),
+        )
+
+
+def _second(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage, act
+    device.act("brings in its second", lambda: bring_in(device.device, device.wall))
+
+
+def _come(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del act
+    device.online = True
+    stage.retry(device, device.home)
+
+
+def _go(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage, act
+    device.online = False
+    for line in list(device.lines):
+        line.close()
+
+
+def _visit(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage, act
+    device.visit()
+
+
+def _party(stage: Stage, act: Act) -> Party:
+    return _pick([*stage.nodes.values(), *stage.nodes.values(), *stage.devices], act.other)
+
+
+def _cut(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    for line in list(_party(stage, act).lines):
+        if line.wire is not None:
+            line.wire.cut()
+
+
+def _sides(stage: Stage, act: Act) -> tuple[list[str], list[str]]:
+    """Split the nodes, each with its devices now and then, into two sides."""
+    names = list(stage.nodes)
+    one = [name for at, name in enumerate(names) if act.draw >> at & 1] or names[:1]
+    other = [name for name in names if name not in one] or names[-1:]
+    if act.draw % 5 == 0:
+        devices = [device.name for device in stage.devices]
+        return one, devices
+    return one, other
+
+
+def _part(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    one, other = _sides(stage, act)
+    stage.part(one, other, _between(PARTED_SECONDS, act.other), both=True)
+
+
+def _part_one_way(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    one, other = _sides(stage, act)
+    stage.part(one, other, _between(PARTED_SECONDS, act.other), both=False)
+
+
+def _crash(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    stage.crash(_party(stage, act), _between(DOWN_SECONDS, act.draw))
+
+
+def _disk_full(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    faults = _party(stage, act).disk.faults
+    faults.full = True
+
+    def freed() -> None:
+        faults.full = False
+
+    stage.clock.after(_between(FULL_SECONDS, act.draw), freed)
+
+
+def _disk_fails(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    faults = _party(stage, act).disk.faults
+    faults.failing = 0.3
+
+    def mended() -> None:
+        faults.failing = 0.0
+
+    stage.clock.after(_between(FULL_SECONDS, act.draw), mended)
+
+
+def _clock(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    party = _party(stage, act)
+    party.clock_off += _pick(JUMPS_SECONDS, act.draw)
+    party.note("clock", f"off by {party.clock_off:.0f} s")
+
+
+def _backup(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    party = _party(stage, act)
+    if party.up:
+        party.keep_backup()
+
+
+def _restore(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    stage.restore(_party(stage, act))
+
+
+def _steal(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del act
+    if device.up:
+        device.keep_backup()
+        stage.steal(device)
+
+
+def _thief(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Write with the stolen key, then meet the node."""
+    del device
+    if not stage.thieves:
+        return
+    thief = _pick(stage.thieves, act.who)
+    _say_many(thief, act, 1 + act.draw % 3)
+    stage.clock.after(1.0, lambda: _come(stage, thief, act))
+
+
+def _mischief(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    if not stage.cheats:
+        return
+    cheat = _pick(stage.cheats, act.who)
+    chat = _chat(cheat, act.other)
+    if chat is not None and mischief(cheat, chat, act.draw):
+        cheat.note("cheats")
+
+
+DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
+    Deed.FOUND: _found,
+    Deed.SAY: _say,
+    Deed.BURST: _burst,
+    Deed.ADD: _add,
+    Deed.REMOVE: _remove,
+    Deed.ROLE: _role,
+    Deed.DUEL: _duel,
+    Deed.DEMOTE: _demote,
+    Deed.LEAVE: _leave,
+    Deed.REDACT: _redact,
+    Deed.POLICY: _policy,
+    Deed.SECOND: _second,
+    Deed.COME: _come,
+    Deed.GO: _go,
+    Deed.VISIT: _visit,
+    Deed.CUT: _cut,
+    Deed.PART: _part,
+    Deed.PART_ONE_WAY: _part_one_way,
+    Deed.CRASH: _crash,
+    Deed.DISK_FULL: _disk_full,
+    Deed.DISK_FAILS: _disk_fails,
+    Deed.CLOCK: _clock,
+    Deed.BACKUP: _backup,
+    Deed.RESTORE: _restore,
+    Deed.STEAL: _steal,
+    Deed.THIEF: _thief,
+    Deed.MISCHIEF: _mischief,
+}
+
+IN_A_CHAT = frozenset(DEEDS) & {
+    Deed.SAY,
+    Deed.BURST,
+    Deed.ADD,
+    Deed.REMOVE,
+    Deed.ROLE,
+    Deed.DUEL,
+    Deed.DEMOTE,
+    Deed.LEAVE,
+    Deed.REDACT,
+    Deed.POLICY,
+    Deed.SECOND,
+    Deed.STEAL,
+}

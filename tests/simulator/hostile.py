@@ -1,0 +1,206 @@
+"""The attackers of a simulation: nodes that lie, copies of devices, members who cheat.
+
+What they send is made by the attackers of `protocol.testing` and `tests.properties`; what they
+cannot have, a signature of somebody else, they do not have here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from msgspec import structs
+
+from crypto.sealing import Prekey
+from protocol import epoch
+from protocol.entry import (
+    CONTENT,
+    CONTROL,
+    ChatId,
+    ContentHeader,
+    DeviceKey,
+    EntryId,
+    Place,
+    Reference,
+)
+from protocol.frame import (
+    LENGTH_BYTES,
+    ChatHeads,
+    Frame,
+    Have,
+    Head,
+    Heads,
+    Holding,
+    Run,
+    Want,
+    decode_frame,
+    encode_frame,
+)
+from protocol.identity import sign_prekey
+from protocol.operation import Leave, Operation, Redact, Remove, SetRole
+from protocol.policy import Role
+from protocol.run import rebuild
+from protocol.testing.chains import Chain
+from protocol.testing.histories import Dice
+from protocol.testing.interference import LIES
+from tests.properties.mallory import control_after
+from tests.simulator.cast import Role as CastRole
+from tests.simulator.parties import DeviceParty, NodeParty
+from tests.simulator.parties import Place as Scene
+from tests.simulator.wire import Line
+
+HONEST_SHARE = 0.8  # of a liar's frames: with less, nobody talks to it for long
+NIL = b"\xc0"
+FIXARRAY_FULL = 0x9F
+
+
+class HostileNode(NodeParty):
+    """A node that drops, repeats, alters and invents what it sends (SPEC 13)."""
+
+    def __init__(self, place: Scene, name: str, agency: bytes, database: bytes) -> None:
+        super().__init__(place, name, agency, database)
+        self.honest = False
+        self._chance = place.clock.stream("liar", name)
+
+    def tamper(self, line: Line, raw: bytes) -> Sequence[bytes]:
+        """Return what goes out in the place of a frame."""
+        del line
+        chance = self._chance
+        if chance.random() < HONEST_SHARE:
+            return (raw,)
+        lies: Sequence[Callable[[], Sequence[bytes]]] = (
+            tuple,
+            lambda: (raw, raw),
+            lambda: (longer(raw),),
+            lambda: (raw, encode_frame(self._invented())),
+            lambda: (self._altered(raw),),
+            lambda: (raw, chance.randbytes(chance.randrange(1, 64))),
+        )
+        return chance.choice(lies)()
+
+    def _altered(self, raw: bytes) -> bytes:
+        frame = decode_frame(raw[LENGTH_BYTES:])
+        dice = Dice(self._chance.randrange(1 << 32))
+        if isinstance(frame, Run):
+            return encode_frame(dice.pick(LIES)(dice, frame))
+        if isinstance(frame, Heads) and frame.chats:
+            less = structs.replace(frame, chats=frame.chats[1:])
+            return encode_frame(less)
+        return raw
+
+    def _invented(self) -> Frame:
+        """Return a frame about what does not exist, or what one may not say."""
+        number = self._chance.randbytes
+        chats = self.replica.store.chats()
+        chat = self._chance.choice(chats) if chats else ChatId(number(32))
+        device = DeviceKey(number(32))
+        kind = self._chance.randrange(4)
+        if kind == 0:
+            heads = (Head(device, CONTROL, 3, number(8)),)
+            return Heads(self._chance.randrange(1 << 20), 1, (ChatHeads(chat, heads),))
+        if kind == 1:
+            return Want(ChatId(number(32)), device, CONTROL, number(8), 0, 5)
+        if kind == 2:
+            return Have((Holding(device, chat, device, CONTENT, 7),))
+        return Want(chat, device, CONTENT, number(8), 3, 2)
+
+
+def longer(raw: bytes) -> bytes:
+    """Return a frame with a field more than this version knows (SPEC 6.2: to be ignored)."""
+    body = raw[LENGTH_BYTES:]
+    if not 0x90 <= body[0] < FIXARRAY_FULL:
+        return raw
+    body = bytes((body[0] + 1,)) + body[1:] + NIL
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+class Thief(DeviceParty):
+    """Who has copied a device's folder and keys, and writes with them from elsewhere."""
+
+    def __init__(self, place: Scene, victim: DeviceParty, number: int) -> None:
+        assert victim.backup is not None
+        role: CastRole = replace(victim.role, database=victim.backup)
+        super().__init__(place, f"{victim.name}'s thief {number}", role, victim.home)
+        self.honest = False
+
+
+def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
+    """Have a member write what the program would not, and send it; tell whether there was any."""
+    judge = device.replica.chat(chat)
+    if judge is None or not device.lines:
+        return False
+    control, content = (chain_of(device, chat, lane) for lane in (CONTROL, CONTENT))
+    heads = judge.history.heads()
+    if not control.entries:
+        return False
+    kind = draw % 7
+    if kind == 0:  # another entry in the place of the newest
+        made = control_after(control.fork(len(control.entries) - 1), heads, _bare(device, chat))
+    elif kind == 1:  # above her role
+        user = device.device.profile.user.user
+        made = control_after(control, heads, SetRole(user, Role.OWNER, ()))
+    elif kind == 2:  # somebody she may not remove, having seen nothing
+        users = sorted(judge.membership().users)
+        made = control_after(control, (), Remove(users[draw // 7 % len(users)], ()))
+    elif kind == 3:
+        made = control_after(control, heads, Leave(()))
+    elif kind == 4 and content.entries:
+        made = _content(content, heads, skip=1 + draw % 3)
+    elif kind == 5 and content.entries:
+        made = _content(content.fork(len(content.entries) - 1), heads[:1], skip=0)
+    else:
+        made = _epoch(device, chat, control, heads)
+    if not made.entries:
+        return False
+    device.lines[0].send(made.run(len(made.entries) - 1))
+    return True
+
+
+def _bare(device: DeviceParty, chat: ChatId) -> Operation:
+    del chat
+    return Redact(device.key, CONTENT, 0, EntryId(bytes(32)), "cheat")
+
+
+def _content(chain: Chain, heads: Sequence[Reference], *, skip: int) -> Chain:
+    """Append content that skips generations, or stands in the place of other content."""
+    last = chain.entries[-1].header if chain.entries else None
+    if not isinstance(last, ContentHeader):
+        return chain
+    payload = sha256(b"cheat").digest() * 3
+    header = structs.replace(
+        last,
+        seq=last.seq + 1,
+        prev=chain.entries[-1].id,
+        links=(),
+        control=last.control if not heads else tuple(heads),
+        generation=last.generation + 1 + skip,
+        payload_size=len(payload),
+        payload_hash=sha256(payload).digest(),
+    )
+    chain.append(header, payload)
+    return chain
+
+
+def _epoch(device: DeviceParty, chat: ChatId, control: Chain, heads: Sequence[Reference]) -> Chain:
+    """Start an epoch that leaves everybody else out."""
+    links = tuple(one for one in heads if one.device != device.key)
+    prev = control.entries[-1].id
+    place = Place(chat, device.key, len(control.entries), prev, links)
+    own = Prekey(sha256(prev).digest())
+    record = sign_prekey(control.key, own.public, device.wall)
+    operation, _ = epoch.build(
+        place, sha256(b"cheat").digest(), {device.key: own.public}, set(), record, shareable=False
+    )
+    return control_after(control, heads, operation)
+
+
+def chain_of(device: DeviceParty, chat: ChatId, lane: int) -> Chain:
+    """Return a device's own chain, as it holds it, to go on with."""
+    chain = Chain(device.role.secrets.device, chat, lane)
+    stored = device.replica.store.chat(chat)
+    branches = [] if stored is None else stored.chains.get((device.key, lane), [])
+    for branch in branches[:1]:
+        rows = device.replica.store.rows(branches, branch, 0, branch.length)
+        records = [row[2] for row in rows]
+        for entry in rebuild(chat, device.key, lane, 0, None, None, records):
+            chain.append(entry.header, entry.payload or b"")
+    return chain

@@ -1,0 +1,423 @@
+"""The invariants of SPEC 11, checked in a world at rest: one function each, its number in its name.
+
+I9, I11, I16 and I17 are checked while the simulation runs (`checks`), and so are parts of I1, I7
+and I8. I10, I18, I19 have no place here: nothing is timed, there is one schema, nothing is shown.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+
+from msgspec import convert
+
+from client import mailbox
+from client.link import unstored
+from node.replica import Replica
+from protocol.dag import ControlEntry
+from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
+from protocol.errors import PeerError
+from protocol.frame import Run, Want
+from protocol.history import History
+from protocol.limits import BRANCHES_MAX
+from protocol.membership import Membership, resolve
+from protocol.operation import EpochOperation
+from protocol.run import Entry
+from protocol.testing.network import Replica as Witness
+from tests.federation import entries_of
+from tests.protocol.oracle import Oracle
+from tests.simulator.checks import CANARY, Checks
+from tests.simulator.parties import DeviceParty, NodeParty, Party
+
+ORACLE_ENTRIES_MAX = 24
+KEY_TABLES = ("SELECT chain FROM senders", "SELECT private FROM prekeys")
+
+
+class Rest:
+    """A world at rest: the living, and what each of them has accepted."""
+
+    def __init__(self, living: Sequence[Party], checks: Checks, chance: Random) -> None:
+        self.checks = checks
+        self.chance = chance
+        self.nodes = [one for one in living if isinstance(one, NodeParty)]
+        self.devices = [one for one in living if isinstance(one, DeviceParty)]
+        self.parties: list[Party] = [*self.nodes, *self.devices]
+        self._accepted: dict[tuple[str, bytes], frozenset[bytes]] = {}
+
+    def chats(self, party: Party) -> list[ChatId]:
+        """Return the chats that a party stores."""
+        return party.replica.store.chats()
+
+    def accepted(self, party: Party, chat: ChatId) -> frozenset[bytes]:
+        """Return E(n) of a chat."""
+        key = party.name, bytes(chat)
+        if key not in self._accepted:
+            rows = party.connection.execute(
+                "SELECT entries.id FROM entries JOIN chains ON chains.no = place >> 32"
+                " JOIN chats ON chats.no = chains.chat WHERE chats.id = ?"
+                " AND place & 4294967295 < chains.length",
+                (chat,),
+            )
+            self._accepted[key] = frozenset(row[0] for row in rows)
+        return self._accepted[key]
+
+    def require(self, invariant: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a claim
+        """Fail unless something holds."""
+        if not holds:
+            self.checks.fail(invariant, what)
+
+    def overgrown(self, party: Party, chat: ChatId) -> bool:
+        """Whether some chain has as many branches as are kept: what more there was may differ."""
+        stored = party.replica.store.chat(chat)
+        chains = {} if stored is None else stored.chains
+        return any(len(branches) >= BRANCHES_MAX for branches in chains.values())
+
+    def pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
+        """Yield who must have the same of which chat: they may see it by what each has seen."""
+        for one in self.nodes:
+            for chat in self.chats(one):
+                readers = one.replica.readers_of(chat)
+                for other in self.nodes:
+                    if other is not one and other.agency in readers:
+                        theirs = other.replica.readers_of(chat)
+                        if not theirs or one.agency in theirs:
+                            yield one, other, chat
+                for device in self.devices:
+                    if device.home is one and device.key in readers:
+                        yield one, device, chat
+
+
+def i1_durability(rest: Rest) -> None:
+    """What a node has acknowledged is there."""
+    for node in rest.nodes:
+        rest.checks.i1_acknowledged_is_there(node)
+
+
+def i2_convergence(rest: Rest) -> None:
+    """Who has accepted the same derives the same."""
+    known: dict[tuple[bytes, frozenset[bytes]], tuple[str, object]] = {}
+    shown: dict[tuple[bytes, frozenset[bytes]], tuple[str, object]] = {}
+    for party in rest.parties:
+        for chat in rest.chats(party):
+            key = bytes(chat), rest.accepted(party, chat)
+            judge = party.replica.chat(chat)
+            assert judge is not None
+            name, state = known.setdefault(key, (party.name, _plain(judge.membership())))
+            rest.require(
+                "I2",
+                state == _plain(judge.membership()),
+                f"{name} and {party.name} have the same entries, and derive other members",
+            )
+            if isinstance(party, DeviceParty):
+                order = _order(party, chat)
+                name, seen = shown.setdefault(key, (party.name, order))
+                rest.require("I2", seen == order, f"{name} and {party.name} show another order")
+
+
+def _plain(membership: Membership) -> object:
+    """Return a membership as values that compare and print alike in every process."""
+    users = sorted(
+        (user, int(one.role), bytes(one.agency), sorted(one.devices))
+        for user, one in membership.users.items()
+    )
+    voids = sorted((entry, reason.name) for entry, reason in membership.void.items())
+    return users, sorted(membership.agencies), membership.policy, voids
+
+
+def _order(device: DeviceParty, chat: ChatId) -> list[bytes]:
+    return [
+        bytes(letter.reference.id) for letter in mailbox.letters(device.device, chat, 1_000_000)
+    ]
+
+
+def i3_delivery(rest: Rest) -> None:
+    """Whoever may see a chat has all of it that a living node has."""
+    for one, other, chat in rest.pairs():
+        if rest.overgrown(one, chat) or rest.overgrown(other, chat):
+            continue
+        lacking = rest.accepted(one, chat) - rest.accepted(other, chat)
+        rest.require(
+            "I3", not lacking, f"{other.name} lacks {len(lacking)} entries of {one.name}'s"
+        )
+
+
+def i4_immutability(rest: Rest) -> None:
+    """The id of what is stored is the hash of its header, for every row."""
+    for party in rest.parties:
+        for chat in rest.chats(party):
+            ids = {bytes(entry.id) for entry in _entries(party.replica, chat)}
+            rest.require(
+                "I4",
+                rest.accepted(party, chat) <= ids,
+                f"{party.name} stores other bytes than those that were hashed",
+            )
+
+
+def i5_fork_exposure(rest: Rest) -> None:
+    """Two entries at one place among the living: each who may see the chat has the proof."""
+    places: dict[tuple[ChatId, bytes, int], dict[int, set[EntryId]]] = defaultdict(dict)
+    for party in rest.nodes:
+        for chat in rest.chats(party):
+            for entry in _entries(party.replica, chat):
+                header = entry.header
+                chain = chat, bytes(header.device), header.lane
+                places[chain].setdefault(header.seq, set()).add(entry.id)
+    forked = {chain for chain, seqs in places.items() if any(len(i) > 1 for i in seqs.values())}
+    for party in rest.nodes:
+        for chat, device, lane in sorted(forked):
+            stored = party.replica.store.chat(chat)
+            if stored is None or not _reads(rest, party, chat):
+                continue
+            found = party.connection.execute(
+                "SELECT 1 FROM forks WHERE chat = ? AND device = ? AND lane = ?",
+                (stored.no, device, lane),
+            ).get
+            rest.require("I5", bool(found), f"{party.name} has no proof of a fork")
+
+
+def _reads(rest: Rest, party: NodeParty, chat: ChatId) -> bool:
+    """Whether a living node that has the fork shares the chat with this one."""
+    return (
+        any(
+            party in (one, other) and chat == shared
+            for one, other, shared in rest.pairs()
+            if isinstance(other, NodeParty)
+        )
+        or len(rest.nodes) == 1
+    )
+
+
+def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
+    """A judge that begins with nothing, and has no clock, admits just what was accepted.
+
+    Every entry is verified by its covers again, and comes in another order than it came in.
+    """
+    for party in rest.parties:
+        for chat in rest.chats(party):
+            witness = Witness(party.name)
+            runs = list(_runs(party.replica, chat))
+            rest.chance.shuffle(runs)
+            _feed(witness, runs)
+            admitted = witness.summary().get(chat, (frozenset(), frozenset()))[0]
+            rest.require(
+                "I6",
+                {bytes(one) for one in admitted} == rest.accepted(party, chat),
+                f"{party.name} accepted what another order of arrival does not admit",
+            )
+            judge = party.replica.chat(chat)
+            assert judge is not None
+            same = _plain(judge.membership()) == _plain(witness.chats[chat].chat.membership())
+            rest.require("I14", same, f"{party.name}'s members depend on the order of arrival")
+
+
+def _feed(witness: Witness, runs: Sequence[Run]) -> None:
+    """Bring runs until none of those that wait can go on."""
+    waiting = {number: (run, run.start) for number, run in enumerate(runs)}
+    going = True
+    while going:
+        going = False
+        for number, (run, reached) in list(waiting.items()):
+            (outcome,) = witness.take(run)
+            going = going or outcome.reached > reached
+            if outcome.missing:
+                waiting[number] = run, outcome.reached
+            else:
+                del waiting[number]
+
+
+def i7_key_locality(rest: Rest) -> None:
+    """No node's database holds a text, or a key of an honest device."""
+    keys = {
+        row[0]
+        for device in rest.devices
+        for query in KEY_TABLES
+        for row in device.connection.execute(query)
+    }
+    for node in rest.nodes:
+        raw = node.connection.serialize("main")
+        rest.require("I7", CANARY not in raw, f"{node.name} stores a text")
+        rest.require("I7", not any(key in raw for key in keys), f"{node.name} stores a key")
+
+
+def i8_residency(rest: Rest) -> None:
+    """A node stores only chats into which its agency was let."""
+    for node in rest.nodes:
+        for chat in rest.chats(node):
+            allowed = node.agency in rest.checks.allowed[chat]
+            rest.require("I8", allowed, f"{node.name} stores a chat that it was never let into")
+
+
+def i13_membership_safety(rest: Rest) -> None:
+    """Members are those of SPEC 3.3 written down a second time; keys go to just them."""
+    for node in rest.nodes[:1]:
+        for chat in rest.chats(node):
+            judge = node.replica.chat(chat)
+            if judge is None or len(judge.history.entries) > ORACLE_ENTRIES_MAX:
+                continue
+            oracle = Oracle(judge.history.entries)
+            everything = frozenset(range(len(judge.history.entries)))
+            same = _plain(oracle.resolve(everything)) == _plain(resolve(judge.history, None))
+            rest.require("I13", same, "the membership is not that of SPEC 3.3")
+            for entry in judge.history.entries:
+                _check_epoch(rest, oracle, judge.history, entry)
+
+
+def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEntry) -> None:
+    operation = entry.operation
+    if not isinstance(operation, EpochOperation) or history.is_channel:
+        return
+    parents = [link.id for link in entry.links] + ([entry.prev] if entry.prev else [])
+    members = oracle.resolve(oracle.past(parents)).devices.keys()
+    named = {one.device for one in operation.recipients} | set(operation.skipped)
+    rest.require("I13", named == members, "an epoch is sealed to others than the members")
+
+
+def i15_read_completeness(rest: Rest) -> None:
+    """Walking the pages of heads lists each chain that a peer may see once, up to its end."""
+    for node in rest.nodes:
+        for peer in sorted({one for c in rest.chats(node) for one in node.replica.readers_of(c)}):
+            listed: list[tuple[bytes, bytes, int, int]] = []
+            cursor, last = 0, False
+            while not last:
+                page = node.replica.sharing.heads_since(peer, cursor)
+                listed += [(i.chat, h.device, h.lane, h.seq) for i in page.chats for h in i.heads]
+                last, cursor = bool(page.last), page.cursor
+            expected = node.connection.execute(
+                "SELECT id, device, lane, length - 1 FROM chains JOIN chats ON chats.no = chat"
+                " WHERE chat IN (SELECT chat FROM readers WHERE peer = ?)",
+                (peer,),
+            ).fetchall()
+            known = {row[0] for row in expected}
+            found = sorted(one for one in listed if one[0] in known)
+            rest.require("I15", found == sorted(expected), f"{node.name} does not page through all")
+
+
+def i20_answer(rest: Rest) -> None:
+    """What an honest device appended, in a chat that it may still see, its node has stored."""
+    for device in rest.devices:
+        node = device.home
+        if device.key in rest.checks.compromised or device.replica.sharing.outrun():
+            continue
+        lacking = [
+            chat
+            for chat in rest.chats(device)
+            if device.key in node.replica.readers_of(chat)
+            and rest.accepted(device, chat) - rest.accepted(node, chat)
+        ]
+        rest.require("I20", not lacking, f"{device.name} was never answered")
+        told = lacking or unstored_where_seen(device)
+        rest.require("I20", not told, f"{device.name} was never told what is stored")
+
+
+def unstored_where_seen(device: DeviceParty) -> int:
+    """Return how many entries a device still waits for, of chats that its node shows to it."""
+    if any(
+        device.key not in device.home.replica.readers_of(chat)
+        for chat in device.replica.store.chats()
+    ):
+        return 0
+    return unstored(device.device)
+
+
+def i3_seals_arrive(rest: Rest) -> None:
+    """No letter waits for a seal that the device's own node has."""
+    for device in rest.devices:
+        node = device.home.replica
+        rows = device.connection.execute(
+            "SELECT chat, device, seq, id FROM mailbox WHERE state = ?", (mailbox.State.SEALED,)
+        ).fetchall()
+        for chat, place in convert(
+            [(row[0], row[1:]) for row in rows], list[tuple[ChatId, Reference]]
+        ):
+            header = mailbox.read_entry(device.device, chat, place).header
+            if isinstance(header, ContentHeader) and device.key in node.readers_of(chat):
+                found = node.seals_for(chat, header.epoch, [device.key])
+                rest.require("I3", not found, f"{device.name} was not given its seal")
+
+
+def i6_generations_follow(rest: Rest) -> None:
+    """In a chain that is not forked no generation of an epoch is used twice, and none left out."""
+    for party in rest.parties:
+        for chat in rest.chats(party):
+            chains: dict[bytes, list[ContentHeader]] = defaultdict(list)
+            for entry in _entries(party.replica, chat):
+                if isinstance(entry.header, ContentHeader):
+                    chains[entry.header.device].append(entry.header)
+            for headers in chains.values():
+                headers.sort(key=lambda header: header.seq)
+                seqs = [header.seq for header in headers]
+                next_of: dict[bytes, int] = {}
+                for header in headers if seqs == list(range(len(seqs))) else ():
+                    expected = next_of.get(header.epoch, 0)
+                    follows = header.generation == expected
+                    rest.require("I6", follows, f"{party.name} took generation out of turn")
+                    next_of[header.epoch] = expected + 1
+
+
+def i11_nobody_acknowledges_for_others(rest: Rest) -> None:
+    """A node believes of an agency's holdings only what that agency says, in a chat it is in."""
+    for node in rest.nodes:
+        rows = node.connection.execute(
+            "SELECT DISTINCT id, agency FROM holdings JOIN chats ON no = chat"
+        )
+        for chat, agency in convert(rows.fetchall(), list[tuple[ChatId, bytes]]):
+            known = agency in rest.checks.allowed[chat]
+            rest.require("I11", known, f"{node.name} took an acknowledgement in another's name")
+
+
+RULES: Sequence[Callable[[Rest], None]] = (
+    i1_durability,
+    i2_convergence,
+    i3_delivery,
+    i4_immutability,
+    i5_fork_exposure,
+    i6_i12_i14_authentic_and_admissible_in_any_order,
+    i7_key_locality,
+    i8_residency,
+    i13_membership_safety,
+    i15_read_completeness,
+    i20_answer,
+    i3_seals_arrive,
+    i6_generations_follow,
+    i11_nobody_acknowledges_for_others,
+)
+
+
+def check(rest: Rest) -> None:
+    """Check all. Raises Violation."""
+    for rule in RULES:
+        rule(rest)
+
+
+def _runs(replica: Replica, chat: ChatId) -> Iterator[Run]:
+    """Everything that is stored of a chat, as frames."""
+    stored = replica.store.chat(chat)
+    for (author, lane), chain in ({} if stored is None else stored.chains).items():
+        for branch in chain:
+            start = 0
+            while start < branch.length:
+                head, stop = branch.head[:8], branch.length
+                want = Want(chat, DeviceKey(author), lane, head, start, stop)
+                run = replica.store.run(want)
+                if run is None:
+                    break
+                yield run
+                start += len(run.records)
+
+
+def _entries(replica: Replica, chat: ChatId) -> list[Entry]:
+    """Every entry that is stored of a chat, rebuilt from its record and verified."""
+    stored = replica.store.chat(chat)
+    lengths = {
+        (device, lane): max(branch.length for branch in chain)
+        for (device, lane), chain in (stored.chains if stored else {}).items()
+    }
+    found: dict[EntryId, Entry] = {}
+    for run in _runs(replica, chat):
+        try:
+            entries = entries_of(run)
+        except PeerError:
+            continue
+        for entry in entries:
+            if entry.header.seq < lengths[entry.header.device, entry.header.lane]:
+                found[entry.id] = entry
+    return list(found.values())

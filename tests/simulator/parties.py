@@ -1,0 +1,349 @@
+"""Nodes and devices of a simulation: the real replica and client, on a simulated disk and wire.
+
+A party outlives its process: `crash` loses all but the database, `start` begins anew from it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import apsw
+
+from client import arrivals, people
+from client.deciding import settle
+from client.device import Device
+from client.epochs import own_prekey
+from client.erasure import erase_prekeys
+from client.folder import Secrets
+from client.link import unstored
+from client.outbox import Outbox
+from client.revoking import revoke_exposed
+from node.dealing import Dealing
+from node.errors import IvorError
+from node.hub import Hub
+from node.replica import Replica, Stored
+from node.transaction import Transaction
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.errors import PeerError
+from protocol.frame import Forked, Holding, Seal
+from protocol.identity import UserId
+from protocol.reply import Person
+from protocol.session import PeerKind
+from tests.simulator.cast import BEGINNING, Role, opened
+from tests.simulator.clockwork import Clockwork
+from tests.simulator.disk import Disk
+from tests.simulator.trace import Trace
+from tests.simulator.wire import Line
+
+SECOND_MS = 1000
+HOUR_SECONDS = 3600.0
+FOLDER = Path("/nonexistent")
+
+
+class Place(Protocol):
+    """What a party needs of its world."""
+
+    clock: Clockwork
+    trace: Trace
+    persons: dict[bytes, Person]
+
+    def storing(self, party: "Party", parts: Sequence[Stored], source: Line | None) -> None:
+        """A party judges and stores, not durably yet."""
+
+    def durable(self, party: "Party") -> None:
+        """A transaction of a party is durable."""
+
+    def bug(self, where: str, error: Exception) -> None:
+        """An exception that should not be."""
+
+    def publish(self, party: "DeviceParty", record: bytes) -> None:
+        """A device has a new prekey."""
+
+
+class Party:
+    """What nodes and devices have in common."""
+
+    def __init__(self, place: Place, name: str, connection: apsw.Connection) -> None:
+        self.place = place
+        self.name = name
+        self.connection = connection
+        self.honest = True
+        self.up = False
+        self.clock_off = 0.0
+        self.lines: list[Line] = []
+        self.backup: bytes | None = None
+
+    @property
+    def wall(self) -> int:
+        """What the party's own clock shows, in milliseconds."""
+        return int((BEGINNING + HOUR_SECONDS + self.place.clock.now + self.clock_off) * SECOND_MS)
+
+    def note(self, what: str, about: str = "") -> None:
+        """Note something in the trace."""
+        self.place.trace.note(self.place.clock.now, self.name, what, about)
+
+    def crash(self) -> None:
+        """Lose everything but the database."""
+        self.up = False
+        self.disk.crash()
+        for line in list(self.lines):
+            if line.wire is not None:
+                line.wire.cut()
+        self.lines.clear()
+
+    def closed(self, line: Line) -> None:
+        """A connection is over."""
+        if line in self.lines:
+            self.lines.remove(line)
+
+    def tamper(self, line: Line, raw: bytes) -> Sequence[bytes]:
+        """Send what is to be sent."""
+        del line
+        return (raw,)
+
+    def keep_backup(self) -> None:
+        """Copy the database as it is at one moment."""
+        self.disk.read(self._copy)
+
+    def _copy(self) -> None:
+        self.backup = self.connection.serialize("main")
+        self.note("backup")
+
+    disk: Disk
+    replica: Replica
+
+
+class NodeParty(Party):
+    """An agency's node."""
+
+    def __init__(self, place: Place, name: str, agency: bytes, database: bytes) -> None:
+        super().__init__(place, name, opened(database))
+        self.agency = agency
+        self.hub: Hub[Line] = Hub()
+        self.start()
+
+    @property
+    def key(self) -> bytes:
+        """How others call it."""
+        return self.agency
+
+    def start(self) -> None:
+        """Begin from the database."""
+        self.hub = Hub()
+        self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
+        transaction = Transaction(self.connection, self.replica.forget)
+        self.disk = Disk(
+            self.place.clock, self.name, transaction, partial(self.place.durable, self)
+        )
+        self.up = True
+
+    def restore(self) -> None:
+        """Go on from the backup, as a node of its own (SPEC 10)."""
+        if self.backup is None:
+            return
+        self.connection = opened(self.backup)
+        new = self.place.clock.stream("incarnation", self.name).randbytes(16)
+        self.connection.execute("UPDATE meta SET value = ? WHERE key = 'incarnation'", (new,))
+        self.connection.execute("DELETE FROM cursors")
+
+    def opened(self, line: Line) -> None:
+        """Of two connections with one agency the older goes; a device hears what is stored."""
+        if line.peer is PeerKind.NODE:
+            for other in self.hub.of(line.key):
+                other.close()
+        self.hub.add(line)
+        if line.peer is PeerKind.DEVICE:
+            self.disk.read(lambda: line.have(self._held_of(DeviceKey(line.key))))
+
+    def _held_of(self, device: DeviceKey) -> list[Holding]:
+        sharing = self.replica.sharing
+        return [*sharing.holdings(device), *sharing.stored_of(device, self.agency)]
+
+    def closed(self, line: Line) -> None:
+        """Hand on to it no more."""
+        super().closed(line)
+        self.hub.remove(line)
+
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+        """Push on while the disk works."""
+        self.place.storing(self, parts, source if isinstance(source, Line) else None)
+        for stored in parts:
+            self.hub.hand_on(stored, source)
+        return lambda: None
+
+    def keeping_seals(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> Callable[[], None]:
+        """Hand seals on once they are durable."""
+        return partial(self.hub.seals_kept, chat, epoch, owners)
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """Spread a proof."""
+        self.note("fork", forked.chat.hex()[:8])
+        self.hub.fork_kept(forked, readers)
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+        """Tell authors."""
+        del source
+        self.hub.holdings_noted(holdings)
+
+
+class _Pocket(Device):
+    """A device whose database is in memory, and whose folder has the place that we say."""
+
+    def __init__(
+        self, secrets: Secrets, random: Callable[[int], bytes], at: apsw.Connection, number: int
+    ) -> None:
+        self._at = at
+        self._number = number
+        super().__init__(FOLDER, secrets, random)
+
+    def _open(self) -> apsw.Connection:
+        return self._at
+
+    def _place(self) -> int:
+        return self._number
+
+
+class DeviceParty(Party):
+    """An official's device."""
+
+    def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
+        super().__init__(place, name, opened(role.database))
+        self.role = role
+        self.home = home
+        self.online = False
+        self.told: dict[bytes, Person] = {}
+        self._random: Random = place.clock.stream("keys", name)
+        self._number = 1
+        self._outbox: Outbox | None = None
+        self.start()
+        self.device.settle_here()
+
+    @property
+    def key(self) -> DeviceKey:
+        """The device's key."""
+        return DeviceKey(self.role.secrets.device.public)
+
+    @property
+    def user(self) -> UserId:
+        """Whose device it is."""
+        return self.device.profile.user.user
+
+    def start(self) -> None:
+        """Begin from the database."""
+        self._outbox = None
+        self.told.clear()
+        self.device = _Pocket(
+            self.role.secrets, self._random.randbytes, self.connection, self._number
+        )
+        self.device.replica.payloads.clock = lambda: self.wall
+        self.replica = self.device.replica
+        transaction = Transaction(
+            self.connection, self.replica.forget, self.device.refresh, self._appended
+        )
+        self.disk = Disk(
+            self.place.clock, self.name, transaction, partial(self.place.durable, self)
+        )
+        self.up = True
+
+    def restore(self) -> None:
+        """Bring an old copy of the folder back: it is in another place (SPEC 2.5)."""
+        if self.backup is not None:
+            self.connection = opened(self.backup)
+            self._number += 1
+
+    def _appended(self) -> Callable[[], object]:
+        return bool if self._outbox is None else self._outbox.appended()
+
+    def linked(self, line: Line) -> None:
+        """A session begins."""
+        self._outbox = Outbox(self.device, line.push)
+
+    def opened(self, line: Line) -> None:
+        """The node has greeted: visit it."""
+        del line
+        self.visit()
+
+    def closed(self, line: Line) -> None:
+        """The session is over."""
+        super().closed(line)
+        self._outbox = None
+
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+        """Open what is being stored."""
+        self.place.storing(self, parts, source if isinstance(source, Line) else None)
+        arrivals.deliver(self.device, parts)
+        return lambda: None
+
+    def keeping_seals(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> Callable[[], None]:
+        """A seal has come."""
+        del epoch, owners
+        arrivals.open_waiting_in(self.device, chat)
+        return lambda: None
+
+    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
+        """A device was caught."""
+        del forked, readers
+
+    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+        """A message got farther."""
+        del holdings, source
+
+    # What its owner and its program do
+
+    def act(self, what: str, work: Callable[[], object], then: Callable[[], object] = bool) -> None:
+        """Do something in a transaction, then another thing; that a rule refuses is no fault."""
+
+        def done() -> None:
+            work()
+            self.place.storing(self, (), None)
+            self.note(what)
+
+        def ended(error: Exception | None) -> None:
+            if error is None:
+                then()
+            elif isinstance(error, IvorError | PeerError):
+                self.note("refused", f"{what}: {type(error).__name__}")
+            else:
+                self.place.bug(self.name, error)
+
+        if self.up:
+            self.disk.write(done, ended)
+
+    def visit(self) -> None:
+        """Do what `client.exchange` does at each visit, and once in a while after."""
+        if not self.up or not self.lines:
+            return
+        device, wall = self.device, self.wall
+        records: list[bytes] = []
+        self.act(
+            "prekey",
+            lambda: records.append(own_prekey(device, wall)),
+            lambda: self.place.publish(self, records[0]),
+        )
+        met = dict(self.place.persons)
+        self.act("people", lambda: self._meet(met), lambda: self.told.update(met))
+        self.act("taken in", lambda: arrivals.take_in(device, wall))
+        self.act("revoked", lambda: revoke_exposed(device, wall))
+        self.act("decided", lambda: settle(device, wall))
+        self.disk.read(partial(_erase, device, wall))
+        if device.displaced:
+            self.disk.read(self._settle)
+
+    def _meet(self, met: Mapping[bytes, Person]) -> None:
+        for user, person in met.items():
+            if self.told.get(user) is not person:
+                people.keep_person(self.device, person)
+
+    def _settle(self) -> None:
+        if self.lines and self.lines[0].caught_up and not unstored(self.device):
+            self.device.settle_here()
+
+
+def _erase(device: Device, wall: int) -> None:
+    erase_prekeys(device, wall)

@@ -1,0 +1,35 @@
+"""What deeds are done to: the world, as far as a script may touch it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tests.simulator.clockwork import Clockwork
+from tests.simulator.parties import DeviceParty, NodeParty, Party
+
+
+class Stage(Protocol):
+    """See `world.World`."""
+
+    clock: Clockwork
+    devices: list[DeviceParty]
+    thieves: list[DeviceParty]
+    cheats: list[DeviceParty]
+
+    @property
+    def nodes(self) -> dict[str, NodeParty]:
+        """The nodes, by the name of their agency."""
+
+    def retry(self, one: Party, other: Party) -> None:
+        """Let two parties try anew, soon."""
+
+    def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
+        """Let nothing pass for a while."""
+
+    def crash(self, party: Party, seconds: float) -> None:
+        """Take a party down for a while."""
+
+    def restore(self, party: Party) -> None:
+        """Bring a party back from its last backup."""
+
+    def steal(self, victim: DeviceParty) -> None:
+        """Copy a device with its keys."""

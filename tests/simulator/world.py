@@ -1,0 +1,358 @@
+"""A whole federation in one process: parties, the network between them, and the script.
+
+    with world(draw(seed=7, minutes=3), Trace()) as there:
+        there.run()                # raises Violation
+
+First safety: the script is done, and invariants are checked after each event. Then liveness: a
+random core of honest agencies is healed, everybody else is dead, and the core must converge.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
+import structlog
+
+from node import sharing
+from node.dealing import greeting_for
+from node.replica import Stored
+from protocol import intake
+from protocol.frame import Frame
+from protocol.reply import Person, PersonDevice
+from protocol.session import PeerKind
+from tests.simulator import deeds, invariants
+from tests.simulator.cast import Cast, Role, cast, empty_database
+from tests.simulator.checks import Checks, Violation
+from tests.simulator.clockwork import Clockwork
+from tests.simulator.hostile import HostileNode, Thief
+from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.script import Act, Script
+from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
+from tests.simulator.trace import Trace
+from tests.simulator.wire import Line, Wire
+
+BACK_OFF_SECONDS = (0.25, 30.0)
+VISIT_SECONDS = (5.0, 20.0)
+ONLINE_SHARE = 0.7  # of the devices, at the beginning
+ROUND_SECONDS = 10.0
+ROUNDS_MAX = 18
+
+
+class World:
+    """One simulation. What it is to a wire is `wire.Weather`, what to a party `parties.Place`."""
+
+    def __init__(self, script: Script, trace: Trace) -> None:
+        self.script = script
+        self.trace = trace
+        self.clock = Clockwork(script.seed)
+        self.dirty: list[Line] = []
+        self.cast: Cast = cast(real=script.real)
+        self.persons: dict[bytes, Person] = {one.certificate: one for one in self.cast.persons}
+        self.checks = Checks(self)
+        self.checks.held_max = script.held
+        self.healed = False
+        self.converged: float | None = None
+        self._parted: dict[tuple[str, str], int] = {}
+        self._pause: dict[tuple[str, str], float] = {}
+        self._chance = self.clock.stream("network")
+        self.nodes: dict[str, NodeParty] = {}
+        self.devices: list[DeviceParty] = []
+        self.thieves: list[DeviceParty] = []
+        self._people()
+        self.cheats = [self.devices[at % len(self.devices)] for at in script.cheats]
+        for cheat in self.cheats:
+            cheat.honest = False
+            self.checks.compromised.add(cheat.key)
+
+    def _people(self) -> None:
+        for name in self.script.agencies:
+            kind = HostileNode if name in self.script.liars else NodeParty
+            node = kind(self, name, self.cast.agencies[name], empty_database())
+            incarnation = self.clock.stream("incarnation", name).randbytes(16)
+            node.connection.execute("UPDATE meta SET value = ?", (incarnation,))
+            self.nodes[name] = node
+        for role in self.cast.roles:
+            if role.agency in self.nodes:
+                self._enter(role)
+
+    def _enter(self, role: Role) -> None:
+        home = self.nodes[role.agency]
+        party = DeviceParty(self, role.name, role, home)
+        party.honest = home.honest
+        party.online = self.clock.stream("online").random() < ONLINE_SHARE
+        self.devices.append(party)
+
+    # What wires ask
+
+    def blocked(self, source: str, target: str) -> bool:
+        """Whether nothing passes in this direction."""
+        return bool(self._parted) and self._parted.get((source, target), 0) > 0
+
+    def delay(self, source: str, target: str) -> float:
+        """How long the next frame takes."""
+        chance = self.clock.stream("delay", source, target)
+        one = self.script.delay
+        return one + (chance.random() * one * self.script.jitter if self.script.jitter else 0.0)
+
+    def drops(self, source: str, target: str) -> bool:
+        """Whether the connection is lost with the next frame."""
+        loss = 0.0 if self.healed else self.script.loss
+        return bool(loss) and self.clock.stream("loss", source, target).random() < loss
+
+    def crossing(self, source: Line, raw: bytes) -> None:
+        """Look at what an honest party sends."""
+        self.checks.crossing(source, raw)
+
+    def arriving(self, target: Line, frame: Frame) -> None:
+        """Look at what arrives at a party."""
+        self.checks.arriving(target, frame)
+
+    def bug(self, where: str, error: Exception) -> None:
+        """An exception that no peer, and no rule, may cause."""
+        if isinstance(error, Violation):
+            raise error
+        violation = Violation("bug", f"at {where}, {type(error).__name__}: {error}")
+        self.checks.violation = self.checks.violation or violation
+        raise violation from error
+
+    # What parties tell
+
+    def storing(self, party: Party, parts: Sequence[Stored], source: Line | None) -> None:
+        """A party judges and stores."""
+        self.checks.storing(party, parts, source)
+
+    def durable(self, party: Party) -> None:
+        """A transaction of a party is durable."""
+        self.checks.durable(party)
+
+    def publish(self, party: DeviceParty, record: bytes) -> None:
+        """A device has a new prekey: the directory, which is no part of this, lists it."""
+        mine = party.role.certificate
+        for user, person in self.persons.items():
+            if any(one.certificate == mine and one.prekey != record for one in person.devices):
+                listed = tuple(
+                    PersonDevice(one.certificate, record) if one.certificate == mine else one
+                    for one in person.devices
+                )
+                self.persons[user] = Person(person.charter, person.certificate, listed)
+
+    # Who is connected
+
+    def party(self, name: str) -> Party:
+        """Return the party of this name."""
+        return next(one for one in self.parties if one.name == name)
+
+    @property
+    def parties(self) -> list[Party]:
+        """Everybody."""
+        return [*self.nodes.values(), *self.devices, *self.thieves]
+
+    def _keep_connected(self) -> None:
+        names = list(self.nodes)
+        for at, one in enumerate(names):
+            for other in names[at + 1 :]:
+                self._retry(self.nodes[one], self.nodes[other])
+        for device in self.devices:
+            self._retry(device, device.home)
+            self._keep_visiting(device)
+
+    def _keep_visiting(self, device: DeviceParty) -> None:
+        device.visit()
+        pause = self.clock.stream("visits", device.name).uniform(*VISIT_SECONDS)
+        self.clock.after(pause, lambda: self._keep_visiting(device))
+
+    def retry(self, one: Party, other: Party) -> None:
+        """Try anew, soon."""
+        self._pause[one.name, other.name] = BACK_OFF_SECONDS[0]
+
+    def _retry(self, one: Party, other: Party) -> None:
+        """Connect two parties, now or when it can be, and again whenever that ends."""
+        pair = one.name, other.name
+        pause = self._pause.get(pair, BACK_OFF_SECONDS[0])
+        if self._linked(one, other):
+            pause = BACK_OFF_SECONDS[0]
+        elif self._can_connect(one, other):
+            self.connect(one, other)
+            pause = BACK_OFF_SECONDS[0]
+        else:
+            pause = min(pause * 2, BACK_OFF_SECONDS[1])
+        self._pause[pair] = pause
+        jitter = self.clock.stream("dialling", *pair).uniform(0.5, 1.0)
+        wait = 2.0 if self.healed else pause * jitter * 2
+        self.clock.after(wait, lambda: self._retry(one, other))
+
+    def _linked(self, one: Party, other: Party) -> bool:
+        return any(
+            end.owner.name == other.name
+            for line in one.lines
+            for end in (line.wire.ends if line.wire else ())
+        )
+
+    def _can_connect(self, one: Party, other: Party) -> bool:
+        here = one.up and other.up and (not isinstance(one, DeviceParty) or one.online)
+        return here and not any(
+            self.blocked(*way) for way in ((one.name, other.name), (other.name, one.name))
+        )
+
+    def connect(self, one: Party, other: Party) -> None:
+        """Join two parties by a new connection, TLS done."""
+        assert isinstance(other, NodeParty)
+        kind = PeerKind.DEVICE if isinstance(one, DeviceParty) else PeerKind.NODE
+        key = one.key if isinstance(one, DeviceParty | NodeParty) else b""
+        near = self._line(one, PeerKind.NODE, other.agency)
+        far = self._line(other, kind, key)
+        if isinstance(one, DeviceParty):
+            one.linked(near)
+        self.trace.note(self.clock.now, one.name, "connects", other.name)
+        Wire(self, near, far).begin()
+
+    def _line(self, owner: Party, kind: PeerKind, key: bytes) -> Line:
+        assert isinstance(owner, DeviceParty | NodeParty)
+        salt = self.clock.stream("salt", owner.name).randbytes
+        greeting = greeting_for(owner.replica, key, salt)
+        line = Line(self, owner, kind, key, greeting, owner)
+        owner.lines.append(line)
+        return line
+
+    # What is done to the network
+
+    def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
+        """Let nothing pass from one side to the other for a while, or both ways."""
+        ways = [(a, b) for a in one for b in other]
+        if both:
+            ways += [(b, a) for a, b in ways]
+        for way in ways:
+            self._parted[way] = self._parted.get(way, 0) + 1
+        self.clock.after(seconds, lambda: self._join(ways))
+
+    def _join(self, ways: Sequence[tuple[str, str]]) -> None:
+        for way in ways:
+            left = self._parted.get(way, 0) - 1
+            if left > 0:
+                self._parted[way] = left
+            else:
+                self._parted.pop(way, None)
+        for line in self._lines():
+            if line.wire is not None and line is line.wire.ends[0]:
+                line.wire.cleared()
+
+    def _lines(self) -> list[Line]:
+        return [line for party in self.parties for line in party.lines]
+
+    def crash(self, party: Party, seconds: float) -> None:
+        """Take a party down; it is back after a while."""
+        if not party.up:
+            return
+        party.note("crash")
+        party.crash()
+        self.clock.after(seconds, lambda: self._restart(party))
+
+    def _restart(self, party: Party) -> None:
+        if not party.up and not (self.healed and party not in self.core):
+            assert isinstance(party, DeviceParty | NodeParty)
+            party.start()
+            party.note("start")
+            self.checks.started(party)
+
+    def restore(self, party: Party) -> None:
+        """Bring a party back from its last backup."""
+        if party.backup is None or not party.up:
+            return
+        party.note("restore")
+        party.crash()
+        assert isinstance(party, DeviceParty | NodeParty)
+        party.restore()
+        party.start()
+        self.checks.restored(party)
+
+    def steal(self, victim: DeviceParty) -> None:
+        """Somebody copies a device and its keys, to write elsewhere."""
+        if victim.backup is None or victim.key in self.checks.compromised:
+            return
+        thief = Thief(self, victim, len(self.thieves) + 1)
+        self.thieves.append(thief)
+        self.checks.compromised.add(victim.key)
+        thief.note("stolen")
+        self._retry(thief, thief.home)
+
+    # The run
+
+    def run(self) -> None:
+        """Do it all. Raises Violation."""
+        self._keep_connected()
+        for act in self.script.acts:
+            self.clock.at(act.at, partial(self._act, act))
+        self.clock.run(self.script.seconds, self._each)
+        self.heal()
+        for number in range(ROUNDS_MAX):
+            self.clock.run(self.clock.now + ROUND_SECONDS, self._each)
+            if number and self._settled():
+                break
+        self.converged = self.clock.now - self.script.seconds
+        chance = self.clock.stream("witness")
+        invariants.check(invariants.Rest(self.core, self.checks, chance))
+
+    def _settled(self) -> bool:
+        """Whether the core has converged; if not, that may still come."""
+        chance = self.clock.stream("settled")
+        try:
+            rest = invariants.Rest(self.core, Checks(self), chance)
+            invariants.i3_delivery(rest)
+            invariants.i5_fork_exposure(rest)
+            invariants.i20_answer(rest)
+            invariants.i3_seals_arrive(rest)
+        except Violation:
+            return False
+        return True
+
+    def _act(self, act: Act) -> None:
+        self.trace.note(self.clock.now, "script", act.deed)
+        deeds.do(self, act)
+
+    def _each(self) -> None:
+        while self.dirty:
+            self.dirty.pop(0).pump()
+        self.checks.after_event()
+
+    def heal(self) -> None:
+        """Let a random core live, with all its network and disks, and the rest be dead."""
+        chance = self.clock.stream("core")
+        honest = [node for node in self.nodes.values() if node.honest]
+        count = chance.randint(min(2, len(honest)), len(honest))
+        chosen = chance.sample(honest, count)
+        self.core: list[Party] = [
+            *chosen,
+            *(device for device in self.devices if device.home in chosen and device.honest),
+        ]
+        self.healed = True
+        self._parted.clear()
+        for party in self.parties:
+            if party not in self.core and party.up:
+                party.crash()
+        self.trace.note(self.clock.now, "script", "heal", ", ".join(one.name for one in self.core))
+        for party in self.core:
+            assert isinstance(party, DeviceParty | NodeParty)
+            party.disk.faults.full, party.disk.faults.failing = False, 0.0
+            if isinstance(party, DeviceParty):
+                party.online = True
+            if not party.up:
+                self._restart(party)
+        for line in self._lines():
+            if line.wire is not None and line is line.wire.ends[0]:
+                line.wire.cleared()
+
+
+@contextmanager
+def world(script: Script, trace: Trace) -> Iterator[World]:
+    """Make the world of a script, and let it have the stand-ins that it is made with."""
+    known = cast(real=script.real).registry
+    registry = Registry(dict(known.signatures), dict(known.seals))
+    stand = seals_standing_in if script.real else standing_in
+    with (
+        stand(registry),
+        mock.patch.object(sharing, "HEADS_CHAINS_MAX", script.page),
+        mock.patch.object(intake, "HELD_RUNS_MAX", script.held),
+        structlog.testing.capture_logs(),
+    ):
+        yield World(script, trace)
