@@ -32,7 +32,7 @@ from node import agency as agencies
 from node.agency import Agency
 from node.directory import Directory
 from node.replica import Replica
-from node.schema import SCHEMA_VERSION
+from node.schema import SCHEMA
 from node.store import connect
 from protocol import epoch, frame
 from protocol.entry import (
@@ -111,7 +111,8 @@ class _Official(NamedTuple):
 
 def prepared(kept: Path, folder: Path, size: Size) -> Made:
     """Put a ministry of this size into `folder`; made in `kept` first, unless it is there."""
-    source = kept / f"{NAME}-{SCHEMA_VERSION}-{size.devices}-{size.chats}"
+    schema = sha256(SCHEMA.encode()).hexdigest()[:8]
+    source = kept / f"{NAME}-{schema}-{size.devices}-{size.chats}"
     made = _read(source / MADE_FILE)
     if made is None or time.time() - made.at > STALE_SECONDS:
         shutil.rmtree(source, ignore_errors=True)

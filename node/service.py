@@ -48,6 +48,7 @@ log = structlog.get_logger()
 
 HANDSHAKE_SECONDS_MAX = 10.0
 SWEEP_SECONDS = 3600.0
+SWEEP_REST_SHARE = 3.0  # of the time that it took: so it has at most a quarter of ours
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
 COMPARE_SECONDS = 3600.0
 FAREWELL_SECONDS = 0.5
@@ -162,11 +163,16 @@ class Node:
             await trio.sleep(SWEEP_SECONDS)
 
     async def drop_aged(self) -> None:
-        """Drop what has aged in all chats, in small transactions."""
+        """Drop what has aged in all chats, in small transactions, and rest between chats.
+
+        A node has thousands of chats, and starts when all of its devices come back.
+        """
         for chat in await self.journal.read(self.replica.store.chats):
+            begun = trio.current_time()
             at: int | None = 0
             while at is not None:
                 at = await self.journal.write(partial(self.replica.age, chat, at))
+            await trio.sleep(SWEEP_REST_SHARE * (trio.current_time() - begun))
 
     async def _scrub(self) -> None:
         """Remove blobs that were dropped, and empty the database's log, if anything was."""

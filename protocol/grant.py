@@ -17,7 +17,8 @@ from protocol.identity import (
 from protocol.limits import GRANTS_MAX
 from protocol.policy import Role
 
-CREDENTIALS_KEPT_MAX = 256  # of at most 34 KiB each
+CREDENTIALS_KEPT_MAX = 2048  # of a ministry's people, who are in thousands of chats together
+DEVICES_KEPT_MAX = 4  # a credential with more is checked each time: so each has at most 6 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,19 @@ def verified(charter: bytes, certificate: bytes, devices: Sequence[bytes]) -> Cr
 
     What was found good is remembered by all of its bytes: the same people are in many chats.
     """
-    return _verified(charter, certificate, tuple(devices))
+    check = _remembered if len(devices) <= DEVICES_KEPT_MAX else _verified
+    return check(charter, certificate, tuple(devices))
 
 
-@lru_cache(CREDENTIALS_KEPT_MAX)
 def _verified(charter: bytes, certificate: bytes, devices: tuple[bytes, ...]) -> Credential:
     return Credential(
         verify_credential(charter, certificate, devices), charter, certificate, devices
     )
+
+
+@lru_cache(CREDENTIALS_KEPT_MAX)
+def _remembered(charter: bytes, certificate: bytes, devices: tuple[bytes, ...]) -> Credential:
+    return _verified(charter, certificate, devices)
 
 
 @dataclass(frozen=True, slots=True)
