@@ -97,7 +97,11 @@ def measure(chosen: Sequence[System], rounds: int) -> list[Line]:
         calib.append(calibrate())
         for one in chosen:
             progress(f"{NAME}: round {number + 1}, {one.name}")
-            figures = one.measure()
+            try:
+                figures = one.measure()
+            except NotHere as error:
+                progress(f"{NAME}: {one.name} could not be measured: {error}")
+                continue
             found[one.name].append(figures)
             ratios[one.name].append(_ratios(found[ivor.NAME][-1], figures))
     calib_s = statistics.median(calib)

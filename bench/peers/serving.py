@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.peers.installing import NotHere, run
 
-READY_SECONDS_MAX = 90.0
+READY_SECONDS_MAX = 180.0
 STOP_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.1
 DAYS = "30"

@@ -204,6 +204,23 @@ async def test_handshakes_that_never_end(
         await opened.greet()
 
 
+async def test_all_come_back_at_once(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart whoever finds the slots taken waits for one, and is not turned away."""
+    monkeypatch.setattr(service, "HANDSHAKE_SECONDS_MAX", 1000.0)
+    federation.node()._handshakes.total_tokens = 1
+
+    async def come() -> None:
+        async with federation.as_device() as opened:
+            await opened.greet()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(come)
+    assert not any(one["event"] == "connection refused" for one in federation.events)
+
+
 def _descriptors() -> int:
     return len(list(DESCRIPTORS.iterdir()))
 
