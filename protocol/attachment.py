@@ -91,7 +91,7 @@ def announcement(header: Header, payload: bytes) -> Announcement | None:
         return None
     size = int.from_bytes(payload[HASH_BYTES:ANNOUNCEMENT_BYTES], "big")
     found = Announcement(payload[:HASH_BYTES], size)
-    if size > BLOB_BYTES_MAX or chunk_length(size, found.chunks - 1) <= TAG_BYTES:
+    if not 0 < size <= BLOB_BYTES_MAX or chunk_length(size, found.chunks - 1) <= TAG_BYTES:
         return None
     return found
 

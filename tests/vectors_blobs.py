@@ -74,6 +74,7 @@ def _announcements() -> list[Case]:
         "a blob of 17 bytes": encode_announcement(Announcement(root, 17)) + secret,
         "the largest blob": encode_announcement(Announcement(root, BLOB_BYTES_MAX)) + secret,
         "a blob that is too large": encode_announcement(Announcement(root, BLOB_BYTES_MAX + 1)),
+        "a blob of nothing, not even a chunk": encode_announcement(Announcement(root, 0)),
         "a blob without a byte": encode_announcement(Announcement(root, 16)),
         "a last chunk without a byte": encode_announcement(Announcement(root, 262_144 + 16)),
         "a payload too short to announce": root + bytes(7),
