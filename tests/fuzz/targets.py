@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import control, evidence, files, names, records, screen, sessions, wire
+from tests.fuzz import blobs, control, evidence, files, names, records, screen, sessions, wire
 from tests.fuzz.target import Target
 
 TARGETS: Final[Mapping[str, Target]] = {
     **wire.TARGETS,
     **records.TARGETS,
     **evidence.TARGETS,
+    **blobs.TARGETS,
     **names.TARGETS,
     **files.TARGETS,
     **screen.TARGETS,
