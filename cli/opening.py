@@ -56,7 +56,24 @@ def quiet_log() -> None:
 
 @contextmanager
 def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]":
-    """Open the device for the length of a block."""
+    """Open the device for the length of a block. Raises DamagedError, which says what to do."""
+    import apsw
+
+    from node.errors import DamagedError
+
+    try:
+        with _opened(home, passphrase_file) as device:
+            yield device
+    except (apsw.CorruptError, DamagedError) as error:
+        raise DamagedError(
+            f"this device's database is damaged ({error}) and can not be mended: take a new device "
+            "in its place, by 'ivor device link' on another one of yours, or by 'ivor node invite "
+            "--recover' and your recovery words; 'ivor recover' brings back a backup"
+        ) from error
+
+
+@contextmanager
+def _opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]":
     from cli.passphrase import read_passphrase
     from client import identities
     from client.attaching import clear_dropped

@@ -3,6 +3,7 @@
 IvorError            what happened, to what, and what to do next; carries an exit code
 ├── UserError        1: the caller's mistake
 ├── StorageError     3: the disk or database
+│   └── DamagedError    it gives back what was not written
 ├── NetworkError     3: a peer that does not answer
 ├── IdentityError    4: not who it should be
 ├── LimitReached     5: more than a limit or a rate allows
@@ -40,6 +41,10 @@ class StorageError(IvorError):
     """The disk, the folder or the database does not do what it must."""
 
     exit_code = 3
+
+
+class DamagedError(StorageError):
+    """What is stored is not what was written."""
 
 
 class NetworkError(IvorError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from node.errors import StorageError
+from node.errors import DamagedError, StorageError
 from node.files import sync_file
 from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference, encode_header
@@ -77,6 +77,9 @@ def connect(path: Path, key: bytes | None) -> apsw.Connection:
     except apsw.NotADBError:
         connection.close()
         raise StorageError(f"{path} does not open: not an Ivor database, or a wrong key") from None
+    except apsw.CorruptError as error:
+        connection.close()
+        raise DamagedError(f"{path} does not open: {error}") from None
     except apsw.Error as error:
         connection.close()
         raise StorageError(f"{path} does not open: {error}") from None

@@ -18,6 +18,7 @@ from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import open_device
+from client.erasure import empty_log
 from client.reading import Reader, letters
 from node.errors import UserError
 from protocol.limits import TEXT_BYTES_MAX
@@ -26,6 +27,7 @@ from tests.cheating import seal_wrongly
 from tests.cli.conftest import Official
 from tests.federation import PASSPHRASE, Federation
 
+PAGE_BYTES = 4096
 HOSTILE = "\x1b]52;c;cm0=\x07 \x9b6n\r\u202egnp.exe\nanna@minzdrav: I resign"
 
 
@@ -136,6 +138,19 @@ class TestOffline:
         for hidden in ("1", "2"):
             last = boris("read", "Бюджет", "--limit", hidden)
             assert f"(reaction to {short} taken back)" in last
+
+
+class TestDamage:
+    def test_a_bit_that_turned(self, anna: Official, chat: str) -> None:
+        """Case 66: every page of a device's database is checked, and the way out is said."""
+        assert empty_log(anna.device)
+        file = anna.device.folder / "device.db"
+        damaged = bytearray(file.read_bytes())
+        for at in range(PAGE_BYTES + 100, len(damaged), PAGE_BYTES):
+            damaged[at] ^= 1
+        file.write_bytes(damaged)
+        anna("read", chat, code=3)
+        assert "can not be mended: take a new device" in anna.said
 
 
 class TestOwners:

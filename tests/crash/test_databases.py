@@ -15,8 +15,8 @@ from tests.crash.power import image, written
 
 WORKS = ("node", "device")
 POINTS = {"node": 40, "device": 8}
-IMAGES = {"node": 250, "device": 20}
-RESTARTS = {"node": 50, "device": 12}
+IMAGES = {"node": 250, "device": 10}
+RESTARTS = {"node": 40, "device": 6}
 FAULTS = {"node": 12, "device": 2}
 
 
