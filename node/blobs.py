@@ -120,12 +120,18 @@ class Blobs:
             "UPDATE blobs SET state = 1 WHERE place = ? AND state = 0", [(one,) for one in places]
         )
 
-    def has_room(self, blob: StoredBlob, quotas: Quotas) -> bool:
-        """Whether a blob fits beside the others that are here or on their way."""
+    def has_room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[int]) -> bool:
+        """Whether a blob fits beside what is here of the others, and all of those that are coming.
+
+        coming: their places. What was announced and never came takes no room.
+        """
         of_chat, total = self._connection.execute(
-            "SELECT ifnull(sum(size) FILTER (WHERE chat = (SELECT chat FROM blobs WHERE place = ?1)"
-            "), 0), ifnull(sum(size), 0) FROM blobs WHERE file IS NOT NULL AND place != ?1",
-            (blob.place,),
+            "SELECT ifnull(sum(held) FILTER (WHERE chat = (SELECT chat FROM blobs WHERE place = ?1)"
+            "), 0), ifnull(sum(held), 0) FROM (SELECT chat, CASE WHEN state = 3 OR place IN"
+            " (SELECT value FROM json_each(?3)) THEN size ELSE"
+            " (SELECT count(*) * ?2 FROM chunks WHERE blob = place) END AS held"
+            " FROM blobs WHERE state > 0 AND place != ?1)",
+            (blob.place, CHUNK_BYTES, str(list(coming))),
         ).get
         size = blob.announced.size
         return int(of_chat) + size <= quotas.chat and int(total) + size <= quotas.total

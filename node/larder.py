@@ -37,7 +37,7 @@ MIB: Final = 1024 * 1024
 LOOK_SECONDS: Final = 0.02  # between two looks at what is wanted
 TURN_SECONDS: Final = 30.0  # of one blob while others wait; guess
 AGAIN_SECONDS: Final = 1.0  # until one that nobody had is tried again; doubles each time
-AGAIN_SECONDS_MAX: Final = 60.0
+AGAIN_SECONDS_MAX: Final = 8.0
 REFUSED_SECONDS: Final = 3600.0  # after the disk failed, or when there was no room
 NEVER: Final = float("inf")
 
@@ -69,7 +69,8 @@ class Larder:
         self._home = home
         self._hub = hub
         self._fetching = Fetching(replica, journal, home)
-        self._turns: dict[EntryId, Collection[bytes]] = {}
+        self._turns: dict[EntryId, Collection[bytes]] = {}  # who may have it
+        self._coming: dict[EntryId, int] = {}  # the places of the same blobs
         self._patience: dict[EntryId, _Patience] = {}
         self._crowded = False
         self._news = trio.Event()
@@ -82,6 +83,7 @@ class Larder:
                 self._news = trio.Event()
                 for blob, peers in await self._due():
                     self._turns[blob.entry] = peers
+                    self._coming[blob.entry] = blob.place
                     nursery.start_soon(self._turn, blob, peers)
                 await trio.sleep(LOOK_SECONDS)
                 again = min((one.at for one in self._patience.values()), default=NEVER)
@@ -120,13 +122,17 @@ class Larder:
         found: list[tuple[StoredBlob, Collection[bytes]]] = []
         self._crowded = False
         try:
-            for blob in await self._journal.read(partial(self._index.open, self._least)):
+            listed = await self._journal.read(partial(self._index.open, self._least))
+            for blob in sorted(listed, key=self._disappointment):
                 if blob.entry in self._turns or self._is_later(blob):
                     continue
-                peers, room = await self._journal.read(partial(self._prospects, blob))
-                if not room:
+                coming = [*self._coming.values(), *(one.place for one, _ in found)]
+                peers, room, later = await self._journal.read(
+                    partial(self._prospects, blob, coming)
+                )
+                if not (room or later):
                     await self._refuse(blob)
-                elif self._sources(blob, peers):
+                elif room and self._sources(blob, peers):
                     self._crowded = len(found) + len(self._turns) >= BLOBS_FETCHED_MAX
                     if self._crowded:
                         break
@@ -135,13 +141,21 @@ class Larder:
             log.exception("blobs cannot be looked after now")
         return found
 
+    def _disappointment(self, blob: StoredBlob) -> float:
+        """What nobody had again and again comes after what was not tried yet."""
+        patience = self._patience.get(blob.entry)
+        return 0.0 if patience is None else patience.seconds
+
     def _is_later(self, blob: StoredBlob) -> bool:
         patience = self._patience.get(blob.entry)
         return patience is not None and patience.at > trio.current_time()
 
-    def _prospects(self, blob: StoredBlob) -> tuple[Collection[bytes], bool]:
-        """Return who may read a blob, and whether there is room for it."""
-        return self.readers(blob.chat), self._index.has_room(blob, self._quotas)
+    def _prospects(
+        self, blob: StoredBlob, coming: Sequence[int]
+    ) -> tuple[Collection[bytes], bool, bool]:
+        """Return who may read a blob, whether there is room for it now, and whether later."""
+        room = self._index.has_room(blob, self._quotas, coming)
+        return self.readers(blob.chat), room, self._index.has_room(blob, self._quotas, ())
 
     def _sources(self, blob: StoredBlob, peers: Collection[bytes]) -> list[Connection]:
         return [
@@ -166,7 +180,7 @@ class Larder:
         end = trio.current_time() + TURN_SECONDS
         moved: list[int] = []
         try:
-            begun = await self._journal.write(partial(self._index.begin, blob, blobs.new_name()))
+            begun = blob if blob.state is State.FETCHING else await self._begun(blob)
             if begun is not None:
                 await self._fetching.bring(
                     begun,
@@ -182,8 +196,11 @@ class Larder:
             self._wait(blob.entry, REFUSED_SECONDS)
             await self._give_up(blob)
         finally:
-            del self._turns[blob.entry]
+            del self._turns[blob.entry], self._coming[blob.entry]
             self._news.set()
+
+    async def _begun(self, blob: StoredBlob) -> StoredBlob | None:
+        return await self._journal.write(partial(self._index.begin, blob, blobs.new_name()))
 
     async def _give_up(self, blob: StoredBlob) -> None:
         """Leave nothing of a blob that could not be stored."""
@@ -251,7 +268,7 @@ class Larder:
         held = self._index.count_held(blob)
         if blob.state is State.WHOLE:
             return BlobState(held, Standing.WHOLE, (AgencyId(self._replica.agency),))
-        if not self._index.has_room(blob, self._quotas):
+        if not self._index.has_room(blob, self._quotas, ()):
             return BlobState(held, Standing.NO_ROOM, ())
         standing = Standing.COMING if blob.state >= self._least else Standing.UNWANTED
         return BlobState(held, standing, ())

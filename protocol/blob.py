@@ -45,12 +45,16 @@ class Ask(NamedTuple, Generic[Source]):
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one source. asked: chunks not yet arrived. rests_until: it lacked some."""
+    """What is known of one source. asked: chunks not yet arrived. rests_until: it lacked some.
+
+    from_end: whether it is asked for the last of what is missing, because it lacked the first.
+    """
 
     asked: set[int] = field(default_factory=set)
     deadline: float = NEVER
     rests_until: float = 0.0
     rest: float = BLOB_REST_SECONDS
+    from_end: bool = False
 
 
 def check_chunk(announced: Announcement, chunk: Blob) -> None:
@@ -93,31 +97,46 @@ class Fetch(Generic[Source]):
         """Note that a source is gone; others are asked for what it has not brought."""
         state = self._sources.pop(source, None)
         if state is not None:
-            self._todo.extendleft(reversed(_ranges(sorted(state.asked))))
+            self._give_back(sorted(state.asked))
 
     def ask(self, now: float) -> list[Ask[Source]]:
-        """Return what to ask for now. Sources take turns."""
+        """Return what to ask for now: of whoever is likely to bring it, and not too much of one."""
         asks: list[Ask[Source]] = []
         room = BLOB_WINDOW_CHUNKS_MAX - self._under_way()
         ready = deque(one for one, state in self._sources.items() if state.rests_until <= now)
         while room > 0 and self._todo and ready:
-            source = min(ready, key=lambda one: len(self._sources[one].asked))
-            start, stop = self._take(min(room, BLOB_RANGE_CHUNKS_MAX))
+            source = min(ready, key=self._preference)
             state = self._sources[source]
+            take = self._take_last if state.from_end else self._take_first
+            start, stop = take(min(room, BLOB_RANGE_CHUNKS_MAX))
             state.asked.update(range(start, stop))
             state.deadline = now + WANT_TIMEOUT_SECONDS
             room -= stop - start
             asks.append(Ask(source, start, stop))
         return asks
 
+    def _preference(self, source: Source) -> tuple[float, int]:
+        """Who has disappointed less comes first; of equals who has less to bring."""
+        state = self._sources[source]
+        return state.rest, len(state.asked)
+
     def _under_way(self) -> int:
         return len(self._storing) + sum(len(one.asked) for one in self._sources.values())
 
-    def _take(self, most: int) -> tuple[int, int]:
+    def _take_last(self, most: int) -> tuple[int, int]:
+        start, stop = self._todo.pop()
+        if stop - start > most:
+            self._todo.append((start, stop - most))
+        return max(start, stop - most), stop
+
+    def _take_first(self, most: int) -> tuple[int, int]:
         start, stop = self._todo.popleft()
         if stop - start > most:
             self._todo.appendleft((start + most, stop))
         return start, min(stop, start + most)
+
+    def _give_back(self, positions: list[int]) -> None:
+        self._todo = deque(sorted([*self._todo, *_ranges(positions)]))
 
     def arrived(self, source: Source, index: int, now: float) -> bool:
         """Note that a chunk came; return whether it was asked for, else it is not looked at."""
@@ -139,7 +158,7 @@ class Fetch(Generic[Source]):
     def refused(self, index: int) -> Source:
         """Note that a chunk was wrong; return who sent it, who is not asked again."""
         source = self._storing.pop(index)
-        self._todo.appendleft((index, index + 1))
+        self._give_back([index])
         self._liars.add(source)
         self.left(source)
         return source
@@ -156,7 +175,8 @@ class Fetch(Generic[Source]):
     def _rest(self, state: _State, lacked: list[int], now: float) -> None:
         state.asked.difference_update(lacked)
         state.deadline = state.deadline if state.asked else NEVER
-        self._todo.extend(_ranges(lacked))
+        self._give_back(lacked)
+        state.from_end = not state.from_end
         state.rests_until = now + state.rest
         state.rest = min(2 * state.rest, BLOB_REST_SECONDS_MAX)
 

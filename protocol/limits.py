@@ -67,7 +67,7 @@ BLOB_RANGE_CHUNKS_MAX = 8  # asked for in one frame
 BLOBS_FETCHED_MAX = 4  # at a time
 BLOB_CHUNKS_SERVED_MAX = 2 * BLOBS_FETCHED_MAX * BLOB_WINDOW_CHUNKS_MAX  # asked for at once
 BLOB_REST_SECONDS = 0.5  # until one that lacked chunks is asked again; doubles each time
-BLOB_REST_SECONDS_MAX = 60.0  # guess
+BLOB_REST_SECONDS_MAX = 4.0  # guess
 
 PREKEY_RENEW_SECONDS = 7 * 24 * 3600
 PREKEY_ERASE_SECONDS = 14 * 24 * 3600

@@ -127,6 +127,15 @@ async def test_blobs_without_end(federation: Federation, forger: Forger) -> None
         await federation.more_messages()
     assert not sum(held(federation, forger, entry) for entry in entries)
     assert on_disk(federation) == 0
+    sealed = Sealed()
+    honest, (entry,) = forger.attached(sealed.announced)
+    async with federation.as_device() as wire:  # what never came has taken nobody's room
+        await wire.greet()
+        await wire.send(honest)
+        while (want := await asked(wire)).entry != entry:
+            await wire.send(Lacking(want.chat, want.entry, want.start, want.stop))
+        await wire.send(sealed.chunk(want), sealed.chunk(structs.replace(want, start=1)))
+        await eventually(partial(_has_both, federation, forger, entry), "north has it")
 
 
 async def test_a_half_that_is_never_finished(federation: Federation, forger: Forger) -> None:

@@ -337,6 +337,19 @@ async def test_a_blob_that_does_not_fit_is_not_begun(realm: Realm, file: Path) -
         assert [len(realm.files(name)) for name in AGENCIES] == [1, 1, 1]
 
 
+async def test_two_at_once_that_do_not_fit_together(realm: Realm, file: Path) -> None:
+    """Case 51: neither is here when both begin; one is taken whole, of the other nothing is."""
+    fill(file, 700_000)
+    async with realm.running("north", blobs_chat_mib=1):
+        async with realm.online("anna") as (anna, link):
+            for _ in range(2):
+                realm.attach(anna, file)
+            await link.write(bool)
+            with pytest.raises(LimitReached, match="no room"):
+                await bring_up(anna, link, bool, 10)
+        assert len(realm.files("north")) == 1
+
+
 async def test_what_no_longer_fits_is_cleaned(realm: Realm, file: Path) -> None:
     """Case 51: half of it is there when the operator lowers the quota."""
     fill(file, 40 * CHUNK_BYTES)
