@@ -16,6 +16,7 @@ import msgspec
 
 from crypto.archival import ArchivalSigner, archive_digest
 from protocol import codec
+from protocol.attachment import Attachment
 from protocol.checkpoint import Anchor, certify_archive, make_anchor
 from protocol.entry import SIGNATURE_LABEL, ControlHeader, Place, Reference, encode_header, entry_id
 from protocol.evidence import check
@@ -81,6 +82,16 @@ def _plain() -> Record:
     talk.write(ANNA, "Коллеги, начинаем.")
     talk.write(BORIS, "The figures are ready.")
     talk.write(ANNA, "До пятницы.")
+    return talk
+
+
+@cache
+def _attached() -> Record:
+    """A text, and a message with a large file."""
+    talk = Record.of(CAST, recorded_anchor)
+    talk.write(ANNA, "here it is")
+    digest, key = seed("file", "digest"), seed("blob", "key")
+    talk.write(ANNA, Attachment("план.iso", "application/octet-stream", 2**31, digest, key, "look"))
     return talk
 
 
@@ -181,6 +192,7 @@ def right() -> list[Exhibit]:
         ),
         "a run of 66, one signature in 64": long.file(long.written_by(ANNA)[:1]),
         "a checkpoint over three messages": anchored.file(),
+        "a message with a large file": _attached().file(),
         "all Ed25519 keys known, no anchors": _anchored(text="not paid").file(),
     }
     found = [Exhibit(name, raw, {}, None, None) for name, raw in made.items()]

@@ -37,6 +37,7 @@ const FOLLOWS = { [CONTROL]: [CONTROL, CONTENT, END], [CONTENT]: [CONTENT, MESSA
 const [GENESIS, GRANT, ENROLL, EPOCH, REDACT, QUORUM, CHECKPOINT, NACK, HOLD] = [0, 1, 4, 7, 8, 10, 11, 12, 13];
 const KIND_MAX = HOLD;
 const [SEALED, ATTACHED] = [0, 1]; // kinds of content entries
+const ATTACHMENT = 11; // a kind of message
 const MAY_BE_LEFT_OUT = new Set([EPOCH, REDACT, CHECKPOINT, NACK, HOLD]);
 
 /** The file is refused: the first rule that does not hold, and the element in which it does not. */
@@ -640,14 +641,24 @@ export function check(file, anchors = new Map()) {
 
 // ── The command line ───────────────────────────────────────────────────────────────────────────
 
+/** Text that others wrote, with nothing in it that a terminal would obey. */
+function inert(text) {
+  return decodeText(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
+}
+
+/** What proves which large file went with a message. */
+function attached([, name, , size, digest, , text]) {
+  return `(file ${inert(name)}, ${size} bytes, SHA-256 ${hex(digest)}) ${inert(text)}`.trimEnd();
+}
+
 /** What a message says, with nothing in it that a terminal would obey. */
 function readable(plaintext) {
   try {
     const [fields] = decode(plaintext);
+    if (fields[0] === ATTACHMENT) return attached(fields);
     const at = { 0: 1, 1: 1, 2: 2, 3: 2 }[fields[0]];
     if (at === undefined) return `(kind ${fields[0]}: ${hex(plaintext)})`;
-    const shown = decodeText(fields[at]).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
-    return ['', '(title) ', '(reaction) ', '(edit) '][fields[0]] + shown;
+    return ['', '(title) ', '(reaction) ', '(edit) '][fields[0]] + inert(fields[at]);
   } catch {
     return `(unreadable: ${hex(plaintext)})`;
   }

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from crypto.content import franking_commitment
+from protocol.attachment import Attachment
 from protocol.checkpoint import Anchor, make_anchor
 from protocol.entry import (
+    ATTACHED,
     CONTENT,
     CONTROL,
     ContentHeader,
@@ -37,6 +39,7 @@ from protocol.testing.chains import Chain, Made, Step
 from protocol.testing.conversations import Conversation
 from protocol.testing.story import Story
 
+ATTACHMENT_BEGINS = b"\x97\x0b"  # an array of seven, the first of which is Attachment's number
 Anchored = Callable[[Person, Place, Sequence[Reference]], Anchor]
 
 
@@ -64,14 +67,17 @@ class Record(Conversation):
         """Add an entry that commits to the step's payload as its plaintext."""
         header = chain.header(step)
         assert isinstance(header, ContentHeader)
+        if step.payload.startswith(ATTACHMENT_BEGINS):
+            header = msgspec.structs.replace(header, kind=ATTACHED)
         frank = seed("frank", chain.device.hex(), str(header.seq))
         pc = franking_commitment(frank, header_before_commitment(header), step.payload)
         made = chain.append(msgspec.structs.replace(header, pc=pc), step.payload)
         self.disclosed[made.id] = Disclosed(frank, step.payload)
 
-    def write(self, who: Person, text: str) -> Made:
-        """Write a text."""
-        self.say(who, encode_message(Text(text, None)))
+    def write(self, who: Person, said: str | Attachment) -> Made:
+        """Write a text, or a message with a large file."""
+        message = Text(said, None) if isinstance(said, str) else said
+        self.say(who, encode_message(message))
         return self.chain(who, CONTENT).entries[-1]
 
     def heads(self) -> tuple[Reference, ...]:

@@ -1,6 +1,7 @@
 """Large files on one device: sealed, opened, and refused if they are not what was promised."""
 
 import os
+import tracemalloc
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,8 @@ from node.errors import EvidenceError, UserError
 from protocol.attachment import Attachment
 from protocol.entry import ChatId
 from tests.federation import Federation, now
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -108,6 +111,24 @@ def test_what_is_left_over_is_swept_and_what_is_being_sealed_is_not(
             compose.send_attached(anna, chat, sealed, now(), None)
     sweep(anna)
     assert [one.name for one in folder_of(anna.folder).iterdir()] == [sealed.file]
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, anna: Device, chat: ChatId) -> None:
+    """The bench does the same with 2 GiB through two nodes; here it is 96 MiB, sparse."""
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, 96 * MIB)
+    target = tmp_path / "target"
+    tracemalloc.start()
+    try:
+        blob, message = attach(anna, chat, file)
+        with target.open("wb") as stream:
+            open_blob(anna, blob, message, stream, bool)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * MIB
+    assert target.stat().st_size == 96 * MIB
 
 
 def test_what_is_not_kept_goes(tmp_path: Path, anna: Device) -> None:
