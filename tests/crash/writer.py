@@ -29,7 +29,6 @@ async def write_on(device: Device, chat: ChatId) -> None:
         try:
             async with linked(device) as link:
                 while not link.ended.is_set():
-                    await link.greeted.wait()
                     send = partial(compose.send, device, chat, message, now(), None)
                     written = await link.write(send)
                     print(written.seq, written.id.hex(), flush=True)
