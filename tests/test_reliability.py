@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.reliability import __main__ as reliability
-from tests.reliability.__main__ import PAGE, run, table, written
+from tests.reliability.__main__ import PAGE, Done, line, run, written
 from tests.reliability.parts import NOTHING, PARTS, Part, Told, present
 
 REPORTS: Mapping[str, dict[str, object]] = {
@@ -129,18 +129,23 @@ class TestRun:
 
 
 class TestPage:
-    def test_a_round_replaces_the_last(self) -> None:
+    def done(self, name: str, amount: str) -> Done:
+        return Done(part(name), 4711, Told(amount, NOTHING), 60)
+
+    def test_a_part_replaces_what_was_said_of_it(self) -> None:
         page = PAGE.read_text()
-        once = written(page, "one")
-        assert written(written(page, "two"), "one") == once
-        assert "\none\n" in once
-        assert once.startswith(page[:100])
+        both = [self.done("fuzz", "one"), self.done("crash", "two")]
+        once = written(page, both, "today")
+        again = written(once, [self.done("fuzz", "three")], "tomorrow")
+        assert "| two | - | 4711 | 60 | today |" in again
+        assert "| three | - | 4711 | 60 | tomorrow |" in again
+        assert "| one |" not in again
+        assert again.startswith(page[:100])
+        assert written(again, both, "today") == once
 
     def test_a_page_without_marks(self) -> None:
         with pytest.raises(ValueError, match="marks"):
-            written("nothing", "one")
+            written("nothing", [], "today")
 
     def test_a_cell_stays_one(self) -> None:
-        assert (
-            table([("a|b", "c\nd", "", NOTHING, 1)]).splitlines()[-1] == "| a/b | c d |  | - | 1 |"
-        )
+        assert line(("a|b", "c\nd", "", NOTHING, 1)) == "| a/b | c d |  | - | 1 |"

@@ -1,8 +1,8 @@
 """`python -m tests.reliability [PART…] [--quick] [--json]`: a bounded round of everything.
 
 About 20 minutes, or 3 with --quick, with fresh seeds, which it prints; on a slow machine the last
-parts are left out. A whole round writes the table in docs/reliability.md. Ends with 1 if anything
-was found, or a part did not end as it should.
+parts are left out. What was run goes into the table of docs/reliability.md, unless it was quick.
+Ends with 1 if anything was found, or a part did not end as it should.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BEGIN, END = "<!-- round: begin -->", "<!-- end -->"
 BEGUN_MINUTES_MAX: Final = {True: 4, False: 30}  # of a quick round, and a whole one
 PATIENCE: Final = 3  # times the minutes of a part, and
 MINUTES_MORE: Final = 5  # for what it prepares, on a machine that others use
-COLUMNS: Final = ("part", "what it does", "how much", "found", "seed", "seconds")
+COLUMNS: Final = ("part", "what it does", "how much", "found", "seed", "seconds", "on")
 
 
 class Done(NamedTuple):
@@ -74,23 +74,27 @@ def _told(part: Part, code: int, output: str, log: Path) -> Told:
     return Told(told.amount, see) if code and told.found == NOTHING else told
 
 
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Return a table in Markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    return "\n".join("| " + " | ".join(_cell(one) for one in line) + " |" for line in lines)
+def line(cells: Sequence[object]) -> str:
+    """Return a line of a table in Markdown."""
+    shown = (str(one).replace("|", "/").replace("\n", " ") for one in cells)
+    return "| " + " | ".join(shown) + " |"
 
 
-def _cell(value: object) -> str:
-    return str(value).replace("|", "/").replace("\n", " ")
+def written(page: str, done: Sequence[Done], on: str) -> str:
+    """Return the page with these parts in its table, and what it says of the others.
 
-
-def written(page: str, what: str) -> str:
-    """Return the page with `what` between its marks."""
+    on: commit and date.
+    """
     before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    known, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{PAGE} lacks its marks")
-    return f"{before}{BEGIN}\n{what}\n{END}{after}"
+    lines = {one.split(" | ")[0].strip("| "): one for one in known.strip().splitlines()}
+    for part, seed, told, seconds in done:
+        lines[part.name] = line((part.name, part.what, *told, seed, seconds, on))
+    rows = [lines[part.name] for part in PARTS if part.name in lines]
+    table = "\n".join((line(COLUMNS), line(["---"] * len(COLUMNS)), *rows))
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 def commit() -> str:
@@ -108,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="PART", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="about 3 minutes; writes no table")
+    parser.add_argument("--quick", action="store_true", help="about 3 minutes; writes no page")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.names) - set(names):
@@ -120,15 +124,13 @@ def main(arguments: Sequence[str]) -> int:
     for part in present(PARTS):
         minutes = part.quick if chosen.quick else part.full
         if minutes and (not chosen.names or part.name in chosen.names):
-            late = time.monotonic() > until
-            seed = SystemRandom().randrange(2**32)
-            left_out = Done(part, seed, Told("no time left", NOTHING), 0)
-            done.append(left_out if late else run(part, minutes, seed))
+            if time.monotonic() > until:
+                print(f"{part.name:10}no time left", file=sys.stderr, flush=True)
+                continue
+            done.append(run(part, minutes, SystemRandom().randrange(2**32)))
             _show(done[-1])
-    if not chosen.quick and not chosen.names:
-        rows = [(one.part.name, one.part.what, *one.told, one.seed, one.seconds) for one in done]
-        text = f"On {today}, commit `{of}`:\n\n{table(rows)}"
-        PAGE.write_text(written(PAGE.read_text(), text))
+    if not chosen.quick:
+        PAGE.write_text(written(PAGE.read_text(), done, f"`{of}`, {today}"))
     if chosen.json:
         print(json.dumps(_report(done, of, today)))
     return int(any(one.told.found != NOTHING for one in done))
@@ -136,8 +138,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _show(done: Done) -> None:
     amount, found = done.told
-    line = f"{done.part.name:10}{done.seconds:>5} s  seed {done.seed:>10}  {amount}"
-    print(line, file=sys.stderr, flush=True)
+    told = f"{done.part.name:10}{done.seconds:>5} s  seed {done.seed:>10}  {amount}"
+    print(told, file=sys.stderr, flush=True)
     if found != NOTHING:
         print(f"{'':18}FOUND {found}", file=sys.stderr, flush=True)
 
