@@ -108,8 +108,9 @@ def _agency(base: Path, name: str) -> Agency:
     return agencies.create(base / name, founding, PASSPHRASE, PASSPHRASE, time.time(), os.urandom)
 
 
-def _trust_all(base: Path, founded: Mapping[str, Agency]) -> None:
-    for name in NODES:
+def trust_all(base: Path, founded: Mapping[str, Agency], names: Sequence[str] = NODES) -> None:
+    """Have some agencies take all others' cards."""
+    for name in names:
         connection = connect(base / name / DATABASE_FILE, None)
         directory = Directory(connection, founded[name], os.urandom)
         with connection:
@@ -122,7 +123,7 @@ def _trust_all(base: Path, founded: Mapping[str, Agency]) -> None:
 def found(base: Path) -> Founded:
     """Make everything anew in a folder. Takes about 2 s, most of it argon2id."""
     made = {name: _agency(base, name) for name in AGENCIES}
-    _trust_all(base, made)
+    trust_all(base, made)
     return trio.run(_enrol_all, base, made)
 
 
@@ -438,14 +439,18 @@ class Federation:
         agency = self.agency(name)
         self.nodes[name], self._running[name] = await start_node(self.nursery, self.base, agency)
 
-    async def restart(self, name: str) -> None:
-        """Stop a node, as with SIGTERM, and start it again."""
+    async def stop_node(self, name: str) -> None:
+        """Stop a node, as with SIGTERM."""
         self._running[name].cancel()
 
         async def stopped() -> bool:
             return not (self.base / name / SOCKET_FILE).exists()
 
         await eventually(stopped, f"{name} stops")
+
+    async def restart(self, name: str) -> None:
+        """Stop a node, and start it again."""
+        await self.stop_node(name)
         await self.start_node(name)
 
     # The honest pair
