@@ -135,12 +135,21 @@ def _writing(node: Child, workers: Sequence[Child], plan: Plan) -> dict[str, flo
     sums = {
         name: sum(float(one[name]) for one in told) for name in ("written", "stored", "delivered")
     }
-    worst = {name: max(float(one[name]) for one in told) for name in ("p50", "p99", "stored_p99")}
-    progress(f"{NAME}: p50 {worst['p50']:.1f}, p99 {worst['p99']:.1f} ms")
+    worst = _worst(told, "p50", "p99", "stored_p99")
+    progress(f"{NAME}: {', '.join(f'{name} {value:.1f} ms' for name, value in worst.items())}")
     return worst | {
         "undelivered": sums["written"] * (MEMBERS - 1) - sums["delivered"],
         "unstored": sums["written"] - sums["stored"],
         "cpu": share,
+    }
+
+
+def _worst(told: Sequence[Event], *names: str) -> dict[str, float]:
+    """Return the greatest of each; nothing where no process has any."""
+    return {
+        name: max(values)
+        for name in names
+        if (values := [float(one[name]) for one in told if name in one])
     }
 
 
@@ -164,8 +173,6 @@ def _restarted(site: Site, workers: Sequence[Child], size: Size, plan: Plan) -> 
         reached, failures = _reach(workers, size.devices)
         told = _written(workers)
     progress(f"{NAME}: all back after {reached - begun:.1f} s")
-    return {
-        "back": reached - begun,
-        "back_turned_away": failures,
-        "back_p99": max(float(one["stored_p99"]) for one in told),
-    }
+    found = {"back": reached - begun, "back_turned_away": failures}
+    late = _worst(told, "stored_p99")
+    return found | ({"back_p99": late["stored_p99"]} if late else {})

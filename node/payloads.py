@@ -48,6 +48,7 @@ class Payloads:
         self._owner = owner
         self.clock = clock
         self.unscrubbed = True
+        self.ageless: set[ChatId] = set()  # where nothing ages, by their control lane as it is
         self._applied: WeakKeyDictionary[Chat, set[Reference]] = WeakKeyDictionary()
 
     # What comes
@@ -129,6 +130,7 @@ class Payloads:
 
     def redact(self, judge: Chat, stored: StoredChat) -> int:
         """Drop what is redacted by now and still here; return how much that was."""
+        self.ageless.discard(stored.id)
         if not judge.history.redactions:
             return 0
         redacted = judge.redactions.of()
@@ -159,6 +161,7 @@ class Payloads:
         """
         aging = self._aging(judge)
         if aging is None:
+            self.ageless.add(stored.id)
             return None
         cutoff = _cutoff(aging, self.clock())
         for branch in _content(stored):

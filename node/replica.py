@@ -123,6 +123,7 @@ class Replica(SealedChats):
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
         super().forget()
+        self.payloads.ageless.clear()
         self.candidates_lost += len(self._candidates)
         self._candidates.clear()
 

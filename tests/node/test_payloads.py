@@ -245,6 +245,23 @@ class TestAged:
         here.age(talk.chat)
         assert here.rows() == []
 
+    def test_a_chat_without_retention_is_looked_at_once(
+        self, talk: Conversation, here: Node
+    ) -> None:
+        """Until its control lane changes, or a rollback takes back what that was seen by."""
+        ageless = here.replica.payloads.ageless
+        here.age(talk.chat)
+        assert ageless == {talk.chat}
+        here.replica.forget()
+        assert not ageless
+        here.age(talk.chat)
+        here.take(say(talk, talk.people[0], keep_for(DAY_MS // 1000)))
+        assert not ageless
+        here.clock.now += DAY_MS
+        here.age(talk.chat)
+        assert len(here.rows()) == 6
+        assert not ageless
+
     @pytest.mark.parametrize(("home", "kept"), [(MZ, True), (MVD, False)])
     def test_a_custodian(
         self,
