@@ -21,6 +21,7 @@ from bench import (
     load,
     membership,
     reconnect,
+    spread,
     verify,
 )
 from bench.figures import Line, encoded, table
@@ -62,6 +63,11 @@ def _epochs(scale: str, runs: int) -> list[Line]:
 def _reconnect(scale: str, runs: int) -> list[Line]:
     chats = {"tiny": 20, "quick": 1_000, "normal": 10_000, "long": 100_000}
     return reconnect.measure(chats[scale], runs)
+
+
+def _spread(scale: str, runs: int) -> list[Line]:
+    sizes = {"tiny": [20], "quick": [20, 100]}
+    return spread.measure(sizes.get(scale, [20, 100, 1_000, 3_000]), runs)
 
 
 def _membership(scale: str, runs: int) -> list[Line]:
@@ -108,6 +114,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     blob.NAME: _blob,
     epochs.NAME: _epochs,
     reconnect.NAME: _reconnect,
+    spread.NAME: _spread,
     commands.NAME: _commands,
     membership.NAME: _membership,
     verify.NAME: _verify,

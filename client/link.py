@@ -7,6 +7,7 @@ arrives goes to the mailbox.
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -30,7 +31,7 @@ from node.share import Share, Shares
 from node.wire import keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
-from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Seal, WantBlob
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
 from protocol.question import GetCards, GetReceipts, Lookup, PutPrekey, Question, encode_question
@@ -170,6 +171,12 @@ class Link:
         """A device was caught."""
         del forked, readers
         self._tell()
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        """A device is nobody's neighbour."""
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        """A device is nobody's neighbour."""
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """A message got farther."""

@@ -18,7 +18,8 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from protocol.effect import (
     Consult,
     Deliver,
     Effect,
+    Gossip,
     LoadChanges,
     LoadChunk,
     LoadHeads,
@@ -54,6 +56,7 @@ from protocol.frame import (
     Frame,
     Have,
     Holding,
+    Rumour,
     Run,
     Seal,
     Seals,
@@ -65,6 +68,7 @@ from protocol.intake import Outcome
 from protocol.limits import (
     FRAME_BYTES_MAX,
     FRAME_BYTES_MAX_BEFORE_HELLO,
+    HEADS_DELAY_SECONDS,
     QUEUE_BYTES_MAX,
     QUEUE_FRAMES_MAX,
     SEALS_FRAME_MAX,
@@ -170,6 +174,12 @@ class Surroundings(Protocol):
 
     def holdings_noted(self, holdings: Sequence[Holding], source: "Dealing") -> None:
         """Somebody stores more than they did."""
+
+    def repeated(self, chat: ChatId, source: "Dealing") -> None:
+        """A run was pushed of which all is here."""
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: "Dealing") -> None:
+        """A peer speaks of the live spread of a chat; of IHAVE what is lacking here is left."""
 
 
 class Dealing(ABC):
@@ -287,15 +297,17 @@ class Dealing(ABC):
                 return [effect]
             case LoadChunk() | TakeChunk():
                 return [effect]
-            case Admit(runs):
-                return self._admit(runs)
+            case Admit(runs, live):
+                return self._admit(runs, live=live)
             case NoteHoldings(holdings):  # a device stores for nobody else
                 return [] if self.peer is PeerKind.DEVICE else [Note(holdings)]
             case _:
                 return [self._job(effect)]
 
-    def _job(self, effect: _Loads | _Keeps) -> Step:
+    def _job(self, effect: _Loads | _Keeps | Gossip) -> Step:
         match effect:
+            case Gossip(rumour):
+                return Look(partial(self._look_at_rumour, rumour))
             case SaveCursor():  # what is not kept we are told again
                 return Try(partial(self._keep, effect))
             case StoreSeals() | StoreFork():
@@ -324,6 +336,12 @@ class Dealing(ABC):
                     return list
                 found = self._replica.seals_for(chat, epoch, mine)
                 return lambda: self._loaded_seals(chat, epoch, mine, found)
+
+    def _look_at_rumour(self, rumour: Rumour) -> After:
+        readers, news = self._replica.hear(rumour, self.key)
+        if news is None:
+            return list
+        return _nothing_after(partial(self._told.gossiped, news, readers, self))
 
     def _loaded_seals(
         self, chat: ChatId, epoch: EntryId, mine: Sequence[DeviceKey], found: Sequence[Seal]
@@ -368,7 +386,7 @@ class Dealing(ABC):
 
     # Admission
 
-    def _admit(self, runs: Sequence[Run]) -> Steps:
+    def _admit(self, runs: Sequence[Run], *, live: bool) -> Steps:
         """Verify runs here, and let the disk work on them meanwhile.
 
         They are queued before the next frame is read: what comes first is judged first. The runs of
@@ -377,11 +395,12 @@ class Dealing(ABC):
         """
         chat = runs[0].chat
         if chat in self._welcome:
-            return [self._storing(runs)]
+            return [self._storing(runs, live=live)]
 
         def look() -> After:
-            welcome = self._replica.may_bring(self.key, chat)
-            return partial(self._welcomed if welcome else self._refused, runs)
+            if not self._replica.may_bring(self.key, chat):
+                return partial(self._refused, runs)
+            return partial(self._welcomed, runs, live=live)
 
         return [Look(look)]
 
@@ -389,17 +408,17 @@ class Dealing(ABC):
         refused = [(run, _unwelcome(run)) for run in runs]
         return self._turned(self._session.admitted(refused, (), self._now()))
 
-    def _welcomed(self, runs: Sequence[Run]) -> Steps:
+    def _welcomed(self, runs: Sequence[Run], *, live: bool) -> Steps:
         if len(self._welcome) >= CHATS_WELCOME_MAX:
             self._welcome.clear()
         self._welcome.add(runs[0].chat)
-        return [self._storing(runs)]
+        return [self._storing(runs, live=live)]
 
-    def _storing(self, runs: Sequence[Run]) -> Store:
+    def _storing(self, runs: Sequence[Run], *, live: bool) -> Store:
         parts = [(run, authentic(run)) for run in runs]
-        return Store(lambda: self._append(parts))
+        return Store(partial(self._append, parts, live=live))
 
-    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> After:
+    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> After:
         chat = parts[0][0].chat
         if not self._replica.may_bring(self.key, chat):
             self._welcome.discard(chat)
@@ -409,7 +428,9 @@ class Dealing(ABC):
         known = [holding for holding in holdings if holding is not None]
         # A device learns what its own node has from that node's runs, too.
         self._replica.note_holdings(known, self.key)
-        new = [one for one in stored if one.appended]
+        new = [replace(one, live=live) for one in stored if one.appended]
+        if live and any(one.repeated for one in stored):
+            self._told.repeated(chat, self)
         durable = self._told.storing(new, self) if new else _nothing
 
         def then() -> Steps:
@@ -446,9 +467,9 @@ class Dealing(ABC):
             self._enqueue(raw)
         self.changed()
 
-    def changed(self) -> None:
+    def changed(self, delay: float = HEADS_DELAY_SECONDS) -> None:
         """Soon tell the peer which heads changed."""
-        for effect in self._session.pushed(self._now()):
+        for effect in self._session.pushed(self._now(), delay):
             if isinstance(effect, Wake):
                 self.wake(effect.at)
 
@@ -456,6 +477,11 @@ class Dealing(ABC):
         """Tell the peer who stores what."""
         if self.open and holdings:
             self.send(Have(tuple(holdings)))
+
+    def want_seals(self, lacking: Sequence[Sealless]) -> None:
+        """Ask for the seals of epochs that came through another peer."""
+        for step in _want_seals(lacking) if self.open else ():
+            self.send(step.frame)
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
@@ -509,7 +535,7 @@ def _nothing_after(tell: Callable[[], None]) -> After:
     return then
 
 
-def _want_seals(lacking: Sequence[Sealless]) -> Steps:
+def _want_seals(lacking: Sequence[Sealless]) -> Sequence[Send]:
     return [
         Send(WantSeals(chat, epoch, devices[at : at + SEALS_FRAME_MAX]))
         for chat, epoch, devices in lacking

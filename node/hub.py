@@ -1,11 +1,13 @@
 """Who is connected, and whom a stored run concerns (SPEC 6.5).
 
 A node pushes what its own devices write to every agency of the chat that is connected, and what it
-stores to the devices that may read it. What comes from another node is pushed on to devices only:
-its author's node has pushed it to all; whoever was missed is told by heads two seconds later.
+stores to the devices that may read it. In a chat of up to 16 agencies what comes from another node
+is pushed on to devices only: its author's node has pushed it to all; whoever was missed is told by
+heads two seconds later. In a larger one `Spread` says who hands on to whom.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 import trio
@@ -13,22 +15,48 @@ import trio
 from node.dealing import Dealing
 from node.replica import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.frame import Forked, Holding, Seal, Seals, encode_frame
+from protocol.frame import (
+    Forked,
+    Graft,
+    Head,
+    Holding,
+    IHave,
+    Prune,
+    Rumour,
+    Seal,
+    Seals,
+    encode_frame,
+)
+from protocol.limits import HEADS_DELAY_SECONDS, HEADS_FAR_SECONDS
 from protocol.session import PeerKind
+from protocol.spread import Spread, Told, is_large
+
+PREFIX_BYTES = 8
 
 One = TypeVar("One", bound=Dealing)
 
 
 class Hub(Generic[One]):
-    """The open connections of a node or device, by the peer's key."""
+    """The open connections of a node, by the peer's key.
 
-    def __init__(self) -> None:
+    agencies: those that we trust, who alone can be reached. own: our agency. clock: seconds,
+    monotonic.
+    """
+
+    def __init__(self, own: bytes, clock: Callable[[], float]) -> None:
+        self.agencies: AbstractSet[bytes] = frozenset()
+        self._own = own
+        self._now = clock
         self._connections: dict[bytes, list[One]] = {}
         self._changed = trio.Event()
+        self._spread = Spread(own)
+        self._due = trio.Event()
 
     def add(self, connection: One) -> None:
         """Take part in what is handed on, from now on."""
         self._connections.setdefault(connection.key, []).append(connection)
+        if connection.peer is PeerKind.NODE:
+            self._spread.up(connection.key)
 
     def remove(self, connection: One) -> None:
         """Take no more part. A connection that was never added is no error."""
@@ -37,6 +65,7 @@ class Hub(Generic[One]):
             remaining.remove(connection)
         if not remaining:
             self._connections.pop(connection.key, None)
+            self._spread.down(connection.key)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -59,17 +88,75 @@ class Hub(Generic[One]):
         source: where it came from. Reads nothing from the database: the transaction that stores the
         run may be on its way.
         """
-        whole = stored.outcome.reached >= stored.run.start + len(stored.run.records)
         relayed = source.peer is PeerKind.NODE
-        raw = encode_frame(stored.verified) if whole else b""
+        raw = encode_frame(stored.verified) if stored.whole else b""
+        agencies = stored.readers & self.agencies
+        large = is_large(len(agencies))
         for peer in sorted(stored.readers):
             for connection in self._connections.get(peer, ()):
-                if connection is source:
+                among_nodes = connection.peer is PeerKind.NODE
+                if connection is source or (large and among_nodes):
                     continue
-                if whole and not (relayed and connection.peer is PeerKind.NODE):
+                if raw and not (relayed and among_nodes):
                     connection.push(raw)
                 else:
                     connection.changed()
+        if large:
+            self._spread_on(stored, raw, agencies, source)
+
+    def _spread_on(
+        self, stored: Stored, raw: bytes, agencies: AbstractSet[bytes], source: Dealing
+    ) -> None:
+        """Hand on in a large chat what was pushed to us, or written here. Neighbours hear first."""
+        run = stored.run
+        relayed = source.peer is PeerKind.NODE
+        if raw and (stored.live or not relayed):
+            last = stored.entries[-1]
+            head = Head(run.device, run.lane, last.header.seq, last.id[:PREFIX_BYTES])
+            came = source.key if relayed else self._own
+            told = self._spread.stored(run.chat, agencies, head, came, self._now())
+            self._tell(told, raw)
+        near = self._spread.near(run.chat, agencies)
+        for peer in sorted(agencies):
+            for connection in self._connections.get(peer, ()):
+                if connection is not source:
+                    connection.changed(HEADS_DELAY_SECONDS if peer in near else HEADS_FAR_SECONDS)
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        """A node has pushed what was here."""
+        if source.peer is PeerKind.NODE:
+            self._tell(self._spread.repeated(chat, source.key))
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        """Take what a node says about the spread of a chat, if that is large."""
+        agencies = readers & self.agencies
+        if not is_large(len(agencies)):
+            return
+        match rumour:
+            case IHave(chat, heads):
+                self._spread.announced(chat, heads, source.key, self._now())
+                self._due.set()
+            case Graft(chat):
+                self._spread.grafted(chat, agencies, source.key)
+            case Prune(chat):
+                self._spread.pruned(chat, source.key)
+
+    def _tell(self, told: Sequence[Told], run: bytes = b"") -> None:
+        """Push a run, or say what is to be said; what there is no room for, heads make good."""
+        for peer, frame in told:
+            raw = run if frame is None else encode_frame(frame)
+            for connection in self._connections.get(peer, ()):
+                connection.push(raw)
+        self._due.set()
+
+    async def keep_spreading(self) -> None:
+        """Announce and ask in time, for ever."""
+        while True:
+            self._due = trio.Event()
+            with trio.move_on_at(self._spread.due):
+                await self._due.wait()
+                continue
+            self._tell(self._spread.expired(self._now()))
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]

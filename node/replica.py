@@ -29,7 +29,16 @@ from protocol.entry import (
 )
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import Cover, Fork, encode_proof, verify_fork
-from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
+from protocol.frame import (
+    ChatHeads,
+    Forked,
+    Head,
+    Holding,
+    IHave,
+    Rumour,
+    Run,
+    Want,
+)
 from protocol.intake import Outcome
 from protocol.membership import resolve
 from protocol.run import Entry, unpack
@@ -42,7 +51,10 @@ AWAITED_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a transaction changes. entries: those that are new here, as stored."""
+    """What a transaction changes.
+
+    entries: those that are new here, as stored. live: whether they were pushed.
+    """
 
     outcome: Outcome
     run: Run
@@ -53,6 +65,17 @@ class Stored:
     refusal: PeerError | None = None
     signatures: tuple[tuple[int, bytes], ...] = ()
     bare: Mapping[int, bytes] = field(default_factory=dict)
+    live: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the run is here."""
+        return self.outcome.reached >= self.run.start + len(self.run.records)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether all of the run was here before."""
+        return self.whole and not self.appended
 
     @property
     def appended(self) -> int:
@@ -400,6 +423,24 @@ class Replica(SealedChats):
                         Want(item.chat, head.device, head.lane, head.prefix, start, head.seq + 1)
                     )
         return wants
+
+    def hear(self, rumour: Rumour, peer: bytes) -> tuple[AbstractSet[bytes], Rumour | None]:
+        """Return the readers of a chat, and of what a peer says there what is news to us."""
+        readers = self.readers_of(rumour.chat)
+        if peer not in readers:
+            return readers, None
+        if not isinstance(rumour, IHave):
+            return readers, rumour
+        wants = self.compare([ChatHeads(rumour.chat, rumour.heads)], peer)
+        lacking = {(want.device, want.lane, want.prefix) for want in wants}
+        heads = tuple(h for h in rumour.heads if (h.device, h.lane, h.prefix) in lacking)
+        return readers, IHave(rumour.chat, heads) if heads else None
+
+    def home(self, run: Run) -> bytes | None:
+        """Return the agency of the author of a run, None if they are out of the chat."""
+        judge = self.chat(run.chat)
+        member = None if judge is None else judge.membership().member_of(run.device)
+        return None if member is None else member.identity.agency
 
     def serve(self, want: Want, peer: bytes) -> Run | None:
         """Read a run for a peer, None for what it may not see; a former reader gets no more."""

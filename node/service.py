@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from node.store import connect, empty_log
 from node.wire import keep_alive
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Seal, WantBlob
+from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card
 from protocol.limits import HEADS_CHAINS_MAX
 from protocol.session import PeerKind
@@ -88,7 +89,7 @@ class Node:
         """clock: milliseconds UTC, for what ages."""
         self.agency = agency
         self.settings = settings
-        self.hub: Hub[Connection] = Hub()
+        self.hub: Hub[Connection] = Hub(agency.id, trio.current_time)
         self.shares = Shares()
         self.metrics = Metrics()
         self.replica = Replica(connection, agency.id, agency.id, clock)
@@ -108,6 +109,7 @@ class Node:
     def _trust(self, cards: Mapping[AgencyId, Card]) -> None:
         """Take up the cards of the directory: whom TLS lets in, and whom we dial."""
         self.cards = cards
+        self.hub.agencies = frozenset(cards)
         authorities = [card.ca for card in self.cards.values()]
         credential = node_credential(self.agency, time.time(), os.urandom)
         self._server_context = tls.server_context(credential, authorities)
@@ -133,6 +135,7 @@ class Node:
                 nursery.start_soon(trio.serve_listeners, self._accept, listeners)
                 nursery.start_soon(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
+                nursery.start_soon(self.hub.keep_spreading)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self.larder.run)
                 nursery.start_soon(self._keep_comparing)
@@ -329,11 +332,21 @@ class Node:
             for entry in stored.entries
         )
         tell = self.larder.changed if attached else bool
-        return partial(self._stored, sum(stored.appended for stored in parts), tell)
+        home = self.replica.home(parts[0].run) if source.peer is PeerKind.NODE else None
+        indirect = home is not None and home not in (source.key, self.id)
+        return partial(self._stored, parts, home if indirect else None, tell)
 
-    def _stored(self, appended: int, tell: Callable[[], object]) -> None:
-        self.metrics.entries.inc(appended)
+    def _stored(
+        self, parts: Sequence[Stored], home: bytes | None, tell: Callable[[], object]
+    ) -> None:
+        """Take note of what is durable. home: the author's agency, if its node did not bring it."""
+        self.metrics.entries.inc(sum(stored.appended for stored in parts))
         tell()
+        for connection in () if home is None else self.hub.of(home):
+            for stored in parts:
+                holding = self.replica.holding(stored)
+                connection.have([] if holding is None else [holding])
+                connection.want_seals(stored.sealless)
         if self.replica.payloads.unscrubbed:
             self._nursery.start_soon(self._scrub)
 
@@ -342,6 +355,14 @@ class Node:
     ) -> Callable[[], None]:
         """Hand seals on once they are durable."""
         return partial(self.hub.seals_kept, chat, epoch, owners)
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        """A run was pushed of which all is here."""
+        self.hub.repeated(chat, source)
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        """A node speaks of the live spread of a chat."""
+        self.hub.gossiped(rumour, readers, source)
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""

@@ -19,6 +19,7 @@ from protocol.frame import (
     Frame,
     Holding,
     Lacking,
+    Rumour,
     Run,
     Seal,
     Want,
@@ -37,10 +38,11 @@ class Send:
 class Admit:
     """Verify, judge and store runs of one chat that may need each other's entries.
 
-    When that is durable, answer with `Session.admitted`.
+    When that is durable, answer with `Session.admitted`. live: whether nobody asked for it.
     """
 
     runs: tuple[Run, ...]
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,13 @@ class SaveCursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Gossip:
+    """The peer announces what it has, or says whether to push to it, in a large chat."""
+
+    frame: Rumour
+
+
+@dataclass(frozen=True, slots=True)
 class Consult:
     """Put the question to our directory; send its answer."""
 
@@ -186,6 +195,7 @@ Effect = (
     | StoreFork
     | NoteHoldings
     | SaveCursor
+    | Gossip
     | Consult
     | Deliver
     | Wake

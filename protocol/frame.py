@@ -17,6 +17,7 @@ from protocol.limits import (
     BLOB_PATH_MAX,
     FRAME_BYTES_MAX,
     HEADS_CHAINS_MAX,
+    IHAVE_HEADS_MAX,
     RECON_ITEM_BYTES,
     RECON_ITEMS_MAX,
     RECON_PARTS_MAX,
@@ -259,6 +260,28 @@ class Recon(Struct, frozen=True, array_like=True, tag=24):
     left: Number
 
 
+class IHave(Struct, frozen=True, array_like=True, tag=25):
+    """Announces entries that came in a large chat, and that the sender does not push (SPEC 6.5)."""
+
+    chat: Chat
+    heads: Annotated[tuple[Head, ...], Meta(min_length=1, max_length=IHAVE_HEADS_MAX)]
+
+
+class Graft(Struct, frozen=True, array_like=True, tag=26):
+    """Asks for an entry that was announced, and for what follows in this chat to be pushed."""
+
+    chat: Chat
+    head: Head
+
+
+class Prune(Struct, frozen=True, array_like=True, tag=27):
+    """What was pushed came from others before: the chat's entries shall be announced only."""
+
+    chat: Chat
+
+
+Rumour = IHave | Graft | Prune
+
 Frame = (
     Hello
     | Heads
@@ -280,6 +303,9 @@ Frame = (
     | Blob
     | Lacking
     | Recon
+    | IHave
+    | Graft
+    | Prune
 )
 
 _encoder = msgspec.msgpack.Encoder()

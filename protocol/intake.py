@@ -275,8 +275,11 @@ class Intake:
 
     # Runs
 
-    def received(self, run: Run, now: float) -> None:
-        """Note that a run came, before it is judged: its want is answered, or lives longer."""
+    def received(self, run: Run, now: float) -> bool:
+        """Note that a run came, before it is judged: its want is answered, or lives longer.
+
+        Return whether nobody asked for it.
+        """
         work = _Work(run, (run.chat, run.device, run.lane), None, run.start)
         asked = self._asked.get(work.place)
         if asked is not None and asked.at == run.start and asked.deadline != NEVER:
@@ -285,6 +288,7 @@ class Intake:
             last = work.stop >= asked.want.stop
             asked.deadline = NEVER if last else now + WANT_TIMEOUT_SECONDS
         self._begin(work)
+        return work.want is None
 
     def _begin(self, work: _Work) -> None:
         self._judging[id(work.run)] = work

@@ -208,13 +208,12 @@ class Reconciliation:
 
     def _compare_span(self, span: Span) -> None:
         first, end = self._range(span.start, span.stop)
-        if not span.count:
-            self._note(first, end)
-        elif (span.count, span.fingerprint) != (end - first, self._table.fingerprint(first, end)):
-            if end - first <= RECON_ROLL_MAX:
-                self._put(self._roll(span.start, span.stop, first, end))
-            else:
-                self._split(span, first, end)
+        if (span.count, span.fingerprint) == (end - first, self._table.fingerprint(first, end)):
+            return
+        if end - first <= RECON_ROLL_MAX:
+            self._put(self._roll(span.start, span.stop, first, end))
+        else:
+            self._split(span, first, end)
 
     def _compare_roll(self, roll: Roll) -> None:
         at, end = self._range(roll.start, roll.stop)

@@ -28,6 +28,7 @@ from protocol.effect import (
     Consult,
     Deliver,
     Effect,
+    Gossip,
     LoadChanges,
     LoadChunk,
     LoadHeads,
@@ -54,14 +55,18 @@ from protocol.frame import (
     Error,
     Forked,
     Frame,
+    Graft,
     Have,
     Heads,
     Hello,
     Holding,
+    IHave,
     Lacking,
     Ping,
     Pong,
+    Prune,
     Recon,
+    Rumour,
     Run,
     Seals,
     Seen,
@@ -113,11 +118,12 @@ _SYNC = frozenset(
 )
 _BLOBS = frozenset({WantBlob, Blob, Lacking})
 _OPEN = _SYNC | _BLOBS | _END | {Ping, Pong}
+_GOSSIP = frozenset({IHave, Graft, Prune})
 ALLOWED: Mapping[tuple[State, PeerKind], frozenset[type]] = {
     (State.GREETING, PeerKind.NODE): _END | {Hello},
     (State.GREETING, PeerKind.DEVICE): _END | {Hello},
     (State.GREETING, PeerKind.INVITATION): _END | {Ask, Answer},
-    (State.OPEN, PeerKind.NODE): _OPEN,
+    (State.OPEN, PeerKind.NODE): _OPEN | _GOSSIP,
     (State.OPEN, PeerKind.DEVICE): _OPEN,
 }
 
@@ -217,8 +223,8 @@ class Session:
         match frame:
             case Recon():
                 return self._reconcile(frame, now)
-            case Ping():
-                return [Send(Pong())]
+            case IHave() | Graft() | Prune():
+                return self._rumoured(frame)
             case Error() | Bye():
                 self.state = State.CLOSED
                 return [Close(None)]
@@ -285,15 +291,16 @@ class Session:
         self._unseen.append(page.cursor)
         return [Send(page)]
 
-    def pushed(self, now: float) -> list[Effect]:
+    def pushed(self, now: float, delay: float = HEADS_DELAY_SECONDS) -> list[Effect]:
         """Note that the peer may lack something; soon tell how far what is here reaches.
 
         Runs were pushed, or dropped for want of room; or it gave more than it has stored itself.
         """
-        if self._tell_at is not None or self.state is not State.OPEN:
+        at = now + delay
+        if self.state is not State.OPEN or (self._tell_at is not None and self._tell_at <= at):
             return []
-        self._tell_at = now + HEADS_DELAY_SECONDS
-        return [Wake(self._tell_at)]
+        self._tell_at = at
+        return [Wake(at)]
 
     def idle(self) -> list[Effect]:
         """Return the next piece of serving. Call when nothing waits to be sent."""
@@ -334,6 +341,14 @@ class Session:
             self._bringing.append(WantBlob(chat, entry, start + 1, stop))
         return [Send(found)]
 
+    def _rumoured(self, rumour: Rumour) -> list[Effect]:
+        """Hand on what concerns the spread; a GRAFT is a want, too."""
+        if isinstance(rumour, Graft):
+            head = rumour.head
+            stop = head.seq + 1
+            self._asked(Want(rumour.chat, head.device, head.lane, head.prefix, head.seq, stop))
+        return [Gossip(rumour)]
+
     def _asked(self, want: Want) -> list[Effect]:
         if want.stop <= want.start:
             raise OutOfTurn(f"a want of {want.start} to {want.stop} (SPEC 6.2)")
@@ -356,8 +371,7 @@ class Session:
         _check_size(run)
         if self._previews.takes(run):
             return self._go_on(now)
-        self._intake.received(run, now)
-        return [Admit((run,))]
+        return [Admit((run,), live=self._intake.received(run, now))]
 
     def preview(self, chat: ChatId, now: float) -> list[Effect]:
         """Have the end of a chat shown, by `Preview`, if much of it is yet to come."""
@@ -517,6 +531,8 @@ def _handed_on(frame: Frame) -> list[Effect]:
     """Return what is done about frames that do not concern the sync of chains."""
     effects: list[Effect] = []
     match frame:
+        case Ping():
+            effects.append(Send(Pong()))
         case Have():
             effects.append(NoteHoldings(frame.holdings))
         case Forked():

@@ -212,6 +212,9 @@ SAMPLES: Final[Mapping[type, frame.Frame]] = {
         frame.Blob(CHAT, EntryId(bytes(32)), 0, b"", ()),
         frame.Lacking(CHAT, EntryId(bytes(32)), 0, 1),
         frame.Recon(1, (), (), (), 0),
+        frame.IHave(CHAT, (frame.Head(DEVICE, 0, 0, bytes(8)),)),
+        frame.Graft(CHAT, frame.Head(DEVICE, 0, 0, bytes(8))),
+        frame.Prune(CHAT),
     )
 }
 

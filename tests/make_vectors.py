@@ -41,6 +41,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "invitations": ("5.3", people.invitations),
     "frames": ("6.2", people.frames),
     "reconciliations": ("6.3", sync.reconciliations),
+    "rings": ("6.5", sync.rings),
     "questions": ("7", people.questions),
     "directories": ("7.5", directory.directories),
 }

@@ -21,6 +21,7 @@ FIGURES = {
     "reconnect": {"time", "sent", "received", "rate"},
     "command": {"send", "help", "python"},
     "load": {"connected", "memory", "files", "idle", "p99", "unstored", "undelivered", "back"},
+    "spread": {"reached", "redundancy", "hops", "all", "sent", "control"},
     "membership": {"from_nothing", "one_more"},
     "verify": {"time", "rate"},
     "evidence": {"checked", "anchored", "bytes"},

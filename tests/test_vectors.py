@@ -56,6 +56,7 @@ from protocol.question import decode_question, encode_question
 from protocol.receipt import verify_receipt
 from protocol.reconcile import Reconciliation, recon_key, tabulate
 from protocol.redaction import Redactions, allows, custodians, retention
+from protocol.rings import neighbours
 from protocol.run import Context, Entry, unpack
 from tests.make_vectors import FILES, text_of
 from tests.vectors import FOLDER, Case, Json, Value, as_json, from_hex
@@ -92,6 +93,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "invitations": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "frames": {"NotCanonical", "LimitExceeded"},
     "reconciliations": {"OutOfTurn", "LimitExceeded"},
+    "rings": set(),
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "directories": {"NotCanonical", "LimitExceeded", "Untrusted", "Unauthentic"},
 }
@@ -601,6 +603,12 @@ def turn_in(raw: bytes) -> frame.Recon:
     return found
 
 
+def check_rings(case: Inputs) -> Value:
+    others = frozenset(case.raws("others"))
+    found = neighbours(case.raw("chat"), case.raw("own"), others, case.number("agencies"))
+    return {"eager": sorted(found.eager), "lazy": sorted(found.lazy)}
+
+
 def check_question(case: Inputs) -> Value:
     topic, body = case.number("topic"), case.raw("body")
     found = decode_question(topic, body)
@@ -677,6 +685,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "invitations": check_invitation,
     "frames": check_frame,
     "reconciliations": check_reconciliation,
+    "rings": check_rings,
     "questions": check_question,
     "directories": check_directory,
 }

@@ -1,4 +1,4 @@
-"""Vectors of reconciliation (SPEC 6.3)."""
+"""Vectors of reconciliation and of the neighbours in large chats (SPEC 6.3, 6.5)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,6 +8,7 @@ from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Recon, Roll, Span, encode_frame
 from protocol.limits import RECON_PENDING_MAX, RECON_SPLIT_MAX
 from protocol.reconcile import Reconciliation, Table, recon_key, tabulate
+from protocol.rings import neighbours
 from protocol.testing.cast import seed
 from tests.vectors import Case, Value, invalid, valid
 
@@ -102,3 +103,22 @@ def _refused(known: list[tuple[bytes, int]]) -> list[Case]:
 
 def _turn(spans: tuple[Span, ...] = (), rolls: tuple[Roll, ...] = ()) -> Recon:
     return Recon(0, spans, rolls, (), 1)
+
+
+def rings() -> list[Case]:
+    """The neighbours of an agency among others, of all of whom there are so many in the chat."""
+    chat = seed("large chat")
+    agencies = sorted(seed("agency", str(number)) for number in range(24))
+    cases = []
+    for name, count, others in (
+        ("seventeen agencies", 17, agencies[1:17]),
+        ("three of them connected", 17, agencies[1:4]),
+        ("nobody connected", 17, ()),
+        ("three thousand, of whom twenty-three are connected", 3000, agencies[1:]),
+    ):
+        found = neighbours(chat, agencies[0], frozenset(others), count)
+        result: Value = {"eager": sorted(found.eager), "lazy": sorted(found.lazy)}
+        cases.append(
+            valid(name, result, chat=chat, own=agencies[0], others=list(others), agencies=count)
+        )
+    return cases

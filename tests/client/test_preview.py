@@ -1,6 +1,7 @@
 """SPEC 6.3, rule 5: who looks at a chat that is far behind sees its end, marked; it is not kept."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -25,7 +26,19 @@ from node.store import connect
 from protocol import preview as previews
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import Unauthentic
-from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Run, Seal, Want, WantBlob
+from protocol.frame import (
+    Answer,
+    Ask,
+    Blob,
+    Forked,
+    Holding,
+    Lacking,
+    Rumour,
+    Run,
+    Seal,
+    Want,
+    WantBlob,
+)
 from protocol.limits import EPOCH_MESSAGES_MAX
 from protocol.message import Text
 from protocol.policy import Role
@@ -87,6 +100,12 @@ class Node:
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         raise AssertionError((forked, readers))
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        raise AssertionError((chat, source))
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        raise AssertionError((rumour, readers, source))
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         raise AssertionError((holdings, source))

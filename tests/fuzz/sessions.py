@@ -36,12 +36,16 @@ from protocol.frame import (
     Error,
     Forked,
     Frame,
+    Graft,
     Have,
+    Head,
     Heads,
     Hello,
     Holding,
+    IHave,
     Ping,
     Pong,
+    Prune,
     Run,
     Seal,
     Seals,
@@ -135,6 +139,8 @@ def _more() -> Iterator[Frame]:
     yield Heads(7, 1, ())
     yield Seals(talk.chat, talk.epochs[0], (Seal(0, bytes(1168), (seed("path"),)),))
     yield from (Ask(1, 1, b"\x92\x90\x90"), Answer(1, 0, b"\x90"), Seen(3), Ping(), Pong())
+    head = Head(chain.device, 1, 0, chain.entries[0].id[:8])
+    yield from (IHave(talk.chat, (head,)), Graft(talk.chat, head), Prune(talk.chat))
     nothing = Reconciliation(tabulate(b"", (), 0))
     yield from (nothing.begin(0), nothing.begin(1))
     yield from (Hello((1,), THEIRS, None, 0, bytes(16)), Error(1, b"text"), Bye())

@@ -12,6 +12,7 @@ COUNT_MIN = 25
 EACH_MIN = 2
 PROPERTIES = {
     "authenticity",
+    "delivery to all",
     "durability",
     "exclusion of removed and added members",
     "fork exposure",

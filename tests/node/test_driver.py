@@ -1,6 +1,7 @@
 """SPEC 6.1, 6.5: a connection, from bytes to a database and back; and what hostile peers can do."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,19 @@ from protocol.frame import (
     Error,
     Forked,
     Frame,
+    Graft,
     Have,
+    Head,
     Heads,
     Hello,
     Holding,
+    IHave,
     Lacking,
     Ping,
     Pong,
+    Prune,
     Recon,
+    Rumour,
     Run,
     Seal,
     Seen,
@@ -78,6 +84,8 @@ class Home:
         self.pushed: list[Stored] = []
         self.forks: list[Forked] = []
         self.noted: list[Holding] = []
+        self.repeats: list[ChatId] = []
+        self.gossip: list[Rumour] = []
         self.answer: Callable[[Ask], Awaitable[Answer]] = self.echo
 
     def opened(self, connection: Connection) -> None:
@@ -99,6 +107,14 @@ class Home:
 
     def share(self, key: bytes) -> Share:
         return self.shares.of(key)
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        assert source in self.connections
+        self.repeats.append(chat)
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        assert source.key in readers
+        self.gossip.append(rumour)
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         assert source in self.connections
@@ -201,6 +217,12 @@ class Peer:
     async def hear(self) -> Frame | None:
         with trio.fail_after(1000):
             return await self.reader.next()
+
+    async def until(self, kind: type[Frame]) -> Frame | None:
+        """Hear everything until a frame of this type."""
+        while (frame := await self.hear()) is not None and not isinstance(frame, kind):
+            pass
+        return frame
 
     async def end(self) -> PeerError | NetworkError:
         """Hear everything until the end, which is ERR with the failure's code, then nothing."""
@@ -397,6 +419,69 @@ class TestTwoNodes:
         pair[1].close()
         with trio.fail_after(10):
             await ended.wait()
+
+
+class TestGossip:
+    """SPEC 6.5: what a node says about the spread of a chat."""
+
+    async def test_announcements(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
+        """Only what is lacking is news."""
+        talk = conversation(Dice(5), 20)
+        homes[0].take(talk, len(talk.runs) - 1)
+        heads = tuple(head_of(run) for run in talk.runs[-3:])
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        await peer.say(IHave(talk.chat, heads), Prune(talk.chat))
+        await until(lambda: len(homes[0].gossip) == 2)
+        assert homes[0].gossip == [IHave(talk.chat, heads[-1:]), Prune(talk.chat)]
+        await peer.say(IHave(talk.chat, heads[:2]), Ping())
+        assert isinstance(await peer.until(Pong), Pong)
+        assert len(homes[0].gossip) == 2
+
+    async def test_a_graft_is_served(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
+        talk = conversation(Dice(5), 20)
+        homes[0].take(talk)
+        graft = Graft(talk.chat, head_of(talk.runs[-1]))
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        await peer.say(graft)
+        run = await peer.until(Run)
+        assert isinstance(run, Run)
+        assert (run.device, run.start) == (graft.head.device, graft.head.seq)
+        assert homes[0].gossip == [graft]
+
+    async def test_strangers(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
+        """Case 48: they hear nothing, and what they say is nothing."""
+        talk = conversation(Dice(5), 20)
+        homes[0].take(talk)
+        head = head_of(talk.runs[-1])
+        peer = Peer(homes[0], nursery, key=LATE)
+        await peer.greet()
+        await peer.say(Graft(talk.chat, head), IHave(talk.chat, (head,)), Prune(talk.chat))
+        await peer.until(Absent)
+        await peer.say(Ping())
+        await peer.until(Pong)
+        assert not homes[0].gossip
+
+    async def test_not_of_devices(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
+        peer = Peer(homes[0], nursery, PeerKind.DEVICE, b"d" * 32)
+        await peer.greet()
+        await peer.say(Prune(ChatId(bytes(32))))
+        assert isinstance(await peer.end(), OutOfTurn)
+
+    async def test_what_was_here(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
+        """A push that brings nothing new is told of, what was asked for is not."""
+        talk = conversation(Dice(5), 20)
+        homes[0].take(talk)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        await peer.say(talk.runs[-1])
+        await until(lambda: homes[0].repeats == [talk.chat])
+        assert not homes[0].runs
+
+
+def head_of(run: Run) -> Head:
+    return Head(run.device, run.lane, run.start, opened(run)[0].id[:8])
 
 
 class TestForgotten:

@@ -65,6 +65,9 @@ FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(
     st.builds(frames.WantBlob, CHATS, HASHES, CHUNKS, CHUNKS.map(lambda index: index + 1)),
     st.builds(frames.Blob, CHATS, HASHES, CHUNKS, st.binary(max_size=99), several(HASHES)),
     st.builds(frames.Lacking, CHATS, HASHES, CHUNKS, CHUNKS.map(lambda index: index + 1)),
+    st.builds(frames.IHave, CHATS, st.lists(HEAD, min_size=1, max_size=3).map(tuple)),
+    st.builds(frames.Graft, CHATS, HEAD),
+    st.builds(frames.Prune, CHATS),
     st.builds(frames.Recon, NUMBERS, several(SPAN), several(ROLL), several(ITEMS), NUMBERS),
 )
 
@@ -86,7 +89,7 @@ class TestRoundTrip:
     def test_types_are_numbered(self) -> None:
         """The number of a type never changes."""
         tags = [kind.__struct_config__.tag for kind in get_args(frames.Frame)]
-        assert tags == [*range(19), 24]
+        assert tags == [*range(19), 24, 25, 26, 27]
 
     @given(FRAMES, st.data())
     def test_altered(self, frame: frames.Frame, data: st.DataObject) -> None:

@@ -432,6 +432,9 @@ SAMPLES: dict[type, frames.Frame] = {
         frames.Blob(CHAT, EntryId(bytes(32)), 0, b"", ()),
         frames.Lacking(CHAT, EntryId(bytes(32)), 0, 1),
         frames.Recon(1, (), (), (), 0),
+        frames.IHave(CHAT, (Head(DEVICE, 0, 0, bytes(8)),)),
+        frames.Graft(CHAT, Head(DEVICE, 0, 0, bytes(8))),
+        frames.Prune(CHAT),
     )
 }
 

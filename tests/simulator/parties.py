@@ -4,6 +4,7 @@ A party outlives its process: `crash` loses all but the database, `start` begins
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -27,7 +28,7 @@ from node.replica import Replica, Stored
 from node.transaction import Transaction
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Forked, Holding, Seal
+from protocol.frame import Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
 from protocol.reply import Person
 from protocol.session import PeerKind
@@ -121,7 +122,7 @@ class NodeParty(Party):
     def __init__(self, place: Place, name: str, agency: bytes, database: bytes) -> None:
         super().__init__(place, name, opened(database))
         self.agency = agency
-        self.hub: Hub[Line] = Hub()
+        self.hub: Hub[Line]
         self.start()
 
     @property
@@ -131,7 +132,7 @@ class NodeParty(Party):
 
     def start(self) -> None:
         """Begin from the database."""
-        self.hub = Hub()
+        self.hub = Hub(self.agency, lambda: self.place.clock.now)
         self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
@@ -183,6 +184,14 @@ class NodeParty(Party):
         """Spread a proof."""
         self.note("fork", forked.chat.hex()[:8])
         self.hub.fork_kept(forked, readers)
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        """Prune, in a large chat."""
+        self.hub.repeated(chat, source)
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        """Take part in the spread of large chats."""
+        self.hub.gossiped(rumour, readers, source)
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """Tell authors."""
@@ -289,6 +298,12 @@ class DeviceParty(Party):
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A device was caught."""
         del forked, readers
+
+    def repeated(self, chat: ChatId, source: Dealing) -> None:
+        """A device is nobody's neighbour."""
+
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+        """A device is nobody's neighbour."""
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """A message got farther."""
