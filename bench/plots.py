@@ -173,6 +173,8 @@ def main(arguments: Sequence[str]) -> None:
     """Draw every picture for which there are lines."""
     source = Path(arguments[0]) if arguments else RESULTS / "growth.jsonl"
     folder = Path(arguments[1]) if len(arguments) > 1 else RESULTS
+    if not source.exists():
+        sys.exit(f"{source} is not there: python -m bench growth --json > {source}")
     mpl.use("Agg")
     mpl.rcParams.update({"svg.hashsalt": "ivor", "font.family": "sans-serif"})
     lines = [msgspec.json.decode(line, type=Line) for line in source.read_bytes().splitlines()]
