@@ -23,6 +23,7 @@ from protocol.frame import (
     decode_frame,
 )
 from protocol.limits import HELD_BYTES_MAX, HELD_ENTRIES_MAX, HELD_RUNS_MAX
+from protocol.membership import Membership, resolve
 from tests.simulator.parties import DeviceParty, NodeParty, Party
 from tests.simulator.wire import Line
 
@@ -59,7 +60,8 @@ class Checks:
         self._scene = scene
         self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
         self._change: dict[str, int] = defaultdict(int)
-        self._looked: dict[tuple[str, bytes], int] = {}
+        self._looked: dict[tuple[str, bytes], tuple[int, EntryId]] = {}
+        self._passed: set[EntryId] = set()
         self._places: dict[tuple[ChatId, bytes, int, int], EntryId] = {}
         self._countdown = LOOK_EVENTS
         self.held_max = HELD_RUNS_MAX
@@ -113,15 +115,24 @@ class Checks:
         self._let_in(party)
 
     def _let_in(self, party: Party) -> None:
-        """Note who was let into the chats of an honest party."""
+        """Note who was let into the chats of an honest party, be it for a moment."""
         for chat in party.replica.store.chats():
             judge = party.replica.chat(chat)
-            count = 0 if judge is None else len(judge.history.entries)
-            if judge is not None and self._looked.get((party.name, chat)) != count:
-                self._looked[party.name, chat] = count
-                membership = judge.membership()
-                self.allowed[chat] |= membership.agencies
-                self.allowed[chat] |= membership.devices.keys()
+            if judge is None or not judge.history.entries:
+                continue
+            seen = len(judge.history.entries), judge.history.entries[-1].id
+            if self._looked.get((party.name, chat)) != seen:
+                self._looked[party.name, chat] = seen
+                self._allow(chat, judge.membership())
+                for entry in judge.history.entries:
+                    if entry.id not in self._passed:
+                        self._passed.add(entry.id)
+                        past = judge.history.past([entry.id])
+                        self._allow(chat, resolve(judge.history, past))
+
+    def _allow(self, chat: ChatId, membership: Membership) -> None:
+        self.allowed[chat] |= membership.agencies
+        self.allowed[chat] |= membership.devices.keys()
 
     def durable(self, party: Party) -> None:
         """A commit is done."""

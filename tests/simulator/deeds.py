@@ -312,7 +312,9 @@ def _backup(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 def _restore(stage: Stage, device: DeviceParty, act: Act) -> None:
     del device
-    stage.restore(_party(stage, act))
+    kept = [one for one in (*stage.nodes.values(), *stage.devices) if one.backup is not None]
+    if kept:
+        stage.restore(_pick(kept, act.other))
 
 
 def _steal(stage: Stage, device: DeviceParty, act: Act) -> None:

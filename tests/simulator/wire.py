@@ -90,6 +90,9 @@ class Weather(Protocol):
     def arriving(self, target: "Line", frame: Frame) -> None:
         """A frame of an honest party has arrived: look at it."""
 
+    def ended(self, line: "Line") -> None:
+        """A connection is over."""
+
     def bug(self, where: str, error: Exception) -> None:
         """An exception that no peer may cause."""
 
@@ -390,6 +393,7 @@ class Line(Dealing):
             self._weather.clock.now, self.owner.name, "closed", str(self.failure or "")
         )
         self.owner.closed(self)
+        self._weather.ended(self)
 
 
 def _that_matters(step: Step, error: Exception | None) -> Exception | None:

@@ -55,6 +55,8 @@ class World:
         self.converged: float | None = None
         self._parted: dict[tuple[str, str], int] = {}
         self._pause: dict[tuple[str, str], float] = {}
+        self._dialling: set[tuple[str, str]] = set()
+        self.core: list[Party] = []
         self._chance = self.clock.stream("network")
         self.nodes: dict[str, NodeParty] = {}
         self.devices: list[DeviceParty] = []
@@ -165,22 +167,43 @@ class World:
     def retry(self, one: Party, other: Party) -> None:
         """Try anew, soon."""
         self._pause[one.name, other.name] = BACK_OFF_SECONDS[0]
+        self.clock.after(BACK_OFF_SECONDS[0], lambda: self._retry(one, other))
+
+    def ended(self, line: Line) -> None:
+        """A connection is over: whoever dialled does so again."""
+        if line.wire is None or line is not line.wire.ends[0]:
+            return
+        one, other = (end.owner for end in line.wire.ends)
+        if isinstance(one, Party) and isinstance(other, Party):
+            self._dial(one, other)
+
+    def _dial(self, one: Party, other: Party) -> None:
+        """Try to connect two parties after their pause, unless that is to come already."""
+        pair = one.name, other.name
+        if pair in self._dialling:
+            return
+        self._dialling.add(pair)
+        jitter = self.clock.stream("dialling", *pair).uniform(0.5, 1.0)
+        pause = 2.0 if self.healed else self._pause.get(pair, BACK_OFF_SECONDS[0]) * jitter
+
+        def due() -> None:
+            self._dialling.discard(pair)
+            self._retry(one, other)
+
+        self.clock.after(pause, due)
 
     def _retry(self, one: Party, other: Party) -> None:
-        """Connect two parties, now or when it can be, and again whenever that ends."""
+        """Connect two parties, now or when it can be."""
         pair = one.name, other.name
-        pause = self._pause.get(pair, BACK_OFF_SECONDS[0])
-        if self._linked(one, other):
-            pause = BACK_OFF_SECONDS[0]
-        elif self._can_connect(one, other):
+        if self._linked(one, other) or (self.healed and not {one, other} <= set(self.core)):
+            return
+        if self._can_connect(one, other):
+            self._pause[pair] = BACK_OFF_SECONDS[0]
             self.connect(one, other)
-            pause = BACK_OFF_SECONDS[0]
         else:
-            pause = min(pause * 2, BACK_OFF_SECONDS[1])
-        self._pause[pair] = pause
-        jitter = self.clock.stream("dialling", *pair).uniform(0.5, 1.0)
-        wait = 2.0 if self.healed else pause * jitter * 2
-        self.clock.after(wait, lambda: self._retry(one, other))
+            before = self._pause.get(pair, BACK_OFF_SECONDS[0])
+            self._pause[pair] = min(before * 2, BACK_OFF_SECONDS[1])
+            self._dial(one, other)
 
     def _linked(self, one: Party, other: Party) -> bool:
         return any(
@@ -315,13 +338,22 @@ class World:
             self.dirty.pop(0).pump()
         self.checks.after_event()
 
+    def _connect_core(self) -> None:
+        nodes = [one for one in self.core if isinstance(one, NodeParty)]
+        for at, one in enumerate(nodes):
+            for other in nodes[at + 1 :]:
+                self._dial(one, other)
+        for device in self.core:
+            if isinstance(device, DeviceParty):
+                self._dial(device, device.home)
+
     def heal(self) -> None:
         """Let a random core live, with all its network and disks, and the rest be dead."""
         chance = self.clock.stream("core")
         honest = [node for node in self.nodes.values() if node.honest]
         count = chance.randint(min(2, len(honest)), len(honest))
         chosen = chance.sample(honest, count)
-        self.core: list[Party] = [
+        self.core = [
             *chosen,
             *(device for device in self.devices if device.home in chosen and device.honest),
         ]
@@ -338,6 +370,7 @@ class World:
                 party.online = True
             if not party.up:
                 self._restart(party)
+        self._connect_core()
         for line in self._lines():
             if line.wire is not None and line is line.wire.ends[0]:
                 line.wire.cleared()
