@@ -21,6 +21,7 @@ NOTHING: Final = "-"
 FUZZED_AT_ONCE: Final = 2
 FUZZ_START_SECONDS: Final = 4  # of each target, before its first input
 GROWTH_MINUTES_MIN: Final = 10  # less says nothing
+ATTACKS: Final = ("mutants", "wire", "lies", "bounds")
 NETWORK_MINUTES: Final = 2.0  # of a round
 MUTANT_MINUTES: Final = 0.7
 MUTANTS_A_MINUTE: Final = 60  # frames with something changed, at a node that serves others
@@ -85,9 +86,10 @@ def _crashed(output: str) -> Told:
 
 def _hostile(minutes: float, seed: int) -> list[str]:
     count = max(20, int(MUTANTS_A_MINUTE * minutes))
-    tests = "tests/hostile" if minutes > 1 else "tests/hostile/test_mutants.py"
+    names = ATTACKS if minutes > 1 else ATTACKS[:1]
+    tests = [f"tests/hostile/test_{name}.py" for name in names]
     setting = [f"IVOR_MUTANTS={count}", f"IVOR_MUTANTS_SEED={seed}"]
-    return ["env", *setting, *_module("pytest", "-q", "-p", "no:cacheprovider", tests)]
+    return ["env", *setting, *_module("pytest", "-q", "-p", "no:cacheprovider", *tests)]
 
 
 def _attacked(output: str) -> Told:

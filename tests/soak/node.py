@@ -1,8 +1,8 @@
 """A node in a process of its own, whose parent may look inside: FOLDER PORT.
 
 Tells `ready`. `look` on stdin is answered by `looked`: tasks of trio, objects that the garbage
-collector tracks, entries stored. `count` is answered by `counted`: the objects by type, and with
-PYTHONTRACEMALLOC=1 the bytes by line.
+collector tracks, memory that SQLite has (its page cache fills at first), entries stored. `count` is
+answered by `counted`: the objects by type, and with PYTHONTRACEMALLOC=1 the bytes by line.
 """
 
 import gc
@@ -49,6 +49,7 @@ async def answer(connection: apsw.Connection) -> None:
                     "looked",
                     tasks=trio.lowlevel.current_statistics().tasks_living,
                     objects=len(gc.get_objects()),
+                    sqlite_mib=apsw.memory_used() / 2**20,
                     entries=float(connection.execute(ENTRIES).get),
                 )
             elif command == "count":

@@ -64,15 +64,9 @@ class Tally:
 
     def look(self, entries: int) -> None:
         """Tell the parent."""
-        took, self.took = self.took or [0.0], []
-        tell(
-            "looked",
-            written=self.written,
-            read=self.read,
-            p50=percentile(took, 0.5),
-            p99=percentile(took, 0.99),
-            entries=entries,
-        )
+        took, self.took = self.took, []
+        delivery = {"p50": percentile(took, 0.5), "p99": percentile(took, 0.99)} if took else {}
+        tell("looked", written=self.written, read=self.read, entries=entries, **delivery)
 
 
 async def converse(device: Device, chat: ChatId, tally: Tally) -> None:

@@ -17,6 +17,7 @@ from tests.soak.figures import Happened, Record, Sample, read, slopes
 
 PANELS: Final = (
     ("rss_mib", "memory, MiB (RSS)"),
+    ("sqlite_mib", "memory of SQLite, MiB"),
     ("fds", "open descriptors"),
     ("tasks", "tasks of trio"),
     ("objects", "objects of the collector"),
@@ -44,7 +45,7 @@ class Curve(NamedTuple):
 
 def draw(records: Sequence[Record], targets: Sequence[Path]) -> None:
     """Draw into these files."""
-    figure = Figure(figsize=(11, 13), layout="constrained")
+    figure = Figure(figsize=(12, 15), layout="constrained")
     samples = [one for one in records if isinstance(one, Sample)]
     faults = [one for one in records if isinstance(one, Happened) and one.how in COLOURS]
     panels = figure.subplots(len(PANELS), 1, sharex=True)
@@ -58,7 +59,7 @@ def draw(records: Sequence[Record], targets: Sequence[Path]) -> None:
         panel.set_yscale("log" if name in LOGARITHMIC else "linear")
         panel.set_ylabel(title, fontsize=9)
         panel.grid(alpha=0.25)
-        panel.legend(loc="upper left", fontsize=8, frameon=False)
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     panels[-1].set_xlabel("minutes")
     panels[0].set_title(_title(samples), loc="left", fontsize=10)
     for target in targets:
