@@ -36,10 +36,14 @@ LIARS_MAX = 4096
 
 @dataclass(slots=True)
 class _Active:
-    """A blob on its way. came: chunks that were asked for, not looked at yet."""
+    """A blob on its way. came: chunks that were asked for, not looked at yet.
+
+    dropped: its message was redacted, or is too old.
+    """
 
     blob: StoredBlob
     fetch: Fetch[Connection]
+    dropped: bool = False
     came: list[Blob] = field(default_factory=list)
     news: trio.Event = field(default_factory=trio.Event)
 
@@ -47,11 +51,19 @@ class _Active:
 class Fetching:
     """The blobs of one node or device, as they come and go. home: the folder of its database."""
 
-    def __init__(self, replica: Replica, journal: Journal, home: Path) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        journal: Journal,
+        home: Path,
+        lost: Callable[[], object] = bool,
+    ) -> None:
+        """lost: called when the disk has lost a chunk, which is wanted again."""
         self._index = replica.blobs
         self._sharing = replica.sharing
         self._journal = journal
         self._home = home
+        self._lost = lost
         self._active: dict[EntryId, _Active] = {}
         self._liars: OrderedDict[tuple[EntryId, bytes], None] = OrderedDict()
 
@@ -77,27 +89,28 @@ class Fetching:
         for source in sources:
             self._join(active, source)
         try:
-            while not fetch.complete and not gives_way():
+            while not (fetch.complete or active.dropped or gives_way()):
                 now = trio.current_time()
                 fetch.expired(now)
                 for source, start, stop in fetch.ask(now):
                     source.send(WantBlob(blob.chat, blob.entry, start, stop))
                 if active.came:
-                    if not await self._keep(active, kept):
-                        return
+                    await self._keep(active, kept)
                 elif fetch.idle:
-                    return
+                    break
                 else:
                     await _news(active, fetch.deadline(now))
         finally:
             del self._active[blob.entry]
+        if active.dropped:
+            await self.clear()
 
     def _join(self, active: _Active, source: Connection) -> None:
         if (active.blob.entry, source.key) not in self._liars:
             active.fetch.joined(source)
 
-    async def _keep(self, active: _Active, kept: Callable[[int], object]) -> bool:
-        """Check, write and note what came; return False if the blob is not wanted any more."""
+    async def _keep(self, active: _Active, kept: Callable[[int], object]) -> None:
+        """Check, write and note what came."""
         came, active.came = active.came, []
         blob = active.blob
         path = blobs.folder_of(self._home) / str(blob.file)
@@ -107,13 +120,13 @@ class Fetching:
             raise StorageError(f"a blob was not stored, the disk says: {error}") from error
         good = [(one.index, one.path) for one in came if one.index not in wrong]
         if not await self._journal.write(partial(self._index.keep, blob, good)):
-            return False
+            active.dropped = True
+            return
         for index, _ in good:
             active.fetch.kept(index)
         kept(len(good))
         for index, why in wrong.items():
             self._accuse(blob.entry, active.fetch.refused(index), why)
-        return True
 
     def _accuse(self, entry: EntryId, liar: Connection, error: Unauthentic) -> None:
         """End the session with a peer that sent a wrong chunk, and ask it no more for this blob."""
@@ -172,6 +185,7 @@ class Fetching:
         except (OSError, Unauthentic) as error:
             log.warning("a chunk is damaged", entry=blob.entry.hex()[:16], why=str(error))
             await self._journal.write(partial(self._index.lose, blob, want.start))
+            self._lost()
             return None
 
     async def let_go(self, blob: StoredBlob) -> None:
@@ -180,8 +194,16 @@ class Fetching:
         await self._remove(blob)
 
     async def clear(self) -> None:
-        """Remove the files of dropped blobs. Raises StorageError if one cannot be removed now."""
+        """Remove the files of dropped blobs. Raises StorageError if one cannot be removed now.
+
+        One that is being written goes when that has ended: so nothing makes its file anew.
+        """
         for blob in await self._journal.read(self._index.going):
+            active = self._active.get(blob.entry)
+            if active is not None:
+                active.dropped = True
+                active.news.set()
+                continue
             await self._remove(blob)
             await self._journal.write(partial(self._index.gone, blob))
 

@@ -34,7 +34,7 @@ from protocol.session import PeerKind
 log = structlog.get_logger()
 
 MIB: Final = 1024 * 1024
-LOOK_SECONDS: Final = 0.02  # between two looks at what is wanted
+LOOK_SECONDS: Final = 0.1  # between two looks at what is wanted
 TURN_SECONDS: Final = 30.0  # of one blob while others wait; guess
 AGAIN_SECONDS: Final = 1.0  # until one that nobody had is tried again; doubles each time
 AGAIN_SECONDS_MAX: Final = 8.0
@@ -68,7 +68,7 @@ class Larder:
         self._quotas = Quotas(settings.blobs_chat_mib * MIB, settings.blobs_mib * MIB)
         self._home = home
         self._hub = hub
-        self._fetching = Fetching(replica, journal, home)
+        self._fetching = Fetching(replica, journal, home, self.changed)
         self._turns: dict[EntryId, Collection[bytes]] = {}  # who may have it
         self._coming: dict[EntryId, int] = {}  # the places of the same blobs
         self._patience: dict[EntryId, _Patience] = {}
@@ -81,13 +81,14 @@ class Larder:
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
+                looked = trio.current_time()
                 for blob, peers in await self._due():
                     self._turns[blob.entry] = peers
                     self._coming[blob.entry] = blob.place
                     nursery.start_soon(self._turn, blob, peers)
                 await trio.sleep(LOOK_SECONDS)
-                again = min((one.at for one in self._patience.values()), default=NEVER)
-                with trio.move_on_at(again):
+                again = [one.at for one in self._patience.values() if one.at > looked]
+                with trio.move_on_at(min(again, default=NEVER)):
                     await self._news.wait()
 
     async def _sweep(self) -> None:
@@ -126,16 +127,13 @@ class Larder:
             for blob in sorted(listed, key=self._disappointment):
                 if blob.entry in self._turns or self._is_later(blob):
                     continue
+                peers = await self._journal.read(partial(self.readers, blob.chat))
+                sources = self._sources(blob, peers)
+                self._crowded = bool(sources) and self._full(len(found))
+                if self._crowded:
+                    break
                 coming = [*self._coming.values(), *(one.place for one, _ in found)]
-                peers, room, later = await self._journal.read(
-                    partial(self._prospects, blob, coming)
-                )
-                if not (room or later):
-                    await self._refuse(blob)
-                elif room and self._sources(blob, peers):
-                    self._crowded = len(found) + len(self._turns) >= BLOBS_FETCHED_MAX
-                    if self._crowded:
-                        break
+                if await self._may_begin(blob, sources, coming):
                     found.append((blob, peers))
         except StorageError:
             log.exception("blobs cannot be looked after now")
@@ -150,12 +148,23 @@ class Larder:
         patience = self._patience.get(blob.entry)
         return patience is not None and patience.at > trio.current_time()
 
-    def _prospects(
-        self, blob: StoredBlob, coming: Sequence[int]
-    ) -> tuple[Collection[bytes], bool, bool]:
-        """Return who may read a blob, whether there is room for it now, and whether later."""
-        room = self._index.has_room(blob, self._quotas, coming)
-        return self.readers(blob.chat), room, self._index.has_room(blob, self._quotas, ())
+    def _full(self, more: int) -> bool:
+        return len(self._turns) + more >= BLOBS_FETCHED_MAX
+
+    async def _may_begin(
+        self, blob: StoredBlob, sources: Sequence[Connection], coming: Sequence[int]
+    ) -> bool:
+        """Whether a blob's turn may begin. Of one that does not fit at all nothing stays."""
+        if not sources and blob.file is None:
+            return False
+        if not await self._has_room(blob, ()):
+            await self._refuse(blob)
+            return False
+        return bool(sources) and await self._has_room(blob, coming)
+
+    async def _has_room(self, blob: StoredBlob, coming: Sequence[int]) -> bool:
+        fits = partial(self._index.has_room, blob, self._quotas, coming)
+        return await self._journal.read(fits)
 
     def _sources(self, blob: StoredBlob, peers: Collection[bytes]) -> list[Connection]:
         return [
@@ -188,9 +197,11 @@ class Larder:
                     moved.append,
                     lambda: self._crowded and trio.current_time() > end,
                 )
-            before = self._patience.get(blob.entry)
-            seconds = AGAIN_SECONDS if moved or before is None else 2 * before.seconds
-            self._wait(blob.entry, min(seconds, AGAIN_SECONDS_MAX))
+            now = await self._journal.read(partial(self._index.find, blob.chat, blob.entry))
+            before = self._patience.pop(blob.entry, None)
+            if now is not None and now.state < State.WHOLE:
+                seconds = AGAIN_SECONDS if moved or before is None else 2 * before.seconds
+                self._wait(blob.entry, min(seconds, AGAIN_SECONDS_MAX))
         except StorageError as error:
             log.warning("a blob was given up", entry=blob.entry.hex()[:16], why=str(error))
             self._wait(blob.entry, REFUSED_SECONDS)
@@ -218,7 +229,13 @@ class Larder:
         for entry, peers in self._turns.items():
             if connection.key in peers:
                 self._fetching.joined(entry, connection)
-        self._retry()
+        if connection.peer is PeerKind.NODE:
+            self._patience = {
+                entry: one
+                for entry, one in self._patience.items()
+                if one.seconds > AGAIN_SECONDS_MAX
+            }
+        self._news.set()
 
     def closed(self, connection: Connection) -> None:
         """A peer is gone."""
@@ -231,10 +248,8 @@ class Larder:
     async def load(self, want: WantBlob, source: Connection) -> Blob | None:
         """Read a chunk for a peer. What a device of ours asks for and is not here is wanted."""
         found = await self._fetching.load(want, source.key)
-        if found is None:
-            if source.peer is PeerKind.DEVICE:
-                await self.want(want.chat, want.entry, source.key)
-            self._news.set()  # the disk may have lost it
+        if found is None and source.peer is PeerKind.DEVICE:
+            await self.want(want.chat, want.entry, source.key)
         return found
 
     async def want(self, chat: bytes, entry: bytes, device: bytes) -> None:

@@ -254,6 +254,22 @@ async def test_what_is_redacted_is_gone_from_every_disk(realm: Realm, file: Path
                 await fetch(boris, link, blob, bool, 1)
 
 
+async def test_what_is_redacted_on_its_way_is_gone_too(realm: Realm, file: Path) -> None:
+    """Nothing that was still being written makes the file anew."""
+    fill(file, 80 * CHUNK_BYTES)
+    async with realm.running("north"), realm.online("anna") as (anna, link):
+        place = realm.attach(anna, file)
+        await link.write(bool)
+
+        async def some() -> bool:
+            return realm.held("north", place) > 0
+
+        await eventually(some, "a part is there")
+        await link.write(partial(keeping.redact, anna, realm.chat, place, "", now()))
+        await eventually(partial(confirmed, link, realm, place), "north has dropped it")
+        assert not realm.files("north")
+
+
 async def all_confirm(realm: Realm, link: Link, place: Reference) -> bool:
     said = await link.ask(GetReceipts(realm.chat, (place.id,)))
     assert isinstance(said, Receipts)
@@ -368,7 +384,11 @@ async def test_what_no_longer_fits_is_cleaned(realm: Realm, file: Path) -> None:
         async with realm.online("anna") as (anna, link):
             with pytest.raises(LimitReached, match="no room"):
                 await bring_up(anna, link, bool, 10)
-        assert not realm.files("north")
+
+        async def cleaned() -> bool:
+            return not realm.files("north")
+
+        await eventually(cleaned, "nothing of it stays")
         assert realm.held("north", place) == 0
 
 
