@@ -367,17 +367,22 @@ class Directory:
     # Look-ups
 
     def _look_up(self, peer: PeerKind, key: bytes, asked: Lookup, now: float) -> reply.People:
+        if peer is PeerKind.INVITATION:
+            return self._look_up_own(key, asked, now)
         found = [self.people.by_name(name) for name in asked.names]
         found += [self.people.by_id(user) for user in asked.users]
         found = [self._listed(person, now) for person in found]
         if peer is not PeerKind.DEVICE:
             found = [self._if_ours(person) for person in found]
-        if peer is PeerKind.INVITATION:
-            # A further device must learn its user's id; it learns nobody else's.
-            name = self._address(self.tickets.find(key, (Purpose.LINK,), _ms(now)).name)
-            own = self._listed(self.people.by_name(name), now)
-            found = [person if person == own else None for person in found]
         return reply.People(tuple(found))
+
+    def _look_up_own(self, ticket: bytes, asked: Lookup, now: float) -> reply.People:
+        """Look up the one user of a further device: no work tells it whether others exist."""
+        name = self._address(self.tickets.find(ticket, (Purpose.LINK,), _ms(now)).name)
+        own = self._listed(self.people.by_name(name), now)
+        user = None if own is None else verify_person(own).user.user
+        same = (*(one == name for one in asked.names), *(one == user for one in asked.users))
+        return reply.People(tuple(own if one else None for one in same))
 
     def _listed(self, person: Person | None, now: float) -> Person | None:
         """Add to one of our users where they stand in our directory."""

@@ -2,6 +2,8 @@
 
 import os
 import ssl
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from node import service
 from node.service import PEER_CONNECTIONS_MAX
 from node.tls import client_context
 from protocol.entry import DeviceKey
-from protocol.frame import Hello, Ping, encode_frame
+from protocol.frame import Ask, Hello, Ping, encode_frame
+from protocol.invitation import Purpose
 from protocol.name import split_endpoint
 from protocol.question import Lookup, encode_question
 from protocol.reply import People, decode_answer
+from protocol.session import PeerKind
 from protocol.topic import Topic
 from tests.hostile.federation import (
     INCARNATION,
@@ -28,6 +32,7 @@ from tests.hostile.federation import (
 )
 
 DESCRIPTORS = Path("/proc/self/fd")
+DAY_SECONDS = 24 * 3600
 
 
 async def test_no_certificate(federation: Federation) -> None:
@@ -182,6 +187,12 @@ async def test_does_a_user_exist(federation: Federation) -> None:
             answer = await opened.ask(*encode_question(question))
             answers.add((answer.code, answer.body))
     assert len(answers) == 1
+    worked = [
+        await federation.node().journal.write(partial(work, federation, question))
+        for question in asked
+    ]
+    assert worked[0]
+    assert worked.count(worked[0]) == len(asked), "it takes one time"
     nodes = set()
     for name in ("nobody@north", "boris@south", "nobody@nowhere"):
         async with federation.as_node() as opened:
@@ -190,3 +201,23 @@ async def test_does_a_user_exist(federation: Federation) -> None:
             nodes.add((answer.code, answer.body))
             assert decode_answer(Topic.LOOKUP, answer.code, answer.body) == People((None,))
     assert len(nodes) == 1
+
+
+def work(federation: Federation, question: Lookup) -> list[str]:
+    """Answer one who was invited; return what the database was asked for it."""
+    directory, connection = federation.node().directory, federation.node().replica.store.connection
+    statements: list[str] = []
+
+    def note(_cursor: object, statement: str, _values: object) -> bool:
+        statements.append(statement)
+        return True
+
+    invitation = directory.invite("eve", Purpose.FIRST_DEVICE, time.time(), DAY_SECONDS)
+    connection.exec_trace = note
+    try:
+        ask = Ask(1, *encode_question(question))
+        answer = directory.answer(PeerKind.INVITATION, invitation.ticket, ask, time.time())
+    finally:
+        connection.exec_trace = None
+    assert answer.code != 0
+    return statements
