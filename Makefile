@@ -75,8 +75,9 @@ attack: $(TESTING) ## the state machines of tests/properties, for MINUTES=60 eac
 	@IVOR_ATTACK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -o timeout=0 --numprocesses=auto tests/properties -k 'not TestAttacker'
 	@cat build/attack.jsonl
 
-mutants: $(TESTING) ## plant each bug of tests/mutants/list.toml: a test must fail
+mutants: $(TESTING) ## plant each bug of two lists: a test must fail, or the simulator find it
 	@$(BIN)/python -m tests.mutants
+	@$(BIN)/python -m tests.simulator.bugs
 
 fuzz: $(TESTING) ## search for inputs that break a law, for SECONDS=60 a target
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

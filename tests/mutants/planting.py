@@ -1,7 +1,8 @@
 """The list of planted bugs, and how one is planted in a tree."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,6 +18,18 @@ class Change(Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     find: str
     put: str
+
+
+class Planting(Protocol):
+    """A bug that can be planted."""
+
+    @property
+    def name(self) -> str:
+        """What is wrong."""
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """All that is changed."""
 
 
 class Mutant(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +63,7 @@ def mutants() -> tuple[Mutant, ...]:
     return msgspec.toml.decode(LIST.read_bytes(), type=Listed).mutant
 
 
-def plant(tree: Path, mutant: Mutant) -> None:
+def plant(tree: Path, mutant: Planting) -> None:
     """Make the changes in a tree. ValueError if a text is not there exactly once."""
     for change in mutant.changes:
         path = tree / change.file

@@ -18,12 +18,13 @@ from random import SystemRandom
 import msgspec
 
 from tests.simulator.drawing import draw as picture
-from tests.simulator.play import ROOT, Broken, Outcome, Regression, commit, play, shrink
+from tests.simulator.play import ROOT, Broken, Outcome, Regression, commit, hunt, play, shrink
 from tests.simulator.script import Script, draw
 from tests.simulator.trace import Trace
 
 BATCH_SEEDS = 20  # of one process: making the agencies takes about two seconds
 FRESH = 1 << 32
+HUNT_MINUTES = 1.5
 VIOLATED = 7  # the exit code for equivocation seen, as of the command line
 
 
@@ -41,6 +42,7 @@ def options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="tell what happens")
     parser.add_argument("--html", type=Path, help="draw what happens into this file")
     parser.add_argument("--shrink", type=Path, help="leave out what is not needed to fail; keep it")
+    parser.add_argument("--hunt", type=int, help="seeds from 1 on, until one fails; events at most")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
@@ -50,6 +52,9 @@ def main(words: Sequence[str]) -> int:
     asked = options(words)
     if asked.work:
         return _work(asked)
+    if asked.hunt is not None:
+        print(msgspec.json.encode(hunt(asked.hunt, HUNT_MINUTES)).decode())
+        return 0
     if asked.seed is not None or asked.script is not None:
         return _one(asked)
     return _many(asked)

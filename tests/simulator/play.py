@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from tests.simulator.checks import Violation
 from tests.simulator.clockwork import TimeStandsStill
-from tests.simulator.script import Act, Script
+from tests.simulator.script import Act, Script, draw
 from tests.simulator.trace import Trace
 from tests.simulator.world import world
 
@@ -31,6 +31,14 @@ class Outcome(Struct, frozen=True):
     simulated_s: float
     digest: str
     converged_s: float | None = None
+    violation: Broken | None = None
+
+
+class Hunted(Struct, frozen=True):
+    """What a hunt came to: in which seed, after how many events of all, an invariant was broken."""
+
+    events: int
+    seed: int
     violation: Broken | None = None
 
 
@@ -58,6 +66,18 @@ def play(script: Script, trace: Trace) -> Outcome:
             there.converged,
             broken,
         )
+
+
+def hunt(events_max: int, minutes: float) -> Hunted:
+    """Play one seed after the other until an invariant is broken."""
+    events = seed = 0
+    while events < events_max:
+        seed += 1
+        outcome = play(draw(seed, minutes), Trace())
+        events += outcome.events
+        if outcome.violation is not None:
+            return Hunted(events, seed, outcome.violation)
+    return Hunted(events, seed)
 
 
 def commit() -> str:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -19,7 +20,9 @@ from crypto.signing import Signer, verify
 from node.replica import Replica, Stored
 from node.transaction import Transaction
 from protocol.frame import Holding, Ping, decode_frame, encode_frame
+from tests.mutants.planting import plant
 from tests.simulator import checks, invariants
+from tests.simulator.bugs import Bug, bugs
 from tests.simulator.cast import empty_database, opened
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
@@ -102,6 +105,25 @@ class TestReplay:
         page = picture(told.kept or (), "seed 1")
         assert page.count("<svg") == 1
         assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+class TestBugs:
+    """The planted bugs can still be planted; that they are found is for `make mutants` to show."""
+
+    @pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name)
+    def test_can_be_planted(self, bug: Bug, tmp_path: Path) -> None:
+        for change in bug.changes:
+            target = tmp_path / change.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / change.file, target)
+        plant(tmp_path, bug)
+        for change in bug.changes:
+            text = (tmp_path / change.file).read_text()
+            assert text != (ROOT / change.file).read_text()
+            compile(text, change.file, "exec")
+
+    def test_none_is_there_twice(self) -> None:
+        assert len({bug.name for bug in bugs()}) == len(bugs()) > 0
 
 
 class TestClockwork:
