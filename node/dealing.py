@@ -379,7 +379,8 @@ class Dealing(ABC):
         return _nothing_after(partial(self._told.holdings_noted, told, self))
 
     def _take_fork(self, forked: Forked) -> tuple[Forked | None, list[bytes]]:
-        if not self._replica.may_bring(self.key, forked.chat):
+        known = self._replica.store.chat(forked.chat) is not None
+        if not known or not self._replica.may_bring(self.key, forked.chat):
             return None, []
         new = self._replica.keep_fork(forked)
         return new, [] if new is None else sorted(self._replica.readers_of(new.chat))
