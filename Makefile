@@ -16,7 +16,7 @@ SECONDS ?= 60
 HOURS ?= 2
 ROUND ?=
 # A module's tests stay in one process: what they share is made once.
-PARALLEL := --numprocesses=auto --dist=loadscope
+PARALLEL := --numprocesses=auto --dist=loadfile
 TEST_SECONDS_MAX := 2400
 SEEDS ?= 100
 
