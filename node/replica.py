@@ -269,7 +269,7 @@ class Replica(SealedChats):
         self.sharing.set_readers(stored, readers)
         if readers - before:
             self.store.touch(stored)
-        for peer in before - readers:
+        for peer in sorted(before - readers):  # each takes numbers of the change counter
             self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
         return readers
 
@@ -466,7 +466,7 @@ class Replica(SealedChats):
         device its own node speaks for all.
         """
         kept = []
-        for chat_id in {holding.chat for holding in holdings}:
+        for chat_id in dict.fromkeys(holding.chat for holding in holdings):
             stored = self.store.chat(chat_id)
             if stored is None or not self.may_bring(peer, chat_id):
                 continue

@@ -426,6 +426,19 @@ class TestCompare:
         assert replica.readers_of(ChatId(bytes(32))) == frozenset()
         assert boris.agency.root.public in replica.readers_of(talk.chat)
 
+    def test_who_is_let_go_is_numbered_by_key(self) -> None:
+        """Their numbers go into pages of heads, which do not depend on how a process hashes."""
+        talk = conversation(Dice(6), 0)
+        anna = talk.people[0]
+        late = grant(FYODOR, Role.MEMBER, (0, 1, 2))
+        talk.tell(anna, talk.story.tell(anna, Admit((late,))))
+        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
+        replica = node(LATE)
+        for run in talk.runs:
+            take(replica, run)
+        rows = replica.store.connection.execute("SELECT peer FROM former ORDER BY changed")
+        assert list(dict.fromkeys(row[0] for row in rows)) == sorted((LATE, *FYODOR.devices))
+
 
 class TestHoldings:
     def test_in_ones_own_name(self) -> None:
