@@ -71,16 +71,25 @@ class Rest:
         chains = {} if stored is None else stored.chains
         return any(len(branches) >= BRANCHES_MAX for branches in chains.values())
 
+    def listens(self, party: NodeParty, peer: NodeParty, chat: ChatId) -> bool:
+        """Whether a node takes what another says of a chat: it has none of it, or that one is in.
+
+        Otherwise these may be the last words of one who left, told where that is known already, or
+        where everybody has left. Who is in is derived from the entries, so that a table of readers
+        that lacks somebody excuses nothing.
+        """
+        judge = party.replica.chat(chat)
+        return judge is None or peer.agency in judge.membership().agencies
+
     def pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
         """Yield who must have the same of which chat: they may see it by what each has seen."""
         for one in self.nodes:
             for chat in self.chats(one):
                 readers = one.replica.readers_of(chat)
                 for other in self.nodes:
-                    if other is not one and other.agency in readers:
-                        theirs = other.replica.readers_of(chat)
-                        if not theirs or one.agency in theirs:
-                            yield one, other, chat
+                    listed = other is not one and other.agency in readers
+                    if listed and self.listens(other, one, chat):
+                        yield one, other, chat
                 for device in self.devices:
                     if device.home is one and device.key in readers:
                         yield one, device, chat
