@@ -162,37 +162,43 @@ def i4_immutability(rest: Rest) -> None:
 
 
 def i5_fork_exposure(rest: Rest) -> None:
-    """Two entries at one place among the living: each who may see the chat has the proof."""
-    places: dict[tuple[ChatId, bytes, int], dict[int, set[EntryId]]] = defaultdict(dict)
+    """Two entries at one place, with a node and those who share the chat with it: it has the proof.
+
+    A proof goes to readers and from readers only, as entries do. So what a node has seen that was
+    removed before anybody else in the chat had heard of it, those do not learn (SPEC 2.5, 6.3).
+    """
     for party in rest.nodes:
         for chat in rest.chats(party):
-            for entry in _entries(party.replica, chat):
-                header = entry.header
-                chain = chat, bytes(header.device), header.lane
-                places[chain].setdefault(header.seq, set()).add(entry.id)
-    forked = {chain for chain, seqs in places.items() if any(len(i) > 1 for i in seqs.values())}
-    for party in rest.nodes:
-        for chat, device, lane in sorted(forked):
             stored = party.replica.store.chat(chat)
-            if stored is None or not _reads(rest, party, chat):
+            sharers = [party, *_sharers(rest, party, chat)]
+            if stored is None or party.agency not in party.replica.readers_of(chat):
                 continue
-            found = party.connection.execute(
-                "SELECT 1 FROM forks WHERE chat = ? AND device = ? AND lane = ?",
-                (stored.no, device, lane),
-            ).get
-            rest.require("I5", bool(found), f"{party.name} has no proof of a fork")
+            for device, lane in sorted(_forked(sharers, chat)):
+                found = party.connection.execute(
+                    "SELECT 1 FROM forks WHERE chat = ? AND device = ? AND lane = ?",
+                    (stored.no, device, lane),
+                ).get
+                rest.require("I5", bool(found), f"{party.name} has no proof of a fork")
 
 
-def _reads(rest: Rest, party: NodeParty, chat: ChatId) -> bool:
-    """Whether a living node that has the fork shares the chat with this one."""
-    return (
-        any(
-            party in (one, other) and chat == shared
-            for one, other, shared in rest.pairs()
-            if isinstance(other, NodeParty)
-        )
-        or len(rest.nodes) == 1
-    )
+def _sharers(rest: Rest, party: NodeParty, chat: ChatId) -> list[NodeParty]:
+    """The other living nodes that are in a chat, by what they and this one have seen."""
+    found = [
+        one if other is party else other
+        for one, other, shared in rest.pairs()
+        if chat == shared and party in (one, other)
+    ]
+    return [node for node in found if isinstance(node, NodeParty)]
+
+
+def _forked(nodes: Sequence[NodeParty], chat: ChatId) -> set[tuple[bytes, int]]:
+    """The chains, by device and lane, of which these nodes have two entries at one place."""
+    places: dict[tuple[bytes, int, int], set[EntryId]] = defaultdict(set)
+    for node in nodes:
+        for entry in _entries(node.replica, chat):
+            header = entry.header
+            places[bytes(header.device), header.lane, header.seq].add(entry.id)
+    return {(device, lane) for (device, lane, _), found in places.items() if len(found) > 1}
 
 
 def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
