@@ -57,6 +57,7 @@ class Checks:
         self.violation: Violation | None = None
         self.acked: dict[str, dict[Chain, int]] = defaultdict(dict)
         self.allowed: dict[bytes, set[bytes]] = defaultdict(set)
+        self.judged: dict[str, dict[EntryId, bytes]] = defaultdict(dict)
         self._scene = scene
         self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
         self._change: dict[str, int] = defaultdict(int)
@@ -112,6 +113,7 @@ class Checks:
                 header = entry.header
                 place = part.run.chat, bytes(header.device), header.lane, header.seq
                 self.i16_one_entry_at_a_place(place, entry.id)
+                self.judged[party.name][entry.id] = header.device
         self._let_in(party)
 
     def _let_in(self, party: Party) -> None:
@@ -167,6 +169,7 @@ class Checks:
         }
 
     def _forget(self, party: Party) -> None:
+        self.judged[party.name].clear()
         for name, chat in list(self._looked):
             if name == party.name:
                 del self._looked[name, chat]

@@ -307,16 +307,23 @@ def i15_read_completeness(rest: Rest) -> None:
 
 
 def i20_answer(rest: Rest) -> None:
-    """What an honest device appended, in a chat that it may still see, its node has stored."""
+    """What an honest device has, in a chat that it may still see, its node has stored.
+
+    Not what others wrote that the node itself has pushed on, though its disk then failed: that the
+    device lists when they next connect, or at an audit (SPEC 6.5). A node that crashed has nothing
+    but new connections.
+    """
     for device in rest.devices:
         node = device.home
         if device.key in rest.checks.compromised or device.replica.sharing.outrun():
             continue
+        judged = rest.checks.judged[node.name]
+        pushed_on = {entry for entry, author in judged.items() if author != device.key}
         lacking = [
             chat
             for chat in rest.chats(device)
             if device.key in node.replica.readers_of(chat)
-            and rest.accepted(device, chat) - rest.accepted(node, chat)
+            and rest.accepted(device, chat) - rest.accepted(node, chat) - pushed_on
         ]
         rest.require("I20", not lacking, f"{device.name} was never answered")
         told = lacking or unstored_where_seen(device)
