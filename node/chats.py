@@ -13,6 +13,7 @@ from protocol.membership import Membership
 from protocol.run import Entry, rebuild
 
 CHATS_JUDGED_MAX = 512
+HEADERS_READ_MAX = 4096
 
 
 class Chats:
@@ -24,11 +25,13 @@ class Chats:
         self.agency = agency
         self.owner = owner
         self._chats: OrderedDict[bytes, Chat] = OrderedDict()
+        self._headers: OrderedDict[EntryId, ControlHeader] = OrderedDict()
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
         self.store.forget()
         self._chats.clear()
+        self._headers.clear()
 
     def chat(self, chat: ChatId) -> Chat | None:
         """Return the judge of a stored chat, None when it is not stored."""
@@ -110,6 +113,16 @@ class Chats:
 
     def control_header(self, chat: ChatId, entry: EntryId) -> ControlHeader | None:
         """Return the header of a stored control entry, None if it is not here."""
+        header = self._headers.get(entry)
+        if header is None:
+            header = self._read_control_header(chat, entry)
+            if header is not None:
+                self._headers[entry] = header
+                if len(self._headers) > HEADERS_READ_MAX:
+                    self._headers.popitem(last=False)
+        return header
+
+    def _read_control_header(self, chat: ChatId, entry: EntryId) -> ControlHeader | None:
         judge, stored = self.chat(chat), self.store.chat(chat)
         if judge is None or stored is None or entry not in judge.history:
             return None
