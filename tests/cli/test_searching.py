@@ -74,10 +74,15 @@ class TestSearching:
 
 @given(st.text(), st.text(), st.text())
 def test_a_text_is_found_by_its_own_words(before: str, text: str, after: str) -> None:
-    """Whatever stands around them, in either case."""
+    """Whatever stands around them."""
     try:
         found = matcher(text)
     except UserError:
         return
     assert found(f"{before} {text} {after}")
-    assert found(text.upper())
+
+
+@given(st.text("abcxyzабвёйэюя ", min_size=1).filter(str.strip))
+def test_case_does_not_matter(text: str) -> None:
+    assert matcher(text)(text.upper())
+    assert matcher(text.upper())(text)
