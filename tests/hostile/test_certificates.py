@@ -222,3 +222,19 @@ def said(federation: Federation, reason: str, before: int) -> bool:
         one["event"] == "no session" and reason in str(one.get("why"))
         for one in federation.events[before:]
     )
+
+
+async def test_tls_1_2_when_dialling(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 57: a server that knows nothing newer."""
+    monkeypatch.setattr(dialler, "BACKOFF_SECONDS_MAX", 0.1)
+    rogue = federation.agency("rogue")
+    host, port = split_endpoint(rogue.card.nodes[0].endpoints[0])
+    authorities = [card.ca for card in federation.node().cards.values()]
+    context = server_context(federation.node_credential("rogue"), authorities)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    seen = partial(said, federation, "not TLS 1.3")
+    await served(federation, context, host, port, seen, "TLS 1.2")
+    assert PeerKind.NODE not in {one.peer for one in federation.node().hub.of(rogue.id)}
