@@ -7,7 +7,7 @@ has no key yet stays sealed and is tried again when a seal comes.
 
 import hmac
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -284,21 +284,31 @@ def read_letter(device: Device, entry: EntryId) -> Message | None:
     return None if row is None else _read(row[0])
 
 
+def select(
+    device: Device, where: str, values: Sequence[int | bytes | str | None]
+) -> Iterator[Letter]:
+    """Yield the letters that meet a condition, read one by one. where: a caller's own words."""
+    columns = "no, chat, device, seq, id, depth, time, state, plaintext"
+    rows = device.connection.execute(
+        f"SELECT {columns} FROM mailbox WHERE {where}",  # noqa: S608 - no word of it is a peer's
+        tuple(values),
+    )
+    for row in rows:
+        no, chat, place, depth, time, state, plaintext = convert(
+            (row[0], row[1], row[2:5], *row[5:]),
+            tuple[int, ChatId, Reference, int, int, State, bytes | None],
+        )
+        yield Letter(no, chat, place, depth, time, state, _read(plaintext))
+
+
 def letters(device: Device, chat: ChatId, limit: int, after: int = 0) -> list[Letter]:
     """Return the last `limit` letters of a chat in their order; of those with no > `after`."""
-    rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time, state, plaintext FROM mailbox"
-        " WHERE chat = ? AND no > ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
+    found = select(
+        device,
+        "chat = ? AND no > ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
         (chat, after, limit),
-    ).fetchall()
-    typed = convert(
-        [(row[0], row[1], row[2:5], *row[5:]) for row in reversed(rows)],
-        list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     )
-    return [
-        Letter(no, chat_id, place, depth, time, state, _read(plaintext))
-        for no, chat_id, place, depth, time, state, plaintext in typed
-    ]
+    return list(found)[::-1]
 
 
 def readable(device: Device) -> int:

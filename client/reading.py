@@ -4,23 +4,20 @@ Order is the mailbox's. A message that counts for nothing is shown, with the rea
 member wrote is not silently dropped, and not silently taken either.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-
-from msgspec import convert
 
 from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
-from client.mailbox import Letter, State
+from client.mailbox import Letter, State, select
 from client.sharing import sharer
 from node.blobs import State as BlobState
 from protocol.chat import Chat
-from protocol.entry import ChatId, ContentHeader, DeviceKey, Reference
+from protocol.entry import ContentHeader, DeviceKey, Reference
 from protocol.identity import UserId
 from protocol.membership import resolve
-from protocol.message import Message, decode_message
 from protocol.redaction import Redaction
 from protocol.roster import Member, Void
 
@@ -152,29 +149,12 @@ class Reader:
 
 def letters(device: Device, chat: Chat, since: int, limit: int) -> list[Letter]:
     """Return the last `limit` letters of a chat with a time from `since` on, in their order."""
-    return _select(
+    found = select(
         device,
         "chat = ? AND time >= ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
         (chat.id, since, limit),
-    )[::-1]
-
-
-def _select(device: Device, where: str, values: Sequence[int | bytes | str]) -> list[Letter]:
-    columns = "no, chat, device, seq, id, depth, time, state, plaintext"
-    select = f"SELECT {columns} FROM mailbox WHERE {where}"  # noqa: S608 - this module's conditions
-    rows = device.connection.execute(select, tuple(values)).fetchall()
-    typed = convert(
-        [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
-        list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     )
-    return [
-        Letter(no, chat, place, depth, time, state, _message(plaintext))
-        for no, chat, place, depth, time, state, plaintext in typed
-    ]
-
-
-def _message(plaintext: bytes | None) -> Message | None:
-    return None if plaintext is None else decode_message(plaintext)
+    return list(found)[::-1]
 
 
 class Follower:
@@ -184,7 +164,7 @@ class Follower:
         self._device = device
         self._chat = chat.id
         self._after = self._newest()
-        sealed = _select(device, "chat = ? AND state = ?", (chat.id, State.SEALED))
+        sealed = select(device, "chat = ? AND state = ?", (chat.id, State.SEALED))
         self._waiting = {letter.no for letter in sealed}
 
     def _newest(self) -> int:
@@ -195,7 +175,7 @@ class Follower:
         """Return what has become readable since the last call, in the order of the chat."""
         newest = self._newest()
         found = []
-        for letter in _select(
+        for letter in select(
             self._device,
             "chat = ? AND (no > ? OR no IN (SELECT value FROM json_each(?)))"
             " ORDER BY depth, time, id",

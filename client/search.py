@@ -6,19 +6,17 @@ be a second copy of what was said, to be erased wherever the first one is.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 
-from msgspec import convert
-
 from client.device import Device
-from client.mailbox import Letter, State
+from client.mailbox import Letter, State, select
 from node.errors import UserError
 from protocol.approval import SignatureRefusal, SignatureRequest
 from protocol.attachment import Attachment
-from protocol.entry import ChatId, Reference
+from protocol.entry import ChatId
 from protocol.file import File
-from protocol.message import Edit, Message, Text, Title, decode_message
+from protocol.message import Edit, Message, Text, Title
 
 _WORD = re.compile(r"\w+")
 
@@ -30,7 +28,10 @@ def search(device: Device, words: str, chat: ChatId | None, limit: int) -> list[
     «счёта». chat: None looks through all. Raises UserError for no words.
     """
     holds = matcher(words)
-    found = (letter for letter in _readable(device, chat) if holds(_words_of(letter.message)))
+    newest = select(
+        device, "state = ? AND chat = ifnull(?, chat) ORDER BY no DESC", (State.OPEN, chat)
+    )
+    found = (letter for letter in newest if holds(_words_of(letter.message)))
     return list(islice(found, limit))[::-1]
 
 
@@ -50,21 +51,6 @@ def matcher(words: str) -> Callable[[str], bool]:
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().replace("ё", "е")
-
-
-def _readable(device: Device, chat: ChatId | None) -> Iterator[Letter]:
-    """Yield what can be read, the newest arrival first."""
-    which, values = ("", ()) if chat is None else ("AND chat = ?", (chat,))
-    rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time, plaintext FROM mailbox"  # noqa: S608 - ours
-        f" WHERE state = ? {which} ORDER BY no DESC",
-        (State.OPEN, *values),
-    )
-    for no, at, *place, depth, time, plaintext in rows:
-        reference = convert(place, Reference)
-        yield Letter(
-            int(no), ChatId(at), reference, depth, time, State.OPEN, decode_message(plaintext)
-        )
 
 
 def _words_of(message: Message | None) -> str:
