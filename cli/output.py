@@ -106,7 +106,10 @@ def progress(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def transfer(text: str, size: int) -> Iterator[Callable[[int], None]]:
-    """The same for bytes on their way, with their rate and the time that is left."""
+    """The same for bytes on their way, with their rate and the time that is left.
+
+    Whole chunks may be told of: the last one, which is shorter, does not lead past the end.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -129,7 +132,8 @@ def transfer(text: str, size: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(inert(text), total=size)
-        yield lambda done: bar.advance(task, done)
+        shown = bar.tasks[0]
+        yield lambda done: bar.advance(task, min(done, size - shown.completed))
 
 
 def end_quietly() -> None:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cli.letters import MARGIN, _wrapped
-from cli.output import Output, cell, note, progress
+from cli.output import Output, cell, note, progress, transfer
 from cli.text import inert, inert_json, when
 
 HOSTILE = (
@@ -198,3 +198,23 @@ class TestTerminal:
         assert b"\\x1b]52" in shown
         assert b"\x1b" not in shown
         assert b"\xc2\x9b" not in shown
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers what it was told to show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_transfer_ends_at_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are counted whole, and the last one is shorter."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with transfer("sealing", 10) as told:
+        told(8)
+        told(8)
+    assert "10/10 bytes" in screen.getvalue()
+    assert "16/10" not in screen.getvalue()
