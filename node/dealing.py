@@ -6,7 +6,8 @@ steps; a driver takes them in order:
     Send, Wake, Consult, Deliver, Preview, Survey, LoadChunk, TakeChunk, Close
                      as in `protocol.effect`
     Look(work)       run `work` between two transactions, then take the steps that it leaves
-    Keep(work)       run `work` in a transaction; once that is durable, take the steps it leaves
+    Keep(work)       run `work` in a transaction; once that is durable, tell others what it leaves
+                     for them, and take the steps that it leaves
     Try(work)        the same, and go on without it if the disk fails
     Store(work)      the same, while the next frame is read; what is left is taken in order
     Acknowledge, Note    holdings to send, or to keep: may be put together
@@ -88,28 +89,43 @@ _Keeps = StoreSeals | StoreFork | SaveCursor
 
 Steps = Sequence["Step"]
 After = Callable[[], Steps]
-Work = Callable[[], After]
+Reading = Callable[[], After]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a write leaves once it is durable.
+
+    tell: called then, whatever has become of the session: others wait for it. then: the session's
+    own steps, if it goes on.
+    """
+
+    tell: Callable[[], object] = bool
+    then: After = list
+
+
+Writing = Callable[[], Kept]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """Run `work`, which only reads, between two transactions."""
 
-    work: Work
+    work: Reading
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
     """Run `work` in a transaction, and go on when that is durable."""
 
-    work: Work
+    work: Writing
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
     """The same; if the disk fails there is nothing left to do, and the session goes on."""
 
-    work: Work
+    work: Writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +135,7 @@ class Store:
     What they leave is done in the order in which they were begun.
     """
 
-    work: Work
+    work: Writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +357,12 @@ class Dealing(ABC):
         readers, news = self._replica.hear(rumour, self.key)
         if news is None:
             return list
-        return _nothing_after(partial(self._told.gossiped, news, readers, self))
+
+        def then() -> Steps:
+            self._told.gossiped(news, readers, self)
+            return ()
+
+        return then
 
     def _loaded_seals(
         self, chat: ChatId, epoch: EntryId, mine: Sequence[DeviceKey], found: Sequence[Seal]
@@ -354,29 +375,27 @@ class Dealing(ABC):
             for at in range(0, len(found), SEALS_FRAME_MAX)
         ]
 
-    def _keep(self, effect: _Keeps) -> After:
+    def _keep(self, effect: _Keeps) -> Kept:
         match effect:
             case StoreSeals(chat, epoch, seals):
                 kept = self._replica.keep_seals(chat, epoch, seals, self.key)
-                return _nothing_after(self._told.keeping_seals(chat, epoch, kept))
+                return Kept(self._told.keeping_seals(chat, epoch, kept))
             case StoreFork(forked):
                 new, readers = self._take_fork(forked)
-                if new is None:
-                    return list
-                return _nothing_after(partial(self._told.fork_kept, new, readers))
+                return Kept() if new is None else Kept(partial(self._told.fork_kept, new, readers))
             case SaveCursor(incarnation, cursor):
                 self._save_cursor(incarnation, cursor)
-                return list
+                return Kept()
 
     def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
         """Keep how far we are, unless we have forgotten what we were told in this session."""
         if self._replica.candidates_lost == self._candidates_lost:
             self._replica.sharing.save_cursor(self.key, incarnation, cursor)
 
-    def note(self, holdings: Sequence[Holding]) -> After:
+    def note(self, holdings: Sequence[Holding]) -> Kept:
         """Keep what the peer says that it stores: the work of a Keep."""
         told = self._replica.note_holdings(holdings, self.key)
-        return _nothing_after(partial(self._told.holdings_noted, told, self))
+        return Kept(partial(self._told.holdings_noted, told, self))
 
     def _take_fork(self, forked: Forked) -> tuple[Forked | None, list[bytes]]:
         known = self._replica.store.chat(forked.chat) is not None
@@ -419,11 +438,11 @@ class Dealing(ABC):
         parts = [(run, authentic(run)) for run in runs]
         return Store(partial(self._append, parts, live=live))
 
-    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> After:
+    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> Kept:
         chat = parts[0][0].chat
         if not self._replica.may_bring(self.key, chat):
             self._welcome.discard(chat)
-            return partial(self._refused, [run for run, _ in parts])
+            return Kept(then=partial(self._refused, [run for run, _ in parts]))
         stored = self._replica.append_together(parts)
         holdings = [self._replica.holding(one) for one in stored]
         known = [holding for holding in holdings if holding is not None]
@@ -432,18 +451,17 @@ class Dealing(ABC):
         new = [replace(one, live=live) for one in stored if one.appended]
         if live and any(one.repeated for one in stored):
             self._told.repeated(chat, self)
-        durable = self._told.storing(new, self) if new else _nothing
+        durable = self._told.storing(new, self) if new else bool
 
-        def then() -> Steps:
+        def tell() -> None:
             durable()
-            return self._stored(stored, known)
+            for one in stored:
+                if one.fork is not None:
+                    self._told.fork_kept(one.fork, sorted(one.readers))
 
-        return then
+        return Kept(tell, partial(self._stored, stored, known))
 
     def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
-        for stored in parts:
-            if stored.fork is not None:
-                self._told.fork_kept(stored.fork, sorted(stored.readers))
         judged = [(stored.run, stored.outcome) for stored in parts]
         seals = [step for stored in parts for step in _want_seals(stored.sealless)]
         return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]
@@ -520,20 +538,6 @@ def greeting_for(
     patience = BETWEEN_NODES if replica.owner == replica.agency else WITH_LEAF
     salt = random(SALT_BYTES)
     return Greeting(replica.store.incarnation, seen_incarnation, seen, salt, patience)
-
-
-def _nothing() -> None:
-    """Do nothing: there is nothing to tell."""
-
-
-def _nothing_after(tell: Callable[[], None]) -> After:
-    """Tell, and leave no steps."""
-
-    def then() -> Steps:
-        tell()
-        return ()
-
-    return then
 
 
 def _want_seals(lacking: Sequence[Sealless]) -> Sequence[Send]:

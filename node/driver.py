@@ -17,13 +17,14 @@ from node.dealing import (
     Acknowledge,
     Dealing,
     Keep,
+    Kept,
     Look,
     Note,
     Step,
     Steps,
     Store,
     Try,
-    Work,
+    Writing,
 )
 from node.dealing import Surroundings as Told
 from node.errors import IvorError, NetworkError, StorageError
@@ -250,28 +251,28 @@ class Connection(Dealing):
             case TakeChunk(frame):
                 self._surroundings.took_chunk(frame, self)
 
-    async def _keep_for(self, work: Work) -> None:
+    async def _keep_for(self, work: Writing) -> None:
         """Write for the peer: queued in its turn, and at its expense."""
         async with self._share.turn():
-            pending = await self._journal.begin(self._share.charged(work))
-        await self._carry_out((await pending())())
+            pending = await self._journal.begin(self._share.charged(work), _tell)
+        await self._carry_out((await pending()).then())
 
-    async def _store(self, work: Work) -> None:
+    async def _store(self, work: Writing) -> None:
         """Queue the work, and let a task wait for the disk."""
         token = object()
         async with self._share.turn():
             await self._share.runs.acquire_on_behalf_of(token)
             before, told = self._told_of_newest, trio.Event()
             self._told_of_newest = told
-            pending = await self._journal.begin(self._share.charged(work))
+            pending = await self._journal.begin(self._share.charged(work), _tell)
 
         async def finish() -> None:
             try:
-                then = await pending()
+                kept = await pending()
             finally:
                 self._share.runs.release_on_behalf_of(token)
             await before.wait()  # one commit ends many: runs are told of in the order they came
-            await self._carry_out(then())
+            await self._carry_out(kept.then())
             told.set()
 
         self._nursery.start_soon(self._guard, finish)
@@ -380,6 +381,10 @@ class Connection(Dealing):
             self._wake_at = float("inf")
             await self._carry_out(self.expired())
             self._work.set()
+
+
+def _tell(kept: Kept) -> None:
+    kept.tell()
 
 
 def _by_chain(holdings: Sequence[Holding]) -> dict[Hashable, Holding]:

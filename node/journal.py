@@ -13,10 +13,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import apsw
+import structlog
 import trio
 
 from node.errors import StorageError
 from node.transaction import Job, Transaction
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
@@ -28,11 +31,22 @@ REST_SHARE = 3.0  # how long nobody reads much, by the time that somebody did; g
 
 
 class _Job(Job):
-    """A job that somebody waits for."""
+    """A job that somebody waits for. durable: called once it is, even if nobody waits any more."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], durable: Callable[[], object]) -> None:
         super().__init__(work)
+        self._durable = durable
         self.done = trio.Event()
+
+    def settle(self) -> None:
+        """Tell what became of it. Our own bug there is this job's, and ends nobody else's."""
+        try:
+            if self.error is None:
+                self._durable()
+        except Exception as error:
+            log.exception("a bug ended a job")
+            self.error = error
+        self.done.set()
 
 
 class Journal:
@@ -61,13 +75,16 @@ class Journal:
         pending = await self.begin(work)
         return await pending()
 
-    async def begin(self, work: Callable[[], Result]) -> Callable[[], Awaitable[Result]]:
+    async def begin(
+        self, work: Callable[[], Result], durable: Callable[[Result], object] = bool
+    ) -> Callable[[], Awaitable[Result]]:
         """Queue `work` for a transaction; await what is returned for what `write` returns.
 
-        Jobs are carried out in the order in which they were queued.
+        Jobs are carried out in the order in which they were queued. durable: gets the result once
+        that is durable, in that order, whether or not anybody still waits.
         """
         results: list[Result] = []
-        job = _Job(lambda: results.append(work()))
+        job = _Job(lambda: results.append(work()), lambda: durable(results[0]))
         await self._send.send(job)
 
         async def pending() -> Result:
@@ -124,7 +141,7 @@ class Journal:
             except apsw.Error as error:
                 self._transaction.roll_back(jobs, error)
         for job in jobs:
-            job.done.set()
+            job.settle()
 
     async def _end(self, changes: int) -> None:
         small = changes <= SMALL_CHANGES_MAX

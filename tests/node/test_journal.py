@@ -56,6 +56,37 @@ async def running(database: Database, nursery: trio.Nursery) -> Database:
     return database
 
 
+async def test_what_is_durable_is_told_though_nobody_waits(running: Database) -> None:
+    """Whoever brought it may be gone; others wait for it."""
+    told: list[int] = []
+    with trio.CancelScope() as scope:
+        pending = await running.journal.begin(lambda: running.insert(1), told.append)
+        scope.cancel()
+        await pending()
+    assert scope.cancelled_caught
+    await running.journal.write(lambda: running.insert(2))
+    assert told == [1]
+
+
+async def test_what_is_refused_is_told_to_nobody(running: Database) -> None:
+    told: list[None] = []
+    pending = await running.journal.begin(refuse(RefusedError("no")), told.append)
+    with pytest.raises(RefusedError):
+        await pending()
+    assert not told
+
+
+async def test_a_bug_in_what_is_told_ends_nobody_else(running: Database) -> None:
+    def bug(_: int) -> None:
+        raise ZeroDivisionError
+
+    pending = await running.journal.begin(lambda: running.insert(1), bug)
+    with pytest.raises(ZeroDivisionError):
+        await pending()
+    await running.journal.write(lambda: running.insert(2))
+    assert running.numbers() == [1, 2]
+
+
 class Failing:
     """An apsw execution tracer that fails one kind of statement."""
 

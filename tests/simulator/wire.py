@@ -18,6 +18,7 @@ from node.dealing import (
     After,
     Dealing,
     Keep,
+    Kept,
     Look,
     Note,
     Step,
@@ -25,6 +26,7 @@ from node.dealing import (
     Store,
     Surroundings,
     Try,
+    Writing,
 )
 from node.errors import IvorError, StorageError
 from node.replica import Replica
@@ -285,15 +287,17 @@ class Line(Dealing):
             case Look(work):
                 task.wait()
                 disk.read(lambda: self._looked(work, task))
-            case Keep(work) | Try(work):
+            case Keep(writing) | Try(writing):
                 task.wait()
-                left: list[After] = []
-                disk.write(
-                    lambda: left.append(work()),
-                    lambda error: task.resume(lambda: _after(left, _that_matters(step, error))),
-                )
-            case Store(work):
-                self._store(work, task)
+                left: list[Kept] = []
+
+                def kept(error: Exception | None) -> None:
+                    _tell(left, error)
+                    task.resume(lambda: _after(left, _that_matters(step, error)))
+
+                disk.write(lambda: left.append(writing()), kept)
+            case Store(writing):
+                self._store(writing, task)
             case Survey(key):
                 self._survey(Gathering(key), None, 0)
 
@@ -311,15 +315,16 @@ class Line(Dealing):
             return
         task.resume(then)
 
-    def _store(self, work: Callable[[], After], task: Task) -> None:
+    def _store(self, work: Writing, task: Task) -> None:
         slot: list[Thunk] = []
         self._slots.append(slot)
-        left: list[After] = []
+        left: list[Kept] = []
         if len(self._slots) >= RUNS_IN_FLIGHT_MAX:
             self._held_up.append(task)
             task.wait()
 
         def ended(error: Exception | None) -> None:
+            _tell(left, error)
             if self.over:
                 return
             slot.append(lambda: _after(left, error))
@@ -400,11 +405,17 @@ def _that_matters(step: Step, error: Exception | None) -> Exception | None:
     return None if isinstance(step, Try) and isinstance(error, StorageError) else error
 
 
-def _after(left: Sequence[After], error: Exception | None) -> Steps:
-    """What a job left, once it is durable. Raises what the job raised."""
+def _tell(left: Sequence[Kept], error: Exception | None) -> None:
+    """Tell others what is durable, whatever has become of the line."""
+    if error is None and left:
+        left[0].tell()
+
+
+def _after(left: Sequence[Kept], error: Exception | None) -> Steps:
+    """What a job left to its session. Raises what the job raised."""
     if error is not None:
         raise error
-    return left[0]() if left else ()
+    return left[0].then() if left else ()
 
 
 class Wire:
