@@ -3,8 +3,9 @@
     async with share.turn():                 # one piece of work at a time, in all its sessions
         await journal.read(share.charged(work))
 
-While others have work too, the next piece for a peer waits for as long as its last ones took. So no
-peer takes more than half of a node's time, in however many sessions; who is alone has all of it.
+While others have work too, a peer's work beyond a few milliseconds is followed by a wait as long as
+all of it took. So no peer takes more than half of a node's time, in however many sessions; who asks
+for little never waits, and who is alone has all of it.
 """
 
 import time
@@ -20,6 +21,7 @@ Result = TypeVar("Result")
 RUNS_IN_FLIGHT_MAX = 8
 CONSULTATIONS_MAX = 8
 MEMORY_SECONDS = 0.25  # how long others count as there after work for them; guess
+BURST_SECONDS = 0.005  # of work that a peer has before it waits; guess
 
 
 class Shares:
@@ -69,8 +71,9 @@ class Share:
             await self._turn.acquire()
         try:
             now = self._shares.clock()
-            if self._next > now and now - self._shares.others(self) < MEMORY_SECONDS:
-                await trio.sleep(self._next - now)
+            owed = self._next - now
+            if owed > BURST_SECONDS and now - self._shares.others(self) < MEMORY_SECONDS:
+                await trio.sleep(owed)
             yield
         finally:
             self._turn.release()
@@ -84,7 +87,7 @@ class Share:
                 return work()
             finally:
                 ended = self._shares.clock()
-                self._next = max(self._next, ended) + ended - begun
+                self._next = max(self._next, begun) + 2 * (ended - begun)
                 self._shares.worked(self, ended)
 
         return measured

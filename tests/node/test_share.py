@@ -1,4 +1,4 @@
-"""SPEC 6.6: what one peer may cost the others. The clock of the work is the test's own."""
+"""SPEC 6.6: what one peer may cost the others. Work takes the time that the test says."""
 
 import gc
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.share import MEMORY_SECONDS, Shares
+from node.share import BURST_SECONDS, MEMORY_SECONDS, Shares
 
 PIECE = 0.03125
+SMALL = 0.0009765625
 
 
 @dataclass
 class Clock:
-    now: float = 1000.0
+    worked: float = 1000.0
 
     def __call__(self) -> float:
-        return self.now
+        return self.worked + trio.current_time()
 
 
 class Fails(Exception):
@@ -34,11 +35,13 @@ def shares(clock: Clock) -> Shares:
     return Shares(clock)
 
 
-async def work(shares: Shares, clock: Clock, peer: bytes, pieces: int = 1) -> float:
-    """Do pieces of work for a peer; return how long they had to wait in all."""
+async def work(
+    shares: Shares, clock: Clock, peer: bytes, pieces: int = 1, seconds: float = PIECE
+) -> float:
+    """Do pieces of work for a peer, of so many seconds; return how long they had to wait in all."""
 
     def piece() -> None:
-        clock.now += PIECE
+        clock.worked += seconds
 
     share = shares.of(peer)
     waited = 0.0
@@ -68,9 +71,40 @@ async def test_beside_others_as_long_as_it_took(
     assert await work(shares, clock, b"greedy") == 0
     assert await work(shares, clock, b"greedy") == PIECE
     assert await work(shares, clock, b"other") == 0, "who asked for little does not wait"
-    clock.now += 2 * PIECE
+    clock.worked += 2 * PIECE
     assert await work(shares, clock, b"greedy") == 0, "it has waited in the meantime"
     assert share is shares.of(b"greedy")
+
+
+async def test_small_pieces_get_half_too(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+) -> None:
+    """However finely work is cut, what is beyond a burst is waited for."""
+    held = shares.of(b"greedy"), shares.of(b"other")
+    waited = 0.0
+    for _ in range(64):
+        await work(shares, clock, b"other", 1, SMALL)
+        waited += await work(shares, clock, b"greedy", 8, SMALL)
+    beside_others = 64 * SMALL
+    assert 64 * 8 * SMALL - BURST_SECONDS - beside_others - 8 * SMALL <= waited
+    assert waited <= 64 * 8 * SMALL
+    del held
+
+
+async def test_a_little_at_a_time_never_waits(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+) -> None:
+    """Live messages of two peers: nobody is near half, so nobody waits."""
+    held = shares.of(b"one"), shares.of(b"other")
+    for _ in range(64):
+        assert await work(shares, clock, b"one", 4, SMALL) == 0
+        assert await work(shares, clock, b"other", 4, SMALL) == 0
+        await trio.sleep(8 * SMALL)
+    del held
 
 
 async def test_others_are_soon_forgotten(
@@ -80,8 +114,8 @@ async def test_others_are_soon_forgotten(
 ) -> None:
     share = shares.of(b"greedy")
     await work(shares, clock, b"other")
-    pieces = int(MEMORY_SECONDS / PIECE)
-    assert await work(shares, clock, b"greedy", pieces) == (pieces - 1) * PIECE
+    waits = int(MEMORY_SECONDS / (2 * PIECE))
+    assert await work(shares, clock, b"greedy", waits + 1) == waits * PIECE
     assert await work(shares, clock, b"greedy", 5) == 0
     del share
 
@@ -112,7 +146,7 @@ async def test_work_that_fails_is_paid_too(
     autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
 ) -> None:
     def fail() -> None:
-        clock.now += PIECE
+        clock.worked += PIECE
         raise Fails
 
     share = shares.of(b"greedy")
