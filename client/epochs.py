@@ -65,10 +65,12 @@ def sender_chain(
         return convert(row, SenderChain)
     judge = device.replica.chat(chat)
     entry = None if judge is None else judge.history.epoch(epoch)
-    recipients = [] if entry is None else [to.device for to in entry.operation.recipients]
-    if device.key not in recipients and judge is not None and judge.history.is_channel:
-        return NoKey.NOT_YET if sender in recipients else NoKey.NEVER
-    if device.key not in recipients or sender not in recipients:
+    if judge is None or entry is None:
+        return NoKey.NEVER
+    listed = rules.recipients(judge.history, entry)
+    if device.key not in listed and judge.history.is_channel:
+        return NoKey.NOT_YET if sender in listed else NoKey.NEVER
+    if device.key not in listed or sender not in listed:
         return NoKey.NEVER
     if _is_open(device, epoch) or nacks.is_bad(device, epoch):
         return NoKey.NEVER
@@ -88,24 +90,24 @@ def _open_epoch(
     entry = None if judge is None else judge.history.epoch(epoch)
     seals = device.replica.seals_for(chat, epoch, [device.key])
     header = device.replica.control_header(chat, epoch)
-    if entry is None or header is None or not seals:
+    if judge is None or entry is None or header is None or not seals:
         return NoKey.NOT_YET
-    operation = entry.operation
-    prekey = operation.recipients[seals[0].index].prekey
+    seal = seals[0]
+    prekey = rules.prekey_of(seal.seal)
     private = device.connection.execute("SELECT private FROM prekeys WHERE id = ?", (prekey,)).get
     if private is None:
         if not _was_ours(device, prekey):
             nacks.note_bad_seal(device, chat, epoch, rules.NackReason.DOES_NOT_OPEN)
         return NoKey.NEVER
-    place = place_of(header)
+    listed = rules.recipients(judge.history, entry)
+    epoch_of = place_of(header), entry.operation, listed
     try:
-        secret = rules.open_seal(
-            place, operation, device.key, private, seals[0].seal, seals[0].path
-        )
+        secret = rules.open_seal(*epoch_of, device.key, private, seal.seal, seal.path)
     except rules.BadSeal as error:
         nacks.note_bad_seal(device, chat, epoch, error.reason)
         return NoKey.NEVER
-    _keep_chains(device, rules.sender_chains(epoch, secret, operation), epoch)
+    senders = rules.named(judge.history, entry)
+    _keep_chains(device, rules.sender_chains(epoch, secret, senders), epoch)
     return sender_chain(device, chat, epoch, sender)
 
 
@@ -179,12 +181,12 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
 
     A device of which no valid prekey is known is skipped: it reads from the next epoch on.
     """
-    recipients, skipped = _recipients(device, chat, now)
+    prekeys, skipped = _prekeys(device, chat, now)
     secret = device.random(SECRET_BYTES)
     place = next_place(device, chat)
     shareable = chat.membership().policy.history is HistoryRule.SHARED
     operation, seals = rules.build(
-        place, secret, recipients, skipped, own_prekey(device, now), shareable=shareable
+        place, secret, prekeys, skipped, own_prekey(device, now), shareable=shareable
     )
     entry = append_control(device, chat, operation, now)
     kept = [
@@ -192,25 +194,23 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
         for at, (seal, path) in enumerate(zip(seals, merkle.paths(seals), strict=True))
     ]
     device.replica.keep_seals(chat.id, entry.id, kept, device.key)
-    _keep_chains(device, rules.sender_chains(entry.id, secret, operation), entry.id)
+    _keep_chains(device, rules.sender_chains(entry.id, secret, {*prekeys, *skipped}), entry.id)
     if chat.history.is_channel:
         owe_all(device, chat, entry.id, now)
     return entry.id
 
 
-def _recipients(
-    device: Device, chat: Chat, now: int
-) -> tuple[dict[DeviceKey, bytes], set[DeviceKey]]:
+def _prekeys(device: Device, chat: Chat, now: int) -> tuple[dict[DeviceKey, bytes], set[DeviceKey]]:
     """Return the newest valid prekey of each member device, and the devices without one."""
-    recipients: dict[DeviceKey, bytes] = {}
+    prekeys: dict[DeviceKey, bytes] = {}
     skipped: set[DeviceKey] = set()
     for member in sorted(chat.membership().sealed):
         prekey = prekey_of(device, chat, member, now)
         if prekey is None:
             skipped.add(member)
         else:
-            recipients[member] = prekey.public
-    return recipients, skipped
+            prekeys[member] = prekey.public
+    return prekeys, skipped
 
 
 def prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> Prekey | None:

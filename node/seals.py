@@ -9,6 +9,7 @@ from node.store import StoredChat
 from protocol.chat import Chat
 from protocol.dag import EpochEntry
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
+from protocol.epoch import position, recipients
 from protocol.errors import Inadmissible
 from protocol.frame import Seal
 from protocol.limits import SEALS_SPREAD_MAX
@@ -47,12 +48,12 @@ class SealedChats(Chats):
         Few seals go everywhere, so that a node can still have them when the author's is gone. The
         author made the secret, so nobody else keeps the seal that is for the author.
         """
-        recipients = [to.device for to in epoch.operation.recipients]
+        listed = recipients(chat.history, epoch)
         if self.owner != self.agency:
-            return tuple(device for device in recipients if device == self.owner)
+            return tuple(device for device in listed if device == self.owner)
         author = chat.history.entries[epoch.index].device
-        others = tuple(device for device in recipients if device != author)
-        if len(recipients) <= SEALS_SPREAD_MAX:
+        others = tuple(device for device in listed if device != author)
+        if len(listed) <= SEALS_SPREAD_MAX:
             return others
         own = self.readers(chat)
         return tuple(device for device in others if device in own)
@@ -79,27 +80,23 @@ class SealedChats(Chats):
         entry = None if judge is None else judge.history.epoch(epoch)
         if judge is None or entry is None or not self.may_bring(peer, chat):
             return []
-        operation = entry.operation
-        count = len(operation.recipients)
+        root = entry.operation.seals_root
+        listed = recipients(judge.history, entry)
         for seal in seals:
-            if not merkle.check(operation.seals_root, seal.seal, seal.index, count, seal.path):
+            if not merkle.check(root, seal.seal, seal.index, len(listed), seal.path):
                 raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
         self.sharing.keep_seals(epoch, seals)
         devices = self._concerned(judge, entry)
         if len(self.seals_for(chat, epoch, devices)) == len(devices):
             self.sharing.forget_sealless(epoch)
-        return [(operation.recipients[seal.index].device, seal) for seal in seals]
+        return [(listed[seal.index], seal) for seal in seals]
 
     def seals_for(self, chat: ChatId, epoch: EntryId, devices: Sequence[bytes]) -> list[Seal]:
         """Return the seals of these recipients that are here."""
         judge = self.chat(chat)
         entry = None if judge is None else judge.history.epoch(epoch)
-        if entry is None:
+        if judge is None or entry is None:
             return []
-        wanted = frozenset(devices)
-        positions = [
-            position
-            for position, recipient in enumerate(entry.operation.recipients)
-            if recipient.device in wanted
-        ]
-        return self.sharing.seals(epoch, positions)
+        listed = recipients(judge.history, entry)
+        found = (position(listed, DeviceKey(device)) for device in devices)
+        return self.sharing.seals(epoch, sorted({at for at in found if at is not None}))

@@ -1,33 +1,38 @@
 """Epochs: one secret for all devices of a chat, and the chains that start from it (SPEC 4).
 
-    operation, seals = build(place, secret, recipients, skipped, prekey, shareable=False)
-    secret = open_seal(place_of(header), operation, device, private, seal, path)
-    chains = sender_chains(epoch_id, secret, operation)     # then erase the secret
+    operation, seals = build(place, secret, prekeys, skipped, prekey, shareable=False)
+    listed = recipients(history, epoch)
+    secret = open_seal(place_of(header), operation, listed, device, private, seal, path)
+    chains = sender_chains(epoch_id, secret, named(history, epoch))     # then erase the secret
 
-Whoever starts an epoch names every device of the membership that they have seen, and `commit` binds
+An epoch is for every device of the membership that whoever starts it has seen, and `commit` binds
 them to one secret for all. A seal says for whom, in which entry, of which chat it is.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
+from functools import cache
 from hmac import compare_digest
 
 from crypto import merkle, sealing
 from crypto.errors import SealRefused
 from crypto.labels import digest
 from crypto.schedule import commitment, epoch_context, epoch_secret, seal_info, sender_chain
-from crypto.sealing import prekey_id
+from crypto.sealing import PREKEY_ID_BYTES, prekey_id
 from protocol import codec
 from protocol.dag import EpochEntry, bits
 from protocol.entry import DeviceKey, EntryId, Place
 from protocol.errors import Inadmissible, Untrusted, UsageError
 from protocol.history import History
 from protocol.identity import Prekey, verify_prekey
-from protocol.membership import void_reason
-from protocol.operation import SUITE, EpochOperation, Recipient, recipients_fields
+from protocol.membership import resolve, void_reason
+from protocol.operation import SUITE, EpochOperation
 from protocol.policy import HistoryRule
 from protocol.roster import Membership
+
+RECIPIENTS_KEPT = 64  # epochs of a chat whose recipients are remembered once listed
 
 
 class NackReason(IntEnum):
@@ -46,48 +51,44 @@ class BadSeal(Inadmissible):
         self.reason = reason
 
 
-def recipients_root(recipients: Sequence[Recipient]) -> bytes:
-    """Return the 32-byte digest by which the context names the recipients."""
-    return digest("recipients", codec.encode(recipients_fields(recipients)))
+def recipients_root(devices: Iterable[DeviceKey]) -> bytes:
+    """Return the 32-byte digest by which an epoch names whom it is sealed to."""
+    return digest("recipients", codec.encode(sorted(devices)))
 
 
 def context(place: Place, operation: EpochOperation) -> bytes:
     """Return ectx, 32 bytes: chat, author, position, view, suite, recipients and shareable flag."""
-    return _context(place, operation.recipients, shareable=operation.shareable)
+    return _context(place, operation.recipients_root, shareable=operation.shareable)
 
 
-def _context(place: Place, recipients: Sequence[Recipient], *, shareable: bool) -> bytes:
-    root = recipients_root(recipients)
+def _context(place: Place, root: bytes, *, shareable: bool) -> bytes:
     return epoch_context(codec.encode((*place, SUITE, root, int(shareable))))
 
 
 def build(
     place: Place,
     secret: bytes,
-    recipients: Mapping[DeviceKey, bytes],
+    prekeys: Mapping[DeviceKey, bytes],
     skipped: AbstractSet[DeviceKey],
     prekey: bytes,
     *,
     shareable: bool,
 ) -> tuple[EpochOperation, list[bytes]]:
-    """Seal a secret for each recipient; return the operation and the seals, in its order.
+    """Seal a secret for each recipient; return the operation and the seals, ascending by device.
 
-    secret: 32 random bytes. recipients: the public prekey, 1,216 bytes, of each device. skipped:
+    secret: 32 random bytes. prekeys: the public one, 1,216 bytes, of each recipient. skipped:
     devices of members without a valid prekey. prekey: the author's fresh prekey record.
     Raises crypto's SealRefused for a malformed public prekey: skip that device.
     """
-    listed = tuple(Recipient(one, prekey_id(public)) for one, public in sorted(recipients.items()))
-    ectx = _context(place, listed, shareable=shareable)
+    root = recipients_root(prekeys)
+    ectx = _context(place, root, shareable=shareable)
     commit = commitment(secret, ectx)
-    seals = [
-        sealing.seal(recipients[one.device], _seal_info(ectx, commit, one), secret)
-        for one in listed
-    ]
+    seals = [seal(ectx, commit, device, prekeys[device], secret) for device in sorted(prekeys)]
     operation = EpochOperation(
         suite=SUITE,
         commit=commit,
         shareable=shareable,
-        recipients=listed,
+        recipients_root=root,
         skipped=tuple(sorted(skipped)),
         seals_root=merkle.root(seals),
         prekey=prekey,
@@ -95,34 +96,66 @@ def build(
     return operation, seals
 
 
-def _seal_info(ectx: bytes, commit: bytes, recipient: Recipient) -> bytes:
-    return seal_info(codec.encode((ectx, commit, recipient.device, recipient.prekey)))
+def seal(ectx: bytes, commit: bytes, device: DeviceKey, public: bytes, secret: bytes) -> bytes:
+    """Return the seal for one device: the id of its prekey, and the secret sealed to that.
+
+    1,184 bytes. public: the prekey, 1,216 bytes; raises crypto's SealRefused if it is malformed.
+    """
+    prekey = prekey_id(public)
+    return prekey + sealing.seal(public, _seal_info(ectx, commit, device, prekey), secret)
 
 
-def position(operation: EpochOperation, device: DeviceKey) -> int | None:
+def prekey_of(seal: bytes) -> bytes:
+    """Return the id of the prekey that a seal is for, 16 bytes."""
+    return seal[:PREKEY_ID_BYTES]
+
+
+def _seal_info(ectx: bytes, commit: bytes, device: DeviceKey, prekey: bytes) -> bytes:
+    return seal_info(codec.encode((ectx, commit, device, prekey)))
+
+
+def named(history: History, epoch: EpochEntry) -> AbstractSet[DeviceKey]:
+    """Return the devices an epoch is for: recipients and those skipped for want of a prekey."""
+    return resolve(history, history.pasts[epoch.index] & ~(1 << epoch.index)).sealed
+
+
+def recipients(history: History, epoch: EpochEntry) -> Sequence[DeviceKey]:
+    """Return whom an epoch that was admitted is sealed to, in the order of its seals."""
+    known = history.recipients.get(epoch.index)
+    if known is None:
+        if len(history.recipients) >= RECIPIENTS_KEPT:
+            history.recipients.clear()
+        known = tuple(sorted(named(history, epoch) - set(epoch.operation.skipped)))
+        history.recipients[epoch.index] = known
+    return known
+
+
+def position(recipients: Sequence[DeviceKey], device: DeviceKey) -> int | None:
     """Return the number of a device's seal in the tree, None if it is no recipient."""
-    found = (index for index, one in enumerate(operation.recipients) if one.device == device)
-    return next(found, None)
+    at = bisect_left(recipients, device)
+    return at if at < len(recipients) and recipients[at] == device else None
 
 
 def check_seal(
-    operation: EpochOperation, device: DeviceKey, seal: bytes, path: Sequence[bytes]
-) -> Recipient:
+    operation: EpochOperation,
+    recipients: Sequence[DeviceKey],
+    device: DeviceKey,
+    seal: bytes,
+    path: Sequence[bytes],
+) -> None:
     """Check, without any key, that a seal is the one that the entry commits to for a device.
 
     path: siblings as `crypto.merkle.paths` gives them, from whoever kept them. Raises BadSeal.
     """
-    index = position(operation, device)
-    if index is None or not merkle.check(
-        operation.seals_root, seal, index, len(operation.recipients), path
-    ):
+    index = position(recipients, device)
+    if index is None or not merkle.check(operation.seals_root, seal, index, len(recipients), path):
         raise BadSeal(NackReason.NOT_IN_TREE, "no such seal under the entry's root (SPEC 4.2)")
-    return operation.recipients[index]
 
 
 def open_seal(
     place: Place,
     operation: EpochOperation,
+    recipients: Sequence[DeviceKey],
     device: DeviceKey,
     private: bytes,
     seal: bytes,
@@ -130,14 +163,14 @@ def open_seal(
 ) -> bytes:
     """Return the epoch's secret, 32 bytes.
 
-    device: our own. private: the 32 bytes of the prekey that the entry names for it.
+    device: our own. private: the 32 bytes of the prekey that the seal names.
     Raises BadSeal, with the reason for a nack.
     """
-    recipient = check_seal(operation, device, seal, path)
+    check_seal(operation, recipients, device, seal, path)
     ectx = context(place, operation)
     try:
-        info = _seal_info(ectx, operation.commit, recipient)
-        secret = sealing.open_seal(private, info, seal)
+        info = _seal_info(ectx, operation.commit, device, prekey_of(seal))
+        secret = sealing.open_seal(private, info, seal[PREKEY_ID_BYTES:])
     except SealRefused:
         raise BadSeal(NackReason.DOES_NOT_OPEN, "the seal does not open (SPEC 4.2)") from None
     if not compare_digest(commitment(secret, ectx), operation.commit):
@@ -146,34 +179,27 @@ def open_seal(
 
 
 def sender_chains(
-    epoch: EntryId, secret: bytes, operation: EpochOperation
+    epoch: EntryId, secret: bytes, devices: AbstractSet[DeviceKey]
 ) -> dict[DeviceKey, bytes]:
-    """Return the first chain key, 32 bytes, of each device that may send in this epoch.
+    """Return the first chain key, 32 bytes, of each device that an epoch is for.
 
     Erase `secret` then: who holds it can derive every chain anew.
     """
     shared = epoch_secret(epoch, secret)
-    return {device: sender_chain(shared, device) for device in sorted(named(operation))}
-
-
-def named(operation: EpochOperation) -> frozenset[DeviceKey]:
-    """Return the devices an epoch is for: recipients and those skipped for want of a prekey."""
-    return frozenset(one.device for one in operation.recipients) | frozenset(operation.skipped)
+    return {device: sender_chain(shared, device) for device in sorted(devices)}
 
 
 def check_recipients(operation: EpochOperation, devices: AbstractSet[DeviceKey]) -> None:
-    """Raise Inadmissible unless the epoch is for exactly these devices, each named once.
+    """Raise Inadmissible unless the epoch is for exactly these devices, sealed or skipped.
 
     devices: those of the membership in the causal past of the epoch's entry, or of the control
     heads of a content entry that names it.
     """
-    present = named(operation)
-    if len(present) != len(operation.recipients) + len(operation.skipped):
-        raise Inadmissible("an epoch names a device twice (SPEC 4.2)")
-    if ghosts := present - devices:
-        raise Inadmissible(f"an epoch for {len(ghosts)} devices of no member (SPEC 4.2)")
-    if lacking := devices - present:
-        raise Inadmissible(f"an epoch that leaves out {len(lacking)} devices (SPEC 4.2)")
+    skipped = set(operation.skipped)
+    if ghosts := skipped - devices:
+        raise Inadmissible(f"an epoch that skips {len(ghosts)} devices of no member (SPEC 4.2)")
+    if operation.recipients_root != recipients_root(devices - skipped):
+        raise Inadmissible("an epoch for others than the devices of the members (SPEC 4.2)")
 
 
 def check_shareable(operation: EpochOperation, history: HistoryRule) -> None:
@@ -233,6 +259,12 @@ def eligible(
     will not use: no secret, older than `EPOCH_RENEW_SECONDS`, or `EPOCH_MESSAGES_MAX` reached.
     """
     least = None if current is None else rank(history, current)
+
+    @cache
+    def root(skipped: tuple[DeviceKey, ...]) -> bytes | None:
+        sealed = membership.sealed
+        return recipients_root(sealed.difference(skipped)) if sealed.issuperset(skipped) else None
+
     held = (history.entries[index].id for index in bits(history.epochs & past))
     ranked = [(rank(history, entry), entry) for entry in held if entry not in unusable]
     for standing, entry in sorted(ranked, reverse=True):
@@ -241,7 +273,7 @@ def eligible(
         found = history.epoch(entry)
         if (
             found is not None
-            and named(found.operation) == membership.sealed
+            and found.operation.recipients_root == root(found.operation.skipped)
             and found.operation.shareable == (membership.policy.history is HistoryRule.SHARED)
             and not _outlived(history, found, past)
             and void_reason(history, entry, past) is None

@@ -16,11 +16,15 @@ __all__ = ["ControlEntry", "EpochEntry", "History"]
 
 
 class History(Dag):
-    """An append-only graph of control entries, and the judge of any set of them."""
+    """An append-only graph of control entries, and the judge of any set of them.
+
+    recipients: of some of the epochs, by number, as `protocol.epoch.recipients` found them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.authority = Authority(self)
+        self.recipients: dict[int, tuple[DeviceKey, ...]] = {}
 
     def add(self, entry: ControlEntry) -> int:
         """Hold a further entry, unless it is held already, and return its number.

@@ -15,7 +15,6 @@ from enum import IntEnum
 from typing import Final
 
 from crypto.errors import BadSignature
-from crypto.sealing import PREKEY_ID_BYTES
 from crypto.signing import verify
 from protocol import codec, field
 from protocol.checkpoint import Anchor, anchor_fields, read_anchor
@@ -124,21 +123,17 @@ class SetPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
-    """A device, and which of its prekeys the epoch's secret was sealed to."""
-
-    device: DeviceKey
-    prekey: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class EpochOperation:
-    """Start an epoch (SPEC 4.2). prekey: the author's fresh prekey record, as signed."""
+    """Start an epoch (SPEC 4.2). prekey: the author's fresh prekey record, as signed.
+
+    The recipients are the devices of the members that the author had seen, but for those skipped.
+    They need no list, only a digest that shows that all mean the same.
+    """
 
     suite: int
     commit: bytes
     shareable: bool
-    recipients: tuple[Recipient, ...]
+    recipients_root: bytes
     skipped: tuple[DeviceKey, ...]
     seals_root: bytes
     prekey: bytes = dataclass_field(repr=False)
@@ -299,9 +294,8 @@ def _other_fields(
     operation: EpochOperation | Redact | Leave | Quorum | Checkpoint | Nack | Hold,
 ) -> codec.Value:
     match operation:
-        case EpochOperation(suite, commit, shareable, recipients, skipped, seals_root, prekey):
-            listed = recipients_fields(recipients)
-            return (suite, commit, int(shareable), listed, skipped, seals_root, prekey)
+        case EpochOperation(suite, commit, shareable, recipients, skipped, seals, prekey):
+            return (suite, commit, int(shareable), recipients, skipped, seals, prekey)
         case Redact(device, lane, seq, entry, reason):
             return (device, lane, seq, entry, reason.encode())
         case Leave(seen):
@@ -313,11 +307,6 @@ def _other_fields(
             return (heads, *anchor_fields(anchor))
         case Nack(about, number) | Hold(about, number):
             return (about, int(number))
-
-
-def recipients_fields(recipients: Sequence[Recipient]) -> codec.Value:
-    """Return [[device, prekey id]…] for `codec.encode`."""
-    return [(one.device, one.prekey) for one in recipients]
 
 
 def decision_fields(operations: Sequence[Inner]) -> list[tuple[int, bytes]]:
@@ -396,29 +385,20 @@ def _read_epoch(fields: Sequence[object], _: ChatId) -> EpochOperation:
     suite = codec.uint(fields[0], SEQ_MAX, "suite")
     if suite != SUITE:
         raise Inadmissible(f"suite {suite}, this version knows {SUITE} (SPEC 4.2)")
-    recipients = tuple(
-        _read_recipient(item) for item in codec.array(fields[3], DEVICES_CHAT_MAX, "recipients")
-    )
     skipped = tuple(
         field.read_device(item)
         for item in codec.array(fields[4], DEVICES_CHAT_MAX, "skipped devices")
     )
-    field.check_ascending([one.device for one in recipients], "recipients")
     field.check_ascending(skipped, "skipped devices")
     return EpochOperation(
         suite=suite,
         commit=codec.fixed(fields[1], HASH_BYTES, "commitment"),
         shareable=bool(codec.uint(fields[2], 1, "shareable")),
-        recipients=recipients,
+        recipients_root=codec.fixed(fields[3], HASH_BYTES, "recipients root"),
         skipped=skipped,
         seals_root=codec.fixed(fields[5], HASH_BYTES, "seals root"),
         prekey=verify_prekey(codec.binary(fields[6], PREKEY_RECORD_BYTES_MAX, "prekey")).raw,
     )
-
-
-def _read_recipient(item: object) -> Recipient:
-    device, prekey = codec.record(item, 2, "recipient")
-    return Recipient(field.read_device(device), codec.fixed(prekey, PREKEY_ID_BYTES, "prekey id"))
 
 
 def _read_redact(fields: Sequence[object], _: ChatId) -> Redact:

@@ -6,9 +6,9 @@ from client import compose
 from client.device import Device
 from client.epochs import _keep_chains
 from client.writing import append_control, next_place
-from crypto import merkle, sealing
-from crypto.schedule import commitment, seal_info
-from protocol import codec, epoch
+from crypto import merkle
+from crypto.schedule import commitment
+from protocol import epoch
 from protocol.entry import ChatId, EntryId
 from protocol.frame import Seal
 from tests.federation import Federation, now
@@ -31,18 +31,16 @@ def seal_wrongly(
     own = cheat.connection.execute("SELECT record FROM prekeys").get
     place = next_place(cheat, judge)
     operation, seals = epoch.build(place, secret, publics, set(), own, shareable=False)
-    at = epoch.position(operation, victim.key)
-    assert at is not None
+    at = sorted(publics).index(victim.key)
     ectx = epoch.context(place, operation)
     commit = operation.commit if hidden else commitment(bytes(32), ectx)
-    fields = (ectx, commit, victim.key, operation.recipients[at].prekey)
-    seals[at] = sealing.seal(publics[victim.key], seal_info(codec.encode(fields)), bytes(32))
+    seals[at] = epoch.seal(ectx, commit, victim.key, publics[victim.key], bytes(32))
     bad = replace(operation, seals_root=merkle.root(seals))
     with cheat.transaction():
         entry = append_control(cheat, judge, bad, now())
         paths = merkle.paths(seals)
         kept = [Seal(number, seal, tuple(paths[number])) for number, seal in enumerate(seals)]
         cheat.replica.keep_seals(chat, entry.id, kept, cheat.key)
-        _keep_chains(cheat, epoch.sender_chains(entry.id, secret, bad), entry.id)
+        _keep_chains(cheat, epoch.sender_chains(entry.id, secret, set(publics)), entry.id)
     federation.say(cheat, chat, "secret")
     return entry.id

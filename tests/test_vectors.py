@@ -363,8 +363,9 @@ def check_epoch(case: Inputs) -> Value:
     assert isinstance(operation, EpochOperation)
     if case.plain("do") == "seal":
         device, private = DeviceKey(case.raw("device")), case.raw("private")
+        listed = [DeviceKey(one) for one in case.raws("recipients")]
         seal, path = case.raw("seal"), case.raws("path")
-        return {"secret": epoch.open_seal(place, operation, device, private, seal, path)}
+        return {"secret": epoch.open_seal(place, operation, listed, device, private, seal, path)}
     secret, ectx = case.raw("secret"), epoch.context(place, operation)
     shared = schedule.epoch_secret(case.raw("epoch"), secret)
     chains, seeds = [schedule.sender_chain(shared, case.raw("device"))], []
@@ -373,7 +374,7 @@ def check_epoch(case: Inputs) -> Value:
         seeds.append(seed)
         chains.append(following)
     return {
-        "recipients_root": epoch.recipients_root(operation.recipients),
+        "recipients_root": epoch.recipients_root(map(DeviceKey, case.raws("recipients"))),
         "ectx": ectx,
         "commit": schedule.commitment(secret, ectx),
         "es": shared,

@@ -324,8 +324,8 @@ def test_ed25519_is_libsodium_s_in_every_corner() -> None:
     [
         (["three-messages.evidence"], 0, "Коллеги"),
         (["three-messages.evidence", "--json"], 0, '"statements":'),
-        (["a-trailing-byte.evidence"], 7, "byte 4737: trailing"),
-        (["a-trailing-byte.evidence", "--json"], 7, '{"v":1,"offset":4737,"rule":"trailing"}'),
+        (["a-trailing-byte.evidence"], 7, "byte 4664: trailing"),
+        (["a-trailing-byte.evidence", "--json"], 7, '{"v":1,"offset":4664,"rule":"trailing"}'),
         (["another-fingerprint.evidence", "--fingerprint", "mz=6KFH"], 7, "fingerprint"),
         (["three-messages.evidence", "--fingerprint", "mz"], 2, "usage"),
         (["nowhere.evidence"], 1, "nowhere.evidence"),

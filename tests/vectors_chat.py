@@ -8,7 +8,7 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
 from crypto import archive, content, labels, merkle, schedule
 from crypto.errors import ContentRefused, SealRefused
-from crypto.sealing import Prekey, prekey_id
+from crypto.sealing import Prekey
 from protocol import codec, operation
 from protocol.entry import ChatId, EntryId, Reference
 from protocol.epoch import BadSeal, context, recipients_root
@@ -35,7 +35,6 @@ from protocol.operation import (
     Nack,
     Operation,
     Quorum,
-    Recipient,
     Redact,
     Remove,
     Revoke,
@@ -79,17 +78,17 @@ BORIS: Final = person("boris@mz")
 CLARA: Final = person("clara@mvd")
 STRANGER: Final = person("egor@mvd")
 POLICY: Final = Policy(("RU", "RU-UDM"), 86_400, HistoryRule.SHARED)
+RECIPIENTS: Final = tuple(sorted(one.devices[0] for one in (ANNA, BORIS, CLARA)))
 SEEN: Final = (Reference(BORIS.devices[0], 4, EntryId(seed("seen"))),)
 
 
 def story_epoch() -> EpochOperation:
     """Return the epoch whose seals are among the committed inputs."""
-    devices = sorted(one.devices[0] for one in (ANNA, BORIS, CLARA))
     draft = EpochOperation(
         suite=operation.SUITE,
         commit=bytes(32),
         shareable=False,
-        recipients=tuple(Recipient(one, prekey_id(prekey(one).public)) for one in devices),
+        recipients_root=recipients_root(RECIPIENTS),
         skipped=(),
         seals_root=merkle.root(drawn_seals()),
         prekey=prekey_record(ANNA.signers[0]),
@@ -254,7 +253,7 @@ def _bad_operations(story: Story) -> list[Case]:
         epoch.suite,
         epoch.commit,
         0,
-        (),
+        epoch.recipients_root,
         (),
         epoch.seals_root,
         _flipped(epoch.prekey),
@@ -439,7 +438,7 @@ def _schedule() -> Case:
         seeds.append(one)
         chains.append(following)
     result: Value = {
-        "recipients_root": recipients_root(epoch.recipients),
+        "recipients_root": recipients_root(RECIPIENTS),
         "ectx": context(place, epoch),
         "commit": epoch.commit,
         "es": shared,
@@ -452,6 +451,7 @@ def _schedule() -> Case:
         do="schedule",
         place=list(place),
         payload=encode_operation(epoch),
+        recipients=list(RECIPIENTS),
         secret=secret,
         epoch=entry,
         device=ANNA.devices[0],
@@ -477,11 +477,12 @@ def _seals() -> list[Case]:
     cases: list[Case] = []
     for who in (ANNA, BORIS, CLARA):
         device = who.devices[0]
-        index = [one.device for one in epoch.recipients].index(device)
+        index = RECIPIENTS.index(device)
         inputs: dict[str, Value] = {
             "do": "seal",
             "place": list(place),
             "payload": encode_operation(epoch),
+            "recipients": list(RECIPIENTS),
             "device": device,
             "private": prekey(device).private,
             "seal": seals[index],

@@ -27,14 +27,16 @@ from crypto import content, schedule, sealing
 from crypto.errors import ContentRefused, SealRefused
 from protocol import epoch
 from protocol.entry import (
+    ChatId,
     ContentHeader,
     ControlHeader,
+    DeviceKey,
     EntryId,
     Place,
     header_before_commitment,
     place_of,
 )
-from protocol.operation import EpochOperation, Recipient, decode_operation
+from protocol.operation import EpochOperation, credentials, decode_operation
 from protocol.run import Entry
 
 KEY_BYTES = 32
@@ -49,11 +51,12 @@ class SeenEpoch:
     operation: EpochOperation
     seals: dict[int, bytes] = field(default_factory=dict)
 
-    def info(self, recipient: Recipient) -> bytes:
+    def info(self, device: DeviceKey, seal: bytes) -> bytes:
         """Return what a seal for this recipient is bound to."""
         ectx = epoch.context(self.place, self.operation)
+        prekey = epoch.prekey_of(seal)
         # A planted bug in the binding must be the attacker's, too.
-        return epoch._seal_info(ectx, self.operation.commit, recipient)  # noqa: SLF001 - see above
+        return epoch._seal_info(ectx, self.operation.commit, device, prekey)  # noqa: SLF001 - see above
 
 
 @dataclass(slots=True)
@@ -62,23 +65,26 @@ class Transcript:
 
     epochs: dict[EntryId, SeenEpoch] = field(default_factory=dict)
     content: dict[EntryId, tuple[ContentHeader, bytes]] = field(default_factory=dict)
+    devices: dict[DeviceKey, None] = field(default_factory=dict)
     public: set[bytes] = field(default_factory=lambda: {bytes(KEY_BYTES)})
 
     def note(self, entry: Entry) -> None:
         """Keep an entry, and its 32-byte values as guesses."""
         header, payload = entry.header, entry.payload
         self.public |= {bytes(entry.id), bytes(header.device), header.payload_hash}
+        self.devices.setdefault(header.device)
         if isinstance(header, ContentHeader):
             self.public.add(header.pc)
             self.content[entry.id] = header, payload or b""
-        elif header.chat is not None and payload is not None:
+        elif payload is not None:
             self._note_control(header, entry.id, payload)
 
     def _note_control(self, header: ControlHeader, entry: EntryId, payload: bytes) -> None:
-        place = place_of(header)
-        operation = decode_operation(header.kind, payload, place.chat)
+        operation = decode_operation(header.kind, payload, header.chat or ChatId(entry))
+        for credential in credentials(operation):
+            self.devices |= dict.fromkeys(credential.user.devices)
         if isinstance(operation, EpochOperation) and entry not in self.epochs:
-            self.epochs[entry] = SeenEpoch(entry, place, operation)
+            self.epochs[entry] = SeenEpoch(entry, place_of(header), operation)
             self.public |= {operation.commit, operation.seals_root}
 
     def note_seal(self, entry: EntryId, index: int, seal: bytes) -> None:
@@ -125,19 +131,21 @@ class Attacker:
         if private not in self._prekeys:
             self._prekeys[private] = sealing.prekey_id(sealing.Prekey(private).public)
         for seen in self.seen.epochs.values():
-            if all(to.prekey != self._prekeys[private] for to in seen.operation.recipients):
-                continue
-            for index, seal in seen.seals.items():
-                if self._first(b"seal", private, seal):
-                    self._open_seal(private, seen, seen.operation.recipients[index], seal)
+            for seal in seen.seals.values():
+                if epoch.prekey_of(seal) == self._prekeys[private]:
+                    self._open_seal(private, seen, seal)
 
-    def _open_seal(
-        self, private: bytes, seen: SeenEpoch, recipient: Recipient, seal: bytes
-    ) -> None:
-        try:
-            self._secrets.setdefault(sealing.open_seal(private, seen.info(recipient), seal))
-        except SealRefused:
-            return
+    def _open_seal(self, private: bytes, seen: SeenEpoch, seal: bytes) -> None:
+        """Try a seal as one for each device that is known."""
+        for device in self.seen.devices:
+            if not self._first(b"seal", private, seal, device):
+                continue
+            try:
+                info = seen.info(device, seal)
+                opened = sealing.open_seal(private, info, seal[sealing.PREKEY_ID_BYTES :])
+            except SealRefused:
+                continue
+            self._secrets.setdefault(opened)
 
     def _derive(self, secret: bytes) -> None:
         """Try a value as secret, and as extracted secret, of every epoch."""

@@ -23,6 +23,7 @@ from protocol.entry import (
     encode_header,
     entry_id,
 )
+from protocol.epoch import recipients_root
 from protocol.fork import Cover, encode_proof, verify_fork
 from protocol.history import History
 from protocol.operation import (
@@ -35,7 +36,6 @@ from protocol.operation import (
     Inner,
     Operation,
     Quorum,
-    Recipient,
     Revoke,
     UserSignature,
     encode_operation,
@@ -191,16 +191,20 @@ class Story:
         fork = verify_fork(encode_proof(*covers))
         return Revoke(one.entry.device, fork, None, ())
 
-    def epoch(self, who: Person, devices: Iterable[DeviceKey], number: int = 0) -> EpochOperation:
+    def epoch(
+        self,
+        who: Person,
+        devices: Iterable[DeviceKey],
+        skipped: Iterable[DeviceKey] = (),
+    ) -> EpochOperation:
         """Return an epoch for these devices whose seals are not made: for tests of membership."""
-        listed = tuple(Recipient(one, sha256(one).digest()[:16]) for one in sorted(devices))
-        record = prekey_record(who.signers[number])
+        record = prekey_record(who.signers[0])
         return EpochOperation(
             suite=SUITE,
             commit=bytes(32),
             shareable=False,
-            recipients=listed,
-            skipped=(),
+            recipients_root=recipients_root(devices),
+            skipped=tuple(sorted(skipped)),
             seals_root=bytes(32),
             prekey=record,
         )

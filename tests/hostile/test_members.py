@@ -16,7 +16,7 @@ from client.files import find_file, received
 from client.link import linked
 from client.revoking import revoke_own, tell_node
 from client.writing import next_place
-from crypto import merkle, sealing
+from crypto import merkle
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
 from node.errors import RefusedError, UserError
@@ -193,7 +193,8 @@ async def test_only_ones_own_seal(federation: Federation, forger: Forger) -> Non
     for frame in seals:
         found = judge.history.epoch(frame.epoch)
         assert found is not None
-        named = {found.operation.recipients[seal.index].device for seal in frame.seals}
+        listed = epoch.recipients(judge.history, found)
+        named = {listed[seal.index] for seal in frame.seals}
         assert named == {forger.device.key}
 
 
@@ -227,11 +228,9 @@ async def test_different_secrets(federation: Federation, forger: Forger) -> None
     operation, seals = epoch_operation(forger, known)
     judge = forger.device.replica.chat(forger.chat)
     assert judge is not None
-    at = epoch.position(operation, anna.key)
-    assert at is not None
+    at = sorted(judge.membership().sealed).index(anna.key)
     ectx = epoch.context(next_place(forger.device, judge), operation)
-    info = epoch._seal_info(ectx, operation.commit, operation.recipients[at])
-    seals[at] = sealing.seal(prekey_of(anna), info, nonsense(32))
+    seals[at] = epoch.seal(ectx, operation.commit, anna.key, prekey_of(anna), nonsense(32))
     bad = replace(operation, seals_root=merkle.root(seals))
     chain = forger.control(bad)
     frames = [

@@ -62,6 +62,7 @@ class Sealed:
 
     chain: Chain
     operation: EpochOperation
+    recipients: Sequence[DeviceKey]
     seals: list[bytes]
 
     @property
@@ -137,24 +138,25 @@ class Mallory:
         secret = self.fresh()
         record = sign_prekey(chain.key, sealing.Prekey(self.fresh()).public, self.world.tick())
         operation, seals = epoch.build(place, secret, recipients, set(), record, shareable=False)
-        made = Sealed(self.control(place, chain, operation), operation, seals)
+        made = Sealed(self.control(place, chain, operation), operation, sorted(recipients), seals)
         self.secrets[made.id] = secret
         return made
 
     def secret_of(self, seen: SeenEpoch) -> bytes | None:
         """Return the secret of an epoch that she was named in, while she has the prekey."""
         device = self.world.devices[NAME]
-        at = epoch.position(seen.operation, device.key)
+        at = epoch.position(self.world.recipients[seen.id], device.key)
         if at is None or at not in seen.seals:
             return None
-        recipient = seen.operation.recipients[at]
+        seal = seen.seals[at]
         private = device.connection.execute(
-            "SELECT private FROM prekeys WHERE id = ?", (recipient.prekey,)
+            "SELECT private FROM prekeys WHERE id = ?", (epoch.prekey_of(seal),)
         ).get
         if private is None:
             return None
         try:
-            return sealing.open_seal(private, seen.info(recipient), seen.seals[at])
+            sealed = seal[sealing.PREKEY_ID_BYTES :]
+            return sealing.open_seal(private, seen.info(device.key, seal), sealed)
         except SealRefused:
             return None
 
@@ -163,7 +165,8 @@ class Mallory:
         last = made.chain.entries[-1].header
         place = Place(self.chat, self.device, last.seq, last.prev, last.links)
         rooted = replace(operation, seals_root=merkle.root(seals))
-        return Sealed(self.control(place, made.chain.fork(last.seq), rooted), rooted, seals)
+        forked = self.control(place, made.chain.fork(last.seq), rooted)
+        return Sealed(forked, rooted, made.recipients, seals)
 
     def give(self, target: str, made: Sealed) -> bool:
         """Hand a device the entry, and all seals with their paths."""

@@ -10,8 +10,8 @@ from msgspec import convert
 
 from client import mailbox
 from client.chats import void_of
-from crypto import schedule, sealing
-from protocol import codec
+from crypto import schedule
+from protocol import epoch as rules
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -113,15 +113,12 @@ class Members(RuleBasedStateMachine):
         self._join(to)
         made = self.mallory.epoch(to, self.mallory.members(to))
         key = self.world.devices[cheated].key
-        at = position(made.operation, key)
+        at = position(made.recipients, key)
         assert at is not None
         ectx = context(made.place, made.operation)
-        recipient = made.operation.recipients[at]
-        named = (ectx, made.operation.commit, key, recipient.prekey)
-        info = schedule.seal_info(codec.encode(named))
         public = self.world.prekey_of(cheated)
         seals = [*made.seals]
-        seals[at] = sealing.seal(public, info, self.mallory.fresh())
+        seals[at] = rules.seal(ectx, made.operation.commit, key, public, self.mallory.fresh())
         forged = self.mallory.changed(made, made.operation, seals)
         self.mallory.secrets[forged.id] = self.mallory.secrets[made.id]
         self.poisoned[forged.id] = frozenset((cheated,))
@@ -135,13 +132,10 @@ class Members(RuleBasedStateMachine):
         others = [one for one in self.world.seen.epochs.values() if one.id not in own]
         seen = data.draw(st.sampled_from(others))
         made = self.mallory.epoch(to, self.mallory.members(to))
-        replayed = {
-            one.device: seen.seals.get(at) for at, one in enumerate(seen.operation.recipients)
-        }
-        listed = made.operation.recipients
-        seals = [
-            replayed.get(one.device) or seal for one, seal in zip(listed, made.seals, strict=True)
-        ]
+        before = self.world.recipients[seen.id]
+        replayed = {one: seen.seals.get(at) for at, one in enumerate(before)}
+        fresh = zip(made.recipients, made.seals, strict=True)
+        seals = [replayed.get(one) or own_seal for one, own_seal in fresh]
         secret = self.mallory.secret_of(seen)
         commit = seen.operation.commit
         if secret is not None and data.draw(st.booleans()):
@@ -256,6 +250,7 @@ class Members(RuleBasedStateMachine):
         self.world.seen.note(made.entry)
         for at, seal in enumerate(made.seals):
             self.world.seen.note_seal(made.id, at, seal)
+        self.world.recipients[made.id] = made.recipients
         self.world.started[made.id] = self.world.clock
         self.mallory.secrets.setdefault(made.id, self.mallory.fresh())
         if self.mallory.give(to, made):
@@ -379,7 +374,7 @@ class Members(RuleBasedStateMachine):
 
 def _purpose(made: Sealed | SeenEpoch) -> object:
     """Return what seals are made for: with all of it the same they are no replay, but her own."""
-    return made.place, made.operation.recipients, made.operation.shareable
+    return made.place, made.operation.recipients_root, made.operation.shareable
 
 
 def test_members() -> None:

@@ -14,7 +14,7 @@ The people are the same in each world: their certificates are made once in a pro
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -30,7 +30,8 @@ from client.mailbox import State
 from crypto import keyfile
 from node.errors import RefusedError
 from protocol import codec
-from protocol.entry import CONTENT, CONTROL, ChatId, EntryId
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.epoch import position, prekey_of, recipients
 from protocol.frame import Run
 from protocol.grant import Credential, verified
 from protocol.identity import verify_prekey
@@ -116,6 +117,7 @@ class World:
         self.plaintexts: dict[EntryId, bytes] = {}
         self.said: dict[EntryId, Said] = {}
         self.started: dict[EntryId, int] = {}
+        self.recipients: dict[EntryId, Sequence[DeviceKey]] = {}
         self.changes: list[tuple[EntryId, frozenset[str]]] = []
         self.prekeys: dict[str, set[bytes]] = {name: set() for name in NAMES}
         self.renewals: list[tuple[int, int]] = []
@@ -288,8 +290,12 @@ class World:
         self._note_prekeys(name)
 
     def _note_seals(self, device: Device, chat: ChatId, epoch: EntryId) -> None:
-        devices = [one.device for one in self.seen.epochs[epoch].operation.recipients]
-        for seal in device.replica.seals_for(chat, epoch, devices):
+        judge = device.replica.chat(chat)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        assert judge is not None
+        assert entry is not None
+        self.recipients[epoch] = recipients(judge.history, entry)
+        for seal in device.replica.seals_for(chat, epoch, self.recipients[epoch]):
             self.seen.note_seal(epoch, seal.index, seal.seal)
 
     # What attackers hold
@@ -327,9 +333,9 @@ class World:
 
     def prekey_for(self, name: str, epoch: EntryId) -> bytes | None:
         """Return the id of the prekey by which an epoch names a device."""
-        recipients = self.seen.epochs[epoch].operation.recipients
-        key = self.devices[name].key
-        return next((one.prekey for one in recipients if one.device == key), None)
+        at = position(self.recipients[epoch], self.devices[name].key)
+        seal = None if at is None else self.seen.epochs[epoch].seals.get(at)
+        return None if seal is None else prekey_of(seal)
 
     def _note_prekeys(self, name: str) -> None:
         self.prekeys[name] |= self._prekeys_now(name)

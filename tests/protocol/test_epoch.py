@@ -1,15 +1,15 @@
 """Epochs (SPEC 4.2): one secret for exactly the devices of the members, with the real crypto."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto import merkle, sealing
+from crypto import merkle
 from crypto.errors import SealRefused
-from crypto.schedule import commitment, epoch_secret, seal_info, sender_chain
-from protocol import codec
+from crypto.schedule import commitment, epoch_secret, sender_chain
 from protocol.entry import ChatId, DeviceKey, EntryId, Place, Reference, place_of
 from protocol.epoch import (
     BadSeal,
@@ -23,7 +23,10 @@ from protocol.epoch import (
     named,
     open_seal,
     position,
+    prekey_of,
     rank,
+    recipients_root,
+    seal,
     sender_chains,
 )
 from protocol.errors import Inadmissible, Untrusted, UsageError
@@ -63,6 +66,7 @@ def made(
 
 OPERATION, SEALS = made()
 PATHS = merkle.paths(SEALS)
+LISTED = sorted(DEVICES)
 
 
 def opened(
@@ -71,12 +75,14 @@ def opened(
     place: Place = PLACE,
     seals: list[bytes] = SEALS,
     key: DeviceKey | None = None,
+    listed: Sequence[DeviceKey] | None = None,
 ) -> bytes:
-    index = position(operation, device)
+    listed = sorted(DEVICES)[: len(seals)] if listed is None else listed
+    index = position(listed, device)
     assert index is not None
     path = merkle.paths(seals)[index]
     private = prekey(key or device).private
-    return open_seal(place, operation, device, private, seals[index], path)
+    return open_seal(place, operation, listed, device, private, seals[index], path)
 
 
 class TestSeals:
@@ -89,7 +95,8 @@ class TestSeals:
         operation, seals = made(DEVICES[:number])
         assert decode_operation(Kind.EPOCH, encode_operation(operation), PLACE.chat) == operation
         for device in DEVICES[:number]:
-            assert opened(operation, device, seals=seals) == SECRET
+            listed = sorted(DEVICES[:number])
+            assert opened(operation, device, seals=seals, listed=listed) == SECRET
 
     def test_not_another_ones_seal(self) -> None:
         with pytest.raises(BadSeal) as caught:
@@ -114,14 +121,33 @@ class TestSeals:
         assert caught.value.reason == NackReason.DOES_NOT_OPEN
 
     def test_not_for_other_recipients(self) -> None:
-        """The same seals under an entry that lists one more device, or another flag."""
-        ghost = replace(OPERATION.recipients[-1], device=DeviceKey(b"\xff" * 32))
-        for other in (
-            replace(OPERATION, recipients=(*OPERATION.recipients, ghost)),
-            replace(OPERATION, shareable=True),
+        """The same seals under an entry that names one more device, or another flag."""
+        more = [*LISTED, DeviceKey(b"\xff" * 32)]
+        for other, listed in (
+            (replace(OPERATION, recipients_root=recipients_root(more)), more),
+            (replace(OPERATION, shareable=True), LISTED),
         ):
-            seals = [*SEALS, SEALS[-1]][: len(other.recipients)]
+            seals = [*SEALS, SEALS[-1]][: len(listed)]
             rooted = replace(other, seals_root=merkle.root(seals))
+            with pytest.raises(BadSeal) as caught:
+                opened(rooted, DEVICES[0], seals=seals, listed=listed)
+            assert caught.value.reason == NackReason.DOES_NOT_OPEN
+
+    def test_not_for_another_prekey_than_it_names(self) -> None:
+        """A seal moved under the id of another prekey opens with neither."""
+        at = LISTED.index(DEVICES[0])
+        seals = [*SEALS]
+        seals[at] = prekey_of(SEALS[at - 1]) + SEALS[at][len(prekey_of(SEALS[at])) :]
+        rooted = replace(OPERATION, seals_root=merkle.root(seals))
+        for key in (DEVICES[0], LISTED[at - 1]):
+            with pytest.raises(BadSeal) as caught:
+                opened(rooted, DEVICES[0], seals=seals, key=key)
+            assert caught.value.reason == NackReason.DOES_NOT_OPEN
+
+    def test_no_seal_at_all(self) -> None:
+        for nothing in (b"", bytes(5), bytes(16), bytes(20)):
+            seals = [nothing] * len(LISTED)
+            rooted = replace(OPERATION, seals_root=merkle.root(seals))
             with pytest.raises(BadSeal) as caught:
                 opened(rooted, DEVICES[0], seals=seals)
             assert caught.value.reason == NackReason.DOES_NOT_OPEN
@@ -130,29 +156,21 @@ class TestSeals:
         """An author who seals other secrets to some is found out by them."""
         ectx = context(PLACE, OPERATION)
         wrong = commitment(b"t" * 32, ectx)
-        listed = OPERATION.recipients
-        seals = [
-            sealing.seal(
-                prekey(one.device).public,
-                seal_info(codec.encode((ectx, wrong, one.device, one.prekey))),
-                SECRET,
-            )
-            for one in listed
-        ]
+        seals = [seal(ectx, wrong, one, prekey(one).public, SECRET) for one in LISTED]
         cheating = replace(OPERATION, commit=wrong, seals_root=merkle.root(seals))
         with pytest.raises(BadSeal) as caught:
-            opened(cheating, listed[0].device, seals=seals)
+            opened(cheating, LISTED[0], seals=seals)
         assert caught.value.reason == NackReason.WRONG_COMMITMENT
 
     def test_not_in_the_tree(self) -> None:
-        device = OPERATION.recipients[0].device
-        for seal, path in ((SEALS[1], PATHS[0]), (SEALS[0], PATHS[1]), (SEALS[0], [])):
+        device = LISTED[0]
+        for one, path in ((SEALS[1], PATHS[0]), (SEALS[0], PATHS[1]), (SEALS[0], [])):
             with pytest.raises(BadSeal) as caught:
-                check_seal(OPERATION, device, seal, path)
+                check_seal(OPERATION, LISTED, device, one, path)
             assert caught.value.reason == NackReason.NOT_IN_TREE
         with pytest.raises(BadSeal):
-            check_seal(OPERATION, CLARA.devices[0], SEALS[0], PATHS[0])
-        assert check_seal(OPERATION, device, SEALS[0], PATHS[0]).device == device
+            check_seal(OPERATION, LISTED, CLARA.devices[0], SEALS[0], PATHS[0])
+        check_seal(OPERATION, LISTED, device, SEALS[0], PATHS[0])
 
     def test_a_malformed_prekey(self) -> None:
         with pytest.raises(SealRefused):
@@ -160,9 +178,8 @@ class TestSeals:
 
     def test_chains(self) -> None:
         """Every device gets its own; one skipped has one too, for when a member shares the key."""
-        operation, _ = made(DEVICES[:2], frozenset(DEVICES[2:3]))
         epoch = EntryId(b"e" * 32)
-        chains = sender_chains(epoch, SECRET, operation)
+        chains = sender_chains(epoch, SECRET, set(DEVICES[:3]))
         assert set(chains) == set(DEVICES[:3])
         assert len(set(chains.values())) == 3
         expected = sender_chain(epoch_secret(epoch, SECRET), DEVICES[0])
@@ -176,16 +193,19 @@ class TestRecipients:
         check_recipients(operation, set(DEVICES))
 
     def test_no_ghost(self) -> None:
-        with pytest.raises(Inadmissible, match="1 devices of no member"):
+        with pytest.raises(Inadmissible, match="others than the devices"):
             check_recipients(OPERATION, set(DEVICES[1:]))
+        operation, _ = made(DEVICES[:3], frozenset(DEVICES[3:]))
+        with pytest.raises(Inadmissible, match="skips 1 devices of no member"):
+            check_recipients(operation, set(DEVICES[:-1]))
 
     def test_nobody_left_out(self) -> None:
-        with pytest.raises(Inadmissible, match="leaves out 1"):
+        with pytest.raises(Inadmissible, match="others than the devices"):
             check_recipients(OPERATION, {*DEVICES, CLARA.devices[0]})
 
     def test_nobody_twice(self) -> None:
         operation = replace(OPERATION, skipped=(DEVICES[0],))
-        with pytest.raises(Inadmissible, match="twice"):
+        with pytest.raises(Inadmissible, match="others than the devices"):
             check_recipients(operation, set(DEVICES))
 
     def test_the_author_brings_their_own_prekey(self) -> None:
@@ -260,7 +280,7 @@ class TestChoice:
             rank(history, EntryId(bytes(32)))
         found = history.epoch(one.id)
         assert found is not None
-        assert named(found.operation) == {ANNA.devices[0], BORIS.devices[0]}
+        assert named(history, found) == {ANNA.devices[0], BORIS.devices[0]}
 
 
 def test_place_of_a_header() -> None:

@@ -35,7 +35,6 @@ from protocol.operation import (
     Nack,
     Operation,
     Quorum,
-    Recipient,
     Redact,
     Remove,
     Revoke,
@@ -82,12 +81,11 @@ EPOCH = EpochOperation(
     suite=1,
     commit=b"c" * 32,
     shareable=True,
-    recipients=(Recipient(DeviceKey(b"a" * 32), b"p" * 16), Recipient(ANNA.devices[0], b"q" * 16)),
+    recipients_root=b"d" * 32,
     skipped=(DeviceKey(b"b" * 32),),
     seals_root=b"r" * 32,
     prekey=prekey_record(ANNA.signers[0]),
 )
-EPOCH = replace(EPOCH, recipients=tuple(sorted(EPOCH.recipients, key=lambda one: one.device)))
 OPERATIONS: list[Operation] = [
     Genesis(ChatKind.CHANNEL, b"n" * 16, POLICY, granted(grant(ANNA, Role.OWNER))),
     Admit(granted(grant(BORIS, Role.READER), grant(CLARA, Role.MEMBER, (0, 2)))),
@@ -210,7 +208,7 @@ GENESIS = Genesis(ChatKind.GROUP, b"n" * 16, POLICY, granted(grant(ANNA, Role.OW
         (Checkpoint((), replace(ANCHOR, key=bytes(1952))), Untrusted, "another ML-DSA key"),
         (Checkpoint((), replace(ANCHOR, signature=b"")), NotCanonical, "signature"),
         (replace(EPOCH, suite=2), Inadmissible, "suite 2"),
-        (replace(EPOCH, recipients=EPOCH.recipients[::-1]), NotCanonical, "recipients"),
+        (replace(EPOCH, recipients_root=b"d"), NotCanonical, "recipients root"),
         (replace(EPOCH, skipped=EPOCH.skipped * 2), NotCanonical, "skipped devices"),
         (replace(EPOCH, prekey=EPOCH.prekey[:-1] + b"!"), Untrusted, "prekey"),
         (replace(DECISION, signatures=DECISION.signatures * 2), NotCanonical, "co-signing"),

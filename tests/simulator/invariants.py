@@ -15,6 +15,7 @@ from client.link import unstored
 from node.replica import Replica
 from protocol.dag import ControlEntry
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
+from protocol.epoch import recipients_root
 from protocol.errors import PeerError
 from protocol.frame import Run, Want
 from protocol.history import History
@@ -282,8 +283,9 @@ def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEnt
         return
     parents = [link.id for link in entry.links] + ([entry.prev] if entry.prev else [])
     members = oracle.resolve(oracle.past(parents)).devices.keys()
-    named = {one.device for one in operation.recipients} | set(operation.skipped)
-    rest.require("I13", named == members, "an epoch is sealed to others than the members")
+    sealed = recipients_root(members - set(operation.skipped))
+    fits = members >= set(operation.skipped) and operation.recipients_root == sealed
+    rest.require("I13", fits, "an epoch is sealed to others than the members")
 
 
 def i15_read_completeness(rest: Rest) -> None:
