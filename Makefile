@@ -89,10 +89,10 @@ soak: $(TESTING) ## load, churn and faults for HOURS=2: memory, descriptors, tas
 reliability: $(TESTING) ## a round of everything, about 20 minutes; writes docs/reliability.md
 	@$(BIN)/python -m tests.reliability $(ROUND)
 
-bench: $(RUNTIME) ## measure; prints JSON lines and a table
+bench: $(TESTING) ## measure; prints JSON lines and a table
 	@$(BIN)/python -m bench
 
-load: $(RUNTIME) ## 2,000 devices on one node; what it needs is made once, in build/bench
+load: $(TESTING) ## 2,000 devices on one node; what it needs is made once, in build/bench
 	@IVOR_BENCH_CACHE=build/bench $(BIN)/python -m bench load
 
 bench-peers: $(RUNTIME) ## the same work on hypercore, ejabberd and Synapse, in turn; installs them in build/bench

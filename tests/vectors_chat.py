@@ -500,6 +500,7 @@ def _seals() -> list[Case]:
             ("another prekey", {"private": seed("no", "prekey")}),
             ("another place", {"place": [bytes(32), *list(place)[1:]]}),
             ("no recipient", {"device": STRANGER.devices[0]}),
+            ("one recipient more", {"recipients": sorted((*RECIPIENTS, STRANGER.devices[0]))}),
         ]
         cases += [invalid(name, BadSeal, **inputs | change) for name, change in wrong]
     return cases
