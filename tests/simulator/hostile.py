@@ -37,7 +37,7 @@ from protocol.frame import (
 )
 from protocol.identity import sign_prekey
 from protocol.operation import Leave, Operation, Redact, Remove, SetRole
-from protocol.policy import Role
+from protocol.policy import HistoryRule, Role
 from protocol.run import rebuild
 from protocol.testing.chains import Chain
 from protocol.testing.histories import Dice
@@ -130,33 +130,29 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
         return False
     control, content = (chain_of(device, chat, lane) for lane in (CONTROL, CONTENT))
     heads = judge.history.heads()
-    if not control.entries:
-        return False
-    kind = draw % 7
-    if kind == 0:  # another entry in the place of the newest
-        made = control_after(control.fork(len(control.entries) - 1), heads, _bare(device, chat))
-    elif kind == 1:  # above her role
-        user = device.device.profile.user.user
-        made = control_after(control, heads, SetRole(user, Role.OWNER, ()))
-    elif kind == 2:  # somebody she may not remove, having seen nothing
-        users = sorted(judge.membership().users)
-        made = control_after(control, (), Remove(users[draw // 7 % len(users)], ()))
-    elif kind == 3:
-        made = control_after(control, heads, Leave(()))
-    elif kind == 4 and content.entries:
-        made = _content(content, heads, skip=1 + draw % 3)
-    elif kind == 5 and content.entries:
-        made = _content(content.fork(len(content.entries) - 1), heads[:1], skip=0)
-    else:
-        made = _epoch(device, chat, control, heads)
+    own, users = device.device.profile.user.user, sorted(judge.membership().users)
+    shared = judge.membership().policy.history is HistoryRule.SHARED
+    ways: list[Callable[[], Chain]] = []
+    if control.entries:  # another entry in the place of the newest
+        fork = control.fork(len(control.entries) - 1)
+        ways.append(lambda: control_after(fork, heads, _bare(device)))
+    ways += [
+        lambda: control_after(control, heads, SetRole(own, Role.OWNER, ())),  # above her role
+        lambda: control_after(control, (), Remove(users[draw // 7 % len(users)], ())),  # unseen
+        lambda: control_after(control, heads, Leave(())),
+    ]
+    if content.entries:
+        ways.append(lambda: _content(content, heads, skip=1 + draw % 3))
+        ways.append(lambda: _content(content.fork(len(content.entries) - 1), heads[:1], skip=0))
+    ways.append(lambda: _epoch(device, control, heads, shared=shared))
+    made = ways[draw % len(ways)]()
     if not made.entries:
         return False
     device.lines[0].send(made.run(len(made.entries) - 1))
     return True
 
 
-def _bare(device: DeviceParty, chat: ChatId) -> Operation:
-    del chat
+def _bare(device: DeviceParty) -> Operation:
     return Redact(device.key, CONTENT, 0, EntryId(bytes(32)), "cheat")
 
 
@@ -180,16 +176,17 @@ def _content(chain: Chain, heads: Sequence[Reference], *, skip: int) -> Chain:
     return chain
 
 
-def _epoch(device: DeviceParty, chat: ChatId, control: Chain, heads: Sequence[Reference]) -> Chain:
+def _epoch(
+    device: DeviceParty, control: Chain, heads: Sequence[Reference], *, shared: bool
+) -> Chain:
     """Start an epoch that leaves everybody else out."""
     links = tuple(one for one in heads if one.device != device.key)
-    prev = control.entries[-1].id
-    place = Place(chat, device.key, len(control.entries), prev, links)
-    own = Prekey(sha256(prev).digest())
+    seq = len(control.entries)
+    place = Place(control.chat, device.key, seq, control.entries[-1].id if seq else None, links)
+    own = Prekey(sha256(device.key + seq.to_bytes(8)).digest())
     record = sign_prekey(control.key, own.public, device.wall)
-    operation, _ = epoch.build(
-        place, sha256(b"cheat").digest(), {device.key: own.public}, set(), record, shareable=False
-    )
+    secret, only = sha256(b"cheat").digest(), {device.key: own.public}
+    operation, _ = epoch.build(place, secret, only, set(), record, shareable=shared)
     return control_after(control, heads, operation)
 
 

@@ -162,6 +162,24 @@ def i4_immutability(rest: Rest) -> None:
             )
 
 
+def i4_redacted_is_gone(rest: Rest) -> None:
+    """Nobody stores the payload of what is redacted by all that they have seen."""
+    for party in rest.parties:
+        for chat in rest.chats(party):
+            judge = party.replica.chat(chat)
+            redacted = {} if judge is None else judge.redactions.of()
+            kept = [
+                entry
+                for entry in (_entries(party.replica, chat) if redacted else ())
+                if entry.payload is not None and _reference(entry) in redacted
+            ]
+            rest.require("I4", not kept, f"{party.name} keeps {len(kept)} redacted payloads")
+
+
+def _reference(entry: Entry) -> Reference:
+    return Reference(entry.header.device, entry.header.seq, entry.id)
+
+
 def i5_fork_exposure(rest: Rest) -> None:
     """Two entries at one place, with a node and those who share the chat with it: it has the proof.
 
@@ -264,17 +282,17 @@ def i8_residency(rest: Rest) -> None:
 
 def i13_membership_safety(rest: Rest) -> None:
     """Members are those of SPEC 3.3 written down a second time; keys go to just them."""
-    for node in rest.nodes[:1]:
-        for chat in rest.chats(node):
-            judge = node.replica.chat(chat)
-            if judge is None or len(judge.history.entries) > ORACLE_ENTRIES_MAX:
-                continue
-            oracle = Oracle(judge.history.entries)
-            everything = frozenset(range(len(judge.history.entries)))
-            same = _plain(oracle.resolve(everything)) == _plain(resolve(judge.history, None))
-            rest.require("I13", same, "the membership is not that of SPEC 3.3")
-            for entry in judge.history.entries:
-                _check_epoch(rest, oracle, judge.history, entry)
+    holders = {chat: node for node in reversed(rest.nodes) for chat in rest.chats(node)}
+    for chat, node in holders.items():
+        judge = node.replica.chat(chat)
+        if judge is None or len(judge.history.entries) > ORACLE_ENTRIES_MAX:
+            continue
+        oracle = Oracle(judge.history.entries)
+        everything = frozenset(range(len(judge.history.entries)))
+        same = _plain(oracle.resolve(everything)) == _plain(resolve(judge.history, None))
+        rest.require("I13", same, "the membership is not that of SPEC 3.3")
+        for entry in judge.history.entries:
+            _check_epoch(rest, oracle, judge.history, entry)
 
 
 def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEntry) -> None:
@@ -393,6 +411,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i2_convergence,
     i3_delivery,
     i4_immutability,
+    i4_redacted_is_gone,
     i5_fork_exposure,
     i6_i12_i14_authentic_and_admissible_in_any_order,
     i7_key_locality,
