@@ -201,11 +201,14 @@ async def test_two_sources_at_once(
 def count_chunks(
     realm: Realm, name: str, served: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Count what a node serves, slowly, so that neither is done before the other begins."""
+    """Count what a node serves, slowly, and only once the third has a session with both."""
     larder = realm.nodes[name].larder
     load = larder.load
 
     async def counted(want: WantBlob, source: Connection) -> Blob | None:
+        with trio.move_on_after(10):
+            while sum(one.open for one in realm.nodes["east"].hub.all()) < len(served):  # noqa: ASYNC110 - no event says it
+                await trio.sleep(0.01)
         await trio.sleep(0.002)
         served[name] += 1
         return await load(want, source)
