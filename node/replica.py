@@ -319,12 +319,12 @@ class Replica(SealedChats):
             candidate.size += sum(len(e.record) + ENTRY_MEMORY_BYTES for e in admission.entries)
             readers = self.readers(candidate.chat)
             if self.owner in readers:
-                sealless = self._adopt(candidate, readers)
+                sealless, fork = self._adopt(candidate, readers)
                 return Stored(
                     outcome,
                     run,
                     admission.entries,
-                    None,
+                    fork,
                     readers,
                     sealless,
                     admission.refusal,
@@ -340,22 +340,33 @@ class Replica(SealedChats):
             self.candidates_lost += 1
             size -= self._candidates.popitem(last=False)[1].size
 
-    def _adopt(self, candidate: _Candidate, readers: AbstractSet[bytes]) -> tuple[Sealless, ...]:
+    def _adopt(
+        self, candidate: _Candidate, readers: AbstractSet[bytes]
+    ) -> tuple[tuple[Sealless, ...], Forked | None]:
+        """Store a candidate; return what seals it lacks, and a proof if a chain in it is forked."""
         chat = candidate.chat
         del self._candidates[chat.id]
         stored = self.store.create_chat(chat.id)
-        for entries, _ in candidate.accepted:
-            now = self.payloads.clock()
-            self.store.append(stored, entries, self._branch_for(stored, entries[0]), now)
+        rivals: list[Sequence[Entry]] = []
+        for entries, cover in candidate.accepted:
+            header = entries[0].header
+            branch = self._branch_for(stored, entries[0])
+            if branch is None and ChatLedger(self.store, stored).branches_at(
+                header.device, header.lane, header.seq
+            ):
+                rivals.append([*entries, *cover])
+            self.store.append(stored, entries, branch, self.payloads.clock())
         for entries, cover in candidate.accepted:
             self.store.keep_cover(stored, entries[-1], cover)
         self.sharing.set_readers(stored, readers)
         self.remember(chat)
-        return tuple(
+        proofs = [self._fork(stored, entries, entries[0]) for entries in rivals]
+        sealless = tuple(
             item
             for entries, _ in candidate.accepted
             for item in self.lacking_seals(chat, stored, entries)
         )
+        return sealless, next((proof for proof in proofs if proof is not None), None)
 
     def _branch_for(self, stored: StoredChat, first: Entry) -> int | None:
         """Return the branch that an entry goes on with, None if it begins one."""

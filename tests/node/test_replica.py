@@ -255,7 +255,7 @@ class TestCandidates:
         assert entries(replica, talk.chat) == all_of(talk)
 
     def test_forked(self) -> None:
-        """Branches of a chain that forked before the chat was ours keep apart."""
+        """Branches of a chain that forked before the chat was ours keep apart, and are proved."""
         talk = conversation(Dice(2), 0)
         anna, boris = talk.people[:2]
         genesis, epoch = talk.story.told
@@ -277,6 +277,9 @@ class TestCandidates:
         expected = {made.id for part in (chain, branch, other) for made in part.entries}
         assert entries(replica, talk.chat) == expected
         check_covers(replica, talk.chat)
+        stored = replica.store.chat(talk.chat)
+        assert stored is not None
+        assert len(replica.sharing.forks(stored)) == 1, "who joins late can prove it, too"
 
     def test_bounded(self) -> None:
         """I9: chats that are not ours push each other out."""
