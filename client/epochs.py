@@ -67,7 +67,7 @@ def sender_chain(
     entry = None if judge is None else judge.history.epoch(epoch)
     if judge is None or entry is None:
         return NoKey.NEVER
-    listed = rules.recipients(judge.history, entry)
+    listed = judge.history.recipients(entry)
     if device.key not in listed and judge.history.is_channel:
         return NoKey.NOT_YET if sender in listed else NoKey.NEVER
     if device.key not in listed or sender not in listed:
@@ -99,14 +99,20 @@ def _open_epoch(
         if not _was_ours(device, prekey):
             nacks.note_bad_seal(device, chat, epoch, rules.NackReason.DOES_NOT_OPEN)
         return NoKey.NEVER
-    listed = rules.recipients(judge.history, entry)
-    epoch_of = place_of(header), entry.operation, listed
     try:
-        secret = rules.open_seal(*epoch_of, device.key, private, seal.seal, seal.path)
+        secret = rules.open_seal(
+            place_of(header),
+            entry.operation,
+            judge.history.recipients(entry),
+            device.key,
+            private,
+            seal.seal,
+            seal.path,
+        )
     except rules.BadSeal as error:
         nacks.note_bad_seal(device, chat, epoch, error.reason)
         return NoKey.NEVER
-    senders = rules.named(judge.history, entry)
+    senders = judge.history.named(entry)
     _keep_chains(device, rules.sender_chains(epoch, secret, senders), epoch)
     return sender_chain(device, chat, epoch, sender)
 

@@ -16,7 +16,6 @@ from node.errors import IdentityError
 from protocol import keygrant
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
-from protocol.epoch import named, recipients
 from protocol.identity import verify_prekey
 from protocol.keygrant import Asked, ChainKey, Granted
 from protocol.policy import Role
@@ -59,7 +58,7 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
 
 def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
     found = judge.history.epoch(epoch)
-    return found is not None and device.key in recipients(judge.history, found)
+    return found is not None and device.key in judge.history.recipients(found)
 
 
 def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: DeviceKey) -> bool:
@@ -137,7 +136,7 @@ def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
     chains = keygrant.open_grant(grant, private)
     if _is_recipient(device, judge, grant.epoch):
         return
-    senders = named(judge.history, epoch) - {device.key} - _bad_for(device, grant)
+    senders = judge.history.named(epoch) - {device.key} - _bad_for(device, grant)
     device.connection.executemany(
         "INSERT INTO senders VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
@@ -191,7 +190,7 @@ def _question(device: Device, chat: ChatId, epoch: EntryId, tries: int, now: int
     author = judge.history.entries[started.index].device
     rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
-    holders = named(judge.history, started) & membership.sealed - {device.key}
+    holders = judge.history.named(started) & membership.sealed - {device.key}
     ranked = sorted(holders, key=lambda one: (one in bad, one != author, one))
     if not ranked:
         return None
@@ -273,7 +272,7 @@ def _chains(
 ) -> dict[DeviceKey, ChainKey]:
     """Return an epoch's chains as they stood when a reader came in, or as they stand here."""
     started = judge.history.epoch(epoch)
-    if started is None or reader in recipients(judge.history, started):
+    if started is None or reader in judge.history.recipients(started):
         return {}
     introduced = judge.history.authority.introductions(reader).bit_length() - 1
     rows = _read(

@@ -91,8 +91,7 @@ def _as_stored(device: Device, part: Stored, parts: Sequence[Stored]) -> Sequenc
     """Return the new entries of a run, without what a redaction beside it has dropped since."""
     if all(other.run.lane == CONTENT for other in parts):
         return part.entries
-    places = [Reference(e.header.device, e.header.seq, e.id) for e in part.entries]
-    return [read_entry(device, part.run.chat, place) for place in places]
+    return [read_entry(device, part.run.chat, entry.reference) for entry in part.entries]
 
 
 def open_waiting(device: Device) -> list[Letter]:

@@ -20,7 +20,7 @@ from node.blobs import Blobs
 from node.sharing import PREFIX_BYTES
 from node.store import SEQ_BITS, Branch, Store, StoredChat
 from protocol.chat import Chat
-from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId, Reference
+from protocol.entry import CONTENT, ChatId, DeviceKey, Reference
 from protocol.frame import Want
 from protocol.redaction import Retention, custodians, retention
 from protocol.run import Entry, drop_payload, with_payload, without_payload
@@ -60,7 +60,7 @@ class Payloads:
         redacted = judge.redactions.of()
         return [
             without_payload(entry, found.ground)
-            if entry.payload is not None and (found := redacted.get(_place(entry)))
+            if entry.payload is not None and (found := redacted.get(entry.reference))
             else entry
             for entry in entries
         ]
@@ -73,11 +73,11 @@ class Payloads:
         redacted, aging = judge.redactions.of(), self._aging(judge)
         now = self.clock()
         for entry in bare:
-            found = redacted.get(_place(entry))
+            found = redacted.get(entry.reference)
             ground = entry.ground if found is None else found.ground
             aged = aging is not None and entry.header.time <= _cutoff(aging, now)
             wanted = found is None and not aged
-            row = self._store.content_row(stored, _place(entry))
+            row = self._store.content_row(stored, entry.reference)
             self._mark(stored, row, entry.id, ground, wanted=wanted)
 
     def fill(self, judge: Chat, stored: StoredChat, entries: Sequence[Entry]) -> None:
@@ -88,7 +88,7 @@ class Payloads:
         redacted = judge.redactions.of()
         for entry in entries:
             place = wanted.get(entry.id)
-            if place is None or entry.payload is None or _place(entry) in redacted:
+            if place is None or entry.payload is None or entry.reference in redacted:
                 continue
             record = self._connection.execute(
                 "SELECT record FROM entries WHERE place = ?", (place,)
@@ -227,7 +227,3 @@ def _content(stored: StoredChat) -> Iterator[Branch]:
 
 def _cutoff(aging: Retention, now: int) -> int:
     return now - aging.seconds * SECOND_MS
-
-
-def _place(entry: Entry) -> Reference:
-    return Reference(entry.header.device, entry.header.seq, EntryId(entry.id))

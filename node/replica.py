@@ -349,11 +349,8 @@ class Replica(SealedChats):
         stored = self.store.create_chat(chat.id)
         rivals: list[Sequence[Entry]] = []
         for entries, cover in candidate.accepted:
-            header = entries[0].header
             branch = self._branch_for(stored, entries[0])
-            if branch is None and ChatLedger(self.store, stored).branches_at(
-                header.device, header.lane, header.seq
-            ):
+            if branch is None and (entries[0].header.device, CONTROL) in stored.chains:
                 rivals.append([*entries, *cover])
             self.store.append(stored, entries, branch, self.payloads.clock())
         for entries, cover in candidate.accepted:

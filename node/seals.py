@@ -9,7 +9,7 @@ from node.store import StoredChat
 from protocol.chat import Chat
 from protocol.dag import EpochEntry
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
-from protocol.epoch import position, recipients
+from protocol.epoch import position
 from protocol.errors import Inadmissible
 from protocol.frame import Seal
 from protocol.limits import SEALS_SPREAD_MAX
@@ -48,7 +48,7 @@ class SealedChats(Chats):
         Few seals go everywhere, so that a node can still have them when the author's is gone. The
         author made the secret, so nobody else keeps the seal that is for the author.
         """
-        listed = recipients(chat.history, epoch)
+        listed = chat.history.recipients(epoch)
         if self.owner != self.agency:
             return tuple(device for device in listed if device == self.owner)
         author = chat.history.entries[epoch.index].device
@@ -81,7 +81,7 @@ class SealedChats(Chats):
         if judge is None or entry is None or not self.may_bring(peer, chat):
             return []
         root = entry.operation.seals_root
-        listed = recipients(judge.history, entry)
+        listed = judge.history.recipients(entry)
         for seal in seals:
             if not merkle.check(root, seal.seal, seal.index, len(listed), seal.path):
                 raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
@@ -97,6 +97,6 @@ class SealedChats(Chats):
         entry = None if judge is None else judge.history.epoch(epoch)
         if judge is None or entry is None:
             return []
-        listed = recipients(judge.history, entry)
+        listed = judge.history.recipients(entry)
         found = (position(listed, DeviceKey(device)) for device in devices)
         return self.sharing.seals(epoch, sorted({at for at in found if at is not None}))

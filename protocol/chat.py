@@ -226,9 +226,8 @@ class Chat:
         """Check the ground of a dropped payload (SPEC 2.6); return it if it is unknown."""
         if entry.ground is None:
             return ()
-        place = Reference(entry.header.device, entry.header.seq, entry.id)
         missing = self._unknown_control((entry.ground,))
-        if not missing and not allows(self.history, entry.ground, place):
+        if not missing and not allows(self.history, entry.ground, entry.reference):
             raise Inadmissible("a payload dropped without a ground (SPEC 2.6)")
         return missing
 

@@ -1,9 +1,9 @@
 """Epochs: one secret for all devices of a chat, and the chains that start from it (SPEC 4).
 
     operation, seals = build(place, secret, prekeys, skipped, prekey, shareable=False)
-    listed = recipients(history, epoch)
+    listed = history.recipients(epoch)
     secret = open_seal(place_of(header), operation, listed, device, private, seal, path)
-    chains = sender_chains(epoch_id, secret, named(history, epoch))     # then erase the secret
+    chains = sender_chains(epoch_id, secret, history.named(epoch))     # then erase the secret
 
 An epoch is for every device of the membership that whoever starts it has seen, and `commit` binds
 them to one secret for all. A seal says for whom, in which entry, of which chat it is.
@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
-from functools import cache
+from functools import cache, partial
 from hmac import compare_digest
 
 from crypto import merkle, sealing
@@ -27,12 +27,10 @@ from protocol.entry import DeviceKey, EntryId, Place
 from protocol.errors import Inadmissible, Untrusted, UsageError
 from protocol.history import History
 from protocol.identity import Prekey, verify_prekey
-from protocol.membership import resolve, void_reason
+from protocol.membership import void_reason
 from protocol.operation import SUITE, EpochOperation
 from protocol.policy import HistoryRule
 from protocol.roster import Membership
-
-RECIPIENTS_KEPT = 64  # epochs of a chat whose recipients are remembered once listed
 
 
 class NackReason(IntEnum):
@@ -105,6 +103,12 @@ def seal(ectx: bytes, commit: bytes, device: DeviceKey, public: bytes, secret: b
     return prekey + sealing.seal(public, _seal_info(ectx, commit, device, prekey), secret)
 
 
+def unseal(ectx: bytes, commit: bytes, device: DeviceKey, private: bytes, seal: bytes) -> bytes:
+    """Return what was sealed. private: 32 bytes, of the prekey. Raises crypto's SealRefused."""
+    info = _seal_info(ectx, commit, device, prekey_of(seal))
+    return sealing.open_seal(private, info, seal[PREKEY_ID_BYTES:])
+
+
 def prekey_of(seal: bytes) -> bytes:
     """Return the id of the prekey that a seal is for, 16 bytes."""
     return seal[:PREKEY_ID_BYTES]
@@ -112,22 +116,6 @@ def prekey_of(seal: bytes) -> bytes:
 
 def _seal_info(ectx: bytes, commit: bytes, device: DeviceKey, prekey: bytes) -> bytes:
     return seal_info(codec.encode((ectx, commit, device, prekey)))
-
-
-def named(history: History, epoch: EpochEntry) -> AbstractSet[DeviceKey]:
-    """Return the devices an epoch is for: recipients and those skipped for want of a prekey."""
-    return resolve(history, history.pasts[epoch.index] & ~(1 << epoch.index)).sealed
-
-
-def recipients(history: History, epoch: EpochEntry) -> Sequence[DeviceKey]:
-    """Return whom an epoch that was admitted is sealed to, in the order of its seals."""
-    known = history.recipients.get(epoch.index)
-    if known is None:
-        if len(history.recipients) >= RECIPIENTS_KEPT:
-            history.recipients.clear()
-        known = tuple(sorted(named(history, epoch) - set(epoch.operation.skipped)))
-        history.recipients[epoch.index] = known
-    return known
 
 
 def position(recipients: Sequence[DeviceKey], device: DeviceKey) -> int | None:
@@ -169,8 +157,7 @@ def open_seal(
     check_seal(operation, recipients, device, seal, path)
     ectx = context(place, operation)
     try:
-        info = _seal_info(ectx, operation.commit, device, prekey_of(seal))
-        secret = sealing.open_seal(private, info, seal[PREKEY_ID_BYTES:])
+        secret = unseal(ectx, operation.commit, device, private, seal)
     except SealRefused:
         raise BadSeal(NackReason.DOES_NOT_OPEN, "the seal does not open (SPEC 4.2)") from None
     if not compare_digest(commitment(secret, ectx), operation.commit):
@@ -195,11 +182,17 @@ def check_recipients(operation: EpochOperation, devices: AbstractSet[DeviceKey])
     devices: those of the membership in the causal past of the epoch's entry, or of the control
     heads of a content entry that names it.
     """
-    skipped = set(operation.skipped)
-    if ghosts := skipped - devices:
-        raise Inadmissible(f"an epoch that skips {len(ghosts)} devices of no member (SPEC 4.2)")
-    if operation.recipients_root != recipients_root(devices - skipped):
+    root = _root_without(devices, operation.skipped)
+    if root is None:
+        raise Inadmissible("an epoch that skips a device of no member (SPEC 4.2)")
+    if operation.recipients_root != root:
         raise Inadmissible("an epoch for others than the devices of the members (SPEC 4.2)")
+
+
+def _root_without(devices: AbstractSet[DeviceKey], skipped: Sequence[DeviceKey]) -> bytes | None:
+    """Return the root over all devices but those skipped; None if one of these is none of them."""
+    sealed = devices - set(skipped)
+    return recipients_root(sealed) if len(sealed) + len(skipped) == len(devices) else None
 
 
 def check_shareable(operation: EpochOperation, history: HistoryRule) -> None:
@@ -259,12 +252,7 @@ def eligible(
     will not use: no secret, older than `EPOCH_RENEW_SECONDS`, or `EPOCH_MESSAGES_MAX` reached.
     """
     least = None if current is None else rank(history, current)
-
-    @cache
-    def root(skipped: tuple[DeviceKey, ...]) -> bytes | None:
-        sealed = membership.sealed
-        return recipients_root(sealed.difference(skipped)) if sealed.issuperset(skipped) else None
-
+    root = cache(partial(_root_without, membership.sealed))
     held = (history.entries[index].id for index in bits(history.epochs & past))
     ranked = [(rank(history, entry), entry) for entry in held if entry not in unusable]
     for standing, entry in sorted(ranked, reverse=True):

@@ -6,6 +6,9 @@ membership = resolve(history)                          # protocol.membership
 seen = resolve(history, history.past(ids))
 """
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
 from protocol.authority import Authority
 from protocol.dag import ControlEntry, Dag, EpochEntry
 from protocol.entry import DeviceKey
@@ -14,17 +17,16 @@ from protocol.policy import ChatKind
 
 __all__ = ["ControlEntry", "EpochEntry", "History"]
 
+RECIPIENTS_KEPT = 64  # epochs of which they are remembered, once listed
+
 
 class History(Dag):
-    """An append-only graph of control entries, and the judge of any set of them.
-
-    recipients: of some of the epochs, by number, as `protocol.epoch.recipients` found them.
-    """
+    """An append-only graph of control entries, and the judge of any set of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.authority = Authority(self)
-        self.recipients: dict[int, tuple[DeviceKey, ...]] = {}
+        self._recipients: dict[int, Sequence[DeviceKey]] = {}
 
     def add(self, entry: ControlEntry) -> int:
         """Hold a further entry, unless it is held already, and return its number.
@@ -44,6 +46,20 @@ class History(Dag):
         """Whether the chat is a channel; False before its genesis."""
         first = self.entries[0].operation if self.entries else None
         return isinstance(first, Genesis) and first.chat_kind is ChatKind.CHANNEL
+
+    def named(self, epoch: EpochEntry) -> AbstractSet[DeviceKey]:
+        """Return the devices that an epoch is for: recipients, and those skipped (SPEC 4.2)."""
+        return self.authority.roster(self.pasts[epoch.index] & ~(1 << epoch.index)).sealed
+
+    def recipients(self, epoch: EpochEntry) -> Sequence[DeviceKey]:
+        """Return whom an epoch that was admitted is sealed to, in the order of its seals."""
+        known = self._recipients.get(epoch.index)
+        if known is None:
+            if len(self._recipients) >= RECIPIENTS_KEPT:
+                self._recipients.clear()
+            known = sorted(self.named(epoch) - set(epoch.operation.skipped))
+            self._recipients[epoch.index] = known
+        return known
 
     def certificate(self, device: DeviceKey) -> bytes | None:
         """Return the newest certificate by which an entry names a device, None if none does."""

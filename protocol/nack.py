@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from protocol.dag import bits
 from protocol.entry import DeviceKey, EntryId
-from protocol.epoch import position, recipients
+from protocol.epoch import position
 from protocol.history import History
 from protocol.membership import void_reason
 from protocol.operation import Nack
@@ -48,7 +48,7 @@ def _counting(history: History, past: int) -> Iterator[Complaint]:
         epoch = history.epoch(operation.epoch)
         if epoch is None or not history.pasts[index] >> epoch.index & 1:
             continue
-        if position(recipients(history, epoch), entry.device) is None:
+        if position(history.recipients(epoch), entry.device) is None:
             continue
         if void_reason(history, entry.id, past) is None:
             counted.add((entry.device, operation.epoch))
@@ -75,6 +75,6 @@ def shunned(history: History, past: int, device: DeviceKey) -> AbstractSet[Entry
         entry = history.entries[index]
         epoch = history.epoch(entry.id)
         by = doubted.get(entry.device)
-        if epoch is not None and by and not by.isdisjoint(recipients(history, epoch)):
+        if epoch is not None and by and not by.isdisjoint(history.recipients(epoch)):
             found.add(entry.id)
     return found

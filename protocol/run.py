@@ -116,6 +116,11 @@ class Entry(NamedTuple):
     signature: bytes | None
     ground: Reference | None = None
 
+    @property
+    def reference(self) -> Reference:
+        """Where it stands, and its id."""
+        return Reference(self.header.device, self.header.seq, self.id)
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _control = msgspec.msgpack.Decoder(ControlRecord).decode

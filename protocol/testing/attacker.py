@@ -21,6 +21,7 @@ a derivation is a bug that the attacker has, too.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from crypto import content, schedule, sealing
@@ -51,12 +52,10 @@ class SeenEpoch:
     operation: EpochOperation
     seals: dict[int, bytes] = field(default_factory=dict)
 
-    def info(self, device: DeviceKey, seal: bytes) -> bytes:
-        """Return what a seal for this recipient is bound to."""
+    def unseal(self, device: DeviceKey, private: bytes, seal: bytes) -> bytes:
+        """Open a seal as one for this device. Raises SealRefused."""
         ectx = epoch.context(self.place, self.operation)
-        prekey = epoch.prekey_of(seal)
-        # A planted bug in the binding must be the attacker's, too.
-        return epoch._seal_info(ectx, self.operation.commit, device, prekey)  # noqa: SLF001 - see above
+        return epoch.unseal(ectx, self.operation.commit, device, private, seal)
 
 
 @dataclass(slots=True)
@@ -140,12 +139,8 @@ class Attacker:
         for device in self.seen.devices:
             if not self._first(b"seal", private, seal, device):
                 continue
-            try:
-                info = seen.info(device, seal)
-                opened = sealing.open_seal(private, info, seal[sealing.PREKEY_ID_BYTES :])
-            except SealRefused:
-                continue
-            self._secrets.setdefault(opened)
+            with suppress(SealRefused):
+                self._secrets.setdefault(seen.unseal(device, private, seal))
 
     def _derive(self, secret: bytes) -> None:
         """Try a value as secret, and as extracted secret, of every epoch."""

@@ -193,7 +193,7 @@ async def test_only_ones_own_seal(federation: Federation, forger: Forger) -> Non
     for frame in seals:
         found = judge.history.epoch(frame.epoch)
         assert found is not None
-        listed = epoch.recipients(judge.history, found)
+        listed = judge.history.recipients(found)
         named = {listed[seal.index] for seal in frame.seals}
         assert named == {forger.device.key}
 

@@ -155,8 +155,7 @@ class Mallory:
         if private is None:
             return None
         try:
-            sealed = seal[sealing.PREKEY_ID_BYTES :]
-            return sealing.open_seal(private, seen.info(device.key, seal), sealed)
+            return seen.unseal(device.key, private, seal)
         except SealRefused:
             return None
 

@@ -31,7 +31,7 @@ from crypto import keyfile
 from node.errors import RefusedError
 from protocol import codec
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
-from protocol.epoch import position, prekey_of, recipients
+from protocol.epoch import position, prekey_of
 from protocol.frame import Run
 from protocol.grant import Credential, verified
 from protocol.identity import verify_prekey
@@ -294,7 +294,7 @@ class World:
         entry = None if judge is None else judge.history.epoch(epoch)
         assert judge is not None
         assert entry is not None
-        self.recipients[epoch] = recipients(judge.history, entry)
+        self.recipients[epoch] = judge.history.recipients(entry)
         for seal in device.replica.seals_for(chat, epoch, self.recipients[epoch]):
             self.seen.note_seal(epoch, seal.index, seal.seal)
 

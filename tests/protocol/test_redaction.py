@@ -314,9 +314,8 @@ class TestAdmission:
         stripped = []
         for run in talk.runs:
             entry = opened(run)[0]
-            place = Reference(entry.header.device, entry.header.seq, entry.id)
             told = run.lane == CONTENT and random.choice((True, False))
-            stripped.append(bare(talk, place, aged.reference) if told else run)
+            stripped.append(bare(talk, entry.reference, aged.reference) if told else run)
         waiting = random.sample(stripped, len(stripped))
         here, there = Replica("here"), Replica("there")
         for run in talk.runs:

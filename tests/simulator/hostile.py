@@ -36,7 +36,7 @@ from protocol.frame import (
     encode_frame,
 )
 from protocol.identity import sign_prekey
-from protocol.operation import Leave, Operation, Redact, Remove, SetRole
+from protocol.operation import Leave, Redact, Remove, SetRole
 from protocol.policy import HistoryRule, Role
 from protocol.run import rebuild
 from protocol.testing.chains import Chain
@@ -135,7 +135,11 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
     ways: list[Callable[[], Chain]] = []
     if control.entries:  # another entry in the place of the newest
         fork = control.fork(len(control.entries) - 1)
-        ways.append(lambda: control_after(fork, heads, _bare(device)))
+        ways.append(
+            lambda: control_after(
+                fork, heads, Redact(device.key, CONTENT, 0, EntryId(bytes(32)), "cheat")
+            )
+        )
     ways += [
         lambda: control_after(control, heads, SetRole(own, Role.OWNER, ())),  # above her role
         lambda: control_after(control, (), Remove(users[draw // 7 % len(users)], ())),  # unseen
@@ -150,10 +154,6 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
         return False
     device.lines[0].send(made.run(len(made.entries) - 1))
     return True
-
-
-def _bare(device: DeviceParty) -> Operation:
-    return Redact(device.key, CONTENT, 0, EntryId(bytes(32)), "cheat")
 
 
 def _content(chain: Chain, heads: Sequence[Reference], *, skip: int) -> Chain:

@@ -171,13 +171,9 @@ def i4_redacted_is_gone(rest: Rest) -> None:
             kept = [
                 entry
                 for entry in (_entries(party.replica, chat) if redacted else ())
-                if entry.payload is not None and _reference(entry) in redacted
+                if entry.payload is not None and entry.reference in redacted
             ]
             rest.require("I4", not kept, f"{party.name} keeps {len(kept)} redacted payloads")
-
-
-def _reference(entry: Entry) -> Reference:
-    return Reference(entry.header.device, entry.header.seq, entry.id)
 
 
 def i5_fork_exposure(rest: Rest) -> None:
