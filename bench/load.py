@@ -28,6 +28,7 @@ UNITS = {
     "turned_away": "",
     "memory": "KiB/connection",
     "files": "/connection",
+    "swept": "s",
     "idle": "% of a core",
     "p50": "ms",
     "p99": "ms",
@@ -119,11 +120,13 @@ def _connected(
 
 
 def _resting(node: Child, seconds: float) -> dict[str, float]:
+    """Measure a node that nobody writes to, after the sweep of all chats that its start began."""
+    swept = node.event("swept")
     cpu = node.cpu_seconds()
     time.sleep(seconds)
     share = (node.cpu_seconds() - cpu) / seconds * 100
     progress(f"{NAME}: {share:.2f} % of a core at rest")
-    return {"idle": share}
+    return {"swept": float(swept["seconds"]), "idle": share}
 
 
 def _writing(node: Child, workers: Sequence[Child], plan: Plan) -> dict[str, float]:

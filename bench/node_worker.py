@@ -1,7 +1,8 @@
 """A node in a process of its own, which reports to its parent: FOLDER PORT [ENTRIES].
 
 Events: `ready`; `held` when a peer's connection begins; `done` when ENTRIES were stored by that
-connection, durably; `settled` when all that the peer listed is stored.
+connection, durably; `settled` when all that the peer listed is stored; `swept` when it was looked
+through what has aged.
 """
 
 import resource
@@ -80,6 +81,12 @@ class MeasuredNode(Node):
         super().opened(connection)
         if connection.peer is PeerKind.NODE:
             self._nursery.start_soon(self._watch, connection)
+
+    async def drop_aged(self) -> None:
+        """Say when the sweep is over which every start begins."""
+        begun = time.monotonic()
+        await super().drop_aged()
+        tell("swept", seconds=time.monotonic() - begun)
 
     async def _watch(self, connection: Connection) -> None:
         while not connection.caught_up and connection.failure is None:  # noqa: ASYNC110 - no event says it
