@@ -89,7 +89,7 @@ def _exit_code(error: BaseException) -> int:
 def _fail(error: BaseException) -> int:
     """Say in one line what went wrong; return the exit code."""
     if isinstance(error, typer.TyperException):
-        note(f"ivor: {error.format_message()}")
+        note(f"ivor: {_usage(error)}")
         return error.exit_code
     from node.errors import IvorError, exit_code
     from protocol.errors import PeerError
@@ -105,6 +105,13 @@ def _fail(error: BaseException) -> int:
         f"{TRACE_VARIABLE}=1 shows"
     )
     return BUG
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return what is wrong with a command line, and where its right form stands."""
+    said = error.format_message()
+    path = getattr(getattr(error, "ctx", None), "command_path", "")
+    return f"{said.removesuffix('.')}; see '{path} --help'" if path and said[-1] != "?" else said
 
 
 if __name__ == "__main__":
