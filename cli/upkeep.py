@@ -99,13 +99,12 @@ def status(
 ) -> None:
     """Show what is queued, and which agency stores how much of what you wrote. Asks nobody."""
     from client import identities, witnessing
-    from client.exchange import refreshed
-    from client.link import unstored
+    from client.link import SYNCED, unstored
 
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
-        last = refreshed(device)
         queued = unstored(device)
+        synced = device.done_at(SYNCED)
         output.facts(
             {
                 "type": "device",
@@ -113,7 +112,7 @@ def status(
                 "chats": len(device.replica.store.chats()),
                 "queued_entries": queued,
                 "state": "queued" if queued else "stored",
-                "last_sync": when(last) if last else None,
+                "last_sync": when(synced) if synced else None,
                 "changed": list(identities.changed(device).values()),
             }
         )

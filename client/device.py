@@ -82,6 +82,18 @@ class Device:
         self.connection.execute("UPDATE meta SET value = ? WHERE key = 'place'", (self._place(),))
         self.displaced = False
 
+    def done_at(self, what: str) -> int:
+        """Return when something was last done, in milliseconds; 0 for never."""
+        value = self.connection.execute("SELECT value FROM meta WHERE key = ?", (what,)).get
+        return 0 if value is None else int(value)
+
+    def note_done(self, what: str, now: int) -> None:
+        """Remember when something was done. now: milliseconds."""
+        self.connection.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (what, now),
+        )
+
     @property
     def key(self) -> DeviceKey:
         """The device's public key."""

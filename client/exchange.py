@@ -194,9 +194,9 @@ async def wait_until(link: Link, reached: Callable[[], bool], seconds: float) ->
 async def _refresh(device: Device, link: Link, age: int) -> None:
     """Publish our prekey, take up cards and people, and renew our certificate, if it is time."""
     now = now_ms()
-    if now - await link.journal.read(partial(_noted, device, _REFRESHED)) >= age:
+    if now - await link.journal.read(partial(device.done_at, _REFRESHED)) >= age:
         await link.refresh()
-        await link.write(partial(_note, device, _REFRESHED, now))
+        await link.write(partial(device.note_done, _REFRESHED, now))
     if await link.journal.read(partial(renewal_due, device, now)):
         reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
         if isinstance(reply, Certified):
@@ -211,20 +211,3 @@ def renewal_due(device: Device, now: int) -> bool:
 
 def _keep_credential(device: Device, certificate: bytes) -> None:
     device.connection.execute("UPDATE profile SET tls = ?", (certificate,))
-
-
-def refreshed(device: Device) -> int:
-    """Return when we last asked for people and cards, in milliseconds; 0 for never."""
-    return _noted(device, _REFRESHED)
-
-
-def _noted(device: Device, key: str) -> int:
-    value = device.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).get
-    return 0 if value is None else int(value)
-
-
-def _note(device: Device, key: str, value: int) -> None:
-    device.connection.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (key, value),
-    )

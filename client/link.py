@@ -51,6 +51,7 @@ from protocol.topic import LOOKUP_MAX, RECEIPTS_ASKED_MAX
 
 Result = TypeVar("Result")
 
+SYNCED = "synced"  # when both sides last had what the other has: `Device.done_at`
 DIAL_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
@@ -326,10 +327,14 @@ class Link:
             while not (self.connection.caught_up and await self._all_told()):
                 self.check()
                 await trio.sleep(POLL_SECONDS)
-            if self._device.displaced:
-                await self.write(self._device.settle_here)
+            await self.write(self._settled)
             return True
         return False
+
+    def _settled(self) -> None:
+        if self._device.displaced:
+            self._device.settle_here()
+        self._device.note_done(SYNCED, int(time.time() * 1000))
 
     def check(self) -> None:
         """Raise NetworkError if the session is over."""

@@ -269,6 +269,13 @@ class TestTown:
         town.run("anna", "send", "Кадры", "no more a secret")
         assert town.run("anna", "sync")[0]["changed"] == []
 
+    def test_status_tells_when_all_was_exchanged(self, town: Town) -> None:
+        """Not when people were last asked for, which is once a day."""
+        (before, *_) = town.run("anna", "status")
+        town.run("anna", "send", "Бюджет", "now", "--wait", "all")
+        (after, *_) = town.run("anna", "status")
+        assert str(after["last_sync"]) > str(before["last_sync"])
+
     def test_an_unreachable_node_is_waited_for(self, town: Town) -> None:
         folder = str(town.folder / "nowhere")
         port = free_port()
