@@ -12,11 +12,13 @@ from typing import Final
 from tests import vectors_blobs as blob
 from tests import vectors_channel as channel
 from tests import vectors_chat as chat
+from tests import vectors_content as content
 from tests import vectors_directory as directory
 from tests import vectors_evidence as evidence
 from tests import vectors_log as log
 from tests import vectors_people as people
 from tests import vectors_sync as sync
+from tests import vectors_wire as wire
 from tests.vectors import FOLDER, Case, keep_signatures
 
 FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
@@ -29,20 +31,20 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "membership": ("3.6", chat.membership),
     "redactions": ("2.6", chat.redactions),
     "schedule": ("4.3", chat.schedules),
-    "content": ("4.3", chat.contents),
+    "content": ("4.3", content.contents),
     "grants": ("4.6", channel.grants),
     "blobs": ("4.7", blob.blobs),
-    "messages": ("5.5", chat.messages),
-    "order": ("5.5", chat.order),
+    "messages": ("5.5", content.messages),
+    "order": ("5.5", content.order),
     "names": ("5.1", people.names),
     "identity": ("5.2", people.identities),
     "keys": ("5.4", people.keys),
     "backups": ("5.6", people.backups),
     "invitations": ("5.3", people.invitations),
-    "frames": ("6.2", people.frames),
+    "frames": ("6.2", wire.frames),
     "reconciliations": ("6.3", sync.reconciliations),
     "rings": ("6.5", sync.rings),
-    "questions": ("7", people.questions),
+    "questions": ("7", wire.questions),
     "directories": ("7.5", directory.directories),
 }
 

@@ -7,6 +7,7 @@ import pytest
 from protocol.evidence import EvidenceRefused, check
 from protocol.lane import Rule
 from tests import vectors_evidence as evidence
+from tests import vectors_exhibits as exhibits
 from tests.vectors import Case, Json, as_json
 
 
@@ -28,7 +29,7 @@ def outcome(case: Case) -> Json:
         check(raw, anchors)
     except EvidenceRefused as refused:
         return [refused.offset, str(refused.rule)]
-    return as_json(evidence.result(evidence.Exhibit("", raw, anchors, None, None)))
+    return as_json(evidence.result(exhibits.Exhibit("", raw, anchors, None, None)))
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: str(case["name"]))

@@ -35,9 +35,10 @@ from protocol.testing.cast import credential, grant, person, seed
 from protocol.testing.exhibits import Record
 from protocol.testing.histories import Dice
 from tests import vectors_evidence as evidence
+from tests import vectors_exhibits as exhibits
 from tests.signing import tool
 from tests.vectors import Case, Json, as_json
-from tests.vectors_evidence import Element
+from tests.vectors_exhibits import Element
 
 ROOT = Path(__file__).parent.parent
 VERIFIER = ROOT / "verifiers" / "evidence.mjs"
@@ -84,7 +85,7 @@ def judged_here(raw: bytes, anchors: Mapping[str, str]) -> Json:
         check(raw, anchors)
     except EvidenceRefused as refused:
         return [refused.offset, str(refused.rule)]
-    return as_json(evidence.result(evidence.Exhibit("", raw, anchors, None, None)))
+    return as_json(evidence.result(exhibits.Exhibit("", raw, anchors, None, None)))
 
 
 def test_it_agrees_on_all_vectors() -> None:
@@ -133,31 +134,31 @@ def signed_anew(header: bytes, device: bytes) -> bytes | None:
 
 def with_other_payload(talk: Record, dice: Dice) -> bytes:
     """One bit of a payload changed, and its entry signed anew: what only its author can do."""
-    parts = evidence.elements(talk.file())
+    parts = exhibits.elements(talk.file())
     number = dice.pick(range(len(talk.story.told)))
     told = talk.story.told[-1 - number]
     at = dice.pick(range(len(told.payload)))
-    payload = evidence.flipped(told.payload, at, dice.pick(range(8)))
-    header = evidence.replace_payload(told.header, payload)
+    payload = exhibits.flipped(told.payload, at, dice.pick(range(8)))
+    header = exhibits.replace_payload(told.header, payload)
     signature = signed_anew(header, told.header.device)
-    return evidence.joined(
+    return exhibits.joined(
         [*parts[:number], control(header, signature, payload), *parts[number + 1 :]]
     )
 
 
 def with_other_header(talk: Record, dice: Dice) -> bytes:
     """One bit of a header changed, and the entry signed anew."""
-    parts = evidence.elements(talk.file())
+    parts = exhibits.elements(talk.file())
     entries = [number for number, (tag, _) in enumerate(parts) if tag in {Tag.CONTROL, Tag.CONTENT}]
     number = dice.pick(entries)
     tag, _ = parts[number]
-    fields = evidence.bodies(parts, number)
+    fields = exhibits.bodies(parts, number)
     header = fields[0]
     assert header is not None
     device = decode_header(header).device
-    other = evidence.flipped(header, dice.pick(range(len(header))), dice.pick(range(8)))
+    other = exhibits.flipped(header, dice.pick(range(len(header))), dice.pick(range(8)))
     fields[:2] = [other, signed_anew(other, device)]
-    return evidence.joined([*parts[:number], (tag, codec.encode(fields)), *parts[number + 1 :]])
+    return exhibits.joined([*parts[:number], (tag, codec.encode(fields)), *parts[number + 1 :]])
 
 
 def control(header: bytes, signature: bytes | None, payload: bytes) -> Element:
@@ -166,15 +167,15 @@ def control(header: bytes, signature: bytes | None, payload: bytes) -> Element:
 
 def with_elements_moved(raw: bytes, dice: Dice) -> bytes:
     """An element left out, put elsewhere, twice, or without its signature."""
-    parts = evidence.elements(raw)
+    parts = exhibits.elements(raw)
     number, other = dice.pick(range(len(parts))), dice.pick(range(len(parts)))
     rest = [*parts[:number], *parts[number + 1 :]]
     unsigned = parts[number]
     if unsigned[0] in {Tag.CONTROL, Tag.CONTENT}:
-        fields = evidence.bodies(parts, number)
+        fields = exhibits.bodies(parts, number)
         fields[1] = None
         unsigned = (unsigned[0], codec.encode(fields))
-    return evidence.joined(
+    return exhibits.joined(
         dice.pick(
             (
                 rest,
@@ -197,7 +198,7 @@ def random_samples() -> Iterator[Sample]:
         for _ in range(CHANGES_EACH):
             at = dice.pick(range(len(raw)))
             yield Sample(raw[:at], {})
-            yield Sample(evidence.flipped(raw, at, dice.pick(range(8))), {})
+            yield Sample(exhibits.flipped(raw, at, dice.pick(range(8))), {})
             yield Sample(with_other_payload(talk, dice), {})
             yield Sample(with_other_header(talk, dice), {})
             yield Sample(with_elements_moved(raw, dice), {})
@@ -250,10 +251,10 @@ def test_ml_dsa_65() -> None:
         right.append(one)
         bit = dice.pick(range(8))
         for part in (range(48), range(48, 3248), range(3248, 3309)):
-            changed = evidence.flipped(signature, dice.pick(part), bit)
+            changed = exhibits.flipped(signature, dice.pick(part), bit)
             wrong += [one._replace(signature=changed)]
         at = dice.pick(range(len(one.key)))
-        wrong.append(one._replace(key=evidence.flipped(one.key, at, bit)))
+        wrong.append(one._replace(key=exhibits.flipped(one.key, at, bit)))
         wrong.append(one._replace(message=one.message + b"\0"))
         swapped = signature[:3248] + signature[3249:3247:-1] + signature[3250:]
         for other in (signature[:-1], signature + b"\0", swapped):

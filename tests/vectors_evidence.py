@@ -6,173 +6,59 @@ not asked of the checker.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from crypto.archival import ArchivalSigner, archive_digest
+from crypto.archival import archive_digest
 from protocol import codec
-from protocol.attachment import Attachment
-from protocol.checkpoint import Anchor, certify_archive, make_anchor
-from protocol.entry import SIGNATURE_LABEL, ControlHeader, Place, Reference, encode_header, entry_id
+from protocol.checkpoint import Anchor
+from protocol.entry import SIGNATURE_LABEL, Place, Reference, encode_header, entry_id
 from protocol.evidence import check
-from protocol.exhibit import FRAME, MAGIC, ControlPart, Tag, write_evidence
-from protocol.identity import AgencyId, sign_charter, verify_charter
+from protocol.exhibit import FRAME, ControlPart, Tag, write_evidence
+from protocol.identity import sign_charter
 from protocol.lane import Rule
 from protocol.message import Text, encode_message
 from protocol.operation import Admit, Kind, SetPolicy
 from protocol.policy import Role
-from protocol.testing.cast import Agency, Person, grant, person, seed
-from protocol.testing.exhibits import Anchored, Record
+from protocol.testing.cast import Person, grant
+from protocol.testing.exhibits import Record
 from protocol.testing.story import OPEN_POLICY
-from tests.vectors import FOLDER, Case, Recorded, Value, as_json, recorded_anchor
+from tests.vectors import FOLDER, Case, Value, as_json, recorded_anchor
+from tests.vectors_exhibits import (
+    ANNA,
+    BORIS,
+    CAST,
+    EGOR,
+    THIEF,
+    Anchors,
+    Exhibit,
+    anchored_exhibit,
+    attached_exhibit,
+    bodies,
+    borrowed_anchor,
+    changed,
+    elements,
+    fingerprints,
+    flipped,
+    forged_anchor,
+    joined,
+    long_exhibit,
+    offset_of,
+    other_exhibit,
+    plain_exhibit,
+    replace_payload,
+    replayed_anchor,
+)
 
-ANNA: Final = person("anna@mz")
-BORIS: Final = person("boris@mvd")
-EGOR: Final = person("egor@mvd")
-CAST: Final = ((ANNA, Role.OWNER), (BORIS, Role.MEMBER))
-THIEF: Final = ArchivalSigner(seed("thief", "archive"))
 FILES: Final = FOLDER / "evidence"
-Element = tuple[int, bytes]
-Anchors = Mapping[str, str]
-
-
-class Exhibit(NamedTuple):
-    """One file. offset and rule: None if it is right."""
-
-    name: str
-    raw: bytes
-    anchors: Anchors
-    offset: int | None
-    rule: Rule | None
-
-
-def fingerprints(*agencies: Agency) -> dict[str, str]:
-    """Return what somebody compared with these agencies."""
-    return {one.name: verify_charter(one.charter).fingerprint for one in agencies}
-
-
-def forged_anchor(who: Person, place: Place, heads: Sequence[Reference]) -> Anchor:
-    """Return the anchor of whoever has every Ed25519 key, and archive keys of their own."""
-    at, signer = who.agency, Recorded(THIEF.seed)
-    root = AgencyId(at.root.public)
-    certificate = certify_archive(signer, root, who.user, who.devices[0], signer.public)
-    return make_anchor(signer, certificate, place, heads)
-
-
-def borrowed_anchor(who: Person, place: Place, heads: Sequence[Reference]) -> Anchor:
-    """Return the anchor of the other one's device."""
-    other = BORIS if who is ANNA else ANNA
-    return recorded_anchor(other, place._replace(device=other.devices[0]), heads)
-
-
-def replayed_anchor(who: Person, place: Place, heads: Sequence[Reference]) -> Anchor:
-    """Return an anchor that was made in another chat."""
-    return recorded_anchor(who, place._replace(chat=_other().chat), heads)
-
-
-@cache
-def _plain() -> Record:
-    """Two texts by anna and one by boris, no checkpoint."""
-    talk = Record.of(CAST, recorded_anchor)
-    talk.write(ANNA, "Коллеги, начинаем.")
-    talk.write(BORIS, "The figures are ready.")
-    talk.write(ANNA, "До пятницы.")
-    return talk
-
-
-@cache
-def _attached() -> Record:
-    """A text, and a message with a large file."""
-    talk = Record.of(CAST, recorded_anchor)
-    talk.write(ANNA, "here it is")
-    digest, key = seed("file", "digest"), seed("blob", "key")
-    talk.write(ANNA, Attachment("план.iso", "application/octet-stream", 2**31, digest, key, "look"))
-    return talk
-
-
-@cache
-def _other() -> Record:
-    """Another chat of the same people."""
-    talk = Record.of(((BORIS, Role.OWNER), (ANNA, Role.MEMBER)), recorded_anchor)
-    talk.write(ANNA, "elsewhere")
-    return talk
-
-
-def _anchored(sign: Anchored = recorded_anchor, text: str = "paid in full") -> Record:
-    """Three texts by anna, then boris's checkpoint, then one more."""
-    talk = Record.of(CAST, sign)
-    for written in ("one", text, "three"):
-        talk.write(ANNA, written)
-    talk.checkpoint(BORIS)
-    talk.write(ANNA, "after the checkpoint")
-    return talk
-
-
-@cache
-def _long() -> Record:
-    """Sixty-six texts by anna, and a checkpoint."""
-    talk = Record.of(CAST, recorded_anchor)
-    for number in range(66):
-        talk.write(ANNA, str(number))
-    talk.checkpoint(ANNA)
-    return talk
-
-
-def elements(raw: bytes) -> list[Element]:
-    """Take a file apart."""
-    found = []
-    at = len(MAGIC)
-    while at < len(raw):
-        tag, size = FRAME.unpack_from(raw, at)
-        at += FRAME.size
-        found.append((tag, raw[at : at + size]))
-        at += size
-    return found
-
-
-def joined(parts: Sequence[Element]) -> bytes:
-    """Put a file together."""
-    return MAGIC + b"".join(FRAME.pack(tag, len(body)) + body for tag, body in parts)
-
-
-def offset_of(parts: Sequence[Element], number: int) -> int:
-    """Return where an element begins."""
-    return len(joined(parts[:number]))
-
-
-def flipped(raw: bytes, at: int, bit: int = 0) -> bytes:
-    """Return the bytes with one bit turned round."""
-    return raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :]
-
-
-def replace_payload(header: ControlHeader, payload: bytes) -> bytes:
-    """Return a header that names another payload."""
-    named = {"payload_hash": sha256(payload).digest(), "payload_size": len(payload)}
-    return encode_header(msgspec.structs.replace(header, **named))
-
-
-def bodies(parts: Sequence[Element], number: int) -> list[bytes | None]:
-    """Return the fields of an element."""
-    found = codec.decode(parts[number][1], 2**20)
-    return [one if isinstance(one, bytes) else None for one in found]
-
-
-def changed(parts: Sequence[Element], number: int, place: int, field: codec.Value) -> bytes:
-    """Return a file in which one field of one element is another."""
-    fields: list[codec.Value] = [*bodies(parts, number)]
-    fields[place] = field
-    body = codec.encode(fields)
-    return joined([*parts[:number], (parts[number][0], body), *parts[number + 1 :]])
 
 
 def right() -> list[Exhibit]:
     """Files that are right, the last ones with the anchors that somebody compared."""
-    plain, anchored, long = _plain(), _anchored(), _long()
+    plain, anchored, long = plain_exhibit(), anchored_exhibit(), long_exhibit()
     ids = anchored.written_by(ANNA)
     covered = anchored.file(ids[:3])
     without = [
@@ -192,8 +78,8 @@ def right() -> list[Exhibit]:
         ),
         "a run of 66, one signature in 64": long.file(long.written_by(ANNA)[:1]),
         "a checkpoint over three messages": anchored.file(),
-        "a message with a large file": _attached().file(),
-        "all Ed25519 keys known, no anchors": _anchored(text="not paid").file(),
+        "a message with a large file": attached_exhibit().file(),
+        "all Ed25519 keys known, no anchors": anchored_exhibit(text="not paid").file(),
     }
     found = [Exhibit(name, raw, {}, None, None) for name, raw in made.items()]
     both = fingerprints(ANNA.agency, BORIS.agency)
@@ -214,7 +100,7 @@ def _at(name: str, raw: bytes, offset: int, rule: Rule) -> Exhibit:
 
 
 def _cut() -> list[Exhibit]:
-    raw = _plain().file()
+    raw = plain_exhibit().file()
     parts = elements(raw)
     last, message = len(parts) - 1, [tag for tag, _ in parts].index(Tag.MESSAGE)
     start = offset_of(parts, message)
@@ -251,7 +137,7 @@ def _cut() -> list[Exhibit]:
 
 def _flips() -> list[Exhibit]:
     """One bit in each part of each kind of element."""
-    raw = _plain().file()
+    raw = plain_exhibit().file()
     parts = elements(raw)
     first, genesis, content, message, end = 0, 1, 2, 3, len(parts) - 1
     control_header = len(bodies(parts, first)[0] or b"")
@@ -285,8 +171,8 @@ def _flips() -> list[Exhibit]:
 
 
 def _mixed() -> list[Exhibit]:
-    parts = elements(_plain().file())
-    other = elements(_other().file())
+    parts = elements(plain_exhibit().file())
+    other = elements(other_exhibit().file())
     last = len(parts) - 1
     content = [number for number, (tag, _) in enumerate(parts) if tag == Tag.CONTENT]
     foreign = next(part for part in other if part[0] == Tag.CONTENT)
@@ -334,7 +220,7 @@ def _mixed() -> list[Exhibit]:
 
 
 def _texts() -> list[Exhibit]:
-    parts = elements(_plain().file())
+    parts = elements(plain_exhibit().file())
     places = [number for number, (tag, _) in enumerate(parts) if tag == Tag.MESSAGE]
     first, second = places[:2]
     said = encode_message(Text("До четверга.", None))
@@ -342,7 +228,7 @@ def _texts() -> list[Exhibit]:
     swapped[first], swapped[second] = parts[second], parts[first]
     fields = bodies(parts, first)
     unsigned = changed(parts, first - 1, 1, None)
-    long = elements(_long().file(_long().written_by(ANNA)[:1]))
+    long = elements(long_exhibit().file(long_exhibit().written_by(ANNA)[:1]))
     signed = [n for n, (tag, _) in enumerate(long) if tag == Tag.CONTENT and bodies(long, n)[1]]
     start = offset_of(parts, first)
     return [
@@ -368,7 +254,7 @@ def _texts() -> list[Exhibit]:
 
 def _lanes() -> list[Exhibit]:
     """A lane that its authors have signed, and that names nobody rightly."""
-    good = elements(_plain().file())
+    good = elements(plain_exhibit().file())
     charter, certificate, device = BORIS.agency.charter, BORIS.certificate, BORIS.certificates[0]
     listed = (1, ANNA.agency.charter, certificate, (device,))
     twice = (1, charter, certificate, (device, device))
@@ -452,10 +338,10 @@ def _resigned(lane: Sequence[ControlPart]) -> bytes:
 def _rewritten() -> list[Exhibit]:
     """What somebody with every Ed25519 key, and no archive key of an agency, can make."""
     both = fingerprints(ANNA.agency, BORIS.agency)
-    real = _anchored()
+    real = anchored_exhibit()
     ids = real.written_by(ANNA)
     raw = real.file(ids[:3])
-    forged = _anchored(forged_anchor, "not paid")
+    forged = anchored_exhibit(forged_anchor, "not paid")
     told = forged.file(forged.written_by(ANNA)[:3])
     none = Record.of(CAST, recorded_anchor)
     for text in ("one", "not paid", "three"):
@@ -469,13 +355,13 @@ def _rewritten() -> list[Exhibit]:
         _at("rewritten, an archive key of their own", told, 16, Rule.CHECKPOINT),
         _at(
             "rewritten, a checkpoint of another chat",
-            _anchored(replayed_anchor, "not paid").file(),
+            anchored_exhibit(replayed_anchor, "not paid").file(),
             16,
             Rule.CHECKPOINT,
         ),
         _at(
             "rewritten, a checkpoint of another device",
-            _anchored(borrowed_anchor, "not paid").file(),
+            anchored_exhibit(borrowed_anchor, "not paid").file(),
             16,
             Rule.CHECKPOINT,
         ),
@@ -531,8 +417,8 @@ def _old_checkpoint() -> bytes:
     def keep(who: Person, place: Place, heads: Sequence[Reference]) -> Anchor:
         return kept.setdefault("first", recorded_anchor(who, place, heads))
 
-    _anchored(keep)
-    return _anchored(keep, "not paid").file()
+    anchored_exhibit(keep)
+    return anchored_exhibit(keep, "not paid").file()
 
 
 def _other_charter(both: Anchors) -> list[Exhibit]:

@@ -23,7 +23,7 @@ from protocol.question import Forward, GetParcels, PutParcel, Taken, encode_ques
 from protocol.reply import Done, Parcels
 from protocol.session import PeerKind
 from protocol.topic import PARCEL_BYTES_MAX, Topic
-from tests.node.test_directory import NOW, House, Official, draw, enrolled
+from tests.node.house import NOW, House, Official, draw, enrolled
 
 CHAT = ChatId(b"c" * 32)
 Result = TypeVar("Result")

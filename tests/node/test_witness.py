@@ -17,7 +17,7 @@ from protocol.question import Witness as Asked
 from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
 from protocol.session import PeerKind
 from protocol.topic import Topic
-from tests.node.test_directory import NOW, House, draw, enrolled
+from tests.node.house import NOW, House, draw, enrolled
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,9 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
         return False
     control, content = (chain_of(device, chat, lane) for lane in (CONTROL, CONTENT))
     heads = judge.history.heads()
-    own, users = device.device.profile.user.user, sorted(judge.membership().users)
+    own = device.device.profile.user.user
+    users = sorted(judge.membership().users) or [own]
+    victim = users[draw // 7 % len(users)]
     shared = judge.membership().policy.history is HistoryRule.SHARED
     ways: list[Callable[[], Chain]] = []
     if control.entries:  # another entry in the place of the newest
@@ -142,7 +144,7 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
         )
     ways += [
         lambda: control_after(control, heads, SetRole(own, Role.OWNER, ())),  # above her role
-        lambda: control_after(control, (), Remove(users[draw // 7 % len(users)], ())),  # unseen
+        lambda: control_after(control, (), Remove(victim, ())),  # having seen nothing
         lambda: control_after(control, heads, Leave(())),
     ]
     if content.entries:

@@ -1,0 +1,350 @@
+"""SPEC 6.3, 6.6: the receiving half of a session: what it asks for, holds and gives up."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import frame as frames
+from protocol.effect import (
+    Admit,
+    Compare,
+    LoadSeals,
+    Send,
+)
+from protocol.entry import CONTENT, CONTROL, EntryId
+from protocol.errors import LimitExceeded, OutOfTurn, PeerError
+from protocol.frame import Absent, ChatHeads, Head, Heads, Run, Seen, Want
+from protocol.intake import NEVER, Intake, Outcome
+from protocol.limits import (
+    HELD_ENTRIES_MAX,
+    HELD_RUNS_MAX,
+    HELD_TRIES_MAX,
+    KEYFRAME_ENTRIES,
+    PAGES_OPEN_MAX,
+    PAYLOAD_BYTES_MAX,
+    REFUSALS_MAX,
+    WANT_TIMEOUT_SECONDS,
+    WANT_TIMEOUTS_MAX,
+    WANTS_OUTSTANDING_MAX,
+)
+from protocol.testing.cast import seed
+from protocol.testing.chains import CHAT, Chain, Step, signer
+from tests.protocol.sessions import DEVICE, intake, missing, opened, place, run_at, want
+
+
+class TestIntake:
+    def test_control_first(self) -> None:
+        """Content of a chat waits until no control entry of it is asked for or being judged."""
+        one = intake(want(0), want(1, lane=CONTROL))
+        assert one.ask(0.0) == [want(1, lane=CONTROL)]
+        run = run_at(1, lane=CONTROL)
+        one.received(run, 0.0)
+        assert one.ask(0.0) == []
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == [want(0)]
+
+    def test_bounded_wants(self) -> None:
+        one = intake(*(want(number) for number in range(100)))
+        assert len(one.ask(0.0)) == WANTS_OUTSTANDING_MAX
+        assert one.ask(0.0) == []
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert one.ask(0.0) == []
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == [want(WANTS_OUTSTANDING_MAX)]
+
+    def test_one_want_a_chain(self) -> None:
+        """Of two branches the second is asked for when the first is stored, and both are kept."""
+        branch = Want(*place(0), b"another.", 3, 5)
+        one = intake(want(0), branch)
+        assert one.ask(0.0) == [want(0)]
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(5))
+        assert one.finished() == []
+        assert one.ask(0.0) == [Want(*place(0), b"another.", 4, 5)]
+
+    def test_finished(self) -> None:
+        """A page is finished when all that it listed is stored; pages finish in order."""
+        one = intake(want(0))
+        one.open_page(2)
+        one.lacking([])
+        one.ask(0.0)
+        assert one.finished() == []
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert not one.settled
+        assert one.finished() == []
+        one.judged(run, Outcome(5))
+        assert one.finished() == [1, 2]
+        assert one.settled
+
+    def test_endless_pages(self) -> None:
+        one = Intake()
+        for cursor in range(PAGES_OPEN_MAX):
+            one.open_page(cursor)
+        with pytest.raises(LimitExceeded):
+            one.open_page(9)
+
+    def test_the_same_head_on_two_pages(self) -> None:
+        """It is asked for once, and closes both."""
+        one = intake(want(0))
+        one.open_page(2)
+        one.lacking([want(0)])
+        assert one.ask(0.0) == [want(0)]
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(5))
+        assert one.ask(0.0) == []
+        assert one.finished() == [1, 2]
+
+    def test_in_two_runs(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        first, second = run_at(0, 0, 2), run_at(0, 2, 3)
+        one.received(first, 10.0)
+        assert one.deadline() == 10.0 + WANT_TIMEOUT_SECONDS
+        one.judged(first, Outcome(2))
+        assert one.finished() == []
+        one.received(second, 10.0)
+        assert one.deadline() == NEVER
+        one.judged(second, Outcome(5))
+        assert one.finished() == [1]
+
+    def test_a_push_is_no_answer(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        push = run_at(0, 7, 1)
+        one.received(push, 1.0)
+        assert one.deadline() == WANT_TIMEOUT_SECONDS
+        one.judged(push, Outcome(7, missing(0, 6)))
+        answer = run_at(0)
+        one.received(answer, 1.0)
+        assert one.judged(answer, Outcome(5)) == []
+        assert one.finished() == [1]
+        assert [item.stop for item in one.ask(1.0)] == [7]
+
+    def test_timeouts(self) -> None:
+        """Case 30: what does not exist is given up, and a peer that does so often is, too."""
+        one = intake(*(want(number) for number in range(WANT_TIMEOUTS_MAX + 1)))
+        one.ask(0.0)
+        one.expired(WANT_TIMEOUT_SECONDS - 1)
+        assert one.finished() == []
+        with pytest.raises(OutOfTurn):
+            one.expired(WANT_TIMEOUT_SECONDS)
+        few = intake(want(0))
+        few.ask(0.0)
+        few.expired(WANT_TIMEOUT_SECONDS)
+        assert few.finished() == [1]
+
+    def test_absent(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        one.absent(place(1), 0)
+        one.absent(place(0), 3)
+        assert one.finished() == []
+        one.absent(place(0), 0)
+        assert one.finished() == [1]
+
+    def test_refusals(self) -> None:
+        """A run that no rule allows closes its want; too many of them the session."""
+        one = intake(want(0))
+        one.ask(0.0)
+        for count in range(REFUSALS_MAX):
+            run = run_at(0) if not count else run_at(0, 9)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(run.start, refused=True))
+        assert one.finished() == [1]
+        last = run_at(1)
+        one.received(last, 0.0)
+        with pytest.raises(OutOfTurn):
+            one.judged(last, Outcome(0, refused=True))
+
+    def test_surplus_branches_are_no_fault(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        for count in range(REFUSALS_MAX + 1):
+            run = run_at(0) if not count else run_at(0, 9)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(run.start, surplus=True))
+        assert one.finished() == [1]
+
+    def test_held_until_the_ancestor_comes(self) -> None:
+        one = intake(want(0))
+        one.ask(0.0)
+        run = run_at(0)
+        one.received(run, 0.0)
+        assert one.judged(run, Outcome(2, missing(1, 3))) == []
+        assert one.finished() == []
+        asked = one.ask(0.0)
+        assert [(item.device, item.start, item.stop) for item in asked] == [(place(1)[1], 0, 4)]
+        ancestor = run_at(1, 0, 4)
+        one.received(ancestor, 0.0)
+        (again,) = one.judged(ancestor, Outcome(4))
+        assert again == run
+        one.judged(again, Outcome(5))
+        assert one.finished() == [1]
+
+    def test_tried_together(self) -> None:
+        """Runs that wait for each other's entries come out as one."""
+        one = intake(want(0), want(1))
+        one.ask(0.0)
+        first, second = run_at(0), run_at(1)
+        for run in (first, second):
+            one.received(run, 0.0)
+        assert one.judged(first, Outcome(1, missing(1, 0))) == []
+        assert one.judged(second, Outcome(1, missing(0, 1))) == [first, second]
+
+    def test_another_branch_is_sought_ever_farther_back(self) -> None:
+        """Where a run does not fit on what is stored, its beginning is 64, 128, … entries back."""
+        one = Intake()
+        starts = []
+        at = 5000
+        push = run_at(0, at, 1)
+        one.received(push, 0.0)
+        one.judged(push, Outcome(at, missing(0, at - 1, have=9000)))
+        for _ in range(8):
+            (found,) = one.ask(0.0)
+            starts.append(found.start)
+            assert found.stop == at
+            if not found.start:
+                break
+            answer = run_at(0, found.start, found.stop - found.start)
+            one.received(answer, 0.0)
+            one.judged(answer, Outcome(found.start, missing(0, found.start - 1, have=9000)))
+            at = found.start
+        assert starts == [5000 - KEYFRAME_ENTRIES * (2**steps - 1) for steps in range(1, 7)] + [0]
+
+    def test_backtracking_ends(self) -> None:
+        one = Intake()
+        for _ in range(60):
+            run = run_at(0, 70, 1)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(70, missing(0, 69, have=99)))
+            for item in one.ask(0.0):
+                one.absent(place(0), item.start)
+        assert one.ask(0.0) == []
+
+
+class TestBounds:
+    """I9: what is remembered of a peer is bounded, whatever it sends."""
+
+    @pytest.mark.parametrize("count", [1, 4096])
+    def test_held(self, count: int) -> None:
+        """Case 21: entries whose ancestors never come."""
+        one = Intake()
+        for number in range(2 * HELD_RUNS_MAX):
+            run = run_at(number, 1, count)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(1, missing(number + 10_000)))
+            one.ask(0.0)
+        assert len(one._held) <= HELD_RUNS_MAX
+        assert one._held_entries <= HELD_ENTRIES_MAX
+        assert one._held_entries == sum(len(w.run.records) for w in one._held.values())
+        assert len(one._asked) <= WANTS_OUTSTANDING_MAX
+        assert not one._judging
+        assert not one._busy
+        for index in (one._held_at, one._waiters):
+            assert {number for works in index.values() for number in works} == set(one._held)
+
+    def test_what_was_dropped_is_asked_for_again(self) -> None:
+        """Case 21, of honest peers: the page still needs it."""
+        wants = [want(number, 4096) for number in range(WANTS_OUTSTANDING_MAX)]
+        one = intake(*wants)
+        asked = one.ask(0.0)
+        for item, number in zip(asked, range(WANTS_OUTSTANDING_MAX), strict=True):
+            run = run_at(number, 0, 4096)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(100, missing(number + 100)))
+            assert item.stop == 4096
+        assert one.finished() == []
+        again = [item for item in one.ask(0.0) if item.start]
+        assert all(item.start == 100 for item in again)
+
+    def test_tries(self) -> None:
+        """A run that waits for one entry after the other is not verified again for each."""
+        one = intake(want(0, 4096))
+        one.ask(0.0)
+        run = run_at(0, 0, 4096)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(1, missing(1, 0)))
+        tries = 0
+        for seq in range(100):
+            push = run_at(1, seq, 1)
+            one.received(push, 0.0)
+            for again in one.judged(push, Outcome(seq + 1)):
+                tries += 1
+                one.judged(again, Outcome(seq + 2, missing(1, seq + 1)))
+        assert tries == HELD_TRIES_MAX
+        assert [(item.start, item.stop) for item in one.ask(0.0) if item.stop == 4096]
+
+    def test_seals_for_nobody(self) -> None:
+        """Case 32: a question that counts for nothing is not kept."""
+        session = opened()
+        for _ in range(100):
+            session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), ()), 0.0)
+        assert not session._sealing
+        session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), (DEVICE,)), 0.0)
+        assert [type(effect) for effect in session.idle()] == [LoadSeals]
+
+    def test_long_runs(self) -> None:
+        """Signed at the end only, they could not be served on."""
+        long = Chain(signer("anna"), CHAT, CONTENT)
+        long.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 5)
+        opened().receive(long.run(0, 1), 0.0)
+        with pytest.raises(LimitExceeded):
+            opened().receive(long.run(), 0.0)
+
+    @given(st.data())
+    def test_any_frames(self, data: st.DataObject) -> None:
+        """A hostile peer gets a typed error or an answer; what is kept of it stays bounded."""
+        one = opened()
+        makers: list[Callable[[], frames.Frame]] = [
+            lambda: Heads(data.draw(st.integers(0, 9)), 1, (ChatHeads(CHAT, ()),)),
+            lambda: Seen(data.draw(st.integers(0, 9))),
+            lambda: run_at(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 9)), 2),
+            lambda: Absent(*place(data.draw(st.integers(0, 3))), data.draw(st.integers(0, 9))),
+            lambda: want(data.draw(st.integers(0, 3))),
+        ]
+        waiting: list[Run] = []
+        try:
+            for _ in range(data.draw(st.integers(1, 30))):
+                frame = data.draw(st.sampled_from(makers))()
+                effects = one.receive(frame, 0.0)
+                for effect in effects:
+                    if isinstance(effect, Compare):
+                        number = data.draw(st.integers(0, 3))
+                        one.compared([want(number), want(number, lane=CONTROL)], 0.0)
+                    elif isinstance(effect, Admit):
+                        waiting += effect.runs
+                ready = data.draw(st.booleans())
+                if waiting and ready:
+                    run = waiting.pop(0)
+                    outcome = data.draw(
+                        st.sampled_from(
+                            [
+                                Outcome(run.start + 2),
+                                Outcome(run.start, missing(3, 8)),
+                                Outcome(run.start + 1, missing(run.start % 4, 9, have=10)),
+                                Outcome(run.start + 1, refused=True),
+                            ]
+                        )
+                    )
+                    for effect in one.admitted([(run, outcome)], (), 0.0):
+                        waiting += effect.runs if isinstance(effect, Admit) else ()
+                one.idle()
+        except PeerError:
+            return
+
+    def test_hostile_heads(self) -> None:
+        """A page that lists what does not exist costs a want each, 32 at a time."""
+        one = opened()
+        heads = tuple(Head(place(number)[1], 1, 9, bytes(8)) for number in range(4096))
+        (compare,) = one.receive(Heads(1, 1, (ChatHeads(CHAT, heads),)), 0.0)
+        assert isinstance(compare, Compare)
+        effects = one.compared([want(number, 10) for number in range(4096)], 0.0)
+        assert sum(isinstance(effect, Send) for effect in effects) == WANTS_OUTSTANDING_MAX
+        with pytest.raises(OutOfTurn):
+            one.expired(WANT_TIMEOUT_SECONDS)
