@@ -51,7 +51,7 @@ from protocol.frame import (
 from protocol.intake import Outcome
 from protocol.limits import KEYFRAME_ENTRIES
 from protocol.reconcile import tabulate
-from protocol.run import Context, Entry, context_after
+from protocol.run import Context, Entry, context_after, pack
 from protocol.session import Greeting, PeerKind, Session, State
 from protocol.testing.cast import seed
 from protocol.testing.chains import opened
@@ -138,7 +138,7 @@ class Replica:
         reached = entries[0].header.seq + admission.known + len(accepted)
         if accepted:
             line = self._line(kept, accepted[0], admission.branch)
-            line.entries += accepted
+            line.entries += [_relative(line, accepted[0]), *accepted[1:]]
             line.cover = ()
             if accepted[-1].signature is None:
                 line.cover = entries[admission.known + len(accepted) :]
@@ -445,6 +445,15 @@ def _cover(line: Line, seq: int) -> Cover:
         if entry.signature is not None:
             return Cover(tuple(path), entry.signature)
     raise AssertionError("an entry without its cover")
+
+
+def _relative(line: Line, entry: Entry) -> Entry:
+    """Return an entry with its record relative to its true predecessor (SPEC 6.4)."""
+    body = entry.ground if entry.payload is None else entry.payload
+    if entry.header.seq % KEYFRAME_ENTRIES == 0 or body is None:
+        return entry
+    before = context_after(line.entries[entry.header.seq - 1].header)
+    return entry._replace(record=pack(entry.header, body, before))
 
 
 def _run(want: Want, line: Line) -> Run:
