@@ -383,6 +383,11 @@ class Session:
         self._intake.lacking(wants)
         return self._go_on(now)
 
+    def recalled(self, wants: Sequence[Want], now: float) -> list[Effect]:
+        """Ask for what was listed in a page of any session before, and is heard only now."""
+        self._intake.recalled(wants)
+        return self._go_on(now)
+
     def admitted(
         self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding], now: float
     ) -> list[Effect]:
@@ -471,6 +476,8 @@ class Session:
         if self._told:
             found = ours.found()
             self._found = found[: bisect_right(found, self._told)]
+        if self._found:
+            self._heads_due, self._greeted_back = True, False
 
     def _audit(self, now: float) -> list[Effect]:
         if self._audit_at > now:

@@ -259,6 +259,7 @@ class TestReconciliation:
         network.tick(RECON_AUDIT_SECONDS)
         network.settle()
         assert north.summary() == south.summary()
+        assert [side.session.caught_up for side in network.sides] == [True, True]
         if left == len(talk.runs):
             news = [side.sent[at:] for side, at in zip(network.sides, sent, strict=True)]
             assert [[type(frame) for frame in new] for new in news] == [[frames.Recon]] * 2
