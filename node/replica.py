@@ -308,12 +308,12 @@ class Replica(SealedChats):
         nothing of it reaches the disk.
         """
         candidate = self._candidates.setdefault(run.chat, _Candidate(Chat(run.chat)))
-        admission = candidate.chat.admit(entries, CandidateLedger(candidate.chat.history))
-        outcome = self._outcome(entries, admission)
-        if run.lane == CONTENT:  # it is nowhere to be stored, whatever it says
+        ledger = CandidateLedger(candidate.chat.history)
+        if run.lane == CONTENT:
             self._evict()
-            refused = Outcome(run.start, admission.missing, refused=not admission.missing)
-            return Stored(refused, run, refusal=admission.refusal)
+            return self._put_off(run, candidate.chat.admit(entries[:1], ledger), entries[:1])
+        admission = candidate.chat.admit(entries, ledger)
+        outcome = self._outcome(entries, admission)
         if admission.entries:
             candidate.accepted.append((admission.entries, _cover(entries, outcome.reached)))
             candidate.size += sum(len(e.record) + ENTRY_MEMORY_BYTES for e in admission.entries)
@@ -331,6 +331,17 @@ class Replica(SealedChats):
                     _signatures(run, entries),
                 )
         self._evict()
+        return Stored(outcome, run, refusal=admission.refusal)
+
+    def _put_off(self, run: Run, admission: Admission, first: Sequence[Entry]) -> Stored:
+        """Say what content waits for that is nowhere to be stored yet, whatever is in it.
+
+        What its first entry waits for, and never a later one: nothing before that is stored, so
+        two runs could wait for each other. If that waits for nothing, the peer tells of it again.
+        """
+        waits = self._outcome(first, admission)
+        surplus = not waits.missing and not waits.refused
+        outcome = Outcome(run.start, waits.missing, waits.refused, surplus)
         return Stored(outcome, run, refusal=admission.refusal)
 
     def _evict(self) -> None:

@@ -45,7 +45,8 @@ class Outcome(NamedTuple):
 
     reached: the run is stored up to this seq, exclusive; its start for nothing of it.
     missing: what the rest waits for. refused: the rest breaks a rule and never will be stored.
-    surplus: it is one branch too many of a forked chain, which is no fault of the peer.
+    surplus: it has no place here, which is no fault of the peer: one branch too many of a forked
+    chain, or of a chat that we are not known to be in.
     """
 
     reached: int

@@ -202,7 +202,8 @@ class TestCandidates:
             assert stored.appended == 0
             assert replica.holding(stored) is None
             outcome = stored.outcome
-            assert (outcome.refused or bool(outcome.missing)) == (run.lane == CONTENT)
+            assert (outcome.surplus or bool(outcome.missing)) == (run.lane == CONTENT)
+            assert not outcome.refused, "whoever sends it may know more of the chat than we do"
         assert replica.store.chats() == []
         assert replica.store.connection.execute("SELECT count(*) FROM entries").get == 0
 
@@ -236,6 +237,20 @@ class TestCandidates:
         assert not stored.outcome.refused
         found = take(replica, content, *(r for r in talk.runs if r.lane == CONTROL))
         assert found[0].appended == 1
+
+    def test_content_never_waits_for_what_waits_for_it(self) -> None:
+        """Nothing of it is stored yet: only what its first entry waits for is worth waiting for."""
+        talk = conversation(Dice(2), 0)
+        anna, boris = talk.people[:2]
+        for who in (anna, boris, anna):
+            talk.say(who, b"an answer")
+        replica = node(LATE)
+        take(replica, *(run for run in talk.runs if run.lane == CONTROL))
+        (hers,) = take(replica, talk.chain(anna, CONTENT).run())
+        (his,) = take(replica, talk.chain(boris, CONTENT).run())
+        assert (hers.outcome.missing, hers.outcome.surplus) == ((), True)
+        assert [(item.device, item.seq) for item in his.outcome.missing] == [(anna.devices[0], 0)]
+        assert his.outcome.reached == 0
 
     def test_a_part_that_waits(self) -> None:
         """What was admitted before a gap counts when the chat is adopted."""
