@@ -53,6 +53,7 @@ from protocol.effect import (
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (
     Blob,
+    ChatHeads,
     Forked,
     Frame,
     Have,
@@ -225,6 +226,7 @@ class Dealing(ABC):
         self._queued_bytes = 0
         self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+        self._let_in = True
 
     @property
     def open(self) -> bool:
@@ -271,7 +273,23 @@ class Dealing(ABC):
 
     def idle(self) -> Steps:
         """Return the next piece of serving. Call when nothing waits to be sent."""
+        if self._let_in and self.open:
+            self._let_in = False
+            return [Look(self._look_aside)]
         return self._turned(self._session.idle())
+
+    def let_in(self) -> None:
+        """Take up what the peer listed of a chat before it was let in."""
+        self._let_in = True
+        self.worked()
+
+    def _look_aside(self) -> After:
+        waits = bool(self._replica.sharing.unheard(self.key))
+        return lambda: [Keep(self._take_up)] if waits else []
+
+    def _take_up(self) -> Kept:
+        wants = self._replica.take_up(self.key)
+        return Kept(then=lambda: self._turned(self._session.recalled(wants, self._now())))
 
     def expired(self) -> Steps:
         """Look at the deadlines, when a Wake is due."""
@@ -335,8 +353,10 @@ class Dealing(ABC):
         sharing = self._replica.sharing
         match effect:
             case Compare(chats):
-                wants = self._replica.compare(chats, self.key)
-                return lambda: self._turned(self._session.compared(wants, self._now()))
+                heard = self._replica.heard(chats, self.key)
+                if len(heard) < len(chats):
+                    return lambda: [Keep(partial(self._set_aside, chats))]
+                return self._compared(heard)
             case LoadHeads(cursor):
                 page = sharing.heads_since(self.key, cursor)
                 return lambda: self._turned(self._session.heads(page))
@@ -352,6 +372,15 @@ class Dealing(ABC):
                     return list
                 found = self._replica.seals_for(chat, epoch, mine)
                 return lambda: self._loaded_seals(chat, epoch, mine, found)
+
+    def _compared(self, heard: Sequence[ChatHeads]) -> After:
+        wants = self._replica.compare(heard)
+        return lambda: self._turned(self._session.compared(wants, self._now()))
+
+    def _set_aside(self, chats: Sequence[ChatHeads]) -> Kept:
+        """Keep what is not heard of a page, before that is seen."""
+        self._replica.set_aside(chats, self.key)
+        return Kept(then=self._compared(self._replica.heard(chats, self.key)))
 
     def _look_at_rumour(self, rumour: Rumour) -> After:
         readers, news = self._replica.hear(rumour, self.key)

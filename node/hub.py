@@ -101,6 +101,9 @@ class Hub(Generic[One]):
                     connection.push(raw)
                 else:
                     connection.changed()
+        for peer in stored.entered:
+            for connection in self._connections.get(peer, ()):
+                connection.let_in()
         if large:
             self._spread_on(stored, raw, agencies, source)
 

@@ -53,7 +53,8 @@ AWAITED_MAX = 4096
 class Stored:
     """What a transaction changes.
 
-    entries: those that are new here, as stored. live: whether they were pushed.
+    entries: those that are new here, as stored. entered: the readers that it lets in. live: whether
+    it was pushed.
     """
 
     outcome: Outcome
@@ -66,6 +67,7 @@ class Stored:
     signatures: tuple[tuple[int, bytes], ...] = ()
     bare: Mapping[int, bytes] = field(default_factory=dict)
     live: bool = False
+    entered: AbstractSet[bytes] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -109,6 +111,7 @@ class Stored:
             rest.refusal,
             self.signatures,
             {**self.bare, **rest.bare},
+            entered=self.entered | rest.entered,
         )
 
 
@@ -207,12 +210,13 @@ class Replica(SealedChats):
         if admission.forked and admission.branch is None:
             fork = self._fork(stored, entries, accepted[0])
         readers: AbstractSet[bytes] = frozenset()
+        entered: AbstractSet[bytes] = frozenset()
         bare: Mapping[int, bytes] = {}
         if admission.known and run.lane == CONTENT:
             self.payloads.fill(chat, stored, entries[: admission.known])
         if accepted:
             accepted, bare = self._store(chat, stored, admission)
-            readers = self._share(chat, stored, run.lane)
+            readers, entered = self._share(chat, stored, run.lane)
         sealless = self.lacking_seals(chat, stored, accepted)
         outcome = self._outcome(entries, admission)
         return Stored(
@@ -225,6 +229,7 @@ class Replica(SealedChats):
             admission.refusal,
             _signatures(run, entries),
             bare,
+            entered=entered,
         )
 
     def _store(
@@ -262,16 +267,19 @@ class Replica(SealedChats):
         refused = admission.refusal is not None
         return Outcome(reached, admission.missing, refused, admission.surplus)
 
-    def _share(self, chat: Chat, stored: StoredChat, lane: int) -> AbstractSet[bytes]:
+    def _share(
+        self, chat: Chat, stored: StoredChat, lane: int
+    ) -> tuple[AbstractSet[bytes], AbstractSet[bytes]]:
+        """Keep who may see a chat now; return them, and those among them who could not before."""
         if lane != CONTROL:
-            return self.sharing.readers(stored)
+            return self.sharing.readers(stored), frozenset()
         readers, before = self.readers(chat), self.sharing.readers(stored)
         self.sharing.set_readers(stored, readers)
         if readers - before:
             self.store.touch(stored)
         for peer in sorted(before - readers):  # each takes numbers of the change counter
             self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
-        return readers
+        return readers, readers - before
 
     def welcome(self) -> None:
         """Let new devices that lost their predecessors see the chats of their users (SPEC 6.3)."""
@@ -426,13 +434,15 @@ class Replica(SealedChats):
         member = judge is not None and device in judge.membership().devices
         return member or any((device, lane) in stored.chains for lane in (CONTROL, CONTENT))
 
-    def compare(self, chats: Sequence[ChatHeads], peer: bytes) -> list[Want]:
-        """Return what we lack of these heads; nothing of chats that the peer is not in."""
+    def heard(self, chats: Sequence[ChatHeads], peer: bytes) -> list[ChatHeads]:
+        """Return these without the chats that the peer is not in."""
+        return [item for item in chats if self.may_bring(peer, item.chat)]
+
+    def compare(self, chats: Sequence[ChatHeads]) -> list[Want]:
+        """Return what we lack of these heads."""
         wants = []
         for item in chats:
             stored = self.store.chat(item.chat)
-            if not self.may_bring(peer, item.chat):
-                continue
             for head in item.heads:
                 start = 0
                 if stored is not None:
@@ -443,6 +453,27 @@ class Replica(SealedChats):
                     )
         return wants
 
+    def set_aside(self, chats: Sequence[ChatHeads], peer: bytes) -> None:
+        """Keep what is not heard of these, for when the peer is let in."""
+        for item in chats:
+            stored = self.store.chat(item.chat)
+            if stored is not None and not self.may_bring(peer, item.chat):
+                self.sharing.note_unheard(peer, stored, item.heads)
+
+    def take_up(self, peer: bytes) -> list[Want]:
+        """Return what we lack of what was set aside of a peer that is in those chats now."""
+        listed = self.sharing.unheard(peer)
+        wants = self.compare(listed)
+        lacking = {(want.chat, want.device, want.lane) for want in wants}
+        here = [
+            (item.chat, head)
+            for item in listed
+            for head in item.heads
+            if (item.chat, head.device, head.lane) not in lacking
+        ]
+        self.sharing.forget_unheard(peer, here)
+        return wants
+
     def hear(self, rumour: Rumour, peer: bytes) -> tuple[AbstractSet[bytes], Rumour | None]:
         """Return the readers of a chat, and of what a peer says there what is news to us."""
         readers = self.readers_of(rumour.chat)
@@ -450,7 +481,7 @@ class Replica(SealedChats):
             return readers, None
         if not isinstance(rumour, IHave):
             return readers, rumour
-        wants = self.compare([ChatHeads(rumour.chat, rumour.heads)], peer)
+        wants = self.compare([ChatHeads(rumour.chat, rumour.heads)])
         lacking = {(want.device, want.lane, want.prefix) for want in wants}
         heads = tuple(h for h in rumour.heads if (h.device, h.lane, h.prefix) in lacking)
         return readers, IHave(rumour.chat, heads) if heads else None

@@ -123,6 +123,15 @@ CREATE TABLE cursors (          -- how far we have seen each peer's changes
     incarnation BLOB NOT NULL,
     cursor INTEGER NOT NULL) WITHOUT ROWID;
 
+CREATE TABLE unheard (          -- what a peer listed of a chat of ours that it is not known to be in
+    peer BLOB NOT NULL,
+    chat INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    lane INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    prefix BLOB NOT NULL,
+    UNIQUE (peer, chat, device, lane));
+
 CREATE TABLE agencies (
     id BLOB PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,

@@ -17,7 +17,13 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.fork import Fork
 from protocol.frame import ChatHeads, Head, Heads, Holding, Seal, Want
 from protocol.identity import UserId
-from protocol.limits import BRANCHES_MAX, HASH_BYTES, HEADS_CHAINS_MAX, SEALLESS_ASKED_MAX
+from protocol.limits import (
+    BRANCHES_MAX,
+    HASH_BYTES,
+    HEADS_CHAINS_MAX,
+    SEALLESS_ASKED_MAX,
+    UNHEARD_MAX,
+)
 
 PREFIX_BYTES = 8
 SURVEYED_CHATS = 256  # in one go: about 5 ms
@@ -176,6 +182,35 @@ class Sharing:
             "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (peer) DO UPDATE"
             " SET incarnation = excluded.incarnation, cursor = excluded.cursor",
             (peer, incarnation, cursor),
+        )
+
+    def note_unheard(self, peer: bytes, chat: StoredChat, heads: Iterable[Head]) -> None:
+        """Remember what a peer listed of a chat that it may not see; of too much, the newest."""
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO unheard VALUES (?, ?, ?, ?, ?, ?)",
+            [(peer, chat.no, head.device, head.lane, head.seq, head.prefix) for head in heads],
+        )
+        self.connection.execute(
+            "DELETE FROM unheard WHERE rowid IN (SELECT rowid FROM unheard WHERE peer = ?"
+            " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+            (peer, UNHEARD_MAX),
+        )
+
+    def unheard(self, peer: bytes) -> tuple[ChatHeads, ...]:
+        """Return what a peer listed of chats before it was let into them."""
+        rows = self.connection.execute(
+            "SELECT 0, id, device, lane, seq, prefix FROM unheard JOIN readers USING (peer, chat)"
+            " JOIN chats ON no = chat WHERE peer = ?",
+            (peer,),
+        ).fetchall()
+        return _listed(rows)
+
+    def forget_unheard(self, peer: bytes, heads: Iterable[tuple[ChatId, Head]]) -> None:
+        """What a peer listed of these is here."""
+        self.connection.executemany(
+            "DELETE FROM unheard WHERE peer = ? AND device = ? AND lane = ?"
+            " AND chat = (SELECT no FROM chats WHERE id = ?)",
+            [(peer, head.device, head.lane, chat) for chat, head in heads],
         )
 
     def note_holdings(self, chat: StoredChat, holdings: Iterable[Holding]) -> None:

@@ -138,6 +138,12 @@ class Intake:
             if not self._under_way(_branch(want)):
                 self._queue(want)
 
+    def recalled(self, wants: Sequence[Want]) -> None:
+        """Take up wants that are on no page: whoever calls this again has lost none of them."""
+        for want in wants:
+            if not self._under_way(_branch(want)):
+                self._queue(want)
+
     def finished(self) -> list[int]:
         """Return the cursors of the pages that were finished, in their order; forget those."""
         cursors = []

@@ -74,9 +74,9 @@ def test_let_in_again(federation: Federation) -> None:
     federation.carry(boris, anna)
     assert own not in anna.replica.readers_of(chat)
     news = [ChatHeads(chat, (Head(boris.key, CONTROL, 99, bytes(8)),))]
-    assert anna.replica.compare(news, own)
-    assert anna.replica.compare(news, other)
-    assert not anna.replica.compare(news, bytes(32))
+    assert anna.replica.heard(news, own)
+    assert anna.replica.heard(news, other)
+    assert not anna.replica.heard(news, bytes(32))
     with boris.transaction():
         compose.add_members(boris, chat, [(user, Role.MEMBER)], now())
     federation.carry(boris, anna)

@@ -412,10 +412,9 @@ class TestCompare:
             take(replica, run)
         chain = talk.chain(talk.people[0], CONTENT)
         count = len(chain.entries)
-        boris = agency("mvd").root.public
 
-        def wants(head: Head, peer: bytes = boris) -> list[tuple[int, int]]:
-            found = replica.compare([ChatHeads(talk.chat, (head,))], peer)
+        def wants(head: Head) -> list[tuple[int, int]]:
+            found = replica.compare([ChatHeads(talk.chat, (head,))])
             return [(item.start, item.stop) for item in found]
 
         def head(seq: int, prefix: bytes | None = None) -> Head:
@@ -424,9 +423,51 @@ class TestCompare:
         assert wants(head(count - 1)) == wants(head(0)) == []
         assert wants(head(count + 4, bytes(8))) == [(count, count + 5)]
         assert wants(head(0, bytes(8))) == [(0, 1)]
-        assert wants(head(count + 4, bytes(8)), LATE) == []
         unknown = ChatHeads(ChatId(bytes(32)), (head(3),))
-        assert [item.start for item in replica.compare([unknown], LATE)] == [0]
+        assert [item.start for item in replica.compare([unknown])] == [0]
+
+    def test_whom_is_listened_to(self) -> None:
+        """Members' agencies; anybody of a chat that is not stored here."""
+        talk = conversation(Dice(6), 0)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        news = [ChatHeads(talk.chat, ()), ChatHeads(ChatId(bytes(32)), ())]
+        assert replica.heard(news, agency("mvd").root.public) == news
+        assert replica.heard(news, LATE) == news[1:]
+
+    def test_heard_before_one_was_let_in(self) -> None:
+        """What a stranger listed is taken up once it is in, until it is here; the newest of each."""
+        talk = conversation(Dice(6), 0)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        anna = talk.people[0]
+        chain = [Head(FYODOR.devices[0], CONTENT, seq, bytes([seq]) * 8) for seq in (3, 4)]
+        known = Head(anna.devices[0], CONTROL, 0, bytes(talk.chat[:8]))
+        for head in chain:
+            replica.set_aside([ChatHeads(talk.chat, (head, known))], LATE)
+        assert replica.take_up(LATE) == []
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
+        (stored,) = take(replica, talk.runs[-1])
+        assert stored.entered == {LATE}
+        wanted = [Want(talk.chat, FYODOR.devices[0], CONTENT, chain[1].prefix, 0, 5)]
+        assert replica.take_up(LATE) == wanted
+        assert replica.take_up(LATE) == wanted, "it is not here yet"
+        assert [head for item in replica.sharing.unheard(LATE) for head in item.heads] == chain[1:]
+
+    def test_unheard_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """I9: of what a stranger lists the newest is kept."""
+        monkeypatch.setattr("node.sharing.UNHEARD_MAX", 3)
+        talk = conversation(Dice(6), 0)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        heads = tuple(Head(DeviceKey(bytes([n]) * 32), CONTENT, 0, bytes(8)) for n in range(5))
+        replica.set_aside([ChatHeads(talk.chat, heads)], LATE)
+        replica.set_aside([ChatHeads(talk.chat, heads)], agency("mvd").root.public)
+        rows = replica.store.connection.execute("SELECT peer, device FROM unheard ORDER BY device")
+        assert rows.fetchall() == [(LATE, head.device) for head in heads[2:]]
 
     def test_readers(self) -> None:
         """Case 42: agencies of members and own devices; whoever is removed is no reader."""
