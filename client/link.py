@@ -322,14 +322,17 @@ class Link:
         await self.connection.preview(chat, open_and_show)
 
     async def settle(self, seconds: float) -> bool:
-        """Wait until both sides have what the other has; return whether that came in time."""
-        with trio.move_on_after(seconds):
+        """Wait until both sides have what the other has; return whether that came in time.
+
+        Our own disk, which notes it, may take longer.
+        """
+        with trio.move_on_after(seconds) as waiting:
             while not (self.connection.caught_up and await self._all_told()):
                 self.check()
                 await trio.sleep(POLL_SECONDS)
+        if not waiting.cancelled_caught:
             await self.write(self._settled)
-            return True
-        return False
+        return not waiting.cancelled_caught
 
     def _settled(self) -> None:
         if self._device.displaced:

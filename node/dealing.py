@@ -85,7 +85,7 @@ SALT_BYTES = 16
 SEND_BYTES = 256 * 1024
 UNREAD_BYTES_MAX = 4 * QUEUE_BYTES_MAX  # that wait for a peer, before it is given up; guess
 
-_Loads = LoadRun | LoadHeads | LoadChanges | LoadSeals | Compare
+_Loads = LoadRun | LoadHeads | LoadChanges | LoadSeals
 _Keeps = StoreSeals | StoreFork | SaveCursor
 
 Steps = Sequence["Step"]
@@ -338,10 +338,12 @@ class Dealing(ABC):
             case _:
                 return [self._job(effect)]
 
-    def _job(self, effect: _Loads | _Keeps | Gossip) -> Step:
+    def _job(self, effect: _Loads | _Keeps | Gossip | Compare) -> Step:
         match effect:
             case Gossip(rumour):
                 return Look(partial(self._look_at_rumour, rumour))
+            case Compare(chats):
+                return Look(partial(self._compare, chats))
             case SaveCursor():  # what is not kept we are told again
                 return Try(partial(self._keep, effect))
             case StoreSeals() | StoreFork():
@@ -352,11 +354,6 @@ class Dealing(ABC):
     def _load(self, effect: _Loads) -> After:
         sharing = self._replica.sharing
         match effect:
-            case Compare(chats):
-                heard = self._replica.heard(chats, self.key)
-                if len(heard) < len(chats):
-                    return lambda: [Keep(partial(self._set_aside, chats))]
-                return self._compared(heard)
             case LoadHeads(cursor):
                 page = sharing.heads_since(self.key, cursor)
                 return lambda: self._turned(self._session.heads(page))
@@ -372,6 +369,12 @@ class Dealing(ABC):
                     return list
                 found = self._replica.seals_for(chat, epoch, mine)
                 return lambda: self._loaded_seals(chat, epoch, mine, found)
+
+    def _compare(self, chats: Sequence[ChatHeads]) -> After:
+        heard = self._replica.heard(chats, self.key)
+        if len(heard) < len(chats):
+            return lambda: [Keep(partial(self._set_aside, chats))]
+        return self._compared(heard)
 
     def _compared(self, heard: Sequence[ChatHeads]) -> After:
         wants = self._replica.compare(heard)

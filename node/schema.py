@@ -123,7 +123,7 @@ CREATE TABLE cursors (          -- how far we have seen each peer's changes
     incarnation BLOB NOT NULL,
     cursor INTEGER NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE unheard (          -- what a peer listed of a chat of ours that it is not known to be in
+CREATE TABLE unheard (          -- what a peer listed of a chat that it is not known to be in
     peer BLOB NOT NULL,
     chat INTEGER NOT NULL,
     device BLOB NOT NULL,

@@ -52,6 +52,11 @@ def started(folder: Path, log: BinaryIO) -> subprocess.Popen[bytes]:
     )
 
 
+def show(log: Path) -> None:
+    """Print what a node has logged: a test that waits for it has failed."""
+    print(f"--- {log.name}", log.read_text(), sep="\n")
+
+
 @asynccontextmanager
 async def process(folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A node as a process of its own, once it listens; killed at the end."""
@@ -64,6 +69,9 @@ async def process(folder: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
                 )
             assert line
             yield running
+        except BaseException:
+            show(Path(log.name))
+            raise
         finally:
             running.kill()
 

@@ -437,7 +437,7 @@ class TestCompare:
         assert replica.heard(news, LATE) == news[1:]
 
     def test_heard_before_one_was_let_in(self) -> None:
-        """What a stranger listed is taken up once it is in, until it is here; the newest of each."""
+        """What a stranger listed is taken up once it is in, until it is here."""
         talk = conversation(Dice(6), 0)
         replica = node()
         for run in talk.runs:
