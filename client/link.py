@@ -34,9 +34,10 @@ from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.name import split_endpoint
-from protocol.question import GetCards, GetReceipts, Lookup, PutPrekey, Question, encode_question
+from protocol.question import GetCard, GetReceipts, Lookup, PutPrekey, Question, encode_question
 from protocol.reply import (
     Cards,
+    OwnCard,
     People,
     Person,
     Receipts,
@@ -47,7 +48,7 @@ from protocol.reply import (
 )
 from protocol.run import Entry
 from protocol.session import PeerKind
-from protocol.topic import LOOKUP_MAX, RECEIPTS_ASKED_MAX
+from protocol.topic import CARDS_MAX, HEADS_SEEN_MAX, LOOKUP_MAX, RECEIPTS_ASKED_MAX
 
 Result = TypeVar("Result")
 
@@ -55,6 +56,7 @@ SYNCED = "synced"  # when both sides last had what the other has: `Device.done_a
 DIAL_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
+CARD_PAGES_MAX = HEADS_SEEN_MAX // CARDS_MAX  # of all agencies that a node compares
 
 
 async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.SocketStream]:
@@ -272,10 +274,7 @@ class Link:
         now = int(time.time() * 1000)
         record = await self.write(partial(own_prekey, self._device, now))
         await self.ask(PutPrekey(record))
-        reply = await self.ask(GetCards())
-        if isinstance(reply, Cards):
-            for raw in reply.cards:
-                await self.write(partial(people.keep_card, self._device, raw))
+        await self._take_cards()
         await self.compare_directories()
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
         users = await self.journal.read(partial(people.companions, self._device))
@@ -287,6 +286,20 @@ class Link:
             for person in (*told, *(await self._told(Lookup(names=names)) if names else ())):
                 if person is not None:
                     await self._keep(person, suspects)
+
+    async def _take_cards(self) -> None:
+        """Take up our agency's newer card, and those that our node has taken of others."""
+        reply = await self.ask(GetCard(self._device.profile.card.charter.serial))
+        if isinstance(reply, OwnCard) and reply.card is not None:
+            await self.write(partial(people.keep_card, self._device, reply.card))
+        for _ in range(CARD_PAGES_MAX):
+            asked = await self.journal.read(partial(people.cards_seen, self._device))
+            told = await self.ask(asked)
+            if not isinstance(told, Cards):
+                return
+            await self.write(partial(people.keep_cards, self._device, told))
+            if len(told.cards) < CARDS_MAX:
+                return
 
     async def _keep(self, person: Person, suspects: Collection[AgencyId]) -> None:
         """Keep what the node tells of a companion, unless it is another or the agency lies."""

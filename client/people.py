@@ -24,8 +24,13 @@ from protocol.identity import (
     verify_card,
     verify_prekey,
 )
+from protocol.limits import INCARNATION_BYTES
 from protocol.policy import Role
-from protocol.reply import Person, PersonDevice
+from protocol.question import GetCards
+from protocol.reply import Cards, Person, PersonDevice
+
+_CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
+_NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,31 @@ def keep_card(device: Device, raw: bytes) -> Card:
         )
     if known is None or known.serial < card.charter.serial:
         device.connection.execute(
-            "INSERT INTO agencies VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET card = ?",
-            (card.charter.agency, card.charter.name, raw, raw),
+            "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies"
+            " WHERE true ON CONFLICT (id) DO UPDATE SET card = excluded.card",
+            (card.charter.agency, card.charter.name, raw),
         )
         if card.charter.agency == device.profile.charter.agency:
             device.connection.execute("UPDATE profile SET card = ?", (raw,))
     return card
+
+
+def cards_seen(device: Device) -> GetCards:
+    """Return the question for the cards that our node has taken since we asked."""
+    row = device.connection.execute("SELECT value FROM meta WHERE key = ?", (_CARDS,)).get
+    seen = bytes(INCARNATION_BYTES + _NUMBER_BYTES) if row is None else bytes(row)
+    return GetCards(seen[:INCARNATION_BYTES], int.from_bytes(seen[INCARNATION_BYTES:]))
+
+
+def keep_cards(device: Device, said: Cards) -> None:
+    """Keep the cards of an answer, and how far it reaches. Raises as `keep_card` does."""
+    for raw in said.cards:
+        keep_card(device, raw)
+    seen = said.incarnation + said.newest.to_bytes(_NUMBER_BYTES)
+    device.connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (_CARDS, seen),
+    )
 
 
 def name_of(person: Person) -> str:

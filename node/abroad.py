@@ -21,7 +21,7 @@ from protocol.identity import AgencyId, verify_card
 from protocol.question import (
     Forward,
     GetBlobs,
-    GetCards,
+    GetCard,
     GetDirectory,
     GetReceipts,
     Witness,
@@ -30,8 +30,8 @@ from protocol.question import (
 )
 from protocol.reply import (
     BlobStates,
-    Cards,
     Directory,
+    OwnCard,
     Receipts,
     Refusal,
     Standing,
@@ -210,17 +210,18 @@ async def pass_on(node: Asker, device: bytes, ask: Ask) -> Answer | None:
 
 async def renew_card(node: Asker, connection: Connection) -> bool:
     """Ask an agency for its own card; return whether a newer one was taken."""
-    topic, body = encode_question(GetCards())
+    known = await node.journal.read(partial(node.directory.trust.card, AgencyId(connection.key)))
+    topic, body = encode_question(GetCard(0 if known is None else known.charter.serial))
     with trio.move_on_after(ANSWER_SECONDS_MAX):
         try:
             answer = await connection.ask(topic, body)
             reply = decode_answer(topic, answer.code, answer.body)
-            for raw in reply.cards if isinstance(reply, Cards) else ():
-                if verify_card(raw).charter.agency == connection.key:
-                    renew = partial(
-                        node.directory.trust.renew, raw, allow_local=node.settings.allow_local
-                    )
-                    return await node.journal.write(renew)
+            raw = reply.card if isinstance(reply, OwnCard) else None
+            if raw is not None and verify_card(raw).charter.agency == connection.key:
+                local = node.settings.allow_local
+                return await node.journal.write(
+                    partial(node.directory.trust.renew, raw, allow_local=local)
+                )
         except (PeerError, IvorError, Refusal) as error:
             log.warning("card not renewed", agency=connection.key.hex()[:16], why=str(error))
     return False

@@ -51,6 +51,8 @@ from protocol.name import Address, parse_address
 from protocol.question import (
     Approve,
     Enrol,
+    GetCard,
+    GetCards,
     Lookup,
     PutLink,
     PutParcel,
@@ -76,13 +78,15 @@ from protocol.session import PeerKind
 from protocol.topic import ANSWER_BYTES_MAX, Topic
 
 LINK_SECONDS: Final = 3600
+_OfGuests = Enrol | PutLink | question.GetLink
+_OfAgencies = GetCard | GetCards | question.Witness | question.GetDirectory
 
 # What each kind of peer may ask. Everything else gets one answer.
 ALLOWED: Final[Mapping[PeerKind, frozenset[int]]] = {
     PeerKind.NODE: frozenset(
         {
             Topic.LOOKUP,
-            Topic.CARDS,
+            Topic.CARD,
             Topic.WITNESS,
             Topic.DIRECTORY,
             Topic.RECEIPTS,
@@ -270,7 +274,7 @@ class Directory:
         match asked:
             case Lookup():
                 return self._look_up(peer, key, asked, now)
-            case question.GetCards() | question.Witness() | question.GetDirectory():
+            case GetCard() | GetCards() | question.Witness() | question.GetDirectory():
                 return self._tell(asked, now)
             case question.GetReceipts():
                 return self._receipts(peer, key, asked)
@@ -281,9 +285,7 @@ class Directory:
             case _:
                 return self._serve_device(DeviceKey(key), asked, now)
 
-    def _serve_invitation(
-        self, key: bytes, asked: Enrol | PutLink | question.GetLink, raw: bytes, now: float
-    ) -> Reply:
+    def _serve_invitation(self, key: bytes, asked: _OfGuests, raw: bytes, now: float) -> Reply:
         match asked:
             case Enrol():
                 return self._enrol(key, asked, raw, now)
@@ -292,13 +294,11 @@ class Directory:
             case question.GetLink():
                 return self._get_link(key, now)
 
-    def _tell(
-        self, asked: question.GetCards | question.Witness | question.GetDirectory, now: float
-    ) -> Reply:
+    def _tell(self, asked: _OfAgencies, now: float) -> Reply:
         """Answer about agencies: their cards, and the directories that they showed."""
         match asked:
-            case question.GetCards():
-                return reply.Cards(tuple(card.raw for card in self.cards().values()))
+            case GetCard() | GetCards():
+                return self.trust.told(asked)
             case question.Witness(_, splits):
                 self.witnessed(reply.Witnessed((), splits))
                 self.witness.own_head(self.agency, now)

@@ -135,7 +135,8 @@ CREATE TABLE unheard (          -- what a peer listed of a chat that it is not k
 CREATE TABLE agencies (
     id BLOB PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    card BLOB NOT NULL) WITHOUT ROWID;
+    card BLOB NOT NULL,
+    taken INTEGER NOT NULL UNIQUE) WITHOUT ROWID;  -- in this order
 
 CREATE TABLE users (
     id BLOB PRIMARY KEY,

@@ -21,6 +21,7 @@ from protocol.fork import Cover
 from protocol.frame import Run, Want
 from protocol.limits import (
     COVER_ENTRIES_MAX,
+    INCARNATION_BYTES,
     KEYFRAME_ENTRIES,
     RUN_BYTES_MAX,
     RUN_ENTRIES_MAX,
@@ -28,7 +29,6 @@ from protocol.limits import (
 from protocol.run import Context, Entry, context_after, fold, pack, rebuild
 
 SEQ_BITS = 32
-INCARNATION_BYTES = 16
 CHATS_CACHED_MAX = 4096
 BUSY_TIMEOUT_MS = 10_000
 

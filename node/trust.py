@@ -13,12 +13,16 @@ from enum import Enum
 from typing import Final
 
 import apsw
+from msgspec import convert
 
 from node.config import refuse_local
 from node.errors import IdentityError, UserError
 from node.tls import authority_of
 from protocol.identity import AgencyId, Card, verify_card
 from protocol.name import look_alike
+from protocol.question import GetCard, GetCards
+from protocol.reply import Cards, OwnCard
+from protocol.topic import CARDS_MAX
 
 
 class Standing(Enum):
@@ -88,10 +92,27 @@ class Trust:
         """Trust the agency of a card that was examined in this transaction."""
         charter = found.card.charter
         self.connection.execute(
-            "INSERT INTO agencies (id, name, card) VALUES (?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET card = excluded.card",
+            "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies"
+            " WHERE true ON CONFLICT (id) DO UPDATE"
+            " SET card = excluded.card, taken = excluded.taken",
             (charter.agency, charter.name, found.card.raw),
         )
+
+    def told(self, asked: GetCard | GetCards) -> OwnCard | Cards:
+        """Return our own card if it is newer, or the next ones of others that a device lacks."""
+        if isinstance(asked, GetCard):
+            return OwnCard(self.own.raw if self.own.charter.serial > asked.serial else None)
+        incarnation = bytes(
+            self.connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get
+        )
+        since = asked.since if asked.incarnation == incarnation else 0
+        found = self.connection.execute(
+            "SELECT taken, card FROM agencies WHERE taken > ? ORDER BY taken LIMIT ?",
+            (since, CARDS_MAX),
+        ).fetchall()
+        rows = convert(found, list[tuple[int, bytes]])
+        newest = rows[-1][0] if rows else since
+        return Cards(incarnation, newest, tuple(card for _, card in rows))
 
     def renew(self, raw: bytes, *, allow_local: bool) -> bool:
         """Take a newer card of an agency that is trusted already; return whether it was newer.

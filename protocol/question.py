@@ -19,7 +19,7 @@ from protocol.errors import NotCanonical
 from protocol.field import check_ascending
 from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId, UserId
 from protocol.invitation import TICKET_BYTES
-from protocol.limits import HASH_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
+from protocol.limits import HASH_BYTES, INCARNATION_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
 from protocol.topic import (
     BLOBS_ASKED_MAX,
     HEADS_SEEN_MAX,
@@ -138,8 +138,24 @@ class Approve:
 
 
 @dataclass(frozen=True, slots=True)
+class GetCard:
+    """Asks for the agency's own card if that is newer.
+
+    serial: of the charter in the one that the asker has, 0 for none.
+    """
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class GetCards:
-    """Asks for the cards of all agencies that the node trusts, its own too."""
+    """A device asks for the cards of other agencies that its node has taken since it last asked.
+
+    incarnation, since: as the answer before said; 16 zero bytes and 0 at first.
+    """
+
+    incarnation: bytes
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +243,7 @@ Question = (
     | GetLink
     | GetPending
     | Approve
+    | GetCard
     | GetCards
     | Revoke
     | Renew
@@ -330,6 +347,7 @@ _TOPICS: Final[Mapping[type, Topic]] = {
     GetLink: Topic.LINK_RESULT,
     GetPending: Topic.LINK_PENDING,
     Approve: Topic.LINK_APPROVE,
+    GetCard: Topic.CARD,
     GetCards: Topic.CARDS,
     Revoke: Topic.REVOKE,
     Renew: Topic.RENEW,
@@ -381,7 +399,14 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
             codec.fixed(values[0], TICKET_BYTES, "ticket"), read_request(values[1])
         ),
     ),
-    Topic.CARDS: (0, lambda _: GetCards()),
+    Topic.CARD: (1, lambda values: GetCard(codec.uint(values[0], NUMBER_MAX, "serial"))),
+    Topic.CARDS: (
+        2,
+        lambda values: GetCards(
+            codec.fixed(values[0], INCARNATION_BYTES, "incarnation"),
+            codec.uint(values[1], NUMBER_MAX, "number"),
+        ),
+    ),
     Topic.REVOKE: (
         2,
         lambda values: Revoke(

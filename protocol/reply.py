@@ -30,7 +30,7 @@ from protocol.identity import (
     verify_prekey,
 )
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
-from protocol.limits import BLOB_CHUNKS_MAX, CARD_BYTES_MAX, KEY_BYTES
+from protocol.limits import BLOB_CHUNKS_MAX, CARD_BYTES_MAX, INCARNATION_BYTES, KEY_BYTES
 from protocol.listing import HEAD_BYTES_MAX, Listing, listing_fields, read_listing
 from protocol.receipt import RECEIPT_BYTES_MAX
 from protocol.topic import (
@@ -165,9 +165,21 @@ class Receipts:
 
 
 @dataclass(frozen=True, slots=True)
-class Cards:
-    """Cards, to be checked with `identity.verify_card`."""
+class OwnCard:
+    """The agency's own card, None if there is none newer: check it with `identity.verify_card`."""
 
+    card: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """Cards as they were taken, to be checked with `identity.verify_card`.
+
+    incarnation, newest: what the next question names. Fewer than CARDS_MAX are the last.
+    """
+
+    incarnation: bytes
+    newest: int
     cards: tuple[bytes, ...] = field(repr=False)
 
 
@@ -220,6 +232,7 @@ Reply = (
     | LinkInvitation
     | PendingLinks
     | Certified
+    | OwnCard
     | Cards
     | Witnessed
     | Directory
@@ -285,9 +298,9 @@ def _reply_fields(reply: Reply) -> Sequence[Value]:
             return [(link.ticket, link.request) for link in links]
         case LinkInvitation(text):
             return (text.encode(),)
-        case Cards(listed) | Directory(listed) | Receipts(listed) | BlobStates(listed):
+        case Directory(listed) | Receipts(listed) | BlobStates(listed):
             return listed
-        case Enrolment() | Certified() | Done() | Waiting() | Witnessed():
+        case Enrolment() | Certified() | Done() | Waiting() | OwnCard() | Cards() | Witnessed():
             return [getattr(reply, one.name) for one in fields(reply)]
 
 
@@ -366,9 +379,19 @@ def _read_done(values: Fields) -> Done:
     return Done()
 
 
+def _read_card(values: Fields) -> OwnCard:
+    (card,) = codec.record(values, 1, "answer")
+    return OwnCard(None if card is None else codec.binary(card, CARD_BYTES_MAX, "card"))
+
+
 def _read_cards(values: Fields) -> Cards:
-    cards = codec.array(values, CARDS_MAX, "cards")
-    return Cards(tuple(codec.binary(card, CARD_BYTES_MAX, "card") for card in cards))
+    incarnation, newest, listed = codec.record(values, 3, "cards")
+    cards = codec.array(listed, CARDS_MAX, "cards")
+    return Cards(
+        codec.fixed(incarnation, INCARNATION_BYTES, "incarnation"),
+        codec.uint(newest, NUMBER_MAX, "number"),
+        tuple(codec.binary(card, CARD_BYTES_MAX, "card") for card in cards),
+    )
 
 
 def _read_invitation(values: Fields) -> LinkInvitation:
@@ -428,6 +451,7 @@ _ANSWERS: Final[Mapping[Topic, Callable[[Fields], Reply]]] = {
     Topic.LINK_RESULT: _read_result,
     Topic.LINK_PENDING: _read_pending,
     Topic.LINK_APPROVE: _read_certified,
+    Topic.CARD: _read_card,
     Topic.CARDS: _read_cards,
     Topic.REVOKE: _read_done,
     Topic.RENEW: _read_certified,

@@ -17,7 +17,7 @@ ANSWER_BYTES_MAX: Final = 960 * 1024  # leaves room for the frame around it
 LOOKUP_MAX: Final = 64
 PARCEL_BYTES_MAX: Final = 900 * 1024
 TAKEN_MAX: Final = 1024
-CARDS_MAX: Final = 4096
+CARDS_MAX: Final = 32  # in one answer
 TLS_KEY_BYTES_MAX: Final = 512  # PEM of a P-256 public key has 178
 TLS_CERTIFICATE_BYTES_MAX: Final = 4096
 LINKS_PENDING_MAX: Final = 8
@@ -59,6 +59,7 @@ class Topic(IntEnum):
     FORWARD = 18
     RENAME = 19
     BLOBS = 20
+    CARD = 21
 
 
 Fields = tuple[object, ...]

@@ -77,7 +77,7 @@ def good_frames(federation: Federation, forger: Forger) -> Sequence[Frame]:
         GetParcels(),
         GetPending(),
         BeginLink(),
-        GetCards(),
+        GetCards(bytes(16), 0),
     )
     return (
         path,

@@ -13,7 +13,7 @@ from node import dealing
 from node import wire as framing
 from protocol import limits, session
 from protocol.frame import Answer, Ask, Bye, Hello, Ping, Pong, encode_frame
-from protocol.question import GetCards, encode_question
+from protocol.question import GetCard, encode_question
 from protocol.topic import Topic
 from tests.hostile.federation import INCARNATION, PATIENCE_SECONDS, Federation, Wire
 
@@ -96,7 +96,7 @@ QUESTIONS: dict[str, tuple[int, bytes, str]] = {
         b"\x92\xd6\xff" + bytes(4) + b"\x90",
         "datetime is not allowed",
     ),
-    "10 trailing bytes": (Topic.CARDS, b"\x90\x90", "trailing"),
+    "10 trailing bytes": (Topic.PARCELS, b"\x90\x90", "trailing"),
     "too few fields": (Topic.LOOKUP, b"\x90", "not an array of 2"),
 }
 
@@ -180,7 +180,7 @@ async def test_a_peer_that_never_reads(
     """Case 13: answers wait in a bounded queue; then the peer is given up."""
     monkeypatch.setattr(dealing, "UNREAD_BYTES_MAX", MEBIBYTE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    topic, body = encode_question(GetCards())
+    topic, body = encode_question(GetCard(0))
     flood = encode_frame(Ask(1, topic, body)) * 64
     async with federation.as_device() as wire:
         await wire.greet()
@@ -195,7 +195,7 @@ async def test_a_peer_that_never_reads(
 
 async def test_the_same_question_twice_at_once(federation: Federation) -> None:
     """Questions that are equal in all their bytes are still two."""
-    topic, body = encode_question(GetCards())
+    topic, body = encode_question(GetCard(0))
     async with federation.as_device() as wire:
         await wire.greet()
         await wire.send(*[Ask(1, topic, body)] * 40)

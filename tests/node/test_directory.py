@@ -17,6 +17,7 @@ from protocol.identity import AgencyId, CardNode, NodeId, UserId
 from protocol.question import Lookup, Question, encode_question
 from protocol.reply import (
     Cards,
+    OwnCard,
     People,
     Person,
     PersonDevice,
@@ -74,7 +75,8 @@ class TestLookup:
             (PeerKind.NODE, question.GetParcels()),
             (PeerKind.NODE, question.BeginLink()),
             (PeerKind.DEVICE, question.GetLink()),
-            (PeerKind.INVITATION, question.GetCards()),
+            (PeerKind.INVITATION, question.GetCard(0)),
+            (PeerKind.NODE, question.GetCards(bytes(16), 0)),
         ],
     )
     def test_each_kind_of_peer_has_its_questions(
@@ -293,11 +295,39 @@ class TestCards:
         assert found.known is not None
         assert changes(found.known, found.card) == ("zone",)
 
-    def test_cards_are_told(self, house: House, founded: tuple[Agency, Agency]) -> None:
-        house.directory.accept_card(self.other(founded, 1), allow_local=False)
-        reply = house.ask(PeerKind.NODE, founded[1].id, question.GetCards())
-        assert isinstance(reply, Cards)
-        assert len(reply.cards) == 2
+    def test_the_own_card_is_told_if_it_is_newer(
+        self, house: House, founded: tuple[Agency, Agency]
+    ) -> None:
+        card = house.agency.card
+        for serial, told in ((card.charter.serial - 1, card.raw), (card.charter.serial, None)):
+            for peer in (PeerKind.NODE, PeerKind.DEVICE):
+                assert house.ask(peer, founded[1].id, question.GetCard(serial)) == OwnCard(told)
+
+    def test_cards_are_told_once(
+        self, house: House, founded: tuple[Agency, Agency], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In pages, in the order in which they were taken; from the first, by another database."""
+        monkeypatch.setattr("node.trust.CARDS_MAX", 2)
+        anna = enrolled(house)
+        cards = [self.other(founded, 1), self.stranger("minfin"), self.stranger("mvd")]
+        for card in cards:
+            house.directory.accept_card(card, allow_local=False)
+
+        def told(incarnation: bytes, since: int) -> Cards:
+            reply = house.device(anna, question.GetCards(incarnation, since))
+            assert isinstance(reply, Cards)
+            return reply
+
+        first = told(bytes(16), 0)
+        assert list(first.cards) == cards[:2]
+        rest = told(first.incarnation, first.newest)
+        assert list(rest.cards) == cards[2:]
+        newer = self.other(founded, 2)
+        assert house.directory.trust.renew(newer, allow_local=False)
+        after = told(rest.incarnation, rest.newest)
+        assert after.cards == (newer,)
+        assert told(after.incarnation, after.newest).cards == ()
+        assert told(bytes(16), after.newest).cards == tuple(cards[1:])
 
 
 def x509_der(pem: bytes) -> bytes:

@@ -32,7 +32,7 @@ from protocol.frame import (
 )
 from protocol.limits import HEADS_CHAINS_MAX, WANTS_SERVED_MAX
 from protocol.name import split_endpoint
-from protocol.question import GetCards, encode_question
+from protocol.question import GetCard, encode_question
 from tests.hostile.federation import Wire, wire
 from tests.hostile.forger import Forger, nonsense
 
@@ -165,7 +165,7 @@ async def lies(ground: Ground) -> None:
 
 async def questions(ground: Ground) -> None:
     """Questions without end."""
-    await flood(ground, Ask(1, *encode_question(GetCards())))
+    await flood(ground, Ask(1, *encode_question(GetCard(0))))
 
 
 async def storm(ground: Ground) -> None:
@@ -195,7 +195,7 @@ async def strangers(ground: Ground) -> None:
 
 async def never_reads(ground: Ground) -> None:
     """Case 13: asks, and takes no answer."""
-    ask = encode_frame(Ask(1, *encode_question(GetCards()))) * 64
+    ask = encode_frame(Ask(1, *encode_question(GetCard(0)))) * 64
 
     async def once(opened: Wire) -> None:
         while True:
