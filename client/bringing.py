@@ -74,7 +74,7 @@ async def bring_up(
 
 NO_ROOM: Final = (
     "our node has no room for the file, by the quotas that its operator has set "
-    "(blobs_chat_mib, blobs_mib); ask them"
+    "(blobs_chat_mib, blobs_device_mib, blobs_mib); ask them"
 )
 
 

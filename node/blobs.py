@@ -53,9 +53,10 @@ class StoredBlob(NamedTuple):
 
 
 class Quotas(NamedTuple):
-    """How many bytes of blobs may be here: of one chat, and in all."""
+    """How many bytes of blobs may be here: of one chat, by one device, and in all."""
 
     chat: int
+    device: int
     total: int
 
 
@@ -125,16 +126,17 @@ class Blobs:
 
         coming: their places. What was announced and never came takes no room.
         """
-        of_chat, total = self._connection.execute(
+        held = self._connection.execute(
             "SELECT ifnull(sum(held) FILTER (WHERE chat = (SELECT chat FROM blobs WHERE place = ?1)"
-            "), 0), ifnull(sum(held), 0) FROM (SELECT chat, CASE WHEN state = 3 OR place IN"
+            "), 0), ifnull(sum(held) FILTER (WHERE device = ?4), 0), ifnull(sum(held), 0)"
+            " FROM (SELECT blobs.chat, device, CASE WHEN state = 3 OR place IN"
             " (SELECT value FROM json_each(?3)) THEN size ELSE"
             " (SELECT count(*) * ?2 FROM chunks WHERE blob = place) END AS held"
-            " FROM blobs WHERE state > 0 AND place != ?1)",
-            (blob.place, CHUNK_BYTES, str(list(coming))),
+            " FROM blobs JOIN chains ON no = place >> ?5 WHERE state > 0 AND place != ?1)",
+            (blob.place, CHUNK_BYTES, str(list(coming)), blob.author, SEQ_BITS),
         ).get
         size = blob.announced.size
-        return int(of_chat) + size <= quotas.chat and int(total) + size <= quotas.total
+        return all(int(one) + size <= most for one, most in zip(held, quotas, strict=True))
 
     def begin(self, blob: StoredBlob, name: str) -> StoredBlob | None:
         """Give a blob the file of this name, if it has none; return it, None if it was dropped."""

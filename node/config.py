@@ -51,8 +51,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     as connections_max may wait for that, for ten seconds.
     invitation_hours: how long an invitation is good.
     blobs: which large files of other agencies' users are kept here: all of our chats, or those that
-    a device of ours demands. blobs_chat_mib, blobs_mib: how much there may be, of one chat and in
-    all; what does not fit is not taken.
+    a device of ours demands. blobs_chat_mib, blobs_device_mib, blobs_mib: how much there may be, of
+    one chat, by one device and in all; what does not fit is not taken.
     """
 
     listen: str = "0.0.0.0:7340"
@@ -65,6 +65,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     invitation_hours: Annotated[int, Meta(ge=1, le=24 * 90)] = 72
     blobs: Literal["all", "demand"] = "all"
     blobs_chat_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
+    blobs_device_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
     blobs_mib: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 1024
 
 

@@ -65,7 +65,11 @@ class Larder:
         self._journal = journal
         self._index = replica.blobs
         self._least = State.KNOWN if settings.blobs == "all" else State.WANTED
-        self._quotas = Quotas(settings.blobs_chat_mib * MIB, settings.blobs_mib * MIB)
+        self._quotas = Quotas(
+            settings.blobs_chat_mib * MIB,
+            settings.blobs_device_mib * MIB,
+            settings.blobs_mib * MIB,
+        )
         self._home = home
         self._hub = hub
         self._fetching = Fetching(replica, journal, home, self.changed)

@@ -356,6 +356,22 @@ async def test_a_blob_that_does_not_fit_is_not_begun(realm: Realm, file: Path) -
         assert [len(realm.files(name)) for name in AGENCIES] == [1, 1, 1]
 
 
+async def test_one_device_does_not_fill_the_disk(realm: Realm, file: Path) -> None:
+    """Case 51: what is beyond its quota is not taken; others still have room."""
+    fill(file, 700_000)
+    async with realm.running("north", "south", blobs_device_mib=1):
+        async with realm.online("anna") as (anna, link):
+            await sent_over(realm, anna, link, file)
+            realm.attach(anna, file)
+            await link.write(bool)
+            with pytest.raises(LimitReached, match="no room"):
+                await bring_up(anna, link, bool, 10)
+        async with realm.online("boris") as (boris, link):
+            place = await sent_over(realm, boris, link, file)
+        await realm.whole("north", place)
+        assert len(realm.files("north")) == 2
+
+
 async def test_two_at_once_that_do_not_fit_together(realm: Realm, file: Path) -> None:
     """Case 51: neither is here when both begin; one is taken whole, of the other nothing is."""
     fill(file, 700_000)
