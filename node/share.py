@@ -22,6 +22,7 @@ RUNS_IN_FLIGHT_MAX = 8
 CONSULTATIONS_MAX = 8
 MEMORY_SECONDS = 0.25  # how long others count as there after work for them; guess
 BURST_SECONDS = 0.005  # of work that a peer has before it waits; guess
+PIECE_SECONDS_MAX = 0.5  # put down for one piece: what is longer a stalled machine took; guess
 
 
 class Shares:
@@ -87,7 +88,8 @@ class Share:
                 return work()
             finally:
                 ended = self._shares.clock()
-                self._next = max(self._next, begun) + 2 * (ended - begun)
+                took = min(ended - begun, PIECE_SECONDS_MAX)
+                self._next = max(self._next, begun) + 2 * took
                 self._shares.worked(self, ended)
 
         return measured

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node.share import BURST_SECONDS, MEMORY_SECONDS, Shares
+from node.share import BURST_SECONDS, MEMORY_SECONDS, PIECE_SECONDS_MAX, Shares
 
 PIECE = 0.03125
 SMALL = 0.0009765625
@@ -117,6 +117,19 @@ async def test_others_are_soon_forgotten(
     waits = int(MEMORY_SECONDS / (2 * PIECE))
     assert await work(shares, clock, b"greedy", waits + 1) == waits * PIECE
     assert await work(shares, clock, b"greedy", 5) == 0
+    del share
+
+
+async def test_nobody_pays_for_a_machine_that_stalls(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+) -> None:
+    """A disk that hangs in the middle of a piece is not the peer's work."""
+    share = shares.of(b"greedy")
+    await work(shares, clock, b"greedy", 1, 64 * PIECE_SECONDS_MAX)
+    await work(shares, clock, b"other")
+    assert await work(shares, clock, b"greedy") == 0
     del share
 
 
