@@ -113,8 +113,8 @@ class Payloads:
     def wanted(self, peer: bytes) -> list[Want]:
         """Return the payloads that a peer is to be asked for, in chats that it may read."""
         rows = self._connection.execute(
-            "SELECT chats.id, device, dropped.id, place FROM dropped"
-            " JOIN readers USING (chat) JOIN chats ON chats.no = dropped.chat"
+            "SELECT chats.id, device, dropped.id, place FROM dropped INDEXED BY dropped_wanted"
+            " CROSS JOIN readers USING (chat) JOIN chats ON chats.no = dropped.chat"
             " JOIN chains ON chains.no = place >> ?"
             " WHERE wanted = 1 AND peer = ? ORDER BY random() LIMIT ?",
             (SEQ_BITS, peer, WANTED_MAX),

@@ -29,8 +29,8 @@ PREFIX_BYTES = 8
 SURVEYED_CHATS = 256  # in one go: about 5 ms
 
 _HEADS = """
-SELECT changed, id, device, lane, length - 1, substr(head, 1, :prefix) FROM chains
-    JOIN readers ON readers.chat = chains.chat JOIN chats ON chats.no = chains.chat
+SELECT changed, id, device, lane, length - 1, substr(head, 1, :prefix) FROM WALK
+    CROSS JOIN chats ON chats.no = chains.chat
     WHERE peer = :peer AND changed CHOSEN
 UNION ALL
 SELECT former.changed, chats.id, device, lane, former.length - 1, substr(entries.id, 1, :prefix)
@@ -38,8 +38,16 @@ SELECT former.changed, chats.id, device, lane, former.length - 1, substr(entries
     JOIN entries ON place = (chain << 32 | former.length - 1)
     WHERE peer = :peer AND former.changed CHOSEN
 """
-HEADS_SINCE = _HEADS.replace("CHOSEN", "> :cursor") + "ORDER BY 1 LIMIT :most"
-HEADS_AT = _HEADS.replace("CHOSEN", "IN (SELECT value FROM json_each(:numbers))")
+# SQLite keeps to the order of a CROSS JOIN. By itself it walks all chats of the peer.
+_BY_CHANGE = _HEADS.replace(
+    "WALK",
+    "chains INDEXED BY chains_changed CROSS JOIN readers ON readers.chat = chains.chat",
+)
+_BY_CHAT = _HEADS.replace("WALK", "readers CROSS JOIN chains ON chains.chat = readers.chat")
+_SINCE = ("CHOSEN", "> :cursor")
+HEADS_OF_FEW_CHANGES = _BY_CHANGE.replace(*_SINCE) + "ORDER BY 1 LIMIT :most"
+HEADS_OF_FEW_CHATS = _BY_CHAT.replace(*_SINCE) + "ORDER BY 1 LIMIT :most"
+HEADS_AT = _BY_CHANGE.replace("CHOSEN", "IN (SELECT value FROM json_each(:numbers))")
 
 
 class Sharing:
@@ -122,15 +130,27 @@ class Sharing:
         return found is not None
 
     def heads_since(self, peer: bytes, cursor: int) -> Heads:
-        """Return the page of heads that changed after `cursor` and that the peer may see."""
+        """Return the page of heads that changed after `cursor` and that the peer may see.
+
+        It takes as long as there are changes since, or chats of the peer, whichever are fewer.
+        """
         asked = {"prefix": PREFIX_BYTES, "peer": peer, "cursor": cursor}
         asked["most"] = HEADS_CHAINS_MAX + 1
-        rows = self.connection.execute(HEADS_SINCE, asked).fetchall()
+        few = self._has_fewer_chats(peer, self.newest_change() - cursor)
+        heads = HEADS_OF_FEW_CHATS if few else HEADS_OF_FEW_CHANGES
+        rows = self.connection.execute(heads, asked).fetchall()
         whole = len(rows) <= HEADS_CHAINS_MAX
         del rows[HEADS_CHAINS_MAX:]
         reached = convert(rows[-1][0], int) if rows else cursor
         newest = self.newest_change() if whole else 0
         return Heads(max(cursor, reached, newest), int(whole), _listed(rows))
+
+    def _has_fewer_chats(self, peer: bytes, number: int) -> bool:
+        found = self.connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM readers WHERE peer = ? LIMIT max(0, ?))",
+            (peer, number),
+        ).get
+        return int(found) < number
 
     def heads_at(self, peer: bytes, numbers: Sequence[int]) -> Heads:
         """Return a page of the heads that these changes made, of those that the peer may see."""

@@ -1,17 +1,18 @@
 """SPEC 10: the database, against plain dictionaries."""
 
+import itertools
 import os
 from pathlib import Path
 
 import apsw
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from node.errors import StorageError
-from node.schema import SCHEMA_VERSION
-from node.sharing import Sharing
+from node.schema import SCHEMA, SCHEMA_VERSION
+from node.sharing import HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS, Sharing
 from node.store import Branch, Store, StoredChat, connect
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof, verify_fork
@@ -350,6 +351,26 @@ class TestRuns:
         assert store.chats() == ids
 
 
+def changed(chats: list[int], read: set[int]) -> apsw.Connection:
+    """Return tables in which a chain of each of these chats changed, in this order.
+
+    read: those that PEER may see.
+    """
+    connection = apsw.Connection(":memory:")
+    connection.execute(SCHEMA)
+    connection.executemany(
+        "INSERT INTO chats VALUES (?, ?)",
+        [(chat + 1, chat.to_bytes(32)) for chat in {*chats, *read}],
+    )
+    connection.executemany(
+        "INSERT INTO chains (chat, device, lane, branch, base, length, head, changed)"
+        " VALUES (?, ?, 0, 0, 0, 1, zeroblob(32), ?)",
+        [(chat + 1, number.to_bytes(32), number) for number, chat in enumerate(chats, 1)],
+    )
+    connection.executemany("INSERT INTO readers VALUES (?, ?)", [(PEER, chat + 1) for chat in read])
+    return connection
+
+
 def pages(store: Store, cursor: int) -> tuple[int, list[Head]]:
     """Return the cursor and all heads of the pages since `cursor`."""
     sharing = Sharing(store.connection)
@@ -383,6 +404,26 @@ class TestHeads:
         assert heads == [self.head(chains[4], 3), self.head(chains[2], 4)]
         assert later > cursor
         assert pages(store, later) == (later, [])
+
+    @given(st.lists(st.integers(0, 5), max_size=40), st.sets(st.integers(0, 5)), st.integers(0, 40))
+    def test_both_walks_find_the_same(self, chats: list[int], read: set[int], cursor: int) -> None:
+        """By changes and by chats: which is shorter decides about the time, and nothing else."""
+        connection = changed(chats, read)
+        asked = {"prefix": 8, "peer": PEER, "cursor": cursor, "most": 20}
+        walks = HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS
+        one, other = (connection.execute(walk, asked).fetchall() for walk in walks)
+        assert one == other
+
+    @pytest.mark.parametrize(("mine", "since"), [(1000, 1), (1, 1000)])
+    def test_the_shorter_walk_is_taken(self, mine: int, since: int) -> None:
+        """Of a thousand chats one has changed; or of a thousand that have changed one is ours."""
+        steps = itertools.count()
+        connection = changed(list(range(1000)), set(range(1000 - mine, 1000)))
+        sharing = Sharing(connection)
+        connection.set_progress_handler(lambda: next(steps) < 0, 10)
+        assert len(sharing.heads_since(PEER, 1000 - since).chats) == 1
+        assert len(sharing.heads_at(PEER, [1000]).chats) == 1
+        assert next(steps) < 40
 
     @staticmethod
     def head(chain: Chain, length: int) -> Head:
