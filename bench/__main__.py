@@ -61,7 +61,7 @@ def _epochs(scale: str, runs: int) -> list[Line]:
 
 
 def _reconnect(scale: str, runs: int) -> list[Line]:
-    chats = {"tiny": 20, "quick": 1_000, "normal": 10_000, "long": 100_000}
+    chats = {"tiny": 20, "quick": 1_000, "normal": 100_000, "long": 100_000}
     return reconnect.measure(chats[scale], runs)
 
 

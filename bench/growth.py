@@ -11,7 +11,7 @@ from bench.figures import Line
 
 NAME = "growth"
 HISTORIES: Sequence[int] = (100, 1_000, 10_000, 100_000)
-CHATS: Sequence[int] = (10, 100, 1_000, 10_000)
+CHATS: Sequence[int] = (100, 1_000, 10_000, 100_000)
 DEVICES: Sequence[int] = (2, 10, 100, 1_000)
 RATES: Sequence[int] = (2, 20, 200, 2_000)
 
