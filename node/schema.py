@@ -25,6 +25,7 @@ CREATE TABLE chains (
     changed INTEGER NOT NULL,   -- the replica's change counter when the head moved
     UNIQUE (chat, device, lane, branch));
 CREATE INDEX chains_changed ON chains (changed);
+CREATE INDEX chains_device ON chains (device);
 
 CREATE TABLE entries (
     place INTEGER PRIMARY KEY,  -- chain << 32 | seq
@@ -116,7 +117,7 @@ CREATE TABLE holdings (         -- which agency stores how much of which chain
     lane INTEGER NOT NULL,
     agency BLOB NOT NULL,
     length INTEGER NOT NULL,
-    PRIMARY KEY (chat, device, lane, agency)) WITHOUT ROWID;
+    PRIMARY KEY (device, chat, lane, agency)) WITHOUT ROWID;
 
 CREATE TABLE cursors (          -- how far we have seen each peer's changes
     peer BLOB PRIMARY KEY,
@@ -160,6 +161,7 @@ CREATE INDEX devices_enters ON devices (id) WHERE enters = 1;
 CREATE TABLE directories (      -- directory heads that agencies, or witnesses, showed us
     agency BLOB NOT NULL,
     serial INTEGER NOT NULL,
+    id BLOB NOT NULL,
     head BLOB NOT NULL,
     PRIMARY KEY (agency, serial)) WITHOUT ROWID;
 

@@ -236,7 +236,7 @@ class Sharing:
     def note_holdings(self, chat: StoredChat, holdings: Iterable[Holding]) -> None:
         """Keep which agency stores how much of a chat's chains."""
         self.connection.executemany(
-            "INSERT INTO holdings VALUES (?, ?, ?, ?, ?) ON CONFLICT (chat, device, lane, agency)"
+            "INSERT INTO holdings VALUES (?, ?, ?, ?, ?) ON CONFLICT (device, chat, lane, agency)"
             " DO UPDATE SET length = max(length, excluded.length)",
             [(chat.no, h.device, h.lane, h.agency, h.seq + 1) for h in holdings],
         )

@@ -36,6 +36,24 @@ from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX
 
 log = structlog.get_logger()
 
+# From one agency to the next, so that it takes as long as there are agencies, not heads.
+NEWEST_HEADS = """
+WITH RECURSIVE known (agency) AS (
+    SELECT min(agency) FROM directories
+    UNION ALL
+    SELECT (SELECT min(agency) FROM directories WHERE agency > known.agency) FROM known
+        WHERE known.agency IS NOT NULL)
+SELECT directories.agency, serial, id FROM known CROSS JOIN directories
+    ON directories.agency = known.agency
+    AND serial = (SELECT max(serial) FROM directories WHERE agency = known.agency)
+    ORDER BY 1
+"""
+HEAD_AT_OR_NEWEST = """
+SELECT id, head FROM directories WHERE agency = ?1 AND serial = ifnull(
+    (SELECT serial FROM directories WHERE agency = ?1 AND serial = ?2),
+    (SELECT max(serial) FROM directories WHERE agency = ?1 AND serial > ?2))
+"""
+
 
 class _Tree(NamedTuple):
     """The paths of one state of our own directory, so that it is hashed once."""
@@ -109,12 +127,8 @@ class Witness:
 
     def seen(self) -> tuple[Seen, ...]:
         """Say which newest head of each agency we have seen."""
-        rows = self.connection.execute(
-            "SELECT agency, max(serial), head FROM directories GROUP BY 1"
-        )
-        return tuple(
-            Seen(AgencyId(agency), serial, verify_head(raw).id) for agency, serial, raw in rows
-        )
+        rows = self.connection.execute(NEWEST_HEADS).fetchall()
+        return tuple(convert(rows, list[Seen]))
 
     def agrees(self, raw: bytes) -> bool:
         """Keep a head that somebody showed; if it contradicts another, keep the proof instead.
@@ -136,8 +150,8 @@ class Witness:
 
     def _insert(self, head: Head) -> None:
         self.connection.execute(
-            "INSERT OR IGNORE INTO directories VALUES (?, ?, ?)",
-            (head.agency, head.serial, head.raw),
+            "INSERT OR IGNORE INTO directories VALUES (?, ?, ?, ?)",
+            (head.agency, head.serial, head.id, head.raw),
         )
 
     def reach(self, agency: AgencyId) -> tuple[int, int]:
@@ -160,14 +174,11 @@ class Witness:
 
     def compared(self, asked: Asked) -> Witnessed:
         """Answer what a peer must hear of what it has seen: other heads, newer ones, proofs."""
-        heads = []
+        heads: list[bytes] = []
         for agency, serial, known in asked.seen:
-            raw = self.connection.execute(
-                "SELECT head FROM directories WHERE agency = ? AND serial = ?", (agency, serial)
-            ).get
-            head = self.latest(agency) if raw is None else verify_head(bytes(raw))
-            if head is not None and head.serial >= serial and head.id != known:
-                heads.append(head.raw)
+            rows = self.connection.execute(HEAD_AT_OR_NEWEST, (agency, serial)).fetchall()
+            found = convert(rows, list[tuple[bytes, bytes]])
+            heads += [raw for head, raw in found if head != known]
         return Witnessed(tuple(heads[:HEADS_SHOWN_MAX]), self.proofs())
 
     # Proofs

@@ -456,6 +456,19 @@ class TestHeads:
 
 
 class TestSharing:
+    def test_holdings_of_one_device_among_many(self) -> None:
+        """A device that connects is told who stores what it wrote; nobody else's rows are read."""
+        steps = itertools.count()
+        connection = changed([], set(range(1000)))
+        connection.executemany(
+            "INSERT INTO holdings VALUES (?, ?, 0, zeroblob(32), 1)",
+            [(chat + 1, device) for chat in range(1000) for device in (KEY, bytes(32))]
+            + [(7, PEER)],
+        )
+        connection.set_progress_handler(lambda: next(steps) < 0, 10)
+        assert len(Sharing(connection).holdings(PEER)) == 1
+        assert next(steps) < 20
+
     def test_cursors(self, store: Store) -> None:
         sharing = Sharing(store.connection)
         assert sharing.cursor(PEER) == (None, 0)

@@ -1,5 +1,6 @@
 """SPEC 7.5: a directory that is shown differently to two becomes a proof that everyone holds."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from node.agency import Agency, Founding
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError, Unauthentic, Untrusted
 from protocol.frame import Answer, Ask
+from protocol.identity import AgencyId
 from protocol.listing import Head, Listing, contradiction, sign_head, verify_head, verify_split
-from protocol.question import GetDirectory, Lookup, Question, encode_question
+from protocol.question import GetDirectory, Lookup, Question, Seen, encode_question
 from protocol.question import Witness as Asked
 from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
 from protocol.session import PeerKind
@@ -119,6 +121,24 @@ class TestHonest:
         for number in range(7):
             look(east, mid, f"user{number}")
             assert known(east, f"user{number}")
+
+    def test_comparing_costs_agencies_and_not_heads(self, houses: list[House]) -> None:
+        """The newest head of each is found without a look at those before it."""
+        connection, witness = houses[0].connection, houses[0].directory.witness
+        agencies = [AgencyId(bytes([number]) * 32) for number in (7, 3, 5)]
+        for agency in agencies:
+            connection.executemany(
+                "INSERT INTO directories VALUES (?, ?, ?, ?)",
+                [(agency, serial, serial.to_bytes(32), b"head") for serial in range(1000)],
+            )
+        steps = itertools.count()
+        connection.set_progress_handler(lambda: next(steps) < 0, 10)
+        seen = witness.seen()
+        connection.set_progress_handler(None)
+        assert next(steps) < 100
+        assert seen == tuple(Seen(agency, 999, (999).to_bytes(32)) for agency in sorted(agencies))
+        asked = Asked((Seen(agencies[0], 998, bytes(32)), Seen(agencies[1], 10**6, bytes(32))), ())
+        assert witness.compared(asked).heads == (b"head",)
 
 
 class TestMalicious:
