@@ -20,6 +20,7 @@ from bench import slow_disk
 from bench.federation import NODE_FILE, PASSPHRASE
 from bench.processes import tell
 from node.agency import Agency, open_agency
+from node.capacity import collect_rarely
 from node.config import Settings
 from node.control import FolderLock
 from node.dealing import Dealing
@@ -125,6 +126,7 @@ class MeasuredNode(Node):
 
 async def main(folder: Path, port: int, expected: int) -> None:
     """Run the node until SIGTERM."""
+    collect_rarely()
     open_log(sys.stderr, "text", "warning")
     agency = open_agency(folder, PASSPHRASE)
     settings = Settings(listen=f"127.0.0.1:{port}", allow_local=True)

@@ -20,7 +20,7 @@ import trio
 
 from node import abroad, operations, tls
 from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
-from node.capacity import allow_files
+from node.capacity import allow_files, collect_rarely
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
 from node.dealing import Dealing, greeting_for
@@ -64,6 +64,7 @@ async def serve(
     ready: called once with the host and port that it listens on.
     Raises IvorError when the folder, the keys or the port are not to be had.
     """
+    collect_rarely()
     agency = open_agency(folder, passphrase)
     lacking = allow_files(loaded.settings)
     if lacking:

@@ -1,13 +1,32 @@
 """A node of thousands of connections: open files, and all devices that come back at once."""
 
+import gc
 import resource
 
 import pytest
 
-from node.capacity import FILES_BESIDE, allow_files, files_wanted
+from node.capacity import (
+    COLLECTIONS,
+    FILES_BESIDE,
+    allow_files,
+    collect_rarely,
+    files_wanted,
+)
 from node.config import Settings
 
 INFINITE = resource.RLIM_INFINITY
+
+
+def test_everything_is_looked_through_rarely() -> None:
+    """A hundred million new objects, less those that went by themselves; never not at all."""
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.isenabled()
+        assert gc.get_threshold() == COLLECTIONS
+        assert 10**7 < COLLECTIONS[0] * COLLECTIONS[1] * COLLECTIONS[2] <= 10**8
+    finally:
+        gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize(
