@@ -23,6 +23,7 @@ from protocol.limits import (
 from protocol.reconcile import Reconciliation, tabulate
 from protocol.session import Greeting, PeerKind, Session
 from protocol.testing.cast import seed
+from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
@@ -173,6 +174,24 @@ class TestCost:
             network.settle()
             assert side.bytes_sent < 200
             assert [type(frame) for frame in side.sent] == [Hello, Heads, Seen]
+
+    @given(NUMBERS, st.integers(0, 30))
+    def test_one_new_message(self, number: int, messages: int) -> None:
+        """Under 1 kB each way, of which the text is 240; a link to a third author's is 66 more."""
+        talk = conversation(Dice(number), messages)
+        replicas = [filled(name, talk, len(talk.runs)) for name in ("north", "south")]
+        network = Network(Dice(number), replicas)
+        network.connect(0, 1)
+        network.settle()
+        network.disconnect()
+        talk.say(talk.people[0], bytes(240))
+        (entry,) = opened(talk.runs[-1])
+        replicas[0].take(talk.runs[-1])
+        network.connect(0, 1)
+        network.settle()
+        assert replicas[0].summary() == replicas[1].summary()
+        most = 1000 + 66 * max(0, len(entry.header.links) - 2)
+        assert all(side.bytes_sent < most for side in network.sides)
 
     def test_the_difference_not_the_history(self) -> None:
         talk = conversation(Dice(2), 200)
