@@ -48,6 +48,20 @@ _SINCE = ("CHOSEN", "> :cursor")
 HEADS_OF_FEW_CHANGES = _BY_CHANGE.replace(*_SINCE) + "ORDER BY 1 LIMIT :most"
 HEADS_OF_FEW_CHATS = _BY_CHAT.replace(*_SINCE) + "ORDER BY 1 LIMIT :most"
 HEADS_AT = _BY_CHANGE.replace("CHOSEN", "IN (SELECT value FROM json_each(:numbers))")
+_FRESH = """
+SELECT chats.id FROM devices AS fresh INDEXED BY devices_enters
+    CROSS JOIN devices AS old ON old.user = fresh.user CROSS JOIN SEEN
+    CROSS JOIN chats ON chats.no = chat
+    WHERE fresh.enters = 1 AND fresh.revoked = 0
+    AND NOT EXISTS (SELECT 1 FROM readers AS own WHERE own.peer = fresh.id)
+"""
+AWAITING = "UNION".join(
+    _FRESH.replace("SEEN", seen)
+    for seen in (
+        "readers ON readers.peer = old.id",
+        "former ON former.peer = old.id CROSS JOIN chains ON chains.no = chain",
+    )
+)
 
 
 class Sharing:
@@ -79,13 +93,7 @@ class Sharing:
 
     def awaiting(self) -> list[ChatId]:
         """Return the chats in which a device was or is whose user has one that sees none yet."""
-        rows = self.connection.execute(
-            "SELECT DISTINCT chats.id FROM devices AS fresh JOIN devices AS old USING (user)"
-            " JOIN (SELECT peer, chat FROM readers UNION SELECT peer, chat FROM former"
-            " JOIN chains ON no = chain) ON peer = old.id JOIN chats ON chats.no = chat"
-            " WHERE fresh.enters = 1 AND fresh.revoked = 0"
-            " AND NOT EXISTS (SELECT 1 FROM readers WHERE peer = fresh.id)"
-        )
+        rows = self.connection.execute(AWAITING)
         return [ChatId(row[0]) for row in rows]
 
     def set_readers(self, chat: StoredChat, peers: AbstractSet[bytes]) -> None:

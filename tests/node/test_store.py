@@ -456,6 +456,25 @@ class TestHeads:
 
 
 class TestSharing:
+    @pytest.mark.parametrize("left", [False, True])
+    def test_a_new_device_waits_for_its_users_chats(self, *, left: bool) -> None:
+        """It is asked about at each enrolment: what others see is not looked through."""
+        steps = itertools.count()
+        connection = changed(list(range(1000)), set(range(1000)))
+        own, others, fresh, user = bytes(32), PEER, b"f" * 32, b"u" * 32
+        connection.executemany(
+            "INSERT INTO devices VALUES (?, ?, x'', NULL, 0, ?)",
+            [(own, user, 0), (others, b"v" * 32, 0), (fresh, user, 1)],
+        )
+        seen = "former (peer, chain, length, changed) VALUES (?, 7, 1, 1)"
+        seen = seen if left else "readers (peer, chat) VALUES (?, 7)"
+        connection.execute(f"INSERT INTO {seen}", (own,))
+        connection.set_progress_handler(lambda: next(steps) < 0, 10)
+        assert Sharing(connection).awaiting() == [ChatId((6).to_bytes(32))]
+        assert next(steps) < 30
+        connection.execute("INSERT INTO readers VALUES (?, 9)", (fresh,))
+        assert Sharing(connection).awaiting() == []
+
     def test_holdings_of_one_device_among_many(self) -> None:
         """A device that connects is told who stores what it wrote; nobody else's rows are read."""
         steps = itertools.count()
