@@ -73,6 +73,7 @@ from protocol.limits import (
     HEADS_DELAY_SECONDS,
     QUEUE_BYTES_MAX,
     QUEUE_FRAMES_MAX,
+    SEALLESS_ASKED_MAX,
     SEALS_FRAME_MAX,
 )
 from protocol.reconcile import Table
@@ -226,6 +227,7 @@ class Dealing(ABC):
         self._queued_bytes = 0
         self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+        self._put_off: deque[LoadSeals] = deque(maxlen=SEALLESS_ASKED_MAX)
         self._let_in = True
 
     @property
@@ -279,13 +281,15 @@ class Dealing(ABC):
         return self._turned(self._session.idle())
 
     def let_in(self) -> None:
-        """Take up what the peer listed of a chat before it was let in."""
+        """Take up what the peer listed, and asked for, of a chat before it was let in."""
         self._let_in = True
         self.worked()
 
     def _look_aside(self) -> After:
-        waits = bool(self._replica.sharing.unheard(self.key))
-        return lambda: [Keep(self._take_up)] if waits else []
+        listed = [Keep(self._take_up)] if self._replica.sharing.unheard(self.key) else []
+        asked = [self._job(one) for one in self._put_off]
+        self._put_off.clear()
+        return lambda: [*listed, *asked]
 
     def _take_up(self) -> Kept:
         wants = self._replica.take_up(self.key)
@@ -366,6 +370,7 @@ class Dealing(ABC):
             case LoadSeals(chat, epoch, devices):
                 mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
                 if not sharing.may_read(self.key, chat):
+                    self._put_off.append(effect)
                     return list
                 found = self._replica.seals_for(chat, epoch, mine)
                 return lambda: self._loaded_seals(chat, epoch, mine, found)

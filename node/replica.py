@@ -337,6 +337,7 @@ class Replica(SealedChats):
                     sealless,
                     admission.refusal,
                     _signatures(run, entries),
+                    entered=readers,
                 )
         self._evict()
         return Stored(outcome, run, refusal=admission.refusal)
