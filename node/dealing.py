@@ -73,7 +73,6 @@ from protocol.limits import (
     HEADS_DELAY_SECONDS,
     QUEUE_BYTES_MAX,
     QUEUE_FRAMES_MAX,
-    SEALLESS_ASKED_MAX,
     SEALS_FRAME_MAX,
 )
 from protocol.reconcile import Table
@@ -81,6 +80,7 @@ from protocol.run import Entry
 from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind, Session, State
 
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
+SEALS_PUT_OFF_MAX = 64  # questions for seals of chats that a peer is not known to be in; guess
 CHATS_WELCOME_MAX = 4096
 SALT_BYTES = 16
 SEND_BYTES = 256 * 1024
@@ -227,7 +227,7 @@ class Dealing(ABC):
         self._queued_bytes = 0
         self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
-        self._put_off: deque[LoadSeals] = deque(maxlen=SEALLESS_ASKED_MAX)
+        self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
         self._let_in = True
 
     @property
