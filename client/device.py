@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
+from msgspec import convert
 
 from client.folder import DATABASE_FILE, Random, Secrets, place_of, read_secrets
 from client.schema import DEVICE_SCHEMA
@@ -70,7 +71,7 @@ class Device:
     def _is_displaced(self) -> bool:
         """Whether the folder was copied or brought back since the node was last asked."""
         here = self._place()
-        known = self.connection.execute("SELECT value FROM meta WHERE key = 'place'").get
+        known = self.noted("place")
         if known is None:
             self.connection.execute(
                 "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
@@ -79,20 +80,24 @@ class Device:
 
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = 'place'", (self._place(),))
+        self.note("place", self._place())
         self.displaced = False
 
-    def done_at(self, what: str) -> int:
-        """Return when something was last done, in milliseconds; 0 for never."""
+    def noted(self, what: str) -> int | bytes | None:
+        """Return what was noted last by this name."""
         value = self.connection.execute("SELECT value FROM meta WHERE key = ?", (what,)).get
-        return 0 if value is None else int(value)
+        return convert(value, int | bytes | None)
 
-    def note_done(self, what: str, now: int) -> None:
-        """Remember when something was done. now: milliseconds."""
+    def note(self, what: str, value: int | bytes) -> None:
+        """Remember a value by a name, instead of an earlier one."""
         self.connection.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (what, now),
+            (what, value),
         )
+
+    def done_at(self, what: str) -> int:
+        """Return when something was last done, in milliseconds; 0 for never. See `note`."""
+        return int(self.noted(what) or 0)
 
     @property
     def key(self) -> DeviceKey:

@@ -350,7 +350,7 @@ class Link:
     def _settled(self) -> None:
         if self._device.displaced:
             self._device.settle_here()
-        self._device.note_done(SYNCED, int(time.time() * 1000))
+        self._device.note(SYNCED, int(time.time() * 1000))
 
     def check(self) -> None:
         """Raise NetworkError if the session is over."""

@@ -12,6 +12,7 @@ from client import identities
 from client.device import Device
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, UserError
+from node.trust import take_card
 from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
 from protocol.identity import (
@@ -65,11 +66,7 @@ def keep_card(device: Device, raw: bytes) -> Card:
             f"before, so its fingerprint is {card.charter.fingerprint} now; ask your administrator"
         )
     if known is None or known.serial < card.charter.serial:
-        device.connection.execute(
-            "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies"
-            " WHERE true ON CONFLICT (id) DO UPDATE SET card = excluded.card",
-            (card.charter.agency, card.charter.name, raw),
-        )
+        take_card(device.connection, card)
         if card.charter.agency == device.profile.charter.agency:
             device.connection.execute("UPDATE profile SET card = ?", (raw,))
     return card
@@ -77,8 +74,9 @@ def keep_card(device: Device, raw: bytes) -> Card:
 
 def cards_seen(device: Device) -> GetCards:
     """Return the question for the cards that our node has taken since we asked."""
-    row = device.connection.execute("SELECT value FROM meta WHERE key = ?", (_CARDS,)).get
-    seen = bytes(INCARNATION_BYTES + _NUMBER_BYTES) if row is None else bytes(row)
+    seen = device.noted(_CARDS)
+    if not isinstance(seen, bytes):
+        return GetCards(bytes(INCARNATION_BYTES), 0)
     return GetCards(seen[:INCARNATION_BYTES], int.from_bytes(seen[INCARNATION_BYTES:]))
 
 
@@ -86,11 +84,7 @@ def keep_cards(device: Device, said: Cards) -> None:
     """Keep the cards of an answer, and how far it reaches. Raises as `keep_card` does."""
     for raw in said.cards:
         keep_card(device, raw)
-    seen = said.incarnation + said.newest.to_bytes(_NUMBER_BYTES)
-    device.connection.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (_CARDS, seen),
-    )
+    device.note(_CARDS, said.incarnation + said.newest.to_bytes(_NUMBER_BYTES))
 
 
 def name_of(person: Person) -> str:

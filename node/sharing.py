@@ -144,14 +144,14 @@ class Sharing:
         """
         asked = {"prefix": PREFIX_BYTES, "peer": peer, "cursor": cursor}
         asked["most"] = HEADS_CHAINS_MAX + 1
-        few = self._has_fewer_chats(peer, self.newest_change() - cursor)
+        newest = self.newest_change()
+        few = self._has_fewer_chats(peer, newest - cursor)
         heads = HEADS_OF_FEW_CHATS if few else HEADS_OF_FEW_CHANGES
         rows = self.connection.execute(heads, asked).fetchall()
         whole = len(rows) <= HEADS_CHAINS_MAX
         del rows[HEADS_CHAINS_MAX:]
         reached = convert(rows[-1][0], int) if rows else cursor
-        newest = self.newest_change() if whole else 0
-        return Heads(max(cursor, reached, newest), int(whole), _listed(rows))
+        return Heads(max(cursor, reached, newest if whole else 0), int(whole), _listed(rows))
 
     def _has_fewer_chats(self, peer: bytes, number: int) -> bool:
         found = self.connection.execute(

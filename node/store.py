@@ -109,6 +109,11 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
     empty_log(connection)
 
 
+def incarnation_of(connection: apsw.Connection) -> bytes:
+    """Return the 16 random bytes that a restored or new database has of its own."""
+    return bytes(connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get)
+
+
 class Store:
     """Entries and what is derived from them. See the module's docstring."""
 
@@ -123,8 +128,7 @@ class Store:
     @property
     def incarnation(self) -> bytes:
         """16 random bytes that a restored or new database has of its own."""
-        row = self.connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get
-        return bytes(row)
+        return incarnation_of(self.connection)
 
     @property
     def changed(self) -> int:

@@ -17,6 +17,7 @@ from msgspec import convert
 
 from node.config import refuse_local
 from node.errors import IdentityError, UserError
+from node.store import incarnation_of
 from node.tls import authority_of
 from protocol.identity import AgencyId, Card, verify_card
 from protocol.name import look_alike
@@ -41,6 +42,15 @@ class Examined:
     standing: Standing
     known: Card | None
     looks_like: tuple[str, ...]
+
+
+def take_card(connection: apsw.Connection, card: Card) -> None:
+    """Write down a card that may be taken, as the last that was; of its agency it is the one."""
+    connection.execute(
+        "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies WHERE true"
+        " ON CONFLICT (id) DO UPDATE SET card = excluded.card, taken = excluded.taken",
+        (card.charter.agency, card.charter.name, card.raw),
+    )
 
 
 class Trust:
@@ -90,21 +100,13 @@ class Trust:
 
     def accept(self, found: Examined) -> None:
         """Trust the agency of a card that was examined in this transaction."""
-        charter = found.card.charter
-        self.connection.execute(
-            "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies"
-            " WHERE true ON CONFLICT (id) DO UPDATE"
-            " SET card = excluded.card, taken = excluded.taken",
-            (charter.agency, charter.name, found.card.raw),
-        )
+        take_card(self.connection, found.card)
 
     def told(self, asked: GetCard | GetCards) -> OwnCard | Cards:
         """Return our own card if it is newer, or the next ones of others that a device lacks."""
         if isinstance(asked, GetCard):
             return OwnCard(self.own.raw if self.own.charter.serial > asked.serial else None)
-        incarnation = bytes(
-            self.connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get
-        )
+        incarnation = incarnation_of(self.connection)
         since = asked.since if asked.incarnation == incarnation else 0
         found = self.connection.execute(
             "SELECT taken, card FROM agencies WHERE taken > ? ORDER BY taken LIMIT ?",

@@ -133,10 +133,8 @@ class Intake:
         """Fill the oldest page that was not compared yet."""
         page = next(page for page in self._pages if not page.compared)
         page.compared = True
-        for want in wants:
-            page.open.add(_branch(want))
-            if not self._under_way(_branch(want)):
-                self._queue(want)
+        page.open.update(_branch(want) for want in wants)
+        self.recalled(wants)
 
     def recalled(self, wants: Sequence[Want]) -> None:
         """Take up wants that are on no page: whoever calls this again has lost none of them."""

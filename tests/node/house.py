@@ -77,18 +77,22 @@ def prekey_of(device: Signer) -> bytes:
     return identity.sign_prekey(device, draw(PREKEY_BYTES), 1)
 
 
-def invited(house: House, name: str = "anna") -> Official:
-    user, device = signer(), signer()
-    agency = house.agency.id
-    invitation = house.directory.invite(name, Purpose.FIRST_DEVICE, NOW, HOUR)
+def official(house: House, purpose: Purpose, user: Signer, name: str, issued: int) -> Official:
+    """Somebody with an invitation and a new device."""
+    device, agency = signer(), house.agency.id
+    invitation = house.directory.invite(name, purpose, NOW, HOUR)
     request = Enrol(
-        identity.request_user(user, agency, name, 1),
-        identity.request_device(user, device, agency, "phone", 1),
+        identity.request_user(user, agency, name, issued),
+        identity.request_device(user, device, agency, "phone", issued),
         x509.public_pem(x509.make_key()),
         prekey_of(device),
         ArchivalSigner(draw(32)).public,
     )
     return Official(user, device, invitation, request)
+
+
+def invited(house: House, name: str = "anna") -> Official:
+    return official(house, Purpose.FIRST_DEVICE, signer(), name, 1)
 
 
 def enrolled(house: House, name: str = "anna") -> Official:
@@ -99,16 +103,7 @@ def enrolled(house: House, name: str = "anna") -> Official:
 
 def recovering(house: House, user: Signer, name: str = "anna") -> Official:
     """What somebody with these words asks with a new device."""
-    device, agency = signer(), house.agency.id
-    invitation = house.directory.invite(name, Purpose.RECOVERY, NOW, HOUR)
-    request = Enrol(
-        identity.request_user(user, agency, name, 2),
-        identity.request_device(user, device, agency, "new", 2),
-        x509.public_pem(x509.make_key()),
-        prekey_of(device),
-        ArchivalSigner(draw(32)).public,
-    )
-    return Official(user, device, invitation, request)
+    return official(house, Purpose.RECOVERY, user, name, 2)
 
 
 def looked_up(house: House, peer: PeerKind, key: bytes, asked: Lookup) -> tuple[Person | None, ...]:

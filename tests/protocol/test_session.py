@@ -160,16 +160,21 @@ class TestConvergence:
         assert len([frame for frame in ours.sent if isinstance(frame, Heads)]) > PAGES_OPEN_MAX
 
 
+def met(talk: Conversation) -> Network:
+    """Return two that have all of a conversation, have met once, and parted."""
+    replicas = [filled(name, talk, len(talk.runs)) for name in ("north", "south")]
+    network = Network(Dice(len(talk.runs)), replicas)
+    network.connect(0, 1)
+    network.settle()
+    network.disconnect()
+    return network
+
+
 class TestCost:
     @given(NUMBERS, st.integers(0, 30))
     def test_nothing_new(self, number: int, messages: int) -> None:
         """One round trip and under 200 bytes each way."""
-        talk = conversation(Dice(number), messages)
-        replicas = [filled(name, talk, len(talk.runs)) for name in ("north", "south")]
-        network = Network(Dice(number), replicas)
-        network.connect(0, 1)
-        network.settle()
-        network.disconnect()
+        network = met(conversation(Dice(number), messages))
         for side in network.connect(0, 1):
             network.settle()
             assert side.bytes_sent < 200
@@ -179,17 +184,13 @@ class TestCost:
     def test_one_new_message(self, number: int, messages: int) -> None:
         """Under 1 kB each way, of which the text is 240; a link to a third author's is 66 more."""
         talk = conversation(Dice(number), messages)
-        replicas = [filled(name, talk, len(talk.runs)) for name in ("north", "south")]
-        network = Network(Dice(number), replicas)
-        network.connect(0, 1)
-        network.settle()
-        network.disconnect()
+        network = met(talk)
         talk.say(talk.people[0], bytes(240))
         (entry,) = opened(talk.runs[-1])
-        replicas[0].take(talk.runs[-1])
+        network.replicas[0].take(talk.runs[-1])
         network.connect(0, 1)
         network.settle()
-        assert replicas[0].summary() == replicas[1].summary()
+        assert network.replicas[0].summary() == network.replicas[1].summary()
         most = 1000 + 66 * max(0, len(entry.header.links) - 2)
         assert all(side.bytes_sent < most for side in network.sides)
 
