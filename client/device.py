@@ -130,7 +130,7 @@ class Device:
         return Profile(charter, user, row[2], row[3], card, row[5])
 
     def _data_version(self) -> int:
-        return int(self.connection.pragma("data_version"))
+        return int(self.connection.execute("PRAGMA data_version").get)
 
     def refresh(self) -> bool:
         """Drop what is cached if another process has written; return whether it has."""

@@ -72,7 +72,7 @@ def connect(path: Path, key: bytes | None) -> apsw.Connection:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if key is not None:
             connection.pragma("cipher", "chacha20")
-            connection.pragma("hexkey", key.hex())
+            connection.pragma("key", f"raw:{key.hex()}")
         _set_up(connection, path)
     except apsw.NotADBError:
         connection.close()
