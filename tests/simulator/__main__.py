@@ -5,6 +5,7 @@ printed with seed, commit and the one command that repeats it. Ends with 7 if th
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -22,7 +23,8 @@ from tests.simulator.play import ROOT, Broken, Outcome, Regression, commit, hunt
 from tests.simulator.script import Script, draw
 from tests.simulator.trace import Trace
 
-BATCH_SEEDS = 20  # of one process: making the agencies takes about two seconds
+BATCH_SEEDS = 100  # of one process: making the agencies takes about two seconds
+COLLECTIONS = 50_000, 20, 100  # a simulation makes much and keeps little
 FRESH = 1 << 32
 HUNT_MINUTES = 1.5
 VIOLATED = 7  # the exit code for equivocation seen, as of the command line
@@ -62,6 +64,7 @@ def main(words: Sequence[str]) -> int:
 
 def _work(asked: argparse.Namespace) -> int:
     """Play the seeds of a batch, a line of JSON each."""
+    gc.set_threshold(*COLLECTIONS)
     for seed in range(asked.first, asked.first + asked.seeds):
         print(msgspec.json.encode(play(draw(seed, asked.minutes), Trace())).decode(), flush=True)
     return 0

@@ -62,6 +62,7 @@ class Checks:
         self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
         self._change: dict[str, int] = defaultdict(int)
         self._looked: dict[tuple[str, bytes], tuple[int, EntryId]] = {}
+        self._written: dict[str, int] = {}
         self._passed: set[EntryId] = set()
         self._places: dict[tuple[ChatId, bytes, int, int], EntryId] = {}
         self._countdown = LOOK_EVENTS
@@ -118,6 +119,10 @@ class Checks:
 
     def _let_in(self, party: Party) -> None:
         """Note who was let into the chats of an honest party, be it for a moment."""
+        written = party.connection.total_changes()
+        if self._written.get(party.name) == written:
+            return
+        self._written[party.name] = written
         for chat in party.replica.store.chats():
             judge = party.replica.chat(chat)
             if judge is None or not judge.history.entries:
@@ -170,6 +175,7 @@ class Checks:
 
     def _forget(self, party: Party) -> None:
         self.judged[party.name].clear()
+        self._written.pop(party.name, None)
         for name, chat in list(self._looked):
             if name == party.name:
                 del self._looked[name, chat]
