@@ -291,14 +291,18 @@ class Replica(SealedChats):
     def _until_removal(
         self, chat: Chat, stored: StoredChat, peer: bytes
     ) -> list[tuple[int, int, int]]:
-        """Return how long the control chains were for whoever removed this reader (SPEC 6.3)."""
+        """Return how long the control chains were for whoever removed this reader (SPEC 6.3).
+
+        That is the first after whom it is out, of those who had seen it in; if nobody had, all.
+        """
         history = chat.history
-        newest = history.everything
+        newest, later = history.everything, list[int]()
         for entry in reversed(history.entries):
             past = history.past([entry.id])
             if peer in self.readers_by(resolve(history, past)):
+                newest = next((one for one in reversed(later) if past & ~one == 0), newest)
                 break
-            newest = past
+            later.append(past)
         lengths: dict[bytes, int] = {}
         for index in bits(newest):
             one = history.entries[index]

@@ -16,7 +16,7 @@ from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
-from protocol.operation import Admit, Remove
+from protocol.operation import Admit, Checkpoint, Leave, Remove
 from protocol.policy import Role
 from protocol.run import pack
 from protocol.testing import network
@@ -484,6 +484,29 @@ class TestCompare:
         assert replica.readers_of(talk.chat) == agencies - {dina.agency.root.public} | own
         assert replica.readers_of(ChatId(bytes(32))) == frozenset()
         assert boris.agency.root.public in replica.readers_of(talk.chat)
+
+    def test_who_leaves_is_shown_it(self) -> None:
+        """Also if somebody has written meanwhile who had never seen them in."""
+        talk = conversation(Dice(6), 0)
+        anna, boris = talk.people[:2]
+        before = talk.story.told[-1]
+        late = grant(FYODOR, Role.MEMBER)
+        talk.tell(anna, talk.story.tell(anna, Admit((late,))))
+        admitted = talk.story.told[-1]
+        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [before]))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [admitted]))
+        replica = node(LATE)
+        for run in talk.runs:
+            take(replica, run)
+        assert LATE not in replica.readers_of(talk.chat)
+        left = talk.runs[-1]
+        head = bytes(talk.story.told[-1].id[:8])
+        want = Want(talk.chat, FYODOR.devices[0], CONTROL, head, 0, 1)
+        shown = replica.serve(want, LATE)
+        assert shown is not None
+        assert shown.records == left.records
+        checkpoint = Want(talk.chat, boris.devices[0], CONTROL, bytes(8), 0, 50)
+        assert replica.serve(checkpoint, LATE) is None
 
     def test_who_is_let_go_is_numbered_by_key(self) -> None:
         """Their numbers go into pages of heads, which do not depend on how a process hashes."""
