@@ -69,6 +69,13 @@ class SealedChats(Chats):
                 found.append(Sealless(chat_id, epoch, devices))
         return found
 
+    def sealless_in(self, chat: ChatId) -> list[Sealless]:
+        """Return the epochs of a chat whose seals have yet to come.
+
+        Nobody was asked for them while we were out of the chat.
+        """
+        return [one for one in self.sealless(self.owner) if one.chat == chat]
+
     def keep_seals(
         self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
     ) -> list[tuple[DeviceKey, Seal]]:

@@ -508,6 +508,26 @@ class TestCompare:
         checkpoint = Want(talk.chat, boris.devices[0], CONTROL, bytes(8), 0, 50)
         assert replica.serve(checkpoint, LATE) is None
 
+    def test_who_comes_back_asks_for_seals(self) -> None:
+        """Of the epochs of before, too: while one is out of a chat nobody is asked."""
+        talk = conversation(Dice(6), 0)
+        anna = talk.people[0]
+        late = Admit((grant(FYODOR, Role.MEMBER),))
+        talk.tell(anna, talk.story.tell(anna, late))
+        talk.start_epoch(anna)
+        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
+        talk.tell(anna, talk.story.tell(anna, late))
+        talk.start_epoch(anna)
+        replica = node(LATE)
+        *before, back, epoch = talk.runs
+        for run in before:
+            take(replica, run)
+        assert replica.sealless(LATE) == []
+        (stored,) = take(replica, back)
+        assert {one.epoch for one in stored.sealless} == {*talk.epochs[:-1]}
+        (stored,) = take(replica, epoch)
+        assert [one.epoch for one in stored.sealless] == talk.epochs[-1:]
+
     def test_who_is_let_go_is_numbered_by_key(self) -> None:
         """Their numbers go into pages of heads, which do not depend on how a process hashes."""
         talk = conversation(Dice(6), 0)
