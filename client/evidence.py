@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from msgspec import convert
+from msgspec import convert, structs
 
 from client.device import Device
 from client.mailbox import State
@@ -230,7 +230,9 @@ def _entries(
     rows = list(store.rows(chain, branch, start, stop))
     records = [row[2] for row in rows]
     entries = rebuild(stored.id, DeviceKey(author), lane, start, prev, context, records)
-    return [entry._replace(signature=row[3]) for entry, row in zip(entries, rows, strict=True)]
+    return [
+        structs.replace(entry, signature=row[3]) for entry, row in zip(entries, rows, strict=True)
+    ]
 
 
 def _run(

@@ -228,7 +228,7 @@ class Store:
         if header.seq % KEYFRAME_ENTRIES == 0 or body is None:
             return entry
         before = self.context_after(chain, branch, header.lane, header.seq - 1)
-        return entry._replace(record=pack(header, body, before))
+        return msgspec.structs.replace(entry, record=pack(header, body, before))
 
     def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry]) -> None:
         """Keep what follows an unsigned head, up to a signed entry.

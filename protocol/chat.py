@@ -34,7 +34,9 @@ from protocol.operation import (
 )
 from protocol.redaction import Redactions, allows
 from protocol.roster import Member
-from protocol.run import START, Context, Entry, context_after
+from protocol.run import START, Context, Entry
+
+Before = Context | ContentHeader  # what of its predecessor an entry is judged by
 
 
 class Ledger(Protocol):
@@ -172,7 +174,7 @@ class Chat:
                 known = middle
         return known
 
-    def _judge(self, entries: Sequence[Entry], before: Context, ledger: Ledger) -> Admission:
+    def _judge(self, entries: Sequence[Entry], before: Before, ledger: Ledger) -> Admission:
         missing: tuple[Missing, ...] = ()
         refusal = None
         count = 0
@@ -185,11 +187,11 @@ class Chat:
                     missing = self._unknown_ground(entry) or self._admit_content(
                         header, before, ledger
                     )
+                    before = header
             except PeerError as error:
                 refusal = error
             if missing or refusal:
                 break
-            before = context_after(entry.header)
             count += 1
         return Admission(entries=entries[:count], missing=missing, refusal=refusal)
 
@@ -232,13 +234,9 @@ class Chat:
         return missing
 
     def _admit_content(
-        self, header: ContentHeader, before: Context, ledger: Ledger
+        self, header: ContentHeader, before: Before, ledger: Ledger
     ) -> tuple[Missing, ...]:
-        missing = tuple(
-            Missing(ref.device, CONTENT, ref.seq, ref.id, ledger.length(ref.device, CONTENT))
-            for ref in header.links
-            if ledger.branch_of(ref.device, CONTENT, ref.seq, ref.id) is None
-        )
+        missing = _unknown_links(header.links, ledger) if header.links else ()
         if missing:
             return missing
         if header.control != before.control or header.epoch != before.epoch:
@@ -249,7 +247,7 @@ class Chat:
         self._check_generation(header, before)
         return ()
 
-    def _check_view(self, header: ContentHeader, before: Context) -> None:
+    def _check_view(self, header: ContentHeader, before: Before) -> None:
         """Check author and epoch against the membership that the author says they have seen."""
         view = self._view(header.control)
         if before.control and self._view(before.control).past & ~view.past:
@@ -266,7 +264,7 @@ class Chat:
         check_departures(self.history, epoch, view.past)
         view.epochs.add(header.epoch)
 
-    def _check_generation(self, header: ContentHeader, before: Context) -> None:
+    def _check_generation(self, header: ContentHeader, before: Before) -> None:
         if header.epoch == before.epoch:
             if header.generation != before.generation + 1:
                 raise Inadmissible(
@@ -290,6 +288,14 @@ class Chat:
                 self._views.clear()
             view = self._views[heads] = _View(past, resolve(self.history, past))
         return view
+
+
+def _unknown_links(links: Sequence[Reference], ledger: Ledger) -> tuple[Missing, ...]:
+    return tuple(
+        Missing(ref.device, CONTENT, ref.seq, ref.id, ledger.length(ref.device, CONTENT))
+        for ref in links
+        if ledger.branch_of(ref.device, CONTENT, ref.seq, ref.id) is None
+    )
 
 
 def _check_checkpoint(operation: Operation, header: ControlHeader, author: Member) -> None:

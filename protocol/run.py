@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from crypto.errors import BadSignature
 from crypto.signing import verify
@@ -103,7 +104,7 @@ class Context(NamedTuple):
 START = Context(0, (), b"", 0)
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False):
     """One authentic entry. `payload` is None when it was dropped; `signature` when not kept.
 
     ground: what a dropped payload was dropped by, as whoever sent or stored the record says.
@@ -177,7 +178,8 @@ def with_payload(record: bytes, payload: bytes) -> bytes:
 
 def without_payload(entry: Entry, ground: Reference) -> Entry:
     """Return a content entry as it is once its payload was dropped."""
-    return entry._replace(record=drop_payload(entry.record, ground), payload=None, ground=ground)
+    record = drop_payload(entry.record, ground)
+    return replace(entry, record=record, payload=None, ground=ground)
 
 
 def _with_body(record: bytes, body: bytes | Dropped) -> bytes:
@@ -222,7 +224,7 @@ def unpack(
         raise Unauthentic(f"no signature covers seq {start} (SPEC 2.4)")
     del entries[count:]
     for index, signature in kept.items():
-        entries[index] = entries[index]._replace(signature=signature)
+        entries[index] = replace(entries[index], signature=signature)
     return entries
 
 
@@ -305,12 +307,14 @@ def _rebuild_content(
             time, control, epoch, generation = START
         record = _content(raw)
         _check_shortest(record, raw)
-        _check_changed(record, control, epoch, generation)
         time += record.elapsed
+        generation += 1
+        if record.generation is not None or record.control is not None or record.epoch is not None:
+            _check_changed(record, control, epoch, generation)
+            generation = generation if record.generation is None else record.generation
+            control = control if record.control is None else record.control
+            epoch = epoch if record.epoch is None else record.epoch
         fresh = record.control is not None or bool(record.links) or seq == start
-        generation = generation + 1 if record.generation is None else record.generation
-        control = control if record.control is None else record.control
-        epoch = epoch if record.epoch is None else record.epoch
         if not epoch or generation > SEQ_MAX:
             raise NotCanonical(f"seq {seq} names no epoch or a generation too high (SPEC 6.4)")
         size, digest, payload, ground = _payload(record.payload)
@@ -343,21 +347,22 @@ def _check_shortest(record: ControlRecord | ContentRecord, raw: bytes) -> None:
     out is one byte of the whole struct's encoding.
     """
     whole = _encode(record)
-    left_out = whole[0] - raw[0]
-    place = len(record.__struct_fields__) - left_out - 1
-    last = getattr(record, record.__struct_fields__[place]) if left_out >= 0 else None
-    same = len(whole) - len(raw) == left_out and whole[1 : len(raw)] == raw[1:]
-    if not same or last is None or (place == LINKS_PLACE and not last):
+    left_out = len(whole) - len(raw)
+    if left_out < 0 or raw[0] + left_out != whole[0] or not whole.startswith(raw[1:], 1):
         raise NotCanonical("a record that is not in its shortest encoding (SPEC 6.4)")
+    place = len(record.__struct_fields__) - left_out - 1
+    last = getattr(record, record.__struct_fields__[place])
+    if last is None or (place == LINKS_PLACE and not last):
+        raise NotCanonical("a record that does not end with its last field (SPEC 6.4)")
 
 
 def _check_changed(
     record: ContentRecord, control: References, epoch: bytes, generation: int
 ) -> None:
-    """Refuse a record that repeats what it should leave out."""
+    """Refuse a record that repeats what it should leave out. generation: that comes next."""
     again = record.control == control or record.epoch == epoch
     if record.epoch is None:
-        again = again or record.generation == generation + 1
+        again = again or record.generation == generation
     elif record.generation is None:
         raise NotCanonical("an epoch without its generation (SPEC 6.4)")
     if again:

@@ -453,7 +453,7 @@ def _relative(line: Line, entry: Entry) -> Entry:
     if entry.header.seq % KEYFRAME_ENTRIES == 0 or body is None:
         return entry
     before = context_after(line.entries[entry.header.seq - 1].header)
-    return entry._replace(record=pack(entry.header, body, before))
+    return msgspec.structs.replace(entry, record=pack(entry.header, body, before))
 
 
 def _run(want: Want, line: Line) -> Run:

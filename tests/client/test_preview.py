@@ -333,7 +333,9 @@ class TestOpening:
         for generation in (0, EPOCH_MESSAGES_MAX, 2**32 - 1):
             header = structs.replace(joined[-1].header, generation=generation)
             wrong.append(
-                joined[-1]._replace(header=header, id=EntryId(bytes([generation % 251]) * 32))
+                structs.replace(
+                    joined[-1], header=header, id=EntryId(bytes([generation % 251]) * 32)
+                )
             )
         shown = {line.letter.state for line in previewed(boris, chat, wrong)}
         assert shown == {State.REFUSED, State.UNREADABLE}

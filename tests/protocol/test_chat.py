@@ -303,7 +303,7 @@ class TestControl:
         kept = Replica("there")
         kept.take(talk.runs[0])
         ledger = kept.chats[talk.chat]
-        bare: Sequence[Entry] = [entries[0], entries[1]._replace(payload=None)]
+        bare: Sequence[Entry] = [entries[0], msgspec.structs.replace(entries[1], payload=None)]
         admission = ledger.chat.admit(bare, ledger)
         assert "without its payload" in str(admission.refusal)
         assert admission.known == 1
