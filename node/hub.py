@@ -101,7 +101,7 @@ class Hub(Generic[One]):
                     connection.push(raw)
                 else:
                     connection.changed()
-        for peer in stored.entered:
+        for peer in sorted(stored.entered):
             for connection in self._connections.get(peer, ()):
                 connection.let_in()
         if large:
