@@ -78,6 +78,34 @@ class InvitationPeer:
 Peer = NodePeer | DevicePeer | InvitationPeer
 
 
+class AllRecords(ssl.SSLObject):
+    """Gives all records that are here in one read; OpenSSL gives one, of 16 KiB at most.
+
+    A read is a pass of the event loop, which costs more than to decrypt a record.
+    """
+
+    _found: ssl.SSLError | None = None  # after what was given last
+
+    def read(self, size: int = 1024, buffer: object = None) -> bytes:
+        """Return up to this many bytes, b"" at the end. Raises SSLError where nothing is left.
+
+        buffer: none; the stream over this takes what is returned.
+        """
+        assert buffer is None
+        if self._found is not None:
+            raise self._found
+        records = [super().read(size)]
+        while records[-1] and (size := size - len(records[-1])):
+            try:
+                records.append(super().read(size))
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLError as error:
+                self._found = error
+                break
+        return records[0] if len(records) == 1 else b"".join(records)
+
+
 def server_context(credential: Credential, authorities: Iterable[bytes]) -> ssl.SSLContext:
     """Make the context of a listening node.
 
@@ -204,6 +232,7 @@ def peer_identity(der: bytes, cards: Mapping[AgencyId, Card], own: AgencyId, now
 
 def _context(protocol: int, credential: Credential, authorities: Iterable[bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    context.sslobject_class = AllRecords
     # The subject is an ivor: URI, which `peer_identity` reads; there is no host name to compare.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED

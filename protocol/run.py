@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from crypto.errors import BadSignature
 from crypto.signing import verify
@@ -53,6 +53,7 @@ from protocol.limits import (
 
 LINKS_PLACE = 3  # in the records of both lanes
 CONTENT_PAYLOAD_PLACE = 2
+FIELDS_MASK = 0x0F  # of the first byte of a short array in msgpack: how many fields follow
 BAD_SIGNATURES_MAX = 64  # in one run: more is an attack on our time, not a mistake
 
 
@@ -183,7 +184,7 @@ def without_payload(entry: Entry, ground: Reference) -> Entry:
 
 
 def _with_body(record: bytes, body: bytes | Dropped) -> bytes:
-    fields = list(msgspec.structs.astuple(_content(record)))
+    fields = list(astuple(_content(record)))
     fields[CONTENT_PAYLOAD_PLACE] = body
     fields[LINKS_PLACE] = fields[LINKS_PLACE] or None
     return _trim(fields)
@@ -343,16 +344,12 @@ def _rebuild_content(
 def _check_shortest(record: ControlRecord | ContentRecord, raw: bytes) -> None:
     """Refuse a second spelling of a record: it would be stored and served under the same id.
 
-    A record ends with its last field that is not nil, empty links counting as nil; each field left
-    out is one byte of the whole struct's encoding.
+    A record ends with its last field that is not nil, empty links counting as nil.
     """
-    whole = _encode(record)
-    left_out = len(whole) - len(raw)
-    if left_out < 0 or raw[0] + left_out != whole[0] or not whole.startswith(raw[1:], 1):
+    fields = astuple(record)[: raw[0] & FIELDS_MASK]
+    if _encode(fields) != raw:
         raise NotCanonical("a record that is not in its shortest encoding (SPEC 6.4)")
-    place = len(record.__struct_fields__) - left_out - 1
-    last = getattr(record, record.__struct_fields__[place])
-    if last is None or (place == LINKS_PLACE and not last):
+    if fields[-1] is None or (len(fields) - 1 == LINKS_PLACE and not fields[-1]):
         raise NotCanonical("a record that does not end with its last field (SPEC 6.4)")
 
 

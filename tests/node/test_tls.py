@@ -222,6 +222,40 @@ class TestHonest:
             await trio.aclose_forcefully(near)
             await trio.aclose_forcefully(far)
 
+    async def test_all_records_in_one_read(self) -> None:
+        """What has come is read at once; what is wrong behind it is told by the next read."""
+        server, client = server_context(NODE_A, TRUSTED), client_context(NODE_B, TRUSTED)
+        near, near_end = trio.testing.memory_stream_pair()
+        far, far_end = trio.testing.memory_stream_pair()
+        sent = bytes(range(256)) * 400
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(20):
+                left = trio.SSLStream(near, client)
+                right = trio.SSLStream(far, server, server_side=True)
+
+                async def carry(
+                    source: trio.abc.ReceiveStream, target: trio.abc.SendStream
+                ) -> None:
+                    while data := await source.receive_some():
+                        await target.send_all(data)
+
+                nursery.start_soon(carry, near_end, far_end)
+                nursery.start_soon(carry, far_end, near_end)
+                nursery.start_soon(right.do_handshake)
+                await handshake(left)
+                await left.send_all(b"x")
+                assert await right.receive_some(10) == b"x"
+                nursery.cancel_scope.cancel()
+        with trio.fail_after(20):
+            await left.send_all(sent)
+            raw = await near_end.receive_some(1 << 20)
+            await far_end.send_all(raw + raw[-40:])  # the last of them is no record
+            assert await right.receive_some(1000) == sent[:1000]
+            assert await right.receive_some(1 << 20) == sent[1000:]
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await right.receive_some(1 << 20)
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
+
     def test_no_key_is_left_in_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The key is handed over in memory; no file is opened for writing meanwhile."""
         paths: list[str] = []
