@@ -32,13 +32,12 @@ from protocol.entry import (
 from protocol.errors import UsageError
 from protocol.frame import Run, Want
 from protocol.identity import UserId
-from protocol.limits import EPOCH_MESSAGES_MAX
+from protocol.limits import EPOCH_MESSAGES_MAX, PREFIX_BYTES
 from protocol.message import Text, encode_message
 from protocol.policy import ChatKind, Role
 from protocol.run import Context, Entry, context_after, pack, unpack
 
 TEXT_BYTES = 240
-PREFIX_BYTES = 8
 WORDS = "отчёт о закупках передан в казначейство; the annex follows by Friday. "
 INTERVAL_MS = 5  # as at 200 messages a second
 

@@ -27,11 +27,9 @@ from protocol.frame import (
     Seals,
     encode_frame,
 )
-from protocol.limits import HEADS_DELAY_SECONDS, HEADS_FAR_SECONDS
+from protocol.limits import HEADS_DELAY_SECONDS, HEADS_FAR_SECONDS, PREFIX_BYTES
 from protocol.session import PeerKind
 from protocol.spread import Spread, Told, is_large
-
-PREFIX_BYTES = 8
 
 One = TypeVar("One", bound=Dealing)
 

@@ -17,11 +17,11 @@ from weakref import WeakKeyDictionary
 from msgspec import convert
 
 from node.blobs import Blobs
-from node.sharing import PREFIX_BYTES
 from node.store import SEQ_BITS, Branch, Store, StoredChat
 from protocol.chat import Chat
 from protocol.entry import CONTENT, ChatId, DeviceKey, Reference
 from protocol.frame import Want
+from protocol.limits import PREFIX_BYTES
 from protocol.redaction import Retention, custodians, retention
 from protocol.run import Entry, drop_payload, with_payload, without_payload
 

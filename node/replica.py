@@ -39,7 +39,7 @@ from protocol.frame import (
     Run,
     Want,
 )
-from protocol.intake import Outcome
+from protocol.intake import Outcome, beginnings
 from protocol.membership import resolve
 from protocol.run import Entry, unpack
 
@@ -267,7 +267,8 @@ class Replica(SealedChats):
                 self._awaited.popitem(last=False)
         reached = entries[0].header.seq + admission.known + len(admission.entries)
         refused = admission.refusal is not None
-        return Outcome(reached, admission.missing, refused, admission.surplus)
+        rest = entries[reached - entries[0].header.seq :] if admission.missing else ()
+        return Outcome(reached, admission.missing, refused, admission.surplus, beginnings(rest))
 
     def _share(
         self, chat: Chat, stored: StoredChat, lane: int
@@ -325,7 +326,7 @@ class Replica(SealedChats):
         ledger = CandidateLedger(candidate.chat.history)
         if run.lane == CONTENT:
             self._evict()
-            return self._put_off(run, candidate.chat.admit(entries[:1], ledger), entries[:1])
+            return self._put_off(run, candidate.chat.admit(entries[:1], ledger), entries)
         admission = candidate.chat.admit(entries, ledger)
         outcome = self._outcome(entries, admission)
         if admission.entries:
@@ -348,15 +349,15 @@ class Replica(SealedChats):
         self._evict()
         return Stored(outcome, run, refusal=admission.refusal)
 
-    def _put_off(self, run: Run, admission: Admission, first: Sequence[Entry]) -> Stored:
+    def _put_off(self, run: Run, admission: Admission, entries: Sequence[Entry]) -> Stored:
         """Say what content waits for that is nowhere to be stored yet, whatever is in it.
 
         What its first entry waits for, and never a later one: nothing before that is stored, so
         two runs could wait for each other. If that waits for nothing, the peer tells of it again.
         """
-        waits = self._outcome(first, admission)
+        waits = self._outcome(entries, admission)
         surplus = not waits.missing and not waits.refused
-        outcome = Outcome(run.start, waits.missing, waits.refused, surplus)
+        outcome = Outcome(run.start, waits.missing, waits.refused, surplus, waits.waiting)
         return Stored(outcome, run, refusal=admission.refusal)
 
     def _evict(self) -> None:

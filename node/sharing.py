@@ -21,11 +21,11 @@ from protocol.limits import (
     BRANCHES_MAX,
     HASH_BYTES,
     HEADS_CHAINS_MAX,
+    PREFIX_BYTES,
     SEALLESS_ASKED_MAX,
     UNHEARD_MAX,
 )
 
-PREFIX_BYTES = 8
 SURVEYED_CHATS = 256  # in one go: about 5 ms
 
 _HEADS = """

@@ -29,11 +29,13 @@ from protocol.limits import (
     HELD_TRIES_MAX,
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
+    PREFIX_BYTES,
     REFUSALS_MAX,
     WANT_TIMEOUT_SECONDS,
     WANT_TIMEOUTS_MAX,
     WANTS_OUTSTANDING_MAX,
 )
+from protocol.run import Entry
 
 Place = tuple[ChatId, DeviceKey, int]
 Branch = tuple[Place, bytes]
@@ -46,13 +48,20 @@ class Outcome(NamedTuple):
     reached: the run is stored up to this seq, exclusive; its start for nothing of it.
     missing: what the rest waits for. refused: the rest breaks a rule and never will be stored.
     surplus: it has no place here, which is no fault of the peer: one branch too many of a forked
-    chain, or of a chat that we are not known to be in.
+    chain, or of a chat that we are not known to be in. waiting: of the rest, if that waits, how
+    the id of each entry begins, by `beginnings`.
     """
 
     reached: int
     missing: tuple[Missing, ...] = ()
     refused: bool = False
     surplus: bool = False
+    waiting: bytes = b""
+
+
+def beginnings(entries: Sequence[Entry]) -> bytes:
+    """Return the first 8 bytes of the id of each entry."""
+    return b"".join(entry.id[:PREFIX_BYTES] for entry in entries)
 
 
 @dataclass(slots=True)
@@ -80,6 +89,7 @@ class _Work:
     want: Want | None
     reached: int
     missing: tuple[Missing, ...] = ()
+    waiting: bytes = b""
     tries: int = 0
 
     @property
@@ -95,9 +105,10 @@ class _Work:
         return self.want is not None and _branch(self.want) == branch
 
     def covers(self, item: Missing) -> bool:
-        """Whether the missing entry could be in this run."""
-        here = (item.device, item.lane) == self.place[1:]
-        return here and self.run.start <= item.seq < self.stop
+        """Whether the missing entry is in the rest of this run, and not in another branch."""
+        at = (item.seq - self.reached) * PREFIX_BYTES
+        here = (item.device, item.lane) == self.place[1:] and at >= 0
+        return here and self.waiting[at : at + PREFIX_BYTES] == item.id[:PREFIX_BYTES]
 
 
 class Intake:
@@ -341,7 +352,7 @@ class Intake:
                     self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
-        work.missing = outcome.missing
+        work.missing, work.waiting = outcome.missing, outcome.waiting
         self._advance(work, outcome.reached if outcome.reached > work.run.start else 0)
         if outcome.missing:
             self._hold(work)
@@ -395,7 +406,8 @@ class Intake:
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Queue a want for a missing entry, unless it is on its way."""
         place = chat, item.device, item.lane
-        if place in self._asked or place in self._busy or item.id[:8] in self._waiting(place):
+        prefix = item.id[:PREFIX_BYTES]
+        if place in self._asked or place in self._busy or prefix in self._waiting(place):
             return
         if any(held.covers(item) for held in self._held_at.get(place, {}).values()):
             return
@@ -406,7 +418,7 @@ class Intake:
                 return
             self._backtracks[place] = steps + 1
             start = max(0, item.seq + 1 - (KEYFRAME_ENTRIES << steps))
-        self._queue_first(Want(*place, item.id[:8], start, item.seq + 1))
+        self._queue_first(Want(*place, prefix, start, item.seq + 1))
 
     def _release(self, place: Place, reached: int) -> list[Run]:
         """Take out the held runs that may go on now, and those that may go on with them."""

@@ -6,6 +6,7 @@ A limit marked *guess* was chosen, not measured.
 HASH_BYTES = 32
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+PREFIX_BYTES = 8  # of an id, where a head or a want names it
 
 SEQ_MAX = 2**32 - 1  # a position in a chain fits one SQLite rowid together with the chain's number
 TIME_MS_MAX = 2**53 - 1

@@ -48,8 +48,8 @@ from protocol.frame import (
     decode_frame,
     encode_frame,
 )
-from protocol.intake import Outcome
-from protocol.limits import KEYFRAME_ENTRIES
+from protocol.intake import Outcome, beginnings
+from protocol.limits import KEYFRAME_ENTRIES, PREFIX_BYTES
 from protocol.reconcile import tabulate
 from protocol.run import Context, Entry, context_after, pack
 from protocol.session import Greeting, PeerKind, Session, State
@@ -58,7 +58,6 @@ from protocol.testing.chains import opened
 from protocol.testing.histories import Dice
 
 Place = tuple[DeviceKey, int]
-PREFIX_BYTES = 8
 STEPS_MAX = 200_000
 
 
@@ -146,7 +145,9 @@ class Replica:
             line.changed = self.changes
             if admission.forked and admission.branch is None:
                 self._expose(kept, line, line.base)
-        return Outcome(reached, admission.missing, admission.refusal is not None)
+        rest = entries[reached - entries[0].header.seq :] if admission.missing else ()
+        refused = admission.refusal is not None
+        return Outcome(reached, admission.missing, refused, waiting=beginnings(rest))
 
     def _line(self, kept: Kept, first: Entry, branch: int | None) -> Line:
         header = first.header

@@ -19,6 +19,7 @@ from zlib import crc32
 
 from protocol.entry import ChatId, DeviceKey
 from protocol.frame import Graft, Head, IHave, Prune, encode_frame
+from protocol.limits import PREFIX_BYTES
 from protocol.spread import NEVER, Spread, Told
 from protocol.testing.cast import seed
 from protocol.testing.histories import Dice
@@ -26,7 +27,6 @@ from protocol.testing.histories import Dice
 CHAT = ChatId(seed("large chat"))
 PAYLOAD_BYTES = 350
 DELAYS = range(10, 51)  # milliseconds
-PREFIX_BYTES = 8
 
 
 @dataclass(slots=True)

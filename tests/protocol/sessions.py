@@ -7,6 +7,7 @@ from protocol.chat import Missing
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.frame import Hello, Run, Want
 from protocol.intake import Intake
+from protocol.limits import PREFIX_BYTES
 from protocol.session import Greeting, PeerKind, Session
 from protocol.testing.cast import seed
 from protocol.testing.chains import CHAT, Chain, Step, signer
@@ -51,10 +52,20 @@ def run_at(number: int, start: int = 0, count: int = 5, lane: int = CONTENT) -> 
     return Run(*place(number, lane), start, None, None, (msgspec.Raw(b"\x00"),) * count, ())
 
 
+def entry_at(number: int, seq: int) -> EntryId:
+    """Return the id of an entry of the first branch."""
+    return EntryId(seed("entry", str(number), str(seq)))
+
+
 def missing(number: int, seq: int = 0, have: int = 0) -> tuple[Missing, ...]:
     chat, device, lane = place(number)
     del chat
-    return (Missing(device, lane, seq, EntryId(seed("entry", str(number), str(seq))), have),)
+    return (Missing(device, lane, seq, entry_at(number, seq), have),)
+
+
+def rest(number: int, start: int, stop: int) -> bytes:
+    """Return how the ids of these entries begin, which wait."""
+    return b"".join(entry_at(number, seq)[:PREFIX_BYTES] for seq in range(start, stop))
 
 
 def intake(*wants: Want, cursor: int = 1) -> Intake:

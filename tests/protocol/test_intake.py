@@ -24,6 +24,7 @@ from protocol.limits import (
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
     PAYLOAD_BYTES_MAX,
+    PREFIX_BYTES,
     REFUSALS_MAX,
     WANT_TIMEOUT_SECONDS,
     WANT_TIMEOUTS_MAX,
@@ -31,7 +32,17 @@ from protocol.limits import (
 )
 from protocol.testing.cast import seed
 from protocol.testing.chains import CHAT, Chain, Step, signer
-from tests.protocol.sessions import DEVICE, intake, missing, opened, place, run_at, want
+from tests.protocol.sessions import (
+    DEVICE,
+    entry_at,
+    intake,
+    missing,
+    opened,
+    place,
+    rest,
+    run_at,
+    want,
+)
 
 
 class TestIntake:
@@ -194,8 +205,23 @@ class TestIntake:
         first, second = run_at(0), run_at(1)
         for run in (first, second):
             one.received(run, 0.0)
-        assert one.judged(first, Outcome(1, missing(1, 0))) == []
-        assert one.judged(second, Outcome(1, missing(0, 1))) == [first, second]
+        waiting = rest(0, 1, 5)
+        assert one.judged(first, Outcome(1, missing(1, 0), waiting=waiting)) == []
+        waiting = rest(1, 1, 5)
+        assert one.judged(second, Outcome(1, missing(0, 1), waiting=waiting)) == [first, second]
+
+    def test_another_branch_is_not_waited_for(self) -> None:
+        """What a held run lacks is asked for, though a run of that chain's other branch is held."""
+        one = intake(want(0), want(1))
+        one.ask(0.0)
+        first, second = run_at(0), run_at(1)
+        for run in (first, second):
+            one.received(run, 0.0)
+        forked = bytes(PREFIX_BYTES) * 4
+        waiting = rest(0, 1, 5)
+        assert one.judged(second, Outcome(1, missing(0, 4), waiting=forked)) == []
+        assert one.judged(first, Outcome(1, missing(1, 3), waiting=waiting)) == []
+        assert one.ask(0.0) == [Want(*place(1), entry_at(1, 3)[:PREFIX_BYTES], 3, 4)]
 
     def test_another_branch_is_sought_ever_farther_back(self) -> None:
         """Where a run does not fit on what is stored, its beginning is 64, 128, … entries back."""
@@ -213,7 +239,9 @@ class TestIntake:
                 break
             answer = run_at(0, found.start, found.stop - found.start)
             one.received(answer, 0.0)
-            one.judged(answer, Outcome(found.start, missing(0, found.start - 1, have=9000)))
+            waiting = rest(0, found.start, found.stop)
+            gap = missing(0, found.start - 1, have=9000)
+            one.judged(answer, Outcome(found.start, gap, waiting=waiting))
             at = found.start
         assert starts == [5000 - KEYFRAME_ENTRIES * (2**steps - 1) for steps in range(1, 7)] + [0]
 
