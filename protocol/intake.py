@@ -22,6 +22,7 @@ from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Run, Want
 from protocol.limits import (
+    ANSWER_SECONDS_MAX,
     BACKTRACKS_MAX,
     HELD_BYTES_MAX,
     HELD_ENTRIES_MAX,
@@ -31,8 +32,6 @@ from protocol.limits import (
     PAGES_OPEN_MAX,
     PREFIX_BYTES,
     REFUSALS_MAX,
-    WANT_TIMEOUT_SECONDS,
-    WANT_TIMEOUTS_MAX,
     WANTS_OUTSTANDING_MAX,
 )
 from protocol.run import Entry
@@ -73,11 +72,11 @@ class _Page:
 
 @dataclass(slots=True)
 class _Asked:
-    """A want under way. at: where its next run begins. deadline: NEVER once its last one came."""
+    """A want under way. at: where its next run begins. answered: its last one came."""
 
     want: Want
     at: int
-    deadline: float
+    answered: bool = False
 
 
 @dataclass(eq=False)
@@ -129,7 +128,7 @@ class Intake:
         self._held_entries = 0
         self._held_bytes = 0
         self._backtracks: dict[Place, int] = {}
-        self._timeouts = 0
+        self._answer_due = NEVER
         self._refusals = 0
 
     # Pages
@@ -191,8 +190,10 @@ class Intake:
             free = WANTS_OUTSTANDING_MAX - len(self._asked)
             for place in list(islice(self._ready(lane), free)):
                 want = self._dequeue(place)
-                self._asked[place] = _Asked(want, want.start, now + WANT_TIMEOUT_SECONDS)
+                self._asked[place] = _Asked(want, want.start)
                 wants.append(want)
+        if wants:
+            self._answer_due = now + ANSWER_SECONDS_MAX
         return wants
 
     def _ready(self, lane: int) -> Iterator[Place]:
@@ -261,10 +262,11 @@ class Intake:
         if not waiting:
             self._queued[place[2]].pop(place, None)
 
-    def absent(self, place: Place, start: int) -> None:
+    def absent(self, place: Place, start: int, now: float) -> None:
         """Note that the peer has not, or does not show, what we asked for."""
         asked = self._asked.get(place)
         if asked is not None and asked.at == start:
+            self._answer_due = now + ANSWER_SECONDS_MAX
             self._give_up(place)
 
     def _give_up(self, place: Place) -> None:
@@ -272,13 +274,13 @@ class Intake:
         self._conclude(branch)
 
     def expired(self, now: float) -> None:
-        """Give up wants that got no answer. Raises OutOfTurn when that happens too often."""
-        late = [place for place, asked in self._asked.items() if asked.deadline <= now]
-        for place in late:
-            self._give_up(place)
-        self._timeouts += len(late)
-        if self._timeouts > WANT_TIMEOUTS_MAX:
-            raise OutOfTurn(f"{self._timeouts} wants without an answer (SPEC 6.6)")
+        """Raise OutOfTurn if no want was answered for too long.
+
+        None is given up for that: then the cursor would move past it, though the line may just be
+        slow. Where the session ends, the next one is told again.
+        """
+        if self.deadline() <= now:
+            raise OutOfTurn(f"{len(self._asked)} wants without an answer (SPEC 6.6)")
 
     @property
     def settled(self) -> bool:
@@ -287,22 +289,23 @@ class Intake:
 
     def deadline(self) -> float:
         """Return when `expired` has something to do next, NEVER for nothing."""
-        return min((asked.deadline for asked in self._asked.values()), default=NEVER)
+        waiting = any(not asked.answered for asked in self._asked.values())
+        return self._answer_due if waiting else NEVER
 
     # Runs
 
     def received(self, run: Run, now: float) -> bool:
-        """Note that a run came, before it is judged: its want is answered, or lives longer.
+        """Note that a run came, before it is judged, and whether its want is answered with it.
 
         Return whether nobody asked for it.
         """
         work = _Work(run, (run.chat, run.device, run.lane), None, run.start)
         asked = self._asked.get(work.place)
-        if asked is not None and asked.at == run.start and asked.deadline != NEVER:
+        if asked is not None and asked.at == run.start and not asked.answered:
             work.want = asked.want
             asked.at = work.stop
-            last = work.stop >= asked.want.stop
-            asked.deadline = NEVER if last else now + WANT_TIMEOUT_SECONDS
+            asked.answered = work.stop >= asked.want.stop
+            self._answer_due = now + ANSWER_SECONDS_MAX
         self._begin(work)
         return work.want is None
 
@@ -342,7 +345,7 @@ class Intake:
     def _is_over(self, place: Place) -> bool:
         """Whether the last run of a want has been judged."""
         asked = self._asked.get(place)
-        return asked is not None and asked.deadline == NEVER and place not in self._busy
+        return asked is not None and asked.answered and place not in self._busy
 
     def _seek_on(self, work: _Work, reached: int) -> None:
         """Ask for what held runs still miss of a chain, if it did not come with this run."""

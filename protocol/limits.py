@@ -39,7 +39,6 @@ PREVIEW_BYTES_MAX = 1024 * 1024  # then no more of it is asked for
 BACKTRACKS_MAX = 26  # doublings of 64 until any seq is reached
 REFUSALS_MAX = 16  # runs that no rule allows, before a peer is shown the door; guess
 WANTS_SERVED_MAX = 4 * WANTS_OUTSTANDING_MAX
-WANT_TIMEOUTS_MAX = 8  # guess
 RECON_ITEM_BYTES = 16  # nobody but the two sides knows the key, so nobody can look for two alike
 RECON_SPLIT_MAX = 16  # parts that a range in question is split into
 RECON_ROLL_MAX = 16  # items of a range that are listed rather than split; guess
@@ -93,7 +92,8 @@ PREKEY_ERASE_SECONDS = 14 * 24 * 3600
 EPOCH_RENEW_SECONDS = 7 * 24 * 3600
 EPOCH_MESSAGES_MAX = 1000
 
-WANT_TIMEOUT_SECONDS = 20.0  # guess
+WANT_TIMEOUT_SECONDS = 20.0  # of a preview or a chunk, which others may have; guess
+ANSWER_SECONDS_MAX = 60.0  # without an answer to any want, then the session ends; guess
 HELLO_TIMEOUT_SECONDS = 10.0
 FRAME_SECONDS_MAX = 30.0  # from a frame's first byte to its last; guess
 HEADS_DELAY_SECONDS = 2.0  # after pushes, until the peer is told how far they reach; guess

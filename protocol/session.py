@@ -213,7 +213,7 @@ class Session:
                 return self._brought(frame, now)
             case Absent(chat, device, lane, start):
                 if not self._previews.absent(chat, device, lane, start):
-                    self._intake.absent((chat, device, lane), start)
+                    self._intake.absent((chat, device, lane), start, now)
                 return self._go_on(now)
             case _:
                 return self._answer(frame, now)

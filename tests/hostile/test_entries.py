@@ -234,7 +234,7 @@ async def test_ancestors_that_never_come(
     federation: Federation, forger: Forger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cases 21 and 30: what waits is bounded, and so is our patience with who never answers."""
-    monkeypatch.setattr(intake, "WANT_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr(intake, "ANSWER_SECONDS_MAX", 2.0)
     monkeypatch.setattr(intake, "HELD_RUNS_MAX", 100)
     payload = bytes(2_000)
     chain = forger.content(payload)

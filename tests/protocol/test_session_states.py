@@ -28,6 +28,7 @@ from protocol.entry import CONTENT, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Absent, Head, Heads, Hello, Seen, Want
 from protocol.limits import (
+    ANSWER_SECONDS_MAX,
     BLOB_CHUNKS_SERVED_MAX,
     HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
@@ -37,7 +38,6 @@ from protocol.limits import (
     LEAF_PING_SECONDS,
     PAGES_OPEN_MAX,
     SEQ_MAX,
-    WANT_TIMEOUT_SECONDS,
     WANTS_SERVED_MAX,
 )
 from protocol.session import ALLOWED, WITH_LEAF, Greeting, PeerKind, Session, State
@@ -207,7 +207,7 @@ class TestTime:
         one = opened(PeerKind.DEVICE)
         one.receive(Heads(1, 1, ()), 100.0)
         effects = one.compared([want(0, 10)], 100.0)
-        assert Wake(100.0 + WANT_TIMEOUT_SECONDS) in effects
+        assert Wake(100.0 + ANSWER_SECONDS_MAX) in effects
 
     def test_heads_after_pushes(self) -> None:
         """Pushes are followed by one page of heads, however many they were."""
