@@ -398,13 +398,16 @@ class Intake:
         return work
 
     def _ask_again(self, work: _Work) -> None:
-        """Forget a held run; what a page still needs of it is asked for again."""
+        """Forget a held run; what a page, or another held run, still needs of it is asked for."""
         want = work.want
-        if want is None or not self._listed(_branch(want)):
-            return
-        queued = self._waiting(work.place).get(want.prefix)
-        start = min(work.reached, want.stop - 1)
-        self._queue(_from(want, start if queued is None else min(start, queued.start)))
+        if want is not None and self._listed(_branch(want)):
+            queued = self._waiting(work.place).get(want.prefix)
+            start = min(work.reached, want.stop - 1)
+            self._queue(_from(want, start if queued is None else min(start, queued.start)))
+        for waiter in list(self._waiters.get(work.place, {}).values()):
+            for item in waiter.missing:
+                if work.covers(item):
+                    self._need(work.run.chat, item)
 
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Queue a want for a missing entry, unless it is on its way."""

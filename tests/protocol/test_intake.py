@@ -223,6 +223,27 @@ class TestIntake:
         assert one.judged(first, Outcome(1, missing(1, 3), waiting=waiting)) == []
         assert one.ask(0.0) == [Want(*place(1), entry_at(1, 3)[:PREFIX_BYTES], 3, 4)]
 
+    def test_what_a_forgotten_run_covered_is_asked_for(self) -> None:
+        """Though nobody lists it: another held run waits for it."""
+        one = Intake()
+        push, waits = run_at(0), run_at(1)
+        one.received(push, 0.0)
+        one.judged(push, Outcome(1, missing(2, 0), waiting=rest(0, 1, 5)))
+        one.received(waits, 0.0)
+        one.judged(waits, Outcome(0, missing(0, 3), waiting=rest(1, 0, 5)))
+        (ancestor,) = one.ask(0.0)
+        assert ancestor.device == place(2)[1]
+        for number in range(10, 10 + HELD_RUNS_MAX):
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(0, missing(2, 0), waiting=rest(number, 0, 5)))
+            asked = one.ask(0.0)
+            if asked:
+                assert asked == [Want(*place(0), entry_at(0, 3)[:PREFIX_BYTES], 0, 4)]
+                assert len(one._held) == HELD_RUNS_MAX
+                return
+        pytest.fail("it was not asked for")
+
     def test_another_branch_is_sought_ever_farther_back(self) -> None:
         """Where a run does not fit on what is stored, its beginning is 64, 128, … entries back."""
         one = Intake()
