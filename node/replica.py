@@ -18,7 +18,6 @@ from node.payloads import Payloads, now_ms
 from node.seals import SealedChats, Sealless
 from node.store import StoredChat
 from protocol.chat import Admission, Chat
-from protocol.dag import bits
 from protocol.entry import (
     CONTENT,
     CONTROL,
@@ -294,21 +293,13 @@ class Replica(SealedChats):
     def _until_removal(
         self, chat: Chat, stored: StoredChat, peer: bytes
     ) -> list[tuple[int, int, int]]:
-        """Return how long the control chains were for whoever removed this reader (SPEC 6.3).
-
-        That is the first after whom it is out, of those who had seen it in; if nobody had, all.
-        """
+        """Return how long the control chains were once this reader was out (SPEC 6.3)."""
         history = chat.history
-        newest, later = history.everything, list[int]()
-        for entry in reversed(history.entries):
-            past = history.past([entry.id])
-            if peer in self.readers_by(resolve(history, past)):
-                newest = next((one for one in reversed(later) if past & ~one == 0), newest)
-                break
-            later.append(past)
+        count = len(history.entries)
+        while count > 1 and peer not in self.readers_by(resolve(history, (1 << count - 1) - 1)):
+            count -= 1
         lengths: dict[bytes, int] = {}
-        for index in bits(newest):
-            one = history.entries[index]
+        for one in history.entries[:count]:
             lengths[one.device] = max(lengths.get(one.device, 0), one.seq + 1)
         return [
             (chain[0].no, min(length, chain[0].length), self.store.next_change())

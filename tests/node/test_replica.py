@@ -505,8 +505,33 @@ class TestCompare:
         shown = replica.serve(want, LATE)
         assert shown is not None
         assert shown.records == left.records
-        checkpoint = Want(talk.chat, boris.devices[0], CONTROL, bytes(8), 0, 50)
-        assert replica.serve(checkpoint, LATE) is None
+        talk.tell(anna, talk.story.tell(anna, Checkpoint()))
+        take(replica, talk.runs[-1])
+        later = talk.story.told[-1]
+        want = Want(
+            talk.chat, anna.devices[0], CONTROL, bytes(later.id[:8]), 0, later.entry.seq + 1
+        )
+        assert replica.serve(want, LATE) is None, "what came after is not shown"
+
+    def test_who_was_brought_back_and_leaves_is_shown_it(self) -> None:
+        """Also if somebody who had seen them leave, and not come back, has written last."""
+        talk = conversation(Dice(6), 0)
+        anna, boris = talk.people[:2]
+        late = Admit((grant(FYODOR, Role.MEMBER),))
+        talk.tell(anna, talk.story.tell(anna, late))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(())))
+        left = talk.story.told[-1]
+        talk.tell(anna, talk.story.tell(anna, late))
+        back = talk.story.told[-1]
+        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [left]))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [back]))
+        replica = node(LATE)
+        for run in talk.runs:
+            take(replica, run)
+        assert LATE not in replica.readers_of(talk.chat)
+        head = bytes(talk.story.told[-1].id[:8])
+        want = Want(talk.chat, FYODOR.devices[0], CONTROL, head, 0, 2)
+        assert replica.serve(want, LATE) is not None
 
     def test_who_comes_back_asks_for_seals(self) -> None:
         """Of the epochs of before, too: while one is out of a chat nobody is asked."""
