@@ -516,14 +516,16 @@ class TestCompare:
     def test_who_was_brought_back_and_leaves_is_shown_it(self) -> None:
         """Also if somebody who had seen them leave, and not come back, has written last."""
         talk = conversation(Dice(6), 0)
-        anna, boris = talk.people[:2]
+        anna, boris, clara = talk.people[:3]
         late = Admit((grant(FYODOR, Role.MEMBER),))
         talk.tell(anna, talk.story.tell(anna, late))
+        came = talk.story.told[-1]
         talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(())))
         left = talk.story.told[-1]
         talk.tell(anna, talk.story.tell(anna, late))
         back = talk.story.told[-1]
-        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [left]))
+        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [came]))
+        talk.tell(clara, talk.story.tell(clara, Checkpoint(), [left, talk.story.told[-1]]))
         talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [back]))
         replica = node(LATE)
         for run in talk.runs:
