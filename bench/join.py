@@ -61,8 +61,8 @@ def _joined(sites: Sequence[Site], chat: ChatId, folder: Path, runs: int) -> lis
         entries = hand_over(device, chat, replica)
         device.close()
     results = []
-    with node_of(source), node_of(target, entries) as node:
-        seconds = float(node.event("done")["seconds"])
+    with node_of(source), node_of(target) as node:
+        seconds = float(node.event("settled")["seconds"])
         for number in range(runs):
             home = _copied(target, folder / f"run-{number}").home
             results.append(_look(home, chat, entries) | {"node": seconds})
