@@ -100,7 +100,8 @@ def progress(text: str) -> None:
 
 def calibrate() -> float:
     """Return the seconds of a fixed load on both cores at once, the slower of them."""
-    with multiprocessing.get_context("fork").Pool(CORES) as pool:
+    # A fork takes over locks that threads of ours may hold.
+    with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         return round(max(pool.map(_load, range(CORES), chunksize=1)), 3)
 
 
