@@ -38,7 +38,7 @@ from protocol.frame import (
     Run,
     Want,
 )
-from protocol.intake import Outcome, beginnings
+from protocol.intake import Outcome
 from protocol.membership import resolve
 from protocol.run import Entry, unpack
 
@@ -266,8 +266,8 @@ class Replica(SealedChats):
                 self._awaited.popitem(last=False)
         reached = entries[0].header.seq + admission.known + len(admission.entries)
         refused = admission.refusal is not None
-        rest = entries[reached - entries[0].header.seq :] if admission.missing else ()
-        return Outcome(reached, admission.missing, refused, admission.surplus, beginnings(rest))
+        first, ids = entries[0].header.seq, [entry.id for entry in entries]
+        return Outcome(reached, admission.missing, refused, admission.surplus, first, ids)
 
     def _share(
         self, chat: Chat, stored: StoredChat, lane: int
@@ -348,7 +348,7 @@ class Replica(SealedChats):
         """
         waits = self._outcome(entries, admission)
         surplus = not waits.missing and not waits.refused
-        outcome = Outcome(run.start, waits.missing, waits.refused, surplus, waits.waiting)
+        outcome = waits._replace(reached=run.start, surplus=surplus)
         return Stored(outcome, run, refusal=admission.refusal)
 
     def _evict(self) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from protocol.chat import Missing
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
+from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Run, Want
 from protocol.limits import (
@@ -34,7 +34,6 @@ from protocol.limits import (
     REFUSALS_MAX,
     WANTS_OUTSTANDING_MAX,
 )
-from protocol.run import Entry
 
 Place = tuple[ChatId, DeviceKey, int]
 Branch = tuple[Place, bytes]
@@ -47,20 +46,27 @@ class Outcome(NamedTuple):
     reached: the run is stored up to this seq, exclusive; its start for nothing of it.
     missing: what the rest waits for. refused: the rest breaks a rule and never will be stored.
     surplus: it has no place here, which is no fault of the peer: one branch too many of a forked
-    chain, or of a chat that we are not known to be in. waiting: of the rest, if that waits, how
-    the id of each entry begins, by `beginnings`.
+    chain, or of a chat that we are not known to be in. ids: of the entries that were judged, from
+    seq `first` on.
     """
 
     reached: int
     missing: tuple[Missing, ...] = ()
     refused: bool = False
     surplus: bool = False
-    waiting: bytes = b""
+    first: int = 0
+    ids: Sequence[EntryId] = ()
 
+    def id_at(self, seq: int) -> bytes | None:
+        """Return the id of the entry at a seq, None for one that was not judged."""
+        at = seq - self.first
+        return self.ids[at] if 0 <= at < len(self.ids) else None
 
-def beginnings(entries: Sequence[Entry]) -> bytes:
-    """Return the first 8 bytes of the id of each entry."""
-    return b"".join(entry.id[:PREFIX_BYTES] for entry in entries)
+    @property
+    def waiting(self) -> bytes:
+        """How the id of each entry begins that was not stored."""
+        rest = self.ids[max(0, self.reached - self.first) :]
+        return b"".join(entry[:PREFIX_BYTES] for entry in rest)
 
 
 @dataclass(slots=True)
@@ -323,6 +329,7 @@ class Intake:
         if not self._busy[work.place]:
             del self._busy[work.place]
         work.reached = outcome.reached
+        self._check_branch(work, outcome)
         reached = outcome.reached if outcome.reached > run.start else 0
         self._settle(work, outcome)
         if self._is_over(work.place):
@@ -332,6 +339,17 @@ class Intake:
         if work.want is not None:
             self._conclude(_branch(work.want))
         return self._release(work.place, reached)
+
+    def _check_branch(self, work: _Work, outcome: Outcome) -> None:
+        """Take a run of another branch for a push, though it begins where an answer would."""
+        want = work.want
+        found = None if want is None else outcome.id_at(want.stop - 1)
+        if want is None or found is None or found.startswith(want.prefix):
+            return
+        work.want = None
+        asked = self._asked.get(work.place)
+        if asked is not None and asked.want is want:
+            asked.at, asked.answered = work.run.start, False
 
     def outdoes(self, run: Run, outcome: Outcome) -> bool:
         """Whether more is stored of an answer than was asked for. Call before `judged`.
@@ -355,7 +373,8 @@ class Intake:
                     self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
-        work.missing, work.waiting = outcome.missing, outcome.waiting
+        work.missing = outcome.missing
+        work.waiting = outcome.waiting if outcome.missing else b""
         self._advance(work, outcome.reached if outcome.reached > work.run.start else 0)
         if outcome.missing:
             self._hold(work)

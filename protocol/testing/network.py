@@ -48,7 +48,7 @@ from protocol.frame import (
     decode_frame,
     encode_frame,
 )
-from protocol.intake import Outcome, beginnings
+from protocol.intake import Outcome
 from protocol.limits import KEYFRAME_ENTRIES, PREFIX_BYTES
 from protocol.reconcile import tabulate
 from protocol.run import Context, Entry, context_after, pack
@@ -145,9 +145,9 @@ class Replica:
             line.changed = self.changes
             if admission.forked and admission.branch is None:
                 self._expose(kept, line, line.base)
-        rest = entries[reached - entries[0].header.seq :] if admission.missing else ()
+        first, ids = entries[0].header.seq, [entry.id for entry in entries]
         refused = admission.refusal is not None
-        return Outcome(reached, admission.missing, refused, waiting=beginnings(rest))
+        return Outcome(reached, admission.missing, refused, first=first, ids=ids)
 
     def _line(self, kept: Kept, first: Entry, branch: int | None) -> Line:
         header = first.header

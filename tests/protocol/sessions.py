@@ -1,5 +1,7 @@
 """A session that is opened by itself, frames for it, and an intake: for tests of their states."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from protocol import frame as frames
@@ -7,7 +9,6 @@ from protocol.chat import Missing
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.frame import Hello, Run, Want
 from protocol.intake import Intake
-from protocol.limits import PREFIX_BYTES
 from protocol.session import Greeting, PeerKind, Session
 from protocol.testing.cast import seed
 from protocol.testing.chains import CHAT, Chain, Step, signer
@@ -63,9 +64,9 @@ def missing(number: int, seq: int = 0, have: int = 0) -> tuple[Missing, ...]:
     return (Missing(device, lane, seq, entry_at(number, seq), have),)
 
 
-def rest(number: int, start: int, stop: int) -> bytes:
-    """Return how the ids of these entries begin, which wait."""
-    return b"".join(entry_at(number, seq)[:PREFIX_BYTES] for seq in range(start, stop))
+def ids(number: int, start: int, stop: int) -> Sequence[EntryId]:
+    """Return the ids of entries of the first branch."""
+    return [entry_at(number, seq) for seq in range(start, stop)]
 
 
 def intake(*wants: Want, cursor: int = 1) -> Intake:

@@ -34,11 +34,11 @@ from protocol.testing.chains import CHAT, Chain, Step, signer
 from tests.protocol.sessions import (
     DEVICE,
     entry_at,
+    ids,
     intake,
     missing,
     opened,
     place,
-    rest,
     run_at,
     want,
 )
@@ -136,6 +136,19 @@ class TestIntake:
         assert one.finished() == [1]
         assert [item.stop for item in one.ask(1.0)] == [7]
 
+    def test_a_push_of_another_branch_is_no_answer(self) -> None:
+        """Though it begins, and ends, where the answer would."""
+        branch = Want(*place(0), entry_at(0, 4)[:PREFIX_BYTES], 0, 5)
+        one = intake(branch)
+        assert one.ask(0.0) == [branch]
+        push, answer = run_at(0), run_at(0)
+        one.received(push, 0.0)
+        assert one.judged(push, Outcome(5, ids=ids(3, 0, 5))) == []
+        assert one.finished() == []
+        one.received(answer, 0.0)
+        one.judged(answer, Outcome(5, ids=ids(0, 0, 5)))
+        assert one.finished() == [1]
+
     def test_timeouts(self) -> None:
         """Case 30: who answers nothing is given up. No want is: the cursor would move past it."""
         one = intake(*(want(number) for number in range(3)))
@@ -205,22 +218,20 @@ class TestIntake:
         first, second = run_at(0), run_at(1)
         for run in (first, second):
             one.received(run, 0.0)
-        waiting = rest(0, 1, 5)
-        assert one.judged(first, Outcome(1, missing(1, 0), waiting=waiting)) == []
-        waiting = rest(1, 1, 5)
-        assert one.judged(second, Outcome(1, missing(0, 1), waiting=waiting)) == [first, second]
+        assert one.judged(first, Outcome(1, missing(1, 0), ids=ids(0, 0, 5))) == []
+        outcome = Outcome(1, missing(0, 1), ids=ids(1, 0, 5))
+        assert one.judged(second, outcome) == [first, second]
 
     def test_another_branch_is_not_waited_for(self) -> None:
         """What a held run lacks is asked for, though a run of that chain's other branch is held."""
-        one = intake(want(0), want(1))
+        forked = ids(3, 0, 5)
+        one = intake(want(0), Want(*place(1), forked[4][:PREFIX_BYTES], 0, 5))
         one.ask(0.0)
         first, second = run_at(0), run_at(1)
         for run in (first, second):
             one.received(run, 0.0)
-        forked = bytes(PREFIX_BYTES) * 4
-        waiting = rest(0, 1, 5)
-        assert one.judged(second, Outcome(1, missing(0, 4), waiting=forked)) == []
-        assert one.judged(first, Outcome(1, missing(1, 3), waiting=waiting)) == []
+        assert one.judged(second, Outcome(1, missing(0, 4), ids=forked)) == []
+        assert one.judged(first, Outcome(1, missing(1, 3), ids=ids(0, 0, 5))) == []
         assert one.ask(0.0) == [Want(*place(1), entry_at(1, 3)[:PREFIX_BYTES], 3, 4)]
 
     def test_what_a_forgotten_run_covered_is_asked_for(self) -> None:
@@ -228,15 +239,15 @@ class TestIntake:
         one = Intake()
         push, waits = run_at(0), run_at(1)
         one.received(push, 0.0)
-        one.judged(push, Outcome(1, missing(2, 0), waiting=rest(0, 1, 5)))
+        one.judged(push, Outcome(1, missing(2, 0), ids=ids(0, 0, 5)))
         one.received(waits, 0.0)
-        one.judged(waits, Outcome(0, missing(0, 3), waiting=rest(1, 0, 5)))
+        one.judged(waits, Outcome(0, missing(0, 3), ids=ids(1, 0, 5)))
         (ancestor,) = one.ask(0.0)
         assert ancestor.device == place(2)[1]
         for number in range(10, 10 + HELD_RUNS_MAX):
             run = run_at(number)
             one.received(run, 0.0)
-            one.judged(run, Outcome(0, missing(2, 0), waiting=rest(number, 0, 5)))
+            one.judged(run, Outcome(0, missing(2, 0), ids=ids(number, 0, 5)))
             asked = one.ask(0.0)
             if asked:
                 assert asked == [Want(*place(0), entry_at(0, 3)[:PREFIX_BYTES], 0, 4)]
@@ -260,9 +271,9 @@ class TestIntake:
                 break
             answer = run_at(0, found.start, found.stop - found.start)
             one.received(answer, 0.0)
-            waiting = rest(0, found.start, found.stop)
+            here = ids(0, found.start, found.stop)
             gap = missing(0, found.start - 1, have=9000)
-            one.judged(answer, Outcome(found.start, gap, waiting=waiting))
+            one.judged(answer, Outcome(found.start, gap, first=found.start, ids=here))
             at = found.start
         assert starts == [5000 - KEYFRAME_ENTRIES * (2**steps - 1) for steps in range(1, 7)] + [0]
 
