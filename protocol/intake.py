@@ -332,6 +332,8 @@ class Intake:
         self._check_branch(work, outcome)
         reached = outcome.reached if outcome.reached > run.start else 0
         self._settle(work, outcome)
+        if work.want is not None and outcome.surplus and run.chat in self._control_under_way():
+            self._queue(work.want)  # the chat may yet turn out to be ours
         if self._is_over(work.place):
             self._give_up(work.place)
         if not outcome.refused and not outcome.surplus:

@@ -172,6 +172,27 @@ class TestIntake:
         one.absent(place(0), 0, 0.0)
         assert one.finished() == [1]
 
+    def test_no_place_yet(self) -> None:
+        """Content is asked for again if control entries are on their way that may make room."""
+        one = intake(want(0))
+        one.ask(0.0)
+        one.open_page(2)
+        one.lacking([want(1, lane=CONTROL)])
+        (control,) = one.ask(0.0)
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(0, surplus=True))
+        assert one.ask(0.0) == []
+        assert one.finished() == []
+        answer = run_at(1, 0, control.stop, lane=CONTROL)
+        one.received(answer, 0.0)
+        one.judged(answer, Outcome(control.stop))
+        assert one.ask(0.0) == [want(0)]
+        again = run_at(0)
+        one.received(again, 0.0)
+        one.judged(again, Outcome(0, surplus=True))
+        assert one.finished() == [1, 2]
+
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
         one = intake(want(0))
