@@ -101,6 +101,11 @@ class _Work:
     def stop(self) -> int:
         return self.run.start + len(self.run.records)
 
+    @property
+    def stored(self) -> int:
+        """How far its chain is stored because of it, 0 if nothing of it is."""
+        return self.reached if self.reached > self.run.start else 0
+
     @cached_property
     def size(self) -> int:
         return sum(len(memoryview(record)) for record in self.run.records)
@@ -286,7 +291,8 @@ class Intake:
         slow. Where the session ends, the next one is told again.
         """
         if self.deadline() <= now:
-            raise OutOfTurn(f"{len(self._asked)} wants without an answer (SPEC 6.6)")
+            late = sum(not asked.answered for asked in self._asked.values())
+            raise OutOfTurn(f"{late} wants without an answer (SPEC 6.6)")
 
     @property
     def settled(self) -> bool:
@@ -330,17 +336,16 @@ class Intake:
             del self._busy[work.place]
         work.reached = outcome.reached
         self._check_branch(work, outcome)
-        reached = outcome.reached if outcome.reached > run.start else 0
         self._settle(work, outcome)
         if work.want is not None and outcome.surplus and run.chat in self._control_under_way():
             self._queue(work.want)  # the chat may yet turn out to be ours
         if self._is_over(work.place):
             self._give_up(work.place)
         if not outcome.refused and not outcome.surplus:
-            self._seek_on(work, reached)
+            self._seek_on(work)
         if work.want is not None:
             self._conclude(_branch(work.want))
-        return self._release(work.place, reached)
+        return self._release(work.place, work.stored)
 
     def _check_branch(self, work: _Work, outcome: Outcome) -> None:
         """Take a run of another branch for a push, though it begins where an answer would."""
@@ -367,8 +372,9 @@ class Intake:
         asked = self._asked.get(place)
         return asked is not None and asked.answered and place not in self._busy
 
-    def _seek_on(self, work: _Work, reached: int) -> None:
-        """Ask for what held runs still miss of a chain, if it did not come with this run."""
+    def _seek_on(self, work: _Work) -> None:
+        """Ask for what held runs still miss of a chain, if this run does not bring it."""
+        reached = work.stored
         for waiter in list(self._waiters.get(work.place, {}).values()):
             for item in waiter.missing:
                 if (item.device, item.lane) == work.place[1:] and item.seq >= reached:
@@ -377,7 +383,7 @@ class Intake:
     def _settle(self, work: _Work, outcome: Outcome) -> None:
         work.missing = outcome.missing
         work.waiting = outcome.waiting if outcome.missing else b""
-        self._advance(work, outcome.reached if outcome.reached > work.run.start else 0)
+        self._advance(work, work.stored)
         if outcome.missing:
             self._hold(work)
         elif outcome.reached >= work.stop:
@@ -425,10 +431,7 @@ class Intake:
             queued = self._waiting(work.place).get(want.prefix)
             start = min(work.reached, want.stop - 1)
             self._queue(_from(want, start if queued is None else min(start, queued.start)))
-        for waiter in list(self._waiters.get(work.place, {}).values()):
-            for item in waiter.missing:
-                if work.covers(item):
-                    self._need(work.run.chat, item)
+        self._seek_on(work)
 
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Queue a want for a missing entry, unless it is on its way."""

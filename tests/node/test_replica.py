@@ -9,76 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.replica import CANDIDATES_MAX, Replica, Stored
-from node.store import connect
-from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
+from node.replica import CANDIDATES_MAX
+from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
-from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want
+from protocol.frame import ChatHeads, Forked, Head, Holding, Want
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
-from protocol.operation import Admit, Checkpoint, Leave, Remove
+from protocol.operation import Admit
 from protocol.policy import Role
 from protocol.run import pack
 from protocol.testing import network
-from protocol.testing.cast import agency, grant, person
+from protocol.testing.cast import agency, grant
 from protocol.testing.chains import Chain, Step, opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
+from tests.node.replicas import FYODOR, LATE, MZ, all_of, check_covers, entries, node, take
 
 NUMBERS = st.integers(0, 2**32)
-MZ = agency("mz").root.public
-LATE = agency("late").root.public
-FYODOR = person("fyodor@late")
-
-
-def node(home: bytes = MZ, path: Path | None = None) -> Replica:
-    """Return the replica of an agency's node."""
-    if path is None:
-        path = Path("build") / "replica-tests.db"
-        path.parent.mkdir(exist_ok=True)
-        for file in path.parent.glob(path.name + "*"):
-            file.unlink()
-    connection = connect(path, None)
-    connection.pragma("synchronous", "OFF")
-    return Replica(connection, home, home)
-
-
-def take(replica: Replica, *runs: Run) -> list[Stored]:
-    """Take runs as the driver does: one transaction."""
-    found: list[Stored] = []
-    with replica.store.connection:
-        found += replica.append_together([(run, opened(run)) for run in runs])
-    return found
-
-
-def entries(replica: Replica, chat: ChatId) -> set[EntryId]:
-    """Return the ids of what is stored of a chat, without what only covers it."""
-    stored = replica.store.chat(chat)
-    return {
-        EntryId(row[1])
-        for chain in (stored.chains.values() if stored else ())
-        for branch in chain
-        for row in replica.store.rows(chain, branch, 0, branch.length)
-    }
-
-
-def all_of(talk: Conversation) -> set[EntryId]:
-    return {opened(run)[0].id for run in talk.runs}
-
-
-def check_covers(replica: Replica, chat: ChatId) -> None:
-    """I6: every entry that is stored can be served, and is authentic then."""
-    stored = replica.store.chat(chat)
-    assert stored is not None
-    for (device, lane), chain in stored.chains.items():
-        for branch in chain:
-            at = 0
-            while at < branch.length:
-                want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
-                run = replica.store.run(want)
-                assert run is not None
-                assert len(opened(run)) == len(run.records)
-                at += len(run.records)
 
 
 class TestAppend:
@@ -468,105 +415,6 @@ class TestCompare:
         replica.set_aside([ChatHeads(talk.chat, heads)], agency("mvd").root.public)
         rows = replica.store.connection.execute("SELECT peer, device FROM unheard ORDER BY device")
         assert rows.fetchall() == [(LATE, head.device) for head in heads[2:]]
-
-    def test_readers(self) -> None:
-        """Case 42: agencies of members and own devices; whoever is removed is no reader."""
-        talk = conversation(Dice(6), 0)
-        replica = node()
-        for run in talk.runs:
-            take(replica, run)
-        anna, boris, clara, dina = talk.people
-        agencies = {who.agency.root.public for who in talk.people}
-        own = {anna.devices[0], clara.devices[0]}
-        assert replica.readers_of(talk.chat) == agencies | own
-        talk.tell(anna, talk.story.tell(anna, Remove(dina.user, ())))
-        take(replica, talk.runs[-1])
-        assert replica.readers_of(talk.chat) == agencies - {dina.agency.root.public} | own
-        assert replica.readers_of(ChatId(bytes(32))) == frozenset()
-        assert boris.agency.root.public in replica.readers_of(talk.chat)
-
-    def test_who_leaves_is_shown_it(self) -> None:
-        """Also if somebody has written meanwhile who had never seen them in."""
-        talk = conversation(Dice(6), 0)
-        anna, boris = talk.people[:2]
-        before = talk.story.told[-1]
-        late = grant(FYODOR, Role.MEMBER)
-        talk.tell(anna, talk.story.tell(anna, Admit((late,))))
-        admitted = talk.story.told[-1]
-        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [before]))
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [admitted]))
-        replica = node(LATE)
-        for run in talk.runs:
-            take(replica, run)
-        assert LATE not in replica.readers_of(talk.chat)
-        left = talk.runs[-1]
-        head = bytes(talk.story.told[-1].id[:8])
-        want = Want(talk.chat, FYODOR.devices[0], CONTROL, head, 0, 1)
-        shown = replica.serve(want, LATE)
-        assert shown is not None
-        assert shown.records == left.records
-        talk.tell(anna, talk.story.tell(anna, Checkpoint()))
-        take(replica, talk.runs[-1])
-        later = talk.story.told[-1]
-        want = Want(
-            talk.chat, anna.devices[0], CONTROL, bytes(later.id[:8]), 0, later.entry.seq + 1
-        )
-        assert replica.serve(want, LATE) is None, "what came after is not shown"
-
-    def test_who_was_brought_back_and_leaves_is_shown_it(self) -> None:
-        """Also if somebody who had seen them leave, and not come back, has written last."""
-        talk = conversation(Dice(6), 0)
-        anna, boris, clara = talk.people[:3]
-        late = Admit((grant(FYODOR, Role.MEMBER),))
-        talk.tell(anna, talk.story.tell(anna, late))
-        came = talk.story.told[-1]
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(())))
-        left = talk.story.told[-1]
-        talk.tell(anna, talk.story.tell(anna, late))
-        back = talk.story.told[-1]
-        talk.tell(boris, talk.story.tell(boris, Checkpoint(), [came]))
-        talk.tell(clara, talk.story.tell(clara, Checkpoint(), [left, talk.story.told[-1]]))
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [back]))
-        replica = node(LATE)
-        for run in talk.runs:
-            take(replica, run)
-        assert LATE not in replica.readers_of(talk.chat)
-        head = bytes(talk.story.told[-1].id[:8])
-        want = Want(talk.chat, FYODOR.devices[0], CONTROL, head, 0, 2)
-        assert replica.serve(want, LATE) is not None
-
-    def test_who_comes_back_asks_for_seals(self) -> None:
-        """Of the epochs of before, too: while one is out of a chat nobody is asked."""
-        talk = conversation(Dice(6), 0)
-        anna = talk.people[0]
-        late = Admit((grant(FYODOR, Role.MEMBER),))
-        talk.tell(anna, talk.story.tell(anna, late))
-        talk.start_epoch(anna)
-        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
-        talk.tell(anna, talk.story.tell(anna, late))
-        talk.start_epoch(anna)
-        replica = node(LATE)
-        *before, back, epoch = talk.runs
-        for run in before:
-            take(replica, run)
-        assert replica.sealless(LATE) == []
-        (stored,) = take(replica, back)
-        assert {one.epoch for one in stored.sealless} == {*talk.epochs[:-1]}
-        (stored,) = take(replica, epoch)
-        assert [one.epoch for one in stored.sealless] == talk.epochs[-1:]
-
-    def test_who_is_let_go_is_numbered_by_key(self) -> None:
-        """Their numbers go into pages of heads, which do not depend on how a process hashes."""
-        talk = conversation(Dice(6), 0)
-        anna = talk.people[0]
-        late = grant(FYODOR, Role.MEMBER, (0, 1, 2))
-        talk.tell(anna, talk.story.tell(anna, Admit((late,))))
-        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
-        replica = node(LATE)
-        for run in talk.runs:
-            take(replica, run)
-        rows = replica.store.connection.execute("SELECT peer FROM former ORDER BY changed")
-        assert list(dict.fromkeys(row[0] for row in rows)) == sorted((LATE, *FYODOR.devices))
 
 
 class TestHoldings:

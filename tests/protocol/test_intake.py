@@ -271,7 +271,7 @@ class TestIntake:
             one.judged(run, Outcome(0, missing(2, 0), ids=ids(number, 0, 5)))
             asked = one.ask(0.0)
             if asked:
-                assert asked == [Want(*place(0), entry_at(0, 3)[:PREFIX_BYTES], 0, 4)]
+                assert asked == [Want(*place(0), entry_at(0, 3)[:PREFIX_BYTES], 1, 4)]
                 assert len(one._held) == HELD_RUNS_MAX
                 return
         pytest.fail("it was not asked for")
