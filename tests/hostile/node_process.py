@@ -6,18 +6,18 @@ python -m tests.hostile.node_process FOLDER        prints one line when it liste
 import sys
 from pathlib import Path
 
-import structlog
 import trio
 
 from node.agency import open_agency
 from node.config import Loaded
+from node.logs import open_log
 from node.service import serve
 from tests.hostile.federation import PASSPHRASE, settings
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    open_log(sys.stderr, "text", "info")
     loaded = Loaded(settings(open_agency(folder, PASSPHRASE)), {})
     trio.run(serve, folder, loaded, PASSPHRASE, lambda host, port: print(host, port, flush=True))
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,3 +240,23 @@ class TestLogs:
             open_log(stream, "text", "info").exception("failed \x1b]0;x")
         assert "Traceback" in stream.getvalue()
         assert "\x1b" not in stream.getvalue()
+
+    @pytest.mark.parametrize("form", ["json", "text"])
+    def test_an_exception_is_told_without_file_descriptors(self, form: Form) -> None:
+        """Case 75: a node that has none left logs that, and goes on."""
+        code = f"""
+import resource, sys
+from node.logs import open_log
+log = open_log(sys.stderr, {form!r}, "info")
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    open("/dev/null")
+except OSError:
+    log.exception("no file")
+print("goes on")
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.stdout == "goes on\n", done.stderr
+        assert "Too many open files" in done.stderr
