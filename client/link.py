@@ -28,7 +28,7 @@ from node.fetching import Fetching
 from node.journal import Journal
 from node.replica import Stored
 from node.share import Share, Shares
-from node.wire import keep_alive
+from node.wire import CONNECT_SECONDS_MAX, TLS_SECONDS_MAX, keep_alive
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
@@ -53,7 +53,6 @@ from protocol.topic import CARDS_MAX, HEADS_SEEN_MAX, LOOKUP_MAX, RECEIPTS_ASKED
 Result = TypeVar("Result")
 
 SYNCED = "synced"  # when both sides last had what the other has: `Device.done_at`
-DIAL_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
 CARD_PAGES_MAX = HEADS_SEEN_MAX // CARDS_MAX  # of all agencies that a node compares
@@ -70,8 +69,7 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
     for node in card.nodes:
         for endpoint in node.endpoints:
             try:
-                with trio.fail_after(DIAL_SECONDS_MAX):
-                    stream, certificate = await _shake_hands(endpoint, context)
+                stream, certificate = await _shake_hands(endpoint, context)
             except (OSError, trio.TooSlowError, tls.HandshakeFailed) as error:
                 refused = f"{endpoint}: {str(error) or 'no answer in time'}"
                 continue
@@ -91,11 +89,13 @@ async def _shake_hands(
     endpoint: str, context: ssl.SSLContext
 ) -> tuple[trio.SSLStream[trio.SocketStream], bytes]:
     host, port = split_endpoint(endpoint)
-    transport = await trio.open_tcp_stream(host, port)
+    with trio.fail_after(CONNECT_SECONDS_MAX):
+        transport = await trio.open_tcp_stream(host, port)
     keep_alive(transport)
     stream = trio.SSLStream(transport, context, https_compatible=True)
     try:
-        return stream, await tls.handshake(stream)
+        with trio.fail_after(TLS_SECONDS_MAX):
+            return stream, await tls.handshake(stream)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise

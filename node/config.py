@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     metrics: where Prometheus asks, host:port, or empty for nowhere.
     source: the address of this machine that dialling out begins from, or empty for any.
     connections_max: at one time. handshakes_max: of strangers who shake hands at one time; as many
-    as connections_max may wait for that, for ten seconds.
+    as connections_max may wait for that, for fifteen seconds.
     invitation_hours: how long an invitation is good.
     blobs: which large files of other agencies' users are kept here: all of our chats, or those that
     a device of ours demands. blobs_chat_mib, blobs_device_mib, blobs_mib: how much there may be, of

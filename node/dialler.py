@@ -17,7 +17,7 @@ from node.config import Settings, is_local
 from node.driver import Connection
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
-from node.wire import keep_alive
+from node.wire import CONNECT_SECONDS_MAX, TLS_SECONDS_MAX, keep_alive
 from protocol.errors import PeerError, Untrusted
 from protocol.identity import AgencyId, Card
 from protocol.name import split_endpoint
@@ -25,7 +25,6 @@ from protocol.session import PeerKind
 
 log = structlog.get_logger()
 
-DIAL_SECONDS_MAX = 10.0
 BACKOFF_SECONDS_MIN = 0.25
 BACKOFF_SECONDS_MAX = 30.0
 STEADY_SECONDS = 10.0  # a session that lasted this long starts the back-off anew
@@ -82,8 +81,8 @@ async def _dial(caller: Caller, card: Card) -> None:
         for endpoint in node.endpoints:
             stream = None
             try:
-                with trio.fail_after(DIAL_SECONDS_MAX):
-                    stream = await _connect(caller, endpoint)
+                stream = await _connect(caller, endpoint)
+                with trio.fail_after(TLS_SECONDS_MAX):
                     peer = await caller.identify(stream)
                 if peer != tls.NodePeer(card.charter.agency, node.node):
                     raise Untrusted("another node than the card names (SPEC 6.1)")
@@ -103,7 +102,8 @@ async def _dial(caller: Caller, card: Card) -> None:
 async def _connect(caller: Caller, endpoint: str) -> trio.SSLStream[trio.SocketStream]:
     host, port = split_endpoint(endpoint)
     source = caller.settings.source or None
-    transport = await trio.open_tcp_stream(host, port, local_address=source)
+    with trio.fail_after(CONNECT_SECONDS_MAX):
+        transport = await trio.open_tcp_stream(host, port, local_address=source)
     if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
         await transport.aclose()
         raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits that")

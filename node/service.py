@@ -48,6 +48,7 @@ from protocol.topic import Topic
 log = structlog.get_logger()
 
 HANDSHAKE_SECONDS_MAX = 10.0
+SLOT_SECONDS_MAX = 15.0  # to wait for one to shake hands in: as long as who dials does
 SWEEP_SECONDS = 3600.0
 SWEEP_REST_SHARE = 3.0  # of the time that it took: so it has at most a quarter of ours
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
@@ -213,8 +214,9 @@ class Node:
             transport, self._server_context, server_side=True, https_compatible=True
         )
         try:
-            with trio.fail_after(HANDSHAKE_SECONDS_MAX):
+            with trio.fail_after(SLOT_SECONDS_MAX) as time_left:
                 async with self._handshakes:
+                    time_left.deadline = trio.current_time() + HANDSHAKE_SECONDS_MAX
                     peer = await self.identify(stream)
                     kind, key = await self._admit(peer)
         except (PeerError, IvorError, tls.HandshakeFailed, trio.TooSlowError) as error:

@@ -10,6 +10,8 @@ from protocol.frame import LENGTH_BYTES, Frame, decode_frame, frame_length
 from protocol.limits import FRAME_SECONDS_MAX
 
 CHUNK_BYTES = 256 * 1024
+CONNECT_SECONDS_MAX = 5.0  # for TCP alone: then the next address is tried
+TLS_SECONDS_MAX = 15.0  # for TLS: a node that has just started answers one after the other
 KEEP_ALIVE = (  # a dead line is noticed after 90 s of silence, without waking us (SPEC 6.1)
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),

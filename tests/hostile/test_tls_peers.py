@@ -3,6 +3,7 @@
 import os
 import ssl
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -97,7 +98,11 @@ async def test_handshakes_that_never_end(
 async def test_all_come_back_at_once(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a restart whoever finds the slots taken waits for one, and is not turned away."""
+    """After a restart whoever finds the slots taken waits for one, and is not turned away.
+
+    The time that it may take to shake hands begins when there is a slot.
+    """
+    monkeypatch.setattr(service, "SLOT_SECONDS_MAX", 1000.0)
     monkeypatch.setattr(service, "HANDSHAKE_SECONDS_MAX", 1000.0)
     federation.node()._handshakes.total_tokens = 1
 
@@ -109,6 +114,47 @@ async def test_all_come_back_at_once(
         for _ in range(5):
             nursery.start_soon(come)
     assert not any(one["event"] == "connection refused" for one in federation.events)
+
+
+async def test_a_slot_that_a_stranger_holds(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a slot longer than a handshake may take still has all that time for it."""
+    monkeypatch.setattr(service, "HANDSHAKE_SECONDS_MAX", 1.0)
+    slots = federation.node()._handshakes
+    slots.total_tokens = 1
+    host, port = split_endpoint(federation.agency("north").card.nodes[0].endpoints[0])
+    strangers = [await trio.open_tcp_stream(host, port) for _ in range(3)]
+
+    async def all_there() -> bool:
+        return slots.statistics().tasks_waiting == len(strangers) - 1
+
+    await eventually(all_there, "the strangers wait")
+    async with federation.as_device() as opened:
+        await opened.greet()
+    for stream in strangers:
+        await trio.aclose_forcefully(stream)
+
+
+async def test_nobody_waits_for_a_slot_for_ever(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 38: whoever finds the slots taken for too long is refused."""
+    monkeypatch.setattr(service, "SLOT_SECONDS_MAX", 0.1)
+    host, port = split_endpoint(federation.agency("north").card.nodes[0].endpoints[0])
+    slots = federation.node()._handshakes
+    slots.total_tokens = 1
+    holder = await trio.open_tcp_stream(host, port)
+
+    async def taken() -> bool:
+        return not slots.available_tokens
+
+    await eventually(taken, "the slot is taken")
+    async with await trio.open_tcp_stream(host, port) as waiting:
+        with trio.fail_after(PATIENCE_SECONDS):
+            with suppress(trio.BrokenResourceError):
+                assert await waiting.receive_some() == b""
+    await trio.aclose_forcefully(holder)
 
 
 def _descriptors() -> int:

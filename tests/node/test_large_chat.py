@@ -56,7 +56,8 @@ def founded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Agency]:
     monkeypatch.setattr(keyfile, "PASSES", 1)
     monkeypatch.setattr(keyfile, "MEMORY_KIB", keyfile.MEMORY_KIB_MIN)
     monkeypatch.setattr(service, "keep_dialling", nobody_dials)
-    monkeypatch.setattr(dialler, "DIAL_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(dialler, "TLS_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(service, "SLOT_SECONDS_MAX", 60.0)
     monkeypatch.setattr(service, "HANDSHAKE_SECONDS_MAX", 60.0)
     monkeypatch.setattr("tests.hostile.federation.PATIENCE_SECONDS", 90.0)
     made = []
