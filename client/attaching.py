@@ -138,6 +138,7 @@ def keep_sealed(device: Device, chat: ChatId, place: Reference, sealed: SealedFi
     if blob is not None and (begun := index.begin(blob, sealed.file)) is not None:
         paths = ((at, sealed.tree.path(at)) for at in range(sealed.announced.chunks))
         index.keep(begun, paths)
+        index.complete(begun)
 
 
 def sweep(device: Device) -> None:

@@ -175,9 +175,12 @@ class Blobs:
             "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?)",
             [(blob.place, position, b"".join(path)) for position, path in chunks],
         )
+        return True
+
+    def complete(self, blob: StoredBlob) -> None:
+        """Note that all of a blob is here, if it is. Call with the last chunks: it counts all."""
         if self.count_held(blob) == blob.announced.chunks:
             self._connection.execute("UPDATE blobs SET state = 3 WHERE place = ?", (blob.place,))
-        return True
 
     def path(self, blob: StoredBlob, index: int) -> tuple[bytes, ...] | None:
         """Return the path of a chunk that is here."""

@@ -119,7 +119,15 @@ class Fetching:
         except OSError as error:
             raise StorageError(f"a blob was not stored, the disk says: {error}") from error
         good = [(one.index, one.path) for one in came if one.index not in wrong]
-        if not await self._journal.write(partial(self._index.keep, blob, good)):
+        last = active.fetch.completed_by(len(good))
+
+        def note() -> bool:
+            wanted = self._index.keep(blob, good)
+            if wanted and last:
+                self._index.complete(blob)
+            return wanted
+
+        if not await self._journal.write(note):
             active.dropped = True
             return
         for index, _ in good:

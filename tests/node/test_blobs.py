@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,10 @@ from client.link import Link
 from crypto.blob import CHUNK_BYTES
 from node import blobs, dialler, larder
 from node.backup import restore, save
+from node.blobs import Blobs, State
 from node.driver import Connection
 from node.errors import LimitReached, NetworkError, UserError
+from node.store import SEQ_BITS, Store, connect
 from protocol.entry import Reference
 from protocol.frame import Blob, WantBlob
 from protocol.question import GetReceipts
@@ -453,6 +456,33 @@ async def test_what_a_crash_left_is_removed(realm: Realm) -> None:
             return not realm.files("north")
 
         await eventually(swept, "nothing is left over")
+
+
+def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
+    """Of a large file only the last chunk counts all."""
+    count = 10_000
+    steps = itertools.count()
+    store = Store(connect(tmp_path / "replica.db", None))
+    store.connection.execute("INSERT INTO chats VALUES (1, ?)", (bytes(32),))
+    store.connection.execute(
+        "INSERT INTO chains VALUES (1, 1, ?, 1, 0, NULL, 0, 1, ?, 1)", (bytes(32), bytes(32))
+    )
+    store.connection.execute(
+        "INSERT INTO blobs VALUES (?, 1, ?, ?, ?, ?, 'file')",
+        (1 << SEQ_BITS, bytes(32), bytes(32), count * CHUNK_BYTES, State.FETCHING),
+    )
+    index = Blobs(store, b"")
+    blob = index.find(bytes(32), bytes(32))
+    assert blob is not None
+    index.keep(blob, [(at, ()) for at in range(count - 2)])
+    store.connection.set_progress_handler(lambda: next(steps) < 0, 10)
+    assert index.keep(blob, [(count - 2, ())])
+    assert next(steps) < 20
+    index.complete(blob)
+    assert blob == index.find(bytes(32), bytes(32))
+    index.keep(blob, [(count - 1, ())])
+    index.complete(blob)
+    assert index.whole_of(blob.author) == [blob._replace(state=State.WHOLE)]
 
 
 async def test_nobody_has_it(realm: Realm, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
