@@ -22,6 +22,7 @@ from bench.processes import tell
 from client import compose
 from client.device import Device, open_device
 from client.link import Link, linked
+from client.mailbox import Letter
 from node.logs import open_log
 from protocol.entry import ChatId
 from protocol.message import Text
@@ -74,21 +75,22 @@ async def write(link: Link, device: Device, chat: ChatId, line: str) -> None:
     tell("sent", begun=begun, cpu=(time.process_time() - cpu) / int(count) * 1e6)
 
 
-async def read(link: Link, line: str) -> None:
+async def read(link: Link, letters: list[Letter], line: str) -> None:
     """Wait for this many messages and report how long they took."""
     count = int(line.split()[1])
     took: list[float] = []
     cpu = time.process_time()
     while len(took) < count:
         news = link.news
-        letters = link.take_letters()
+        came = letters.copy()
+        letters.clear()
         now = time.monotonic_ns()
         took += [
             (now - int(letter.message.text[:STAMP_DIGITS])) / 1e6
-            for letter in letters
+            for letter in came
             if isinstance(letter.message, Text)
         ]
-        if not letters:
+        if not came:
             await news.wait()
     tell(
         "received",
@@ -105,17 +107,18 @@ async def main(role: str, home: Path, chat: ChatId) -> None:
     open_log(sys.stderr, "text", "warning")
     device = open_device(home, PASSPHRASE, os.urandom)
     slow_disk.delay(device.connection)
-    async with linked(device) as link:
+    letters: list[Letter] = []
+    async with linked(device, letters.extend) as link:
         await link.greeted.wait()
         await link.settle(10.0)
-        link.take_letters()
+        letters.clear()
         tell("ready")
         async for raw in trio.lowlevel.FdStream(os.dup(0)):
             for line in raw.decode().splitlines():
                 if role == "write":
                     await write(link, device, chat, line)
                 else:
-                    await read(link, line)
+                    await read(link, letters, line)
     device.close()
 
 

@@ -67,8 +67,8 @@ def sync(
         changed = list(identities.changed(device).values())
         Output(as_json).facts(
             {
-                "messages": len(done.letters),
-                "chats": len({letter.chat for letter in done.letters}),
+                "messages": done.came.total(),
+                "chats": len(done.came),
                 "archived": done.archived,
                 "queued_entries": unstored(device),
                 "revoked": [one.device.hex() for one in done.revoked],

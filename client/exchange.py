@@ -5,6 +5,7 @@ written (a caught device is revoked, a further device of ours is brought in), an
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +24,7 @@ from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
 from crypto.certificate import begins, public_pem
 from node.errors import LimitReached, NetworkError, RefusedError
+from protocol.entry import ChatId
 from protocol.identity import AgencyId
 from protocol.question import Forward, Renew
 from protocol.reply import Certified
@@ -39,13 +41,14 @@ _REFRESHED = "refreshed"
 class Visit:
     """What a visit brought.
 
-    even: whether both sides had all in time. archived: messages from another device of ours.
+    even: whether both sides had all in time. came: how many messages became readable, by chat.
+    archived: messages from another device of ours.
     revoked: devices that were caught, and put out by us. warning: a parcel that was thrown away.
     decided: proposals of ours that enough owners have signed, and that are published now.
     """
 
     even: bool
-    letters: Sequence[mailbox.Letter]
+    came: Counter[ChatId]
     archived: int
     revoked: Sequence[Exposed]
     warning: str | None
@@ -76,7 +79,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     """Open what came, take parcels, write what follows from it, and send that."""
     history = History()
     await take_parcels(device, link, history)
-    letters = await receive(device, link)
+    came = await receive(device, link)
     revoked = await revoke_caught(device, link)
     decided = await decide(device, link)
     await link.journal.read(partial(drop_aged, device))
@@ -85,7 +88,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
-    return Visit(even, letters, history.readable, revoked, history.refused, decided)
+    return Visit(even, came, history.readable, revoked, history.refused, decided)
 
 
 class _Fate(Enum):
@@ -157,8 +160,8 @@ async def tend(device: Device, link: Link) -> None:
     await trade_keys(device, link)
 
 
-async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
-    """Return what came and was opened; wait a little for seals that are on their way."""
+async def receive(device: Device, link: Link) -> Counter[ChatId]:
+    """Open what came; wait a little for seals that are on their way. Return as `Visit.came`."""
     found = await link.write(partial(take_in, device, now_ms()))
     with trio.move_on_after(SEALS_SECONDS_MAX):
         while await link.journal.read(partial(_lacks_seals, device)):
@@ -167,7 +170,7 @@ async def receive(device: Device, link: Link) -> list[mailbox.Letter]:
             with trio.move_on_after(NEWS_SECONDS_MAX):
                 await news.wait()
             found += await link.write(partial(take_in, device, now_ms()))
-    return [*link.take_letters(), *found]
+    return link.take_count() + Counter(letter.chat for letter in found)
 
 
 def _lacks_seals(device: Device) -> bool:

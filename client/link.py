@@ -6,6 +6,7 @@ arrives goes to the mailbox.
 
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
@@ -51,6 +52,7 @@ from protocol.session import PeerKind
 from protocol.topic import CARDS_MAX, HEADS_SEEN_MAX, LOOKUP_MAX, RECEIPTS_ASKED_MAX
 
 Result = TypeVar("Result")
+Heard = Callable[[Sequence[mailbox.Letter]], object]
 
 SYNCED = "synced"  # when both sides last had what the other has: `Device.done_at`
 ANSWER_SECONDS_MAX = 15.0
@@ -104,9 +106,10 @@ async def _shake_hands(
 class Link:
     """A running session of a device with its node, and what the device does on its events."""
 
-    def __init__(self, device: Device, stream: trio.abc.Stream) -> None:
+    def __init__(self, device: Device, stream: trio.abc.Stream, heard: Heard = bool) -> None:
         self._device = device
-        self._letters: list[mailbox.Letter] = []
+        self._heard = heard
+        self._came: Counter[ChatId] = Counter()
         outbox = Outbox(device, self._push)
         self.journal = Journal(
             device.connection, device.replica.forget, device.refresh, outbox.appended
@@ -162,13 +165,14 @@ class Link:
         return partial(self._opened, arrivals.open_waiting_in(self._device, chat))
 
     def _opened(self, letters: Sequence[mailbox.Letter]) -> None:
-        self._letters += letters
+        self._came.update(letter.chat for letter in letters)
+        self._heard(letters)
         self._tell()
 
-    def take_letters(self) -> list[mailbox.Letter]:
-        """Return what has become readable since the last call, as it came."""
-        letters, self._letters = self._letters, []
-        return letters
+    def take_count(self) -> Counter[ChatId]:
+        """Return how many messages of each chat have become readable since the last call."""
+        came, self._came = self._came, Counter()
+        return came
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A device was caught."""
@@ -383,22 +387,24 @@ def unstored(device: Device) -> int:
 
 
 @asynccontextmanager
-async def linked(device: Device) -> AsyncIterator[Link]:
+async def linked(device: Device, heard: Heard = bool) -> AsyncIterator[Link]:
     """Connect a device to its node for the length of a block.
 
+    heard: gets each message as it comes, once it is durable. They are a million where somebody
+    joins a large chat, so nobody else keeps them; the mailbox has them.
     Raises NetworkError when no node answers, Untrusted when it is not ours.
     """
     stream = await dial(device.profile.card, device.credential)
-    async with over(device, stream) as link:
+    async with over(device, stream, heard) as link:
         yield link
 
 
 @asynccontextmanager
-async def over(device: Device, stream: trio.abc.Stream) -> AsyncIterator[Link]:
-    """Run a session over an authenticated stream for the length of a block."""
+async def over(device: Device, stream: trio.abc.Stream, heard: Heard = bool) -> AsyncIterator[Link]:
+    """Run a session over an authenticated stream for the length of a block; as `linked`."""
     try:
         async with trio.open_nursery() as nursery:
-            link = Link(device, stream)
+            link = Link(device, stream, heard)
             nursery.start_soon(link.run)
             try:
                 yield link

@@ -9,6 +9,7 @@ processes of a machine.
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ class Tally:
         self.due = now + self.dice.expovariate(self.rate)
         return True
 
-    def take(self, letters: list[Letter], own: bytes) -> None:
+    def take(self, letters: Sequence[Letter], own: bytes) -> None:
         """Count what others wrote."""
         now = time.monotonic_ns()
         for letter in letters:
@@ -73,7 +74,7 @@ async def converse(device: Device, chat: ChatId, tally: Tally) -> None:
     """Stay connected, and write; what is written while no node is there waits in the device."""
     while True:
         try:
-            async with linked(device) as link:
+            async with linked(device, partial(tally.take, own=device.key)) as link:
                 await exchange.visit(device, link, VISIT_SECONDS)
                 await _talk(device, link, chat, tally)
         except NetworkError:
@@ -93,7 +94,6 @@ async def _talk(device: Device, link: Link, chat: ChatId, tally: Tally) -> None:
         if tally.is_due():
             await link.write(partial(_write, device, chat, tally))
         news = link.news
-        tally.take(link.take_letters(), device.key)
         with trio.move_on_after(min(LOOK_SECONDS, max(0.0, tally.due - trio.current_time()))):
             await news.wait()
 

@@ -7,6 +7,8 @@ was opened and stored at its reader's.
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from bench.figures import percentile
 from bench.processes import tell
 from client.device import Device
 from client.link import Link, linked
+from client.mailbox import Letter
 from node.logs import open_log
 from protocol.entry import ChatId
 from protocol.message import Text
@@ -25,37 +28,42 @@ from tests.hostile.federation import PATIENCE_SECONDS, open_device, say
 Party = tuple[Device, Link]
 
 
-async def measure(chat: ChatId, parties: tuple[Party, Party], seconds: float, rate: float) -> None:
+@dataclass(slots=True)
+class Talk:
+    """When each text was written, and how long it took; both in seconds."""
+
+    begun: dict[str, float] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
+
+    def hear(self, letters: Sequence[Letter]) -> None:
+        """Take what came to either device."""
+        for letter in letters:
+            if isinstance(letter.message, Text) and letter.message.text in self.begun:
+                took = trio.current_time() - self.begun[letter.message.text]
+                self.took.setdefault(letter.message.text, took)
+
+
+async def measure(
+    chat: ChatId, parties: tuple[Party, Party], talk: Talk, seconds: float, rate: float
+) -> None:
     """Write in turn, whether or not the last text has arrived."""
-    begun: dict[str, float] = {}
-    took: dict[str, float] = {}
+    talk.begun.clear()
+    talk.took.clear()
     count = int(seconds * rate)
     start = trio.current_time()
-
-    async def listen(reader: Link) -> None:
-        while len(took) < count:
-            news = reader.news
-            for letter in reader.take_letters():
-                if isinstance(letter.message, Text) and letter.message.text in begun:
-                    took[letter.message.text] = trio.current_time() - begun[letter.message.text]
-            await news.wait()
-
     async with trio.open_nursery() as nursery:
-        for _, link in parties:
-            link.take_letters()
-            nursery.start_soon(listen, link)
         for number in range(count):
             await trio.sleep_until(start + number / rate)
             device, link = parties[number % 2]
             text = f"{start} {number}"
-            begun[text] = trio.current_time()
+            talk.begun[text] = trio.current_time()
             nursery.start_soon(link.write, partial(say, device, chat, text))
         with trio.move_on_after(PATIENCE_SECONDS):
-            while len(took) < count:  # noqa: ASYNC110 - either reader may be the last
+            while len(talk.took) < count:  # noqa: ASYNC110 - either reader may be the last
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
-    late = [PATIENCE_SECONDS] * (count - len(took))
-    values = [*took.values(), *late]
+    late = [PATIENCE_SECONDS] * (count - len(talk.took))
+    values = [*talk.took.values(), *late]
     tell(
         "measured",
         p50=percentile(values, 0.5) * 1000,
@@ -68,7 +76,8 @@ async def main(base: Path, chat: ChatId) -> None:
     """Obey stdin until it ends."""
     open_log(sys.stderr, "text", "warning")
     anna, boris = open_device(base, "anna"), open_device(base, "boris")
-    async with linked(anna) as first, linked(boris) as second:
+    talk = Talk()
+    async with linked(anna, talk.hear) as first, linked(boris, talk.hear) as second:
         for link in (first, second):
             await link.greeted.wait()
             await link.settle(PATIENCE_SECONDS)
@@ -76,7 +85,8 @@ async def main(base: Path, chat: ChatId) -> None:
         async for raw in trio.lowlevel.FdStream(os.dup(0)):
             for line in raw.decode().splitlines():
                 _, seconds, rate = line.split()
-                await measure(chat, ((anna, first), (boris, second)), float(seconds), float(rate))
+                parties = (anna, first), (boris, second)
+                await measure(chat, parties, talk, float(seconds), float(rate))
 
 
 if __name__ == "__main__":
