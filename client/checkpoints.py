@@ -58,9 +58,7 @@ def _covered(
     since = _time(device, chat, chat.history.entries[0].id)
     for entry in chat.history.entries:
         found = entry.operation
-        if not isinstance(found, Checkpoint) or found.anchor is None:
-            continue
-        if found.anchor.certificate.agency != ours:
+        if not isinstance(found, Checkpoint) or chat.anchored.get(entry.id) != ours:
             continue
         for head in found.heads:
             branch = device.replica.store.branch_of(stored, head.device, CONTENT, head.seq, head.id)
@@ -122,7 +120,7 @@ def disputed(device: Device, chat: Chat) -> list[str]:
     found = []
     for entry in chat.history.entries:
         operation = entry.operation
-        if not isinstance(operation, Checkpoint) or operation.anchor is None:
+        if not isinstance(operation, Checkpoint) or entry.id not in chat.anchored:
             continue
         for head in operation.heads:
             chain = stored.chains.get((head.device, CONTENT), [])

@@ -118,13 +118,12 @@ def _heads(
 ) -> dict[tuple[DeviceKey, int], dict[AgencyId, list[int]]]:
     """Return by branch and agency which seqs anchored checkpoints name."""
     found: dict[tuple[DeviceKey, int], dict[AgencyId, list[int]]] = {}
-    for checkpoint in _anchored(chat).values():
-        assert checkpoint.anchor is not None
+    for entry, checkpoint in _anchored(chat).items():
         for head in checkpoint.heads:
             number = device.replica.store.branch_of(stored, head.device, CONTENT, head.seq, head.id)
             if number is not None:
                 agencies = found.setdefault((head.device, number), {})
-                agencies.setdefault(checkpoint.anchor.certificate.agency, []).append(head.seq)
+                agencies.setdefault(chat.anchored[entry], []).append(head.seq)
     return found
 
 
@@ -132,7 +131,7 @@ def _anchored(chat: Chat) -> dict[EntryId, Checkpoint]:
     return {
         entry.id: entry.operation
         for entry in chat.history.entries
-        if isinstance(entry.operation, Checkpoint) and entry.operation.anchor is not None
+        if isinstance(entry.operation, Checkpoint) and entry.id in chat.anchored
     }
 
 

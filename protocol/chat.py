@@ -6,7 +6,7 @@ and its ancestors only, never on order of arrival or on a clock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from protocol.checkpoint import check_anchor
@@ -24,6 +24,7 @@ from protocol.entry import (
 from protocol.epoch import check_departures, check_recipients, check_shareable, rank
 from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
+from protocol.identity import AgencyId
 from protocol.membership import Membership, may_append, may_enter, resolve
 from protocol.operation import (
     Checkpoint,
@@ -99,12 +100,17 @@ VIEWS_MAX = 256
 
 
 class Chat:
-    """The control state of one chat, and the judge of what may be appended to it."""
+    """The control state of one chat, and the judge of what may be appended to it.
+
+    anchored: of each checkpoint with an ML-DSA signature, the agency whose archive key vouches for
+    it. The signature was checked, and is not kept here: with its keys it takes 12 KB.
+    """
 
     def __init__(self, chat: ChatId) -> None:
         self.id = chat
         self.history = History()
         self.redactions = Redactions(self.history)
+        self.anchored: dict[EntryId, AgencyId] = {}
         self._views: dict[tuple[Reference, ...], _View] = {}
 
     def membership(self) -> Membership:
@@ -113,7 +119,15 @@ class Chat:
 
     def restore(self, header: ControlHeader, entry: EntryId, payload: bytes) -> None:
         """Take back a control entry that was admitted before; in the order of admission."""
-        self.history.add(_control_entry(header, entry, payload, self.id))
+        self._hold(_control_entry(header, entry, payload, self.id))
+
+    def _hold(self, entry: ControlEntry) -> None:
+        operation = entry.operation
+        if isinstance(operation, Checkpoint) and operation.anchor is not None:
+            self.history.add(replace(entry, operation=Checkpoint(operation.heads)))
+            self.anchored[entry.id] = operation.anchor.certificate.agency
+        else:
+            self.history.add(entry)
 
     def admit(self, entries: Sequence[Entry], ledger: Ledger) -> Admission:
         """Judge authentic consecutive entries of one chain."""
@@ -214,7 +228,7 @@ class Chat:
             membership = resolve(self.history, past)
             check_recipients(control.operation, membership.sealed)
             check_shareable(control.operation, membership.policy.history)
-        self.history.add(control)
+        self._hold(control)
         return ()
 
     def _unknown_control(self, references: Sequence[Reference]) -> tuple[Missing, ...]:

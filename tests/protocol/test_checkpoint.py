@@ -159,6 +159,18 @@ class TestAdmission:
         self.tell(talk, replace(anchored(), signature=bytes(3309)))
         assert self.admitted(talk) == [True, False]
 
+    def test_what_is_remembered(self) -> None:
+        """A chat lives long, and keys and signatures are large: only who vouches for it is kept."""
+        talk = self.talk()
+        self.tell(talk, anchored(at=place()))
+        replica = Replica("mz")
+        for run in talk.runs:
+            replica.take(run)
+        chat = replica.chats[talk.chat].chat
+        last = chat.history.entries[-1]
+        assert last.operation == Checkpoint((HEAD,))
+        assert chat.anchored == {last.id: anchored().certificate.agency}
+
 
 def test_the_fingerprint_covers_both_keys() -> None:
     root, registrar = Signer(b"r" * 32), Signer(b"g" * 32)
