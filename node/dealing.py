@@ -281,7 +281,7 @@ class Dealing(ABC):
         return self._turned(self._session.idle())
 
     def let_in(self) -> None:
-        """Take up what the peer listed, and asked for, of a chat before it was let in."""
+        """Take up what the peer listed, and asked for, of a chat before it, or we, were let in."""
         self._let_in = True
         self.worked()
 
@@ -289,7 +289,7 @@ class Dealing(ABC):
         listed = [Keep(self._take_up)] if self._replica.sharing.unheard(self.key) else []
         asked = [self._job(one) for one in self._put_off]
         self._put_off.clear()
-        return lambda: [*listed, *asked]
+        return lambda: [*listed, *asked, *self._turned(self._session.let_in(self._now()))]
 
     def _take_up(self) -> Kept:
         wants = self._replica.take_up(self.key)
@@ -499,6 +499,8 @@ class Dealing(ABC):
         return Kept(tell, partial(self._stored, stored, known))
 
     def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
+        if any(self._replica.owner in stored.entered for stored in parts):
+            self.let_in()
         judged = [(stored.run, stored.outcome) for stored in parts]
         seals = [step for stored in parts for step in _want_seals(stored.sealless)]
         return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]

@@ -343,12 +343,13 @@ class Replica(SealedChats):
     def _put_off(self, run: Run, admission: Admission, entries: Sequence[Entry]) -> Stored:
         """Say what content waits for that is nowhere to be stored yet, whatever is in it.
 
-        What its first entry waits for, and never a later one: nothing before that is stored, so
-        two runs could wait for each other. If that waits for nothing, the peer tells of it again.
+        That is the control entries that its first entry waits for. What content that waits for has
+        no place either, and all of it is asked for when we are let in.
         """
         waits = self._outcome(entries, admission)
-        surplus = not waits.missing and not waits.refused
-        outcome = waits._replace(reached=run.start, surplus=surplus)
+        missing = tuple(item for item in waits.missing if item.lane == CONTROL)
+        early = not missing and not waits.refused
+        outcome = waits._replace(reached=run.start, missing=missing, surplus=early, early=early)
         return Stored(outcome, run, refusal=admission.refusal)
 
     def _evict(self) -> None:

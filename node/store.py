@@ -247,10 +247,14 @@ class Store:
         )
 
     def touch(self, chat: StoredChat) -> None:
-        """List all chains of a chat as changed, so that a new reader is told of them."""
+        """List all chains of a chat as changed, so that a new reader is told of them.
+
+        Control chains first: one of them lets the reader in.
+        """
+        chains = sorted(chat.chains.items(), key=lambda item: item[0][1])
         self.connection.executemany(
             "UPDATE chains SET changed = ? WHERE no = ?",
-            [(self.next_change(), branch.no) for chain in chat.chains.values() for branch in chain],
+            [(self.next_change(), branch.no) for _, chain in chains for branch in chain],
         )
 
     def next_change(self) -> int:

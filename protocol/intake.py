@@ -32,6 +32,7 @@ from protocol.limits import (
     PAGES_OPEN_MAX,
     PREFIX_BYTES,
     REFUSALS_MAX,
+    WANTS_EARLY_MAX,
     WANTS_OUTSTANDING_MAX,
 )
 
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
     missing: what the rest waits for. refused: the rest breaks a rule and never will be stored.
     surplus: it has no place here, which is no fault of the peer: one branch too many of a forked
     chain, or of a chat that we are not known to be in. ids: of the entries that were judged, from
-    seq `first` on.
+    seq `first` on. early: the chat is one that we are not known to be in.
     """
 
     reached: int
@@ -56,6 +57,7 @@ class Outcome(NamedTuple):
     surplus: bool = False
     first: int = 0
     ids: Sequence[EntryId] = ()
+    early: bool = False
 
     def id_at(self, seq: int) -> bytes | None:
         """Return the id of the entry at a seq, None for one that was not judged."""
@@ -111,8 +113,12 @@ class _Work:
         return sum(len(memoryview(record)) for record in self.run.records)
 
     def answers(self, branch: Branch) -> bool:
-        """Whether this is a part of the answer to the want of this branch."""
-        return self.want is not None and _branch(self.want) == branch
+        """Whether what the want of this branch asked for is here, and not all of it stored.
+
+        What stands behind that may wait for an ancestor for ever: the peer has it as a cover only.
+        """
+        want = self.want
+        return want is not None and _branch(want) == branch and self.reached < want.stop
 
     def covers(self, item: Missing) -> bool:
         """Whether the missing entry is in the rest of this run, and not in another branch."""
@@ -139,6 +145,8 @@ class Intake:
         self._held_entries = 0
         self._held_bytes = 0
         self._backtracks: dict[Place, int] = {}
+        self._early: OrderedDict[Branch, Want] = OrderedDict()
+        self._forgot = False
         self._answer_due = NEVER
         self._refusals = 0
 
@@ -170,6 +178,26 @@ class Intake:
             cursors.append(self._pages.popleft().cursor)
         return cursors
 
+    @property
+    def behind(self) -> bool:
+        """Whether no cursor may be saved: something of a finished page has no place here yet."""
+        return bool(self._early) or self._forgot
+
+    def let_in(self) -> None:
+        """Ask again for what had no place: we are in a chat now, perhaps in that one."""
+        self.recalled(list(self._early.values()))
+
+    def _put_off(self, want: Want) -> None:
+        """Remember content that came before the control entry that lets us into its chat.
+
+        That may stand on a later page, so its own does not wait.
+        """
+        known = self._early.get(_branch(want), want)
+        self._early[_branch(want)] = min(known, want, key=lambda one: one.start)
+        if len(self._early) > WANTS_EARLY_MAX:
+            self._early.popitem(last=False)
+            self._forgot = True
+
     def _under_way(self, branch: Branch) -> bool:
         """Whether this branch is asked for, queued to be, or held or judged in part."""
         place, prefix = branch
@@ -182,6 +210,7 @@ class Intake:
     def _conclude(self, branch: Branch) -> None:
         """Strike a branch off the pages, unless more of it is to come."""
         if not self._under_way(branch):
+            self._early.pop(branch, None)
             self._strike(branch)
 
     def _listed(self, branch: Branch) -> bool:
@@ -345,6 +374,8 @@ class Intake:
             self._seek_on(work)
         if work.want is not None:
             self._conclude(_branch(work.want))
+            if outcome.early and not self._under_way(_branch(work.want)):
+                self._put_off(work.want)
         return self._release(work.place, work.stored)
 
     def _check_branch(self, work: _Work, outcome: Outcome) -> None:

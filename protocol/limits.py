@@ -25,6 +25,7 @@ RUN_BYTES_MAX = 256 * 1024  # of records; a longer run would keep live messages 
 KEYFRAME_ENTRIES = 64  # a record at a multiple of this leaves nothing out
 HEADS_CHAINS_MAX = 4096
 INCARNATION_BYTES = 16
+WANTS_EARLY_MAX = 8192  # of content of chats that we are not known to be in; guess
 UNHEARD_MAX = 4096  # heads kept that a peer listed of chats that it is not known to be in; guess
 WANTS_OUTSTANDING_MAX = 32  # guess
 PAGES_OPEN_MAX = 2  # pages of heads sent and not yet seen: one is worked on, one is on its way

@@ -170,7 +170,7 @@ class Session:
         self._bringing_chunks = 0
         self._peer_incarnation = b""
         self._peer_salt = b""
-        self._saved = -1
+        self._seen = self._saved = -1
         self._told: int | None = None
         self._found: Sequence[int] = ()
         self._recon_number = 0
@@ -261,7 +261,7 @@ class Session:
         knows_us = hello.seen_incarnation == self._greeting.incarnation
         known = hello.incarnation == self._greeting.seen_incarnation
         if known:
-            self._saved = self._greeting.seen
+            self._seen = self._saved = self._greeting.seen
         if knows_us:
             self._told = hello.seen
             effects.append(LoadHeads(self._told))
@@ -388,6 +388,11 @@ class Session:
         self._intake.recalled(wants)
         return self._go_on(now)
 
+    def let_in(self, now: float) -> list[Effect]:
+        """Ask again for what the peer has of chats that we were not known to be in."""
+        self._intake.let_in()
+        return self._go_on(now)
+
     def admitted(
         self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding], now: float
     ) -> list[Effect]:
@@ -409,8 +414,9 @@ class Session:
         effects += [Send(want) for want in wants]
         effects += [Wake(self._awaited())] if wants else []
         cursors = self._intake.finished()
-        if cursors and max(cursors) > self._saved:
-            self._saved = max(cursors)
+        self._seen = max([self._seen, *cursors])
+        if self._seen > self._saved and not self._intake.behind:
+            self._saved = self._seen
             effects.append(SaveCursor(self._peer_incarnation, self._saved))
         return effects + [Send(Seen(cursor)) for cursor in cursors]
 

@@ -46,7 +46,7 @@ class TestAppend:
             group, waiting = waiting[:size], waiting[size:]
             found = take(replica, *group)
             assert not any(one.outcome.refused for one in found)
-            waiting += [one.run for one in found if one.outcome.missing]
+            waiting += [one.run for one in found if one.outcome.missing or one.outcome.early]
             if replica.store.chat(talk.chat) is not None:
                 check_covers(replica, talk.chat)
         assert entries(replica, talk.chat) == all_of(talk)
@@ -186,7 +186,7 @@ class TestCandidates:
         assert found[0].appended == 1
 
     def test_content_never_waits_for_what_waits_for_it(self) -> None:
-        """Nothing of it is stored yet: only what its first entry waits for is worth waiting for."""
+        """Nothing of it is stored yet, so none of it is worth waiting for."""
         talk = conversation(Dice(2), 0)
         anna, boris = talk.people[:2]
         for who in (anna, boris, anna):
@@ -195,9 +195,18 @@ class TestCandidates:
         take(replica, *(run for run in talk.runs if run.lane == CONTROL))
         (hers,) = take(replica, talk.chain(anna, CONTENT).run())
         (his,) = take(replica, talk.chain(boris, CONTENT).run())
-        assert (hers.outcome.missing, hers.outcome.surplus) == ((), True)
-        assert [(item.device, item.seq) for item in his.outcome.missing] == [(anna.devices[0], 0)]
-        assert his.outcome.reached == 0
+        for one in (hers, his):
+            assert (one.outcome.missing, one.outcome.early) == ((), True)
+            assert one.outcome.reached == 0
+
+    def test_content_waits_for_control_entries(self) -> None:
+        """They may be what lets us in."""
+        talk = conversation(Dice(2), 0)
+        anna = talk.people[0]
+        talk.say(anna, b"an answer")
+        (hers,) = take(node(LATE), talk.chain(anna, CONTENT).run())
+        assert {item.lane for item in hers.outcome.missing} == {CONTROL}
+        assert not hers.outcome.early
 
     def test_a_part_that_waits(self) -> None:
         """What was admitted before a gap counts when the chat is adopted."""

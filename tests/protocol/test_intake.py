@@ -27,6 +27,7 @@ from protocol.limits import (
     PAYLOAD_BYTES_MAX,
     PREFIX_BYTES,
     REFUSALS_MAX,
+    WANTS_EARLY_MAX,
     WANTS_OUTSTANDING_MAX,
 )
 from protocol.testing.cast import seed
@@ -192,6 +193,56 @@ class TestIntake:
         one.received(again, 0.0)
         one.judged(again, Outcome(0, surplus=True))
         assert one.finished() == [1, 2]
+
+    def test_the_control_entry_may_be_on_a_later_page(self) -> None:
+        """No page waits for what has no place before one is let in, and no cursor passes it."""
+        one = intake(want(0), want(1))
+        one.ask(0.0)
+        for number in (0, 1):
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(0, surplus=True, early=True))
+        assert one.finished() == [1]
+        assert one.behind
+        one.open_page(2)
+        one.lacking([want(2, lane=CONTROL)])
+        (control,) = one.ask(0.0)
+        answer = run_at(2, 0, control.stop, lane=CONTROL)
+        one.received(answer, 0.0)
+        one.judged(answer, Outcome(control.stop))
+        one.let_in()
+        assert one.ask(0.0) == [want(0), want(1)]
+        for number, reached in ((0, 5), (1, 3)):
+            assert one.behind
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(reached, refused=reached < 5))
+        assert one.finished() == [2]
+        assert not one.behind
+
+    def test_too_much_without_a_place(self) -> None:
+        """The oldest is forgotten, and the next session is told of it again."""
+        one = intake(*(want(number) for number in range(WANTS_EARLY_MAX + 1)))
+        for number in range(WANTS_EARLY_MAX + 1):
+            one.ask(0.0)
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(0, surplus=True, early=True))
+        assert one.finished() == [1]
+        one.let_in()
+        left = {asked.device for asked in one.ask(0.0)}
+        assert want(0).device not in left
+        assert one.behind
+
+    def test_what_is_behind_the_head_that_was_listed(self) -> None:
+        """The peer may have it as a cover only: what it waits for may never come."""
+        one = intake(want(0))
+        one.ask(0.0)
+        run = run_at(0, 0, 9)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(5, missing(1, 3)))
+        assert one.finished() == [1]
+        assert [asked.device for asked in one.ask(0.0)] == [place(1)[1]]
 
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
