@@ -120,6 +120,12 @@ class _Work:
         want = self.want
         return want is not None and _branch(want) == branch and self.reached < want.stop
 
+    def lacks(self, branch: Branch) -> bool:
+        """Whether it waits for an entry of this chain whose id begins so."""
+        (_, device, lane), prefix = branch
+        place = device, lane
+        return any((i.device, i.lane) == place and i.id.startswith(prefix) for i in self.missing)
+
     def covers(self, item: Missing) -> bool:
         """Whether the missing entry is in the rest of this run, and not in another branch."""
         at = (item.seq - self.reached) * PREFIX_BYTES
@@ -308,6 +314,24 @@ class Intake:
         if asked is not None and asked.at == start:
             self._answer_due = now + ANSWER_SECONDS_MAX
             self._give_up(place)
+            self._abandon(_branch(asked.want))
+
+    def _abandon(self, branch: Branch) -> None:
+        """Give up the held runs that wait for what the peer does not show, and what needs those.
+
+        It has listed them, so it has what they wait for; but we may have left the chat since.
+        """
+        waiters = self._waiters.get(branch[0], {}).values()
+        lost = [work for work in waiters if work.lacks(branch)]
+        while lost:
+            work = lost.pop()
+            if id(work.run) not in self._held:
+                continue
+            self._unhold(id(work.run))
+            waiters = self._waiters.get(work.place, {}).values()
+            lost += [one for one in waiters if any(work.covers(item) for item in one.missing)]
+            if work.want is not None:
+                self._conclude(_branch(work.want))
 
     def _give_up(self, place: Place) -> None:
         branch = _branch(self._asked.pop(place).want)

@@ -244,6 +244,20 @@ class TestIntake:
         assert one.finished() == [1]
         assert [asked.device for asked in one.ask(0.0)] == [place(1)[1]]
 
+    def test_what_waits_for_what_is_not_shown(self) -> None:
+        """It is given up with that, and so is what waits for it: no page waits for ever."""
+        one = intake(*(Want(*place(at), entry_at(at, 4)[:PREFIX_BYTES], 0, 5) for at in (0, 2)))
+        one.ask(0.0)
+        for number, lacking in ((0, missing(1, 3)), (2, missing(0, 4))):
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(0, lacking, ids=ids(number, 0, 5)))
+        (asked,) = one.ask(0.0)
+        assert one.finished() == []
+        one.absent((asked.chat, asked.device, asked.lane), asked.start, 0.0)
+        assert one.finished() == [1]
+        assert one.ask(0.0) == []
+
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
         one = intake(want(0))
