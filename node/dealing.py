@@ -281,8 +281,12 @@ class Dealing(ABC):
         return self._turned(self._session.idle())
 
     def let_in(self) -> None:
-        """Take up what the peer listed, and asked for, of a chat before it, or we, were let in."""
+        """Take up what the peer listed, and asked for, of a chat before it, or we, were let in.
+
+        It is told what is here, too: of a chat that is new here, others may have brought more.
+        """
         self._let_in = True
+        self.changed()
         self.worked()
 
     def _look_aside(self) -> After:

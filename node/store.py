@@ -30,6 +30,7 @@ from protocol.run import Context, Entry, context_after, fold, pack, rebuild
 
 SEQ_BITS = 32
 CHATS_CACHED_MAX = 4096
+STATEMENTS_CACHED_MAX = 512  # all that there are: one of ten had to be parsed anew with 100
 BUSY_TIMEOUT_MS = 10_000
 
 Row = tuple[int, bytes, bytes, bytes | None]  # seq, id, record, signature
@@ -65,7 +66,7 @@ def connect(path: Path, key: bytes | None) -> apsw.Connection:
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = apsw.Connection(str(path))
+        connection = apsw.Connection(str(path), statementcachesize=STATEMENTS_CACHED_MAX)
     except (OSError, apsw.Error) as error:
         raise StorageError(f"{path} does not open: {error}") from None
     try:

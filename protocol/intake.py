@@ -220,8 +220,8 @@ class Intake:
             self._strike(branch)
 
     def _listed(self, branch: Branch) -> bool:
-        """Whether an open page still needs this branch."""
-        return any(branch in page.open for page in self._pages)
+        """Whether a page still needs this branch, or needed it before it had a place."""
+        return branch in self._early or any(branch in page.open for page in self._pages)
 
     def _strike(self, branch: Branch) -> None:
         for page in self._pages:

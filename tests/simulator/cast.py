@@ -22,6 +22,7 @@ from client.device import Device
 from client.folder import Secrets
 from crypto import keyfile
 from node.schema import SCHEMA
+from node.store import STATEMENTS_CACHED_MAX
 from protocol.identity import verify_user
 from protocol.reply import Person
 from tests.federation import Federation
@@ -107,7 +108,7 @@ def _role(device: Device) -> Role:
 
 @cache
 def _empty() -> bytes:
-    connection = apsw.Connection(":memory:")
+    connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED_MAX)
     connection.execute(SCHEMA)
     connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (bytes(16),))
     return connection.serialize("main")
@@ -120,6 +121,6 @@ def empty_database() -> bytes:
 
 def opened(database: bytes) -> apsw.Connection:
     """Open a copy of a database in memory."""
-    connection = apsw.Connection(":memory:")
+    connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED_MAX)
     connection.deserialize("main", database)
     return connection

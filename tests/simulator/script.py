@@ -129,7 +129,7 @@ def draw(seed: int, minutes: float) -> Script:
         delay=chance.choice((0.001, 0.02, 0.15, 0.6)),
         jitter=chance.choice((0.0, 0.5, 3.0)),
         loss=chance.choice((0.0, 0.0, 0.002, 0.02, 0.05)),
-        page=chance.choice((4, 16, 4096)),
+        page=chance.choice((2, 8, 4096)),
         held=chance.choice((2, 8, 1024)),
         liars=tuple(sorted(chance.sample(agencies, liars))),
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
