@@ -13,25 +13,14 @@ from typing import Protocol
 import structlog
 import trio
 
-from node.dealing import (
-    Acknowledge,
-    Dealing,
-    Keep,
-    Kept,
-    Look,
-    Note,
-    Step,
-    Steps,
-    Store,
-    Try,
-    Writing,
-)
+from node.dealing import Dealing
 from node.dealing import Surroundings as Told
 from node.errors import IvorError, NetworkError, StorageError
 from node.journal import Journal
 from node.pacing import Pacer
 from node.replica import Replica, authentic
 from node.share import Share
+from node.step import Acknowledge, Keep, Kept, Look, Note, Step, Steps, Store, Try, Writing
 from node.survey import survey
 from node.wire import FrameReader
 from protocol.effect import (

@@ -13,10 +13,13 @@ from typing import Protocol
 
 from msgspec import structs
 
-from node.dealing import (
+from node.dealing import Dealing, Surroundings
+from node.errors import IvorError, StorageError
+from node.replica import Replica
+from node.share import RUNS_IN_FLIGHT_MAX
+from node.step import (
     Acknowledge,
     After,
-    Dealing,
     Keep,
     Kept,
     Look,
@@ -24,13 +27,9 @@ from node.dealing import (
     Step,
     Steps,
     Store,
-    Surroundings,
     Try,
     Writing,
 )
-from node.errors import IvorError, StorageError
-from node.replica import Replica
-from node.share import RUNS_IN_FLIGHT_MAX
 from protocol.effect import (
     Close,
     Consult,
