@@ -309,29 +309,32 @@ class Intake:
             self._queued[place[2]].pop(place, None)
 
     def absent(self, place: Place, start: int, now: float) -> None:
-        """Note that the peer has not, or does not show, what we asked for."""
+        """Note that the peer has not, or does not show, what we asked for.
+
+        It has listed what waits for that, so it has this, too; but we may have left the chat since.
+        """
         asked = self._asked.get(place)
         if asked is not None and asked.at == start:
             self._answer_due = now + ANSWER_SECONDS_MAX
             self._give_up(place)
-            self._abandon(_branch(asked.want))
+            waiters = self._waiters.get(place, {}).values()
+            self._abandon([one for one in waiters if one.lacks(_branch(asked.want))])
 
-    def _abandon(self, branch: Branch) -> None:
-        """Give up the held runs that wait for what the peer does not show, and what needs those.
-
-        It has listed them, so it has what they wait for; but we may have left the chat since.
-        """
-        waiters = self._waiters.get(branch[0], {}).values()
-        lost = [work for work in waiters if work.lacks(branch)]
+    def _abandon(self, lost: list[_Work]) -> None:
+        """Give up held runs that wait for what will never be here, and what waits for those."""
         while lost:
             work = lost.pop()
             if id(work.run) not in self._held:
                 continue
             self._unhold(id(work.run))
-            waiters = self._waiters.get(work.place, {}).values()
-            lost += [one for one in waiters if any(work.covers(item) for item in one.missing)]
+            lost += self._waiting_for(work)
             if work.want is not None:
                 self._conclude(_branch(work.want))
+
+    def _waiting_for(self, work: _Work) -> list[_Work]:
+        """Return the held runs that wait for what is not stored of this run."""
+        waiters = self._waiters.get(work.place, {}).values()
+        return [one for one in waiters if any(work.covers(item) for item in one.missing)]
 
     def _give_up(self, place: Place) -> None:
         branch = _branch(self._asked.pop(place).want)
@@ -396,6 +399,8 @@ class Intake:
             self._give_up(work.place)
         if not outcome.refused and not outcome.surplus:
             self._seek_on(work)
+        elif not outcome.early:
+            self._abandon(self._waiting_for(work))
         if work.want is not None:
             self._conclude(_branch(work.want))
             if outcome.early and not self._under_way(_branch(work.want)):
@@ -437,7 +442,7 @@ class Intake:
 
     def _settle(self, work: _Work, outcome: Outcome) -> None:
         work.missing = outcome.missing
-        work.waiting = outcome.waiting if outcome.missing else b""
+        work.waiting = outcome.waiting
         self._advance(work, work.stored)
         if outcome.missing:
             self._hold(work)
@@ -518,8 +523,8 @@ class Intake:
             found = [
                 waiter
                 for work in found
-                for number, waiter in self._waiters.get(work.place, {}).items()
-                if number not in ready and any(work.covers(item) for item in waiter.missing)
+                for waiter in self._waiting_for(work)
+                if id(waiter.run) not in ready
             ]
         for number in ready:
             self._begin(self._unhold(number))

@@ -258,6 +258,24 @@ class TestIntake:
         assert one.finished() == [1]
         assert one.ask(0.0) == []
 
+    @pytest.mark.parametrize("fate", ["refused", "surplus"])
+    def test_what_waits_for_what_is_never_stored(self, fate: str) -> None:
+        """A member may fork into more branches than there is room for: others do not notice."""
+        one = intake(Want(*place(0), entry_at(0, 4)[:PREFIX_BYTES], 0, 5))
+        one.ask(0.0)
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(0, missing(1, 3), ids=ids(0, 0, 5)))
+        (asked,) = one.ask(0.0)
+        assert one.finished() == []
+        answer = run_at(1, asked.start, asked.stop - asked.start)
+        one.received(answer, 0.0)
+        judged = ids(1, asked.start, asked.stop)
+        refused, surplus = fate == "refused", fate == "surplus"
+        one.judged(answer, Outcome(asked.start, (), refused, surplus, asked.start, judged))
+        assert one.finished() == [1]
+        assert one.ask(0.0) == []
+
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
         one = intake(want(0))
