@@ -27,6 +27,7 @@ from protocol.effect import (
 from protocol.entry import CONTENT, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Absent, Head, Heads, Hello, Seen, Want
+from protocol.intake import Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
     BLOB_CHUNKS_SERVED_MAX,
@@ -51,6 +52,7 @@ from tests.protocol.sessions import (
     THEIRS,
     brought,
     opened,
+    run_at,
     session,
     want,
     wanted,
@@ -171,6 +173,19 @@ class TestGreeting:
             one.receive(HELLO, 0.0)
             one.receive(Heads(7, 1, ()), 0.0)
             assert one.compared((), 0.0) == [*saves, Send(Seen(7))]
+
+    def test_no_cursor_passes_what_has_no_place_yet(self) -> None:
+        """SPEC 6.3, 4: the page is seen, but a session that ends now is told of it again."""
+        one = opened()
+        one.receive(Heads(7, 1, ()), 0.0)
+        assert one.compared((want(0),), 0.0)[0] == Send(want(0))
+        for early, saves in ((True, []), (False, [SaveCursor(THEIRS, 7)])):
+            run = run_at(0)
+            one.receive(run, 0.0)
+            outcome = Outcome(0 if early else 5, surplus=early, early=early)
+            found = one.admitted([(run, outcome)], (), 0.0)
+            assert found == [*saves, *([Send(Seen(7))] if early else [])]
+            assert early == (Send(want(0)) in one.let_in(0.0))
 
 
 class TestTime:
