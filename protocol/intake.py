@@ -317,8 +317,11 @@ class Intake:
         if asked is not None and asked.at == start:
             self._answer_due = now + ANSWER_SECONDS_MAX
             self._give_up(place)
-            waiters = self._waiters.get(place, {}).values()
-            self._abandon([one for one in waiters if one.lacks(_branch(asked.want))])
+            self._never_comes(_branch(asked.want))
+
+    def _never_comes(self, branch: Branch) -> None:
+        waiters = self._waiters.get(branch[0], {}).values()
+        self._abandon([one for one in waiters if one.lacks(branch)])
 
     def _abandon(self, lost: list[_Work]) -> None:
         """Give up held runs that wait for what will never be here, and what waits for those."""
@@ -466,6 +469,7 @@ class Intake:
         for item in work.missing:
             place = work.run.chat, item.device, item.lane
             self._waiters.setdefault(place, {})[id(work.run)] = work
+        for item in work.missing:
             self._need(work.run.chat, item)
         while (
             self._held_bytes > HELD_BYTES_MAX
@@ -505,6 +509,7 @@ class Intake:
         if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back
             steps = self._backtracks.get(place, 0)
             if steps > BACKTRACKS_MAX:
+                self._never_comes((place, prefix))
                 return
             self._backtracks[place] = steps + 1
             start = max(0, item.seq + 1 - (KEYFRAME_ENTRIES << steps))

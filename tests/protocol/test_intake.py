@@ -19,6 +19,7 @@ from protocol.frame import Absent, ChatHeads, Head, Heads, Run, Seen, Want
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
+    BACKTRACKS_MAX,
     HELD_ENTRIES_MAX,
     HELD_RUNS_MAX,
     HELD_TRIES_MAX,
@@ -390,6 +391,20 @@ class TestIntake:
             for item in one.ask(0.0):
                 one.absent(place(0), item.start, 0.0)
         assert one.ask(0.0) == []
+
+    def test_after_too_much_backtracking_no_page_waits(self) -> None:
+        """The peer answers with what never is the entry that is sought."""
+        one = intake(Want(*place(1), entry_at(1, 4)[:PREFIX_BYTES], 0, 5))
+        one.ask(0.0)
+        run = run_at(1)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(0, missing(0, 69, have=99), ids=ids(1, 0, 5)))
+        for _ in range(2 * BACKTRACKS_MAX):
+            for asked in one.ask(0.0):
+                answer = run_at(0, asked.start, asked.stop - asked.start)
+                one.received(answer, 0.0)
+                one.judged(answer, Outcome(asked.start, missing(2), first=asked.start))
+        assert one.finished() == [1]
 
 
 class TestBounds:
