@@ -29,12 +29,11 @@ from node.fetching import Fetching
 from node.journal import Journal
 from node.replica import Stored
 from node.share import Share, Shares
-from node.wire import CONNECT_SECONDS_MAX, TLS_SECONDS_MAX, keep_alive
+from node.wire import TLS_SECONDS_MAX, connect
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
-from protocol.name import split_endpoint
 from protocol.question import GetCard, GetReceipts, Lookup, PutPrekey, Question, encode_question
 from protocol.reply import (
     Cards,
@@ -90,11 +89,7 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
 async def _shake_hands(
     endpoint: str, context: ssl.SSLContext
 ) -> tuple[trio.SSLStream[trio.SocketStream], bytes]:
-    host, port = split_endpoint(endpoint)
-    with trio.fail_after(CONNECT_SECONDS_MAX):
-        transport = await trio.open_tcp_stream(host, port)
-    keep_alive(transport)
-    stream = trio.SSLStream(transport, context, https_compatible=True)
+    stream = trio.SSLStream(await connect(endpoint), context, https_compatible=True)
     try:
         with trio.fail_after(TLS_SECONDS_MAX):
             return stream, await tls.handshake(stream)

@@ -17,10 +17,9 @@ from node.config import Settings, is_local
 from node.driver import Connection
 from node.errors import IvorError, NetworkError
 from node.hub import Hub
-from node.wire import CONNECT_SECONDS_MAX, TLS_SECONDS_MAX, keep_alive
+from node.wire import TLS_SECONDS_MAX, connect
 from protocol.errors import PeerError, Untrusted
 from protocol.identity import AgencyId, Card
-from protocol.name import split_endpoint
 from protocol.session import PeerKind
 
 log = structlog.get_logger()
@@ -100,12 +99,8 @@ async def _dial(caller: Caller, card: Card) -> None:
 
 
 async def _connect(caller: Caller, endpoint: str) -> trio.SSLStream[trio.SocketStream]:
-    host, port = split_endpoint(endpoint)
-    source = caller.settings.source or None
-    with trio.fail_after(CONNECT_SECONDS_MAX):
-        transport = await trio.open_tcp_stream(host, port, local_address=source)
+    transport = await connect(endpoint, caller.settings.source or None)
     if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
         await transport.aclose()
         raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits that")
-    keep_alive(transport)
     return trio.SSLStream(transport, caller.client_context, https_compatible=True)

@@ -1,13 +1,15 @@
-"""What a dealing asks of whoever does the waiting for it (SPEC 6.5); a driver takes these in order.
+"""What a dealing asks of whoever does the waiting for it (SPEC 6.5).
 
-Send, Wake, Consult, Deliver, Preview, Survey, LoadChunk, TakeChunk, Close
-as in `protocol.effect`
-Look(work)       run `work` between two transactions, then take the steps that it leaves
-Keep(work)       run `work` in a transaction; once that is durable, tell others what it leaves
-for them, and take the steps that it leaves
-Try(work)        the same, and go on without it if the disk fails
-Store(work)      the same, while the next frame is read; what is left is taken in order
-Acknowledge, Note    holdings to send, or to keep: may be put together
+A driver takes these in order:
+
+    Send, Wake, Consult, Deliver, Preview, Survey, LoadChunk, TakeChunk, Close
+                     as in `protocol.effect`
+    Look(work)       run `work` between two transactions, then take the steps that it leaves
+    Keep(work)       run `work` in a transaction; once that is durable, tell others what it leaves
+                     for them, and take the steps that it leaves
+    Try(work)        the same, and go on without it if the disk fails
+    Store(work)      the same, while the next frame is read; what is left is taken in order
+    Acknowledge, Note    holdings to send, or to keep: may be put together
 """
 
 from collections.abc import Callable, Sequence

@@ -8,6 +8,7 @@ import trio
 from protocol.errors import OutOfTurn
 from protocol.frame import LENGTH_BYTES, Frame, decode_frame, frame_length
 from protocol.limits import FRAME_SECONDS_MAX
+from protocol.name import split_endpoint
 
 CHUNK_BYTES = 256 * 1024
 CONNECT_SECONDS_MAX = 5.0  # for TCP alone: then the next address is tried
@@ -18,6 +19,18 @@ KEEP_ALIVE = (  # a dead line is noticed after 90 s of silence, without waking u
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
 )
+
+
+async def connect(endpoint: str, source: str | None = None) -> trio.SocketStream:
+    """Connect to host:port, from an address of this machine or any.
+
+    Raises OSError, or TooSlowError for an address where nobody answers.
+    """
+    host, port = split_endpoint(endpoint)
+    with trio.fail_after(CONNECT_SECONDS_MAX):
+        transport = await trio.open_tcp_stream(host, port, local_address=source)
+    keep_alive(transport)
+    return transport
 
 
 def keep_alive(transport: trio.SocketStream) -> None:
