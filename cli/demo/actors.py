@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+RELAY_HOST = "127.0.0.1"
 READY_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 
@@ -40,14 +41,16 @@ async def command(arguments: Sequence[str], environment: dict[str, str], text: s
 
 @dataclass(slots=True)
 class AgencyActor:
-    """An agency with its node. source: the loopback address that it dials from."""
+    """An agency with its node.
+
+    host: the loopback address where the node listens behind its relay, and that it dials from.
+    """
 
     name: str
     folder: Path
     passphrase_file: Path
-    source: str
+    host: str
     port: int
-    relay_port: int
     process: trio.Process | None = None
 
     @property
@@ -56,8 +59,13 @@ class AgencyActor:
         return {
             "IVOR_PASSPHRASE_FILE": str(self.passphrase_file),
             "IVOR_ROOT_PASSPHRASE_FILE": str(self.passphrase_file),
-            "IVOR_SOURCE": self.source,
+            "IVOR_SOURCE": self.host,
         }
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT on its card: its relay's while the demo runs, its node's afterwards."""
+        return f"{RELAY_HOST}:{self.port}"
 
     async def run(self, *arguments: str) -> list[Answer]:
         """Run a command of its operator."""
@@ -67,11 +75,14 @@ class AgencyActor:
         """Start the node's process and wait for its ready line."""
         log = (self.folder / "node.log").open("ab")
         self.process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "cli.main", "node", "run", "--dir", str(self.folder)],
+            [
+                sys.executable, "-m", "cli.main", "node", "run",
+                "--dir", str(self.folder), "--listen", f"{self.host}:{self.port}",
+            ],
             stdout=subprocess.PIPE,
             stderr=log,
             env=os.environ | self.environment,
-        )
+        )  # fmt: skip
         log.close()
         line = b""
         if self.process.stdout is not None:

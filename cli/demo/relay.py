@@ -1,12 +1,15 @@
 """The network between the demo's agencies: passes bytes on, or holds them back.
 
-Each node dials from a loopback address of its own, so a relay knows whose link it carries. A link
-that is cut swallows nothing: the bytes wait, as a sender's TCP would keep them, until it is back.
+Each node listens on a loopback address of its own and dials from it, so a relay knows whose link it
+carries, and nobody gets past it: cards name the relays alone. A link that is cut swallows nothing:
+the bytes wait, as a sender's TCP would keep them, until it is back.
 """
 
 from dataclasses import dataclass, field
 
 import trio
+
+from cli.demo.actors import RELAY_HOST
 
 CHUNK_BYTES = 64 * 1024
 
@@ -35,17 +38,17 @@ class Network:
 
 
 def _is_node(address: str) -> bool:
-    return address != "127.0.0.1"
+    return address != RELAY_HOST
 
 
 async def relay(network: Network, node: str, listener: trio.SocketListener, port: int) -> None:
-    """Pass connections on to the node that listens on `port` and dials from address `node`."""
+    """Pass connections on to the node at this loopback address and port."""
 
     async def carry(near: trio.SocketStream) -> None:
         source = near.socket.getpeername()[0]
         await network.passes(source, node)
         try:
-            far = await trio.open_tcp_stream("127.0.0.1", port)
+            far = await trio.open_tcp_stream(node, port)
             async with near, far, trio.open_nursery() as nursery:
 
                 async def one_way(take: trio.SocketStream, give: trio.SocketStream) -> None:

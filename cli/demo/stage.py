@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 import typer
 
-from cli.demo.actors import AgencyActor, CommandFailed, OfficialActor
+from cli.demo.actors import RELAY_HOST, AgencyActor, CommandFailed, OfficialActor
 from cli.demo.relay import Network, relay
 from cli.demo.story import TITLE, CheckFailed, Stage, play
 from node.errors import UserError
@@ -45,7 +45,7 @@ async def _perform(folder: Path, kept: bool) -> int:
             stage = Stage(typer.echo, Network(), agencies, officials, nursery)
             for agency in agencies:
                 listener = await _listen(agency)
-                nursery.start_soon(relay, stage.network, agency.source, listener, agency.port)
+                nursery.start_soon(relay, stage.network, agency.host, listener, agency.port)
             await play(stage, README)
             stage.act(f"All {len(stage.passed)} checks held.")
             nursery.cancel_scope.cancel()
@@ -71,9 +71,8 @@ def _cast(folder: Path) -> tuple[list[AgencyActor], list[OfficialActor]]:
     passphrase.write_text("demo, not a secret\n")
     agencies = []
     for number, name in enumerate(AGENCIES):
-        port, relay_port = _free_port(), _free_port()
-        source = f"127.0.0.{11 + number}"
-        agencies.append(AgencyActor(name, folder / name, passphrase, source, port, relay_port))
+        host = f"127.0.0.{11 + number}"
+        agencies.append(AgencyActor(name, folder / name, passphrase, host, _free_port()))
     officials = [
         OfficialActor(name, agencies[at], folder / f"{name}-device", passphrase)
         for name, at in OFFICIALS
@@ -83,12 +82,12 @@ def _cast(folder: Path) -> tuple[list[AgencyActor], list[OfficialActor]]:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((RELAY_HOST, 0))
         return int(probe.getsockname()[1])
 
 
 async def _listen(agency: AgencyActor) -> trio.SocketListener:
-    listeners = await trio.open_tcp_listeners(agency.relay_port, host="127.0.0.1")
+    listeners = await trio.open_tcp_listeners(agency.port, host=RELAY_HOST)
     return listeners[0]
 
 
