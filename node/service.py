@@ -20,7 +20,7 @@ import trio
 
 from node import abroad, operations, tls
 from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
-from node.capacity import allow_files, collect_rarely
+from node.capacity import allow_files, collect_rarely, keep_small
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
 from node.dealing import Dealing, greeting_for
@@ -141,6 +141,7 @@ class Node:
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self.larder.run)
                 nursery.start_soon(self._keep_comparing)
+                nursery.start_soon(keep_small)
                 nursery.start_soon(keep_dialling, self)
                 bound = listeners[0].socket.getsockname()
                 ready(bound[0], bound[1])
