@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from node.capacity import (
     COLLECTIONS,
@@ -65,8 +66,9 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_memory_between_what_is_in_use_is_given_back() -> None:
+async def test_memory_between_what_is_in_use_is_given_back(
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+) -> None:
     """One frame of sixteen stays; of the holes between them, most leave memory within a round."""
     frames = [bytes(FRAME_BYTES) for _ in range(FRAMES)]
     kept = frames[::16]
