@@ -15,6 +15,7 @@ ZWJ: Final = "\u200d"
 VARIATION_SELECTORS: Final = ("\ufe0e", "\ufe0f")
 MARKS_MAX: Final = 4  # on one letter; no script stacks more
 
+_UNUSUAL: Final = re.compile("[^ -~А-Яа-яЁё«»–—…№]")  # the others need no second look
 # Printable for Unicode, invisible to people: fillers, selectors, the empty Braille cell.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0"
@@ -46,15 +47,10 @@ def when(milliseconds: int) -> str:
 
 
 def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    shown: list[str] = []
-    marks = 0
-    for at, character in enumerate(text):
-        marks = marks + 1 if unicodedata.category(character) in _MARKS else 0
-        harmless = marks <= MARKS_MAX and _harmless(text, at)
-        shown.append(character if harmless else escape(character))
-    return "".join(shown)
+    def shown(found: re.Match[str]) -> str:
+        return found[0] if _harmless(text, found.start()) else escape(found[0])
+
+    return _UNUSUAL.sub(shown, text)
 
 
 def _harmless(text: str, at: int) -> bool:
@@ -63,9 +59,14 @@ def _harmless(text: str, at: int) -> bool:
         return _joins_emoji(text, at)
     if character in VARIATION_SELECTORS:
         return at > 0 and unicodedata.category(text[at - 1]) in _PRESENTED
-    if _INVISIBLE.match(character):
+    if _INVISIBLE.match(character) or _floods(text, at):
         return False
     return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _floods(text: str, at: int) -> bool:
+    stack = text[max(0, at - MARKS_MAX) : at + 1]
+    return len(stack) > MARKS_MAX and all(unicodedata.category(c) in _MARKS for c in stack)
 
 
 def _joins_emoji(text: str, at: int) -> bool:

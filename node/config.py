@@ -14,6 +14,7 @@ import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -198,15 +199,21 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
 
 def _converted(name: str, value: object, source: str) -> object:
     """Check one value by the type of its field; text from the environment may say a number."""
-    field = next((one for one in msgspec.structs.fields(Settings) if one.name == name), None)
-    if field is None:
+    kind = _kinds().get(name)
+    if kind is None:
         close = _closest(name, 0.0)
         raise ConfigError(f"{source}: {name!a} is no setting; is {close} meant?")
     try:
-        converted: object = msgspec.convert(value, field.type, strict=source != "environment")
+        converted: object = msgspec.convert(value, kind, strict=source != "environment")
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ConfigError(f"{source}: {name}: {error}") from None
     return converted
+
+
+@cache
+def _kinds() -> Mapping[str, object]:
+    """Return the type of each setting."""
+    return {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
 
 def _closest(name: str, cutoff: float) -> str | None:

@@ -19,6 +19,7 @@ from crypto import keyfile
 from crypto.errors import KeyFileRefused
 from crypto.keyfile import open_key, seal_key
 from crypto.recovery import backup_key
+from crypto.sealing import Prekey
 from node.config import ConfigError, Value, explain, load_settings, write_settings
 from node.errors import EvidenceError, IdentityError, UserError
 from protocol import backup as form
@@ -118,6 +119,11 @@ def _user_seed() -> bytes:
     return user.seed
 
 
+@cache
+def _backup_key() -> Prekey:
+    return backup_key(_user_seed())
+
+
 def _read_backup(data: bytes) -> Contents:
     """Check a file. An array of bodies is made one, each sealed in its place and the end signed."""
     try:
@@ -129,7 +135,7 @@ def _read_backup(data: bytes) -> Contents:
 
 
 def _sealed(bodies: list[bytes]) -> Iterator[bytes]:
-    own = backup_key(_user_seed())
+    own = _backup_key()
     place = form.begin(seed("backup")[: form.BACKUP_ID_BYTES], own.public)
     for body in (_head(), *bodies):
         part = form.seal_part(own.public, place, seed("key", str(place.no)), body)

@@ -69,7 +69,7 @@ def _law(_: bytes, found: tuple[str, Message]) -> None:
 
 
 def _check_inert(shown: str) -> None:
-    assert {c for c in shown if unicodedata.category(c) in _ACTIVE} <= {_JOINER}, ascii(shown)
+    assert {c for c in set(shown) if unicodedata.category(c) in _ACTIVE} <= {_JOINER}, ascii(shown)
 
 
 def _check_pipe(printed: str) -> None:
