@@ -185,7 +185,7 @@ def _append(replica: Replica, run: Run, storing: Callable[[Stored], object]) -> 
 
 
 def _hand_over_seals(device: Device, replica: Replica) -> None:
-    while lacking := replica.sealless(replica.agency):
+    while lacking := replica.sealless(replica.agency)[0]:
         for chat, epoch, devices in lacking:
             seals = device.replica.seals_for(chat, EntryId(epoch), devices)
 

@@ -178,7 +178,7 @@ def _lacks_seals(device: Device) -> bool:
     waits = device.connection.execute(
         f"SELECT 1 FROM mailbox WHERE state = {mailbox.State.SEALED:d} LIMIT 1"  # noqa: S608 - ours
     ).get
-    return waits is not None and bool(device.replica.sealless(device.profile.charter.agency))
+    return waits is not None and bool(device.replica.sealless(device.profile.charter.agency)[0])
 
 
 async def wait_until(link: Link, reached: Callable[[], bool], seconds: float) -> bool:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from node.errors import NetworkError
 from node.replica import Replica, Stored, authentic
-from node.seals import Sealless
+from node.seals import NEWEST, OLDEST, Sealless
 from node.step import Acknowledge, After, Keep, Kept, Look, Note, Step, Steps, Store, Try
 from protocol.effect import (
     Admit,
@@ -212,9 +212,10 @@ class Dealing(ABC):
         """Look at the deadlines, when a Wake is due."""
         return self._turned(self._session.expired(self._now()))
 
-    def _look_for_seals(self) -> After:
-        lacking = self._replica.sealless(self.key)
-        return lambda: _want_seals(lacking)
+    def _look_for_seals(self, before: int = NEWEST) -> After:
+        lacking, rest = self._replica.sealless(self.key, before)
+        more = [Look(partial(self._look_for_seals, rest))] if rest > OLDEST else []
+        return lambda: [*_want_seals(lacking), *more]
 
     def look_ahead(self, chat: ChatId) -> Steps:
         """Ask for the end of a chat, if it is far from what is here; it comes as a Preview."""
@@ -412,10 +413,11 @@ class Dealing(ABC):
         return Kept(tell, partial(self._stored, stored, known))
 
     def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
+        judged = [(stored.run, stored.outcome) for stored in parts]
+        seals: list[Step] = [step for stored in parts for step in _want_seals(stored.sealless)]
         if any(self._replica.owner in stored.entered for stored in parts):
             self.let_in()
-        judged = [(stored.run, stored.outcome) for stored in parts]
-        seals = [step for stored in parts for step in _want_seals(stored.sealless)]
+            seals.append(Look(self._look_for_seals))  # nobody was asked while we were out
         return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]
 
     # What waits to be sent

@@ -150,14 +150,23 @@ class Hub(Generic[One]):
                 connection.push(raw)
         self._due.set()
 
+    @property
+    def due(self) -> float:
+        """When `spread` has something to do next, NEVER for nothing."""
+        return self._spread.due
+
+    def spread(self) -> None:
+        """Announce what was gathered, and ask for what was announced and did not come."""
+        self._tell(self._spread.expired(self._now()))
+
     async def keep_spreading(self) -> None:
         """Announce and ask in time, for ever."""
         while True:
             self._due = trio.Event()
-            with trio.move_on_at(self._spread.due):
+            with trio.move_on_at(self.due):
                 await self._due.wait()
                 continue
-            self._tell(self._spread.expired(self._now()))
+            self.spread()
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]

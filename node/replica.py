@@ -217,8 +217,6 @@ class Replica(SealedChats):
             accepted, bare = self._store(chat, stored, admission)
             readers, entered = self._share(chat, stored, run.lane)
         sealless = self.lacking_seals(chat, stored, accepted)
-        if self.owner in entered:
-            sealless = tuple(dict.fromkeys((*sealless, *self.sealless_in(chat.id))))
         outcome = self._outcome(entries, admission)
         return Stored(
             outcome,

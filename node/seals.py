@@ -15,6 +15,8 @@ from protocol.frame import Seal
 from protocol.limits import SEALS_SPREAD_MAX
 from protocol.run import Entry
 
+NEWEST, OLDEST = 2**63 - 1, 0  # beyond both ends of the numbers that SQLite gives
+
 
 class Sealless(NamedTuple):
     """An epoch of which we lack the seals of these recipients."""
@@ -58,23 +60,20 @@ class SealedChats(Chats):
         own = self.readers(chat)
         return tuple(device for device in others if device in own)
 
-    def sealless(self, peer: bytes) -> list[Sealless]:
-        """Return the epochs whose seals have yet to come and that this peer may have."""
+    def sealless(self, peer: bytes, before: int = NEWEST) -> tuple[list[Sealless], int]:
+        """Return a page of the epochs whose seals have yet to come and that this peer may have.
+
+        Newest first, and where the next page begins: OLDEST if there is none.
+        """
         found = []
-        for chat_id, epoch in self.sharing.sealless(peer):
+        page = self.sharing.sealless(peer, before)
+        for _, chat_id, epoch in page:
             chat = self.chat(chat_id)
             entry = None if chat is None else chat.history.epoch(epoch)
             if chat is not None and entry is not None:
                 devices = self._concerned(chat, entry)
                 found.append(Sealless(chat_id, epoch, devices))
-        return found
-
-    def sealless_in(self, chat: ChatId) -> list[Sealless]:
-        """Return the epochs of a chat whose seals have yet to come.
-
-        Nobody was asked for them while we were out of the chat.
-        """
-        return [one for one in self.sealless(self.owner) if one.chat == chat]
+        return found, page[-1][0] if page else OLDEST
 
     def keep_seals(
         self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes

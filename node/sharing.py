@@ -319,14 +319,18 @@ class Sharing:
         """All seals of an epoch that concern us are here."""
         self.connection.execute("DELETE FROM sealless WHERE epoch = ?", (epoch,))
 
-    def sealless(self, peer: bytes) -> list[tuple[ChatId, EntryId]]:
-        """Return the epochs of this peer's chats whose seals have yet to come, newest first."""
+    def sealless(self, peer: bytes, before: int) -> list[tuple[int, ChatId, EntryId]]:
+        """Return epochs of this peer's chats whose seals have yet to come, newest first.
+
+        Each with its number; only those with a number below `before`, and only so many.
+        """
         rows = self.connection.execute(
-            "SELECT id, epoch FROM sealless JOIN readers USING (chat) JOIN chats ON no = chat"
-            " WHERE peer = ? ORDER BY sealless.rowid DESC LIMIT ?",
-            (peer, SEALLESS_ASKED_MAX),
+            "SELECT sealless.rowid, id, epoch"
+            " FROM sealless JOIN readers USING (chat) JOIN chats ON no = chat"
+            " WHERE peer = ? AND sealless.rowid < ? ORDER BY sealless.rowid DESC LIMIT ?",
+            (peer, before, SEALLESS_ASKED_MAX),
         )
-        return [(ChatId(chat), EntryId(epoch)) for chat, epoch in rows]
+        return [(number, ChatId(chat), EntryId(epoch)) for number, chat, epoch in rows]
 
 
 def _listed(rows: Sequence[tuple[object, ...]]) -> tuple[ChatHeads, ...]:

@@ -68,7 +68,7 @@ BRANCHES_MAX = 4  # evidence kept of one forked chain; more proves nothing more
 SEALS_FRAME_MAX = 512
 SEALS_SERVED_MAX = 64 * 1024  # recipients asked for and not yet served; guess
 SEALS_SPREAD_MAX = 64  # recipients up to which every node of a chat keeps all seals
-SEALLESS_ASKED_MAX = 256  # epochs whose seals are asked for when a peer appears
+SEALLESS_ASKED_MAX = 256  # epochs of a page, of those whose seals are asked for
 
 DEVICES_CHAT_MAX = 1000  # in a channel: of those who may write
 DEVICES_CHANNEL_MAX = 32 * 1024
@@ -109,6 +109,7 @@ LEAF_CLOSE_SECONDS = 1800.0
 assert HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX_BEFORE_HELLO
 assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRIES < FRAME_BYTES_MAX
 assert WANTS_OUTSTANDING_MAX * RUN_BYTES_MAX <= HELD_BYTES_MAX
+assert RUN_ENTRIES_MAX <= HELD_ENTRIES_MAX
 assert RECON_PARTS_MAX * max(RECON_ROLL_MAX, RECON_SPLIT_MAX) <= RECON_PENDING_MAX // 4
 assert MISSING_PEER_MAX * 2 <= MISSING_MAX
 assert 2 * GRAFTS_MAX <= WANTS_SERVED_MAX

@@ -238,7 +238,7 @@ class Reconciliation:
         self._lacking[first:end] = b"\x01" * (end - first)
 
     def _split(self, span: Span, first: int, end: int) -> None:
-        parts = RECON_SPLIT_MAX
+        parts = min(RECON_SPLIT_MAX, end - first)
         ranks = [first + (end - first) * part // parts for part in range(parts + 1)]
         inner = [self._table.between(rank) for rank in ranks[1:-1]]
         bounds = [span.start, *inner, span.stop]

@@ -80,7 +80,7 @@ class Node:
         with connection:
             for run in [run for chat in anna.replica.store.chats() for run in runs(anna, chat)]:
                 self.replica.append(run, entries_of(run))
-            for chat, epoch, devices in self.replica.sealless(agency):
+            for chat, epoch, devices in self.replica.sealless(agency)[0]:
                 seals = anna.replica.seals_for(chat, epoch, devices)
                 self.replica.keep_seals(chat, epoch, seals, agency)
 

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from node.errors import StorageError
 from node.schema import SCHEMA, SCHEMA_VERSION
+from node.seals import NEWEST
 from node.sharing import HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS, Sharing
 from node.store import Branch, Store, StoredChat, connect
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
@@ -534,10 +535,12 @@ class TestSharing:
         epochs = [EntryId(bytes([number]) * 32) for number in range(3)]
         for epoch in (*epochs, epochs[0]):
             sharing.note_sealless(chat, epoch)
-        assert [epoch for _, epoch in sharing.sealless(PEER)] == epochs[::-1]
-        assert sharing.sealless(b"nobody") == []
+        found = sharing.sealless(PEER, NEWEST)
+        assert [epoch for _, _, epoch in found] == epochs[::-1]
+        assert sharing.sealless(b"nobody", NEWEST) == []
+        assert sharing.sealless(PEER, found[0][0]) == found[1:]
         sharing.forget_sealless(epochs[1])
-        assert [epoch for _, epoch in sharing.sealless(PEER)] == [epochs[2], epochs[0]]
+        assert [epoch for _, _, epoch in sharing.sealless(PEER, NEWEST)] == [epochs[2], epochs[0]]
 
 
 def test_entries_are_values() -> None:

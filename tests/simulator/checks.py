@@ -22,8 +22,9 @@ from protocol.frame import (
     Seals,
     decode_frame,
 )
-from protocol.limits import HELD_BYTES_MAX, HELD_ENTRIES_MAX, HELD_RUNS_MAX
+from protocol.limits import HELD_BYTES_MAX
 from protocol.membership import Membership, resolve
+from tests.simulator.limits import in_force
 from tests.simulator.parties import DeviceParty, NodeParty, Party
 from tests.simulator.wire import Line
 
@@ -66,7 +67,6 @@ class Checks:
         self._passed: set[EntryId] = set()
         self._places: dict[tuple[ChatId, bytes, int, int], EntryId] = {}
         self._countdown = LOOK_EVENTS
-        self.held_max = HELD_RUNS_MAX
 
     def fail(self, invariant: str, what: str) -> None:
         """Remember the first violation, and raise it."""
@@ -234,8 +234,8 @@ class Checks:
                 if (
                     line.queued_bytes > UNREAD_BYTES_MAX
                     or held._held_bytes > HELD_BYTES_MAX
-                    or held._held_entries > HELD_ENTRIES_MAX
-                    or len(held._held) > self.held_max
+                    or held._held_entries > in_force("HELD_ENTRIES_MAX")
+                    or len(held._held) > in_force("HELD_RUNS_MAX")
                 ):
                     self.fail("I9", f"{party.name} holds too much for one peer")
 

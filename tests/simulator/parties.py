@@ -32,6 +32,7 @@ from protocol.frame import Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
 from protocol.reply import Person
 from protocol.session import PeerKind
+from protocol.spread import NEVER
 from tests.simulator.cast import BEGINNING, Role, opened
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
@@ -133,6 +134,7 @@ class NodeParty(Party):
     def start(self) -> None:
         """Begin from the database."""
         self.hub = Hub(self.agency, lambda: self.place.clock.now)
+        self._spreads_at = NEVER
         self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
@@ -172,6 +174,7 @@ class NodeParty(Party):
         self.place.storing(self, parts, source if isinstance(source, Line) else None)
         for stored in parts:
             self.hub.hand_on(stored, source)
+        self._spread_in_time()
         return lambda: None
 
     def keeping_seals(
@@ -188,10 +191,25 @@ class NodeParty(Party):
     def repeated(self, chat: ChatId, source: Dealing) -> None:
         """Prune, in a large chat."""
         self.hub.repeated(chat, source)
+        self._spread_in_time()
 
     def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
         """Take part in the spread of large chats."""
         self.hub.gossiped(rumour, readers, source)
+        self._spread_in_time()
+
+    def _spread_in_time(self) -> None:
+        """Have the hub announce and ask when that is due, as `Hub.keep_spreading` does."""
+        hub, due = self.hub, self.hub.due
+        if due < self._spreads_at:
+            self._spreads_at = due
+            self.place.clock.at(due, partial(self._spread, hub))
+
+    def _spread(self, hub: Hub[Line]) -> None:
+        if hub is self.hub and self.up:
+            self._spreads_at = NEVER
+            hub.spread()
+            self._spread_in_time()
 
     def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
         """Tell authors."""

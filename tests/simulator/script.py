@@ -14,6 +14,7 @@ from random import Random
 from msgspec import Struct
 
 from tests.simulator.cast import ZONES
+from tests.simulator.limits import drawn
 
 NUMBER_MAX = 1 << 16
 LAST = 0.9  # of the time: then the world rests a little before it is healed
@@ -95,7 +96,7 @@ class Act(Struct, frozen=True, array_like=True):
 class Script(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that a simulation is made from.
 
-    page: how many heads a page lists at most. held: how many runs of a peer wait at most.
+    limits: those of the protocol that are small here, by name.
     liars: agencies whose node is hostile. cheats: roles, by number, whose owners cheat.
     """
 
@@ -106,8 +107,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     delay: float
     jitter: float
     loss: float
-    page: int
-    held: int
+    limits: dict[str, int]
     liars: tuple[str, ...]
     cheats: tuple[int, ...]
     acts: tuple[Act, ...]
@@ -129,8 +129,7 @@ def draw(seed: int, minutes: float) -> Script:
         delay=chance.choice((0.001, 0.02, 0.15, 0.6)),
         jitter=chance.choice((0.0, 0.5, 3.0)),
         loss=chance.choice((0.0, 0.0, 0.002, 0.02, 0.05)),
-        page=chance.choice((2, 8, 4096)),
-        held=chance.choice((2, 8, 1024)),
+        limits=drawn(seed),
         liars=tuple(sorted(chance.sample(agencies, liars))),
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
         acts=_acts(chance, seconds, hostile=hostile),
@@ -147,7 +146,7 @@ def _acts(chance: Random, seconds: float, *, hostile: bool) -> tuple[Act, ...]:
     left_out = {deed for deed, _ in weights if chance.random() < 0.25} - {Deed.SAY, Deed.COME}
     deeds = [(deed, weight) for deed, weight in weights if deed not in left_out]
     count = chance.randint(20, 120)
-    drawn = [
+    done = [
         Act(
             round(chance.uniform(2.0, seconds * LAST), 3),
             chance.choices([deed for deed, _ in deeds], [weight for _, weight in deeds])[0],
@@ -155,7 +154,7 @@ def _acts(chance: Random, seconds: float, *, hostile: bool) -> tuple[Act, ...]:
         )
         for _ in range(count)
     ]
-    return (_first(chance), *sorted(drawn, key=lambda act: act.at))
+    return (_first(chance), *sorted(done, key=lambda act: act.at))
 
 
 def _first(chance: Random) -> Act:

@@ -10,14 +10,11 @@ random core of honest agencies is healed, everybody else is dead, and the core m
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from unittest import mock
 
 import structlog
 
-from node import sharing
 from node.dealing import greeting_for
 from node.replica import Stored
-from protocol import intake
 from protocol.frame import Frame
 from protocol.reply import Person, PersonDevice
 from protocol.session import PeerKind
@@ -26,6 +23,7 @@ from tests.simulator.cast import Cast, Role, cast, empty_database
 from tests.simulator.checks import Checks, Violation
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.hostile import HostileNode, Thief
+from tests.simulator.limits import limited
 from tests.simulator.parties import DeviceParty, NodeParty, Party
 from tests.simulator.script import Act, Script
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
@@ -50,7 +48,6 @@ class World:
         self.cast: Cast = cast(real=script.real)
         self.persons: dict[bytes, Person] = {one.certificate: one for one in self.cast.persons}
         self.checks = Checks(self)
-        self.checks.held_max = script.held
         self.healed = False
         self.converged: float | None = None
         self._parted: dict[tuple[str, str], int] = {}
@@ -384,8 +381,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
     stand = seals_standing_in if script.real else standing_in
     with (
         stand(registry),
-        mock.patch.object(sharing, "HEADS_CHAINS_MAX", script.page),
-        mock.patch.object(intake, "HELD_RUNS_MAX", script.held),
+        limited(script.limits),
         structlog.testing.capture_logs(),
     ):
         yield World(script, trace)
