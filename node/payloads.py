@@ -10,6 +10,7 @@ Everything runs inside the caller's transaction. `unscrubbed` tells that the dat
 log may still have bytes that were dropped: empty it (`store.empty_log`).
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakKeyDictionary
@@ -21,7 +22,7 @@ from node.store import SEQ_BITS, Branch, Store, StoredChat
 from protocol.chat import Chat
 from protocol.entry import CONTENT, ChatId, DeviceKey, Reference
 from protocol.frame import Want
-from protocol.limits import PREFIX_BYTES
+from protocol.limits import HASH_BYTES, PREFIX_BYTES
 from protocol.redaction import Retention, custodians, retention
 from protocol.run import Entry, drop_payload, with_payload, without_payload
 
@@ -36,7 +37,10 @@ def now_ms() -> int:
 
 
 class Payloads:
-    """The payloads of one replica. clock: milliseconds UTC; for the others see `Chats`."""
+    """The payloads of one replica. clock: milliseconds UTC; for the others see `Chats`.
+
+    random: where to draw from which of too many are asked for.
+    """
 
     def __init__(
         self, store: Store, blobs: Blobs, agency: bytes, owner: bytes, clock: Callable[[], int]
@@ -47,6 +51,7 @@ class Payloads:
         self._agency = agency
         self._owner = owner
         self.clock = clock
+        self.random: Callable[[int], bytes] = os.urandom
         self.unscrubbed = True
         self.ageless: set[ChatId] = set()  # where nothing ages, by their control lane as it is
         self._applied: WeakKeyDictionary[Chat, set[Reference]] = WeakKeyDictionary()
@@ -111,13 +116,16 @@ class Payloads:
         return dict(iter(rows))
 
     def wanted(self, peer: bytes) -> list[Want]:
-        """Return the payloads that a peer is to be asked for, in chats that it may read."""
+        """Return the payloads that a peer is to be asked for, in chats that it may read.
+
+        If there are many, others each time: ids are hashes, so it matters not where one begins.
+        """
         rows = self._connection.execute(
             "SELECT chats.id, device, dropped.id, place FROM dropped INDEXED BY dropped_wanted"
             " CROSS JOIN readers USING (chat) JOIN chats ON chats.no = dropped.chat"
             " JOIN chains ON chains.no = place >> ?"
-            " WHERE wanted = 1 AND peer = ? ORDER BY random() LIMIT ?",
-            (SEQ_BITS, peer, WANTED_MAX),
+            " WHERE wanted = 1 AND peer = ? ORDER BY dropped.id < ?, dropped.id LIMIT ?",
+            (SEQ_BITS, peer, self.random(HASH_BYTES), WANTED_MAX),
         )
         wants = []
         for chat, device, entry, place in rows:

@@ -11,22 +11,17 @@ known which branch a run answers, and content is not asked for while control ent
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
-from msgspec import structs
-
 from protocol.chat import Missing
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Run, Want
+from protocol.held import Branch, Held, Place, Work, branch_of
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
     BACKTRACKS_MAX,
-    HELD_BYTES_MAX,
-    HELD_ENTRIES_MAX,
-    HELD_RUNS_MAX,
     HELD_TRIES_MAX,
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
@@ -36,8 +31,6 @@ from protocol.limits import (
     WANTS_OUTSTANDING_MAX,
 )
 
-Place = tuple[ChatId, DeviceKey, int]
-Branch = tuple[Place, bytes]
 NEVER = float("inf")
 
 
@@ -87,52 +80,6 @@ class _Asked:
     answered: bool = False
 
 
-@dataclass(eq=False)
-class _Work:
-    """A run that came, until it is stored or refused. want: what it answers, None for a push."""
-
-    run: Run
-    place: Place
-    want: Want | None
-    reached: int
-    missing: tuple[Missing, ...] = ()
-    waiting: bytes = b""
-    tries: int = 0
-
-    @property
-    def stop(self) -> int:
-        return self.run.start + len(self.run.records)
-
-    @property
-    def stored(self) -> int:
-        """How far its chain is stored because of it, 0 if nothing of it is."""
-        return self.reached if self.reached > self.run.start else 0
-
-    @cached_property
-    def size(self) -> int:
-        return sum(len(memoryview(record)) for record in self.run.records)
-
-    def answers(self, branch: Branch) -> bool:
-        """Whether what the want of this branch asked for is here, and not all of it stored.
-
-        What stands behind that may wait for an ancestor for ever: the peer has it as a cover only.
-        """
-        want = self.want
-        return want is not None and _branch(want) == branch and self.reached < want.stop
-
-    def lacks(self, branch: Branch) -> bool:
-        """Whether it waits for an entry of this chain whose id begins so."""
-        (_, device, lane), prefix = branch
-        place = device, lane
-        return any((i.device, i.lane) == place and i.id.startswith(prefix) for i in self.missing)
-
-    def covers(self, item: Missing) -> bool:
-        """Whether the missing entry is in the rest of this run, and not in another branch."""
-        at = (item.seq - self.reached) * PREFIX_BYTES
-        here = (item.device, item.lane) == self.place[1:] and at >= 0
-        return here and self.waiting[at : at + PREFIX_BYTES] == item.id[:PREFIX_BYTES]
-
-
 class Intake:
     """Bookkeeping of one session; every collection in it is bounded by `limits`."""
 
@@ -143,13 +90,9 @@ class Intake:
             CONTENT: OrderedDict(),
         }
         self._asked: dict[Place, _Asked] = {}
-        self._judging: dict[int, _Work] = {}
+        self._judging: dict[int, Work] = {}
         self._busy: Counter[Place] = Counter()
-        self._held: OrderedDict[int, _Work] = OrderedDict()
-        self._held_at: dict[Place, dict[int, _Work]] = {}  # by the chain that a run is of
-        self._waiters: dict[Place, dict[int, _Work]] = {}  # by the chains that a run waits for
-        self._held_entries = 0
-        self._held_bytes = 0
+        self._held = Held()
         self._backtracks: dict[Place, int] = {}
         self._early: OrderedDict[Branch, Want] = OrderedDict()
         self._forgot = False
@@ -168,13 +111,13 @@ class Intake:
         """Fill the oldest page that was not compared yet."""
         page = next(page for page in self._pages if not page.compared)
         page.compared = True
-        page.open.update(_branch(want) for want in wants)
+        page.open.update(branch_of(want) for want in wants)
         self.recalled(wants)
 
     def recalled(self, wants: Sequence[Want]) -> None:
         """Take up wants that are on no page: whoever calls this again has lost none of them."""
         for want in wants:
-            if not self._under_way(_branch(want)):
+            if not self._under_way(branch_of(want)):
                 self._queue(want)
 
     def finished(self) -> list[int]:
@@ -198,8 +141,8 @@ class Intake:
 
         That may stand on a later page, so its own does not wait.
         """
-        known = self._early.get(_branch(want), want)
-        self._early[_branch(want)] = min(known, want, key=lambda one: one.start)
+        known = self._early.get(branch_of(want), want)
+        self._early[branch_of(want)] = min(known, want, key=lambda one: one.start)
         if len(self._early) > WANTS_EARLY_MAX:
             self._early.popitem(last=False)
             self._forgot = True
@@ -210,7 +153,7 @@ class Intake:
         asked = self._asked.get(place)
         if asked is not None and asked.want.prefix == prefix:
             return True
-        works = (*self._judging.values(), *self._held_at.get(place, {}).values())
+        works = (*self._judging.values(), *self._held.of(place))
         return prefix in self._waiting(place) or any(work.answers(branch) for work in works)
 
     def _conclude(self, branch: Branch) -> None:
@@ -285,13 +228,12 @@ class Intake:
         if not waiting:
             del self._queued[place[2]][place]
         start = want.start
-        held = self._held_at.get(place, {}).values()
-        for work in sorted(held, key=lambda work: work.run.start):
+        for work in sorted(self._held.of(place), key=lambda work: work.run.start):
             if work.run.start <= start < work.stop:
                 start = work.stop
         return _from(want, min(start, want.stop - 1))
 
-    def _advance(self, work: _Work, reached: int) -> None:
+    def _advance(self, work: Work, reached: int) -> None:
         """Ask for no more than is lacking now; the last entry shows whether it is our branch.
 
         What no page lists was wanted for a held run, which asks again if it was another branch.
@@ -317,30 +259,25 @@ class Intake:
         if asked is not None and asked.at == start:
             self._answer_due = now + ANSWER_SECONDS_MAX
             self._give_up(place)
-            self._never_comes(_branch(asked.want))
+            self._never_comes(branch_of(asked.want))
 
     def _never_comes(self, branch: Branch) -> None:
-        waiters = self._waiters.get(branch[0], {}).values()
-        self._abandon([one for one in waiters if one.lacks(branch)])
+        self._abandon([one for one in self._held.waiting_on(branch[0]) if one.lacks(branch)])
 
-    def _abandon(self, lost: list[_Work]) -> None:
+    def _abandon(self, given_up: Sequence[Work]) -> None:
         """Give up held runs that wait for what will never be here, and what waits for those."""
+        lost = [*given_up]
         while lost:
             work = lost.pop()
-            if id(work.run) not in self._held:
+            if work not in self._held:
                 continue
-            self._unhold(id(work.run))
-            lost += self._waiting_for(work)
+            self._held.remove(work)
+            lost += self._held.waiting_for(work)
             if work.want is not None:
-                self._conclude(_branch(work.want))
-
-    def _waiting_for(self, work: _Work) -> list[_Work]:
-        """Return the held runs that wait for what is not stored of this run."""
-        waiters = self._waiters.get(work.place, {}).values()
-        return [one for one in waiters if any(work.covers(item) for item in one.missing)]
+                self._conclude(branch_of(work.want))
 
     def _give_up(self, place: Place) -> None:
-        branch = _branch(self._asked.pop(place).want)
+        branch = branch_of(self._asked.pop(place).want)
         self._conclude(branch)
 
     def expired(self, now: float) -> None:
@@ -370,7 +307,7 @@ class Intake:
 
         Return whether nobody asked for it.
         """
-        work = _Work(run, (run.chat, run.device, run.lane), None, run.start)
+        work = Work(run, (run.chat, run.device, run.lane), None, run.start)
         asked = self._asked.get(work.place)
         if asked is not None and asked.at == run.start and not asked.answered:
             work.want = asked.want
@@ -380,7 +317,7 @@ class Intake:
         self._begin(work)
         return work.want is None
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: Work) -> None:
         self._judging[id(work.run)] = work
         self._busy[work.place] += 1
 
@@ -394,7 +331,7 @@ class Intake:
         if not self._busy[work.place]:
             del self._busy[work.place]
         work.reached = outcome.reached
-        self._check_branch(work, outcome)
+        self._checkbranch_of(work, outcome)
         self._settle(work, outcome)
         if work.want is not None and outcome.surplus and run.chat in self._control_under_way():
             self._queue(work.want)  # the chat may yet turn out to be ours
@@ -403,14 +340,17 @@ class Intake:
         if not outcome.refused and not outcome.surplus:
             self._seek_on(work)
         elif not outcome.early:
-            self._abandon(self._waiting_for(work))
+            self._abandon(self._held.waiting_for(work))
         if work.want is not None:
-            self._conclude(_branch(work.want))
-            if outcome.early and not self._under_way(_branch(work.want)):
+            self._conclude(branch_of(work.want))
+            if outcome.early and not self._under_way(branch_of(work.want)):
                 self._put_off(work.want)
-        return self._release(work.place, work.stored)
+        ready = self._held.ready(work.place, work.stored)
+        for one in ready:
+            self._begin(one)
+        return [one.run for one in ready]
 
-    def _check_branch(self, work: _Work, outcome: Outcome) -> None:
+    def _checkbranch_of(self, work: Work, outcome: Outcome) -> None:
         """Take a run of another branch for a push, though it begins where an answer would."""
         want = work.want
         found = None if want is None else outcome.id_at(want.stop - 1)
@@ -435,15 +375,15 @@ class Intake:
         asked = self._asked.get(place)
         return asked is not None and asked.answered and place not in self._busy
 
-    def _seek_on(self, work: _Work) -> None:
+    def _seek_on(self, work: Work) -> None:
         """Ask for what held runs still miss of a chain, if this run does not bring it."""
         reached = work.stored
-        for waiter in list(self._waiters.get(work.place, {}).values()):
+        for waiter in self._held.waiting_on(work.place):
             for item in waiter.missing:
                 if (item.device, item.lane) == work.place[1:] and item.seq >= reached:
                     self._need(work.run.chat, item._replace(have=max(item.have, reached)))
 
-    def _settle(self, work: _Work, outcome: Outcome) -> None:
+    def _settle(self, work: Work, outcome: Outcome) -> None:
         work.missing = outcome.missing
         work.waiting = outcome.waiting
         self._advance(work, work.stored)
@@ -456,42 +396,21 @@ class Intake:
             if self._refusals > REFUSALS_MAX:
                 raise OutOfTurn(f"over {REFUSALS_MAX} runs that no rule allows (SPEC 6.6)")
 
-    def _hold(self, work: _Work) -> None:
+    def _hold(self, work: Work) -> None:
         work.tries += 1
         if work.tries > HELD_TRIES_MAX:
             self._ask_again(work)
             return
-        work.run = _detached(work.run)
-        self._held[id(work.run)] = work
-        self._held_at.setdefault(work.place, {})[id(work.run)] = work
-        self._held_entries += len(work.run.records)
-        self._held_bytes += work.size
-        for item in work.missing:
-            place = work.run.chat, item.device, item.lane
-            self._waiters.setdefault(place, {})[id(work.run)] = work
+        self._held.add(work)
         for item in work.missing:
             self._need(work.run.chat, item)
-        while (
-            self._held_bytes > HELD_BYTES_MAX
-            or self._held_entries > HELD_ENTRIES_MAX
-            or len(self._held) > HELD_RUNS_MAX
-        ):
-            self._ask_again(self._unhold(next(iter(self._held))))
+        while (oldest := self._held.too_much()) is not None:
+            self._ask_again(oldest)
 
-    def _unhold(self, number: int) -> _Work:
-        work = self._held.pop(number)
-        places = {(work.run.chat, item.device, item.lane) for item in work.missing}
-        _forget(self._held_at, work.place, number)
-        for place in places:
-            _forget(self._waiters, place, number)
-        self._held_entries -= len(work.run.records)
-        self._held_bytes -= work.size
-        return work
-
-    def _ask_again(self, work: _Work) -> None:
+    def _ask_again(self, work: Work) -> None:
         """Forget a held run; what a page, or another held run, still needs of it is asked for."""
         want = work.want
-        if want is not None and self._listed(_branch(want)):
+        if want is not None and self._listed(branch_of(want)):
             queued = self._waiting(work.place).get(want.prefix)
             start = min(work.reached, want.stop - 1)
             self._queue(_from(want, start if queued is None else min(start, queued.start)))
@@ -503,7 +422,7 @@ class Intake:
         prefix = item.id[:PREFIX_BYTES]
         if place in self._asked or place in self._busy or prefix in self._waiting(place):
             return
-        if any(held.covers(item) for held in self._held_at.get(place, {}).values()):
+        if any(held.covers(item) for held in self._held.of(place)):
             return
         start = item.have
         if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back
@@ -514,41 +433,6 @@ class Intake:
             self._backtracks[place] = steps + 1
             start = max(0, item.seq + 1 - (KEYFRAME_ENTRIES << steps))
         self._queue_first(Want(*place, prefix, start, item.seq + 1))
-
-    def _release(self, place: Place, reached: int) -> list[Run]:
-        """Take out the held runs that may go on now, and those that may go on with them."""
-        found = [
-            work
-            for work in self._waiters.get(place, {}).values()
-            if any((i.device, i.lane) == place[1:] and i.seq < reached for i in work.missing)
-        ]
-        ready: dict[int, _Work] = {}
-        while found:
-            ready.update((id(work.run), work) for work in found)
-            found = [
-                waiter
-                for work in found
-                for waiter in self._waiting_for(work)
-                if id(waiter.run) not in ready
-            ]
-        for number in ready:
-            self._begin(self._unhold(number))
-        return [work.run for work in ready.values()]
-
-
-def _forget(index: dict[Place, dict[int, _Work]], place: Place, number: int) -> None:
-    del index[place][number]
-    if not index[place]:
-        del index[place]
-
-
-def _branch(want: Want) -> Branch:
-    return (want.chat, want.device, want.lane), want.prefix
-
-
-def _detached(run: Run) -> Run:
-    """Return a run to be kept: what it came in may be far bigger than its records."""
-    return structs.replace(run, records=tuple(record.copy() for record in run.records))
 
 
 def _from(want: Want, start: int) -> Want:

@@ -113,8 +113,8 @@ def check_bounds(session: Session) -> None:
     assert len(intake._pages) <= PAGES_OPEN_MAX
     assert len(intake._asked) <= WANTS_OUTSTANDING_MAX
     assert len(intake._held) <= HELD_RUNS_MAX
-    assert intake._held_entries <= HELD_ENTRIES_MAX
-    assert intake._held_bytes <= HELD_BYTES_MAX
+    assert intake._held.entries <= HELD_ENTRIES_MAX
+    assert intake._held.bytes <= HELD_BYTES_MAX
     assert intake._refusals <= REFUSALS_MAX + 1
     queued = sum(len(wants) for lane in intake._queued.values() for wants in lane.values())
     assert queued <= PAGES_OPEN_MAX * HEADS_CHAINS_MAX + HELD_RUNS_MAX

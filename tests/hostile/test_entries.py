@@ -12,7 +12,7 @@ from msgspec.msgpack import encode
 
 from client import mailbox
 from node.agency import DATABASE_FILE
-from protocol import intake, limits
+from protocol import held, intake, limits
 from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.fork import verify_fork
 from protocol.frame import (
@@ -235,7 +235,7 @@ async def test_ancestors_that_never_come(
 ) -> None:
     """Cases 21 and 30: what waits is bounded, and so is our patience with who never answers."""
     monkeypatch.setattr(intake, "ANSWER_SECONDS_MAX", 2.0)
-    monkeypatch.setattr(intake, "HELD_RUNS_MAX", 100)
+    monkeypatch.setattr(held, "HELD_RUNS_MAX", 100)
     payload = bytes(2_000)
     chain = forger.content(payload)
     header = chain.entries.pop().header
@@ -245,10 +245,10 @@ async def test_ancestors_that_never_come(
         for _ in range(300):
             link = Reference(DeviceKey(nonsense()), 1, EntryId(nonsense()))
             await wire.send(forger.signed(chain, structs.replace(header, links=(link,)), payload))
-        held = connection._session._intake._held
+        waiting = connection._session._intake._held
 
         async def full() -> bool:
-            return len(held) == 100
+            return len(waiting) == 100
 
         await eventually(full, "the buffer is full, and no fuller")
         unknown = tuple(

@@ -1,11 +1,13 @@
 """SPEC 2.6 at a replica: bytes go from the files, entries stay, nobody hides what is not gone."""
 
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from node import payloads as node_payloads
 from node.replica import Replica, Stored
 from node.store import connect, empty_log
 from protocol.entry import CONTENT, ChatId, Reference
@@ -288,6 +290,10 @@ class TestAged:
         assert node.payload(talk.chat, place(talk, 1, 0)) is None
 
 
+def _first_bytes(source: bytes, size: int) -> bytes:
+    return source[:size]
+
+
 class TestWanted:
     """A node says "gone" of what is not."""
 
@@ -319,6 +325,26 @@ class TestWanted:
         assert (stored.outcome.reached, stored.outcome.refused) == (3, False)
         assert node.payload(talk.chat, target) == canary(4)
         assert node.rows() == []
+
+    def test_others_each_time(
+        self, talk: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where more are wanted than are asked for at once, none has to wait for the others."""
+        targets = {place(talk, 0, seq).id: place(talk, 0, seq) for seq in range(3)}
+        say(talk, talk.people[0], keep_for(DAY_MS // 1000))
+        ground = talk.story.told[-1].reference
+        node = Node(tmp_path / "node.db")
+        for run in sorted(talk.runs, key=lambda run: run.lane):
+            first = opened(run)[0].id
+            node.take(bare(talk, targets[first], ground) if first in targets else run)
+        payloads = node.replica.payloads
+        assert len(payloads.wanted(MVD)) == len(targets)
+        monkeypatch.setattr(node_payloads, "WANTED_MAX", 1)
+        for start in targets:
+            payloads.random = partial(_first_bytes, start)
+            assert [want.prefix for want in payloads.wanted(MVD)] == [start[:8]]
+        payloads.random = partial(_first_bytes, b"\xff" * 32)
+        assert [want.prefix for want in payloads.wanted(MVD)] == [min(targets)[:8]]
 
     def test_redacted_after_all(self, talk: Conversation, tmp_path: Path) -> None:
         target = place(talk, 0, 2)

@@ -420,13 +420,14 @@ class TestBounds:
             one.judged(run, Outcome(1, missing(number + 10_000)))
             one.ask(0.0)
         assert len(one._held) <= HELD_RUNS_MAX
-        assert one._held_entries <= HELD_ENTRIES_MAX
-        assert one._held_entries == sum(len(w.run.records) for w in one._held.values())
+        assert one._held.entries <= HELD_ENTRIES_MAX
+        works = one._held._works.values()
+        assert one._held.entries == sum(len(work.run.records) for work in works)
         assert len(one._asked) <= WANTS_OUTSTANDING_MAX
         assert not one._judging
         assert not one._busy
-        for index in (one._held_at, one._waiters):
-            assert {number for works in index.values() for number in works} == set(one._held)
+        for index in (one._held._at, one._held._waiters):
+            assert {number for found in index.values() for number in found} == {*map(id, works)}
 
     def test_what_was_dropped_is_asked_for_again(self) -> None:
         """Case 21, of honest peers: the page still needs it."""

@@ -230,12 +230,12 @@ class Checks:
         """I9: what waits for one peer, and what one peer makes us hold, is bounded."""
         for party in self._scene.parties:
             for line in party.lines if party.honest else ():
-                held = line.intake
+                held = line.intake._held
                 if (
                     line.queued_bytes > UNREAD_BYTES_MAX
-                    or held._held_bytes > HELD_BYTES_MAX
-                    or held._held_entries > in_force("HELD_ENTRIES_MAX")
-                    or len(held._held) > in_force("HELD_RUNS_MAX")
+                    or held.bytes > HELD_BYTES_MAX
+                    or held.entries > in_force("HELD_ENTRIES_MAX")
+                    or len(held) > in_force("HELD_RUNS_MAX")
                 ):
                     self.fail("I9", f"{party.name} holds too much for one peer")
 

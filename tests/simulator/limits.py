@@ -16,7 +16,7 @@ from unittest import mock
 from client import epochs
 from client import preview as previewing
 from node import dealing, seals, sharing, store
-from protocol import intake, preview, reconcile, session, spread
+from protocol import held, intake, preview, reconcile, session, spread
 
 SHARE: Final = 0.25  # of the limits, in one seed
 
@@ -30,8 +30,8 @@ class Limit(NamedTuple):
 
 LIMITS: Final[Mapping[str, Limit]] = {
     "HEADS_CHAINS_MAX": Limit([sharing], [2, 4, 8]),
-    "HELD_RUNS_MAX": Limit([intake], [2, 8]),
-    "HELD_ENTRIES_MAX": Limit([intake], [128]),
+    "HELD_RUNS_MAX": Limit([held], [2, 8]),
+    "HELD_ENTRIES_MAX": Limit([held], [128]),
     "HELD_TRIES_MAX": Limit([intake], [1]),
     "WANTS_OUTSTANDING_MAX": Limit([intake, preview], [1, 3]),
     "WANTS_EARLY_MAX": Limit([intake], [1, 4]),

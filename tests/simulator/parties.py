@@ -136,6 +136,7 @@ class NodeParty(Party):
         self.hub = Hub(self.agency, lambda: self.place.clock.now)
         self._spreads_at = NEVER
         self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
+        self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
@@ -266,8 +267,9 @@ class DeviceParty(Party):
         self.device = _Pocket(
             self.role.secrets, self._random.randbytes, self.connection, self._number
         )
-        self.device.replica.payloads.clock = lambda: self.wall
         self.replica = self.device.replica
+        self.replica.payloads.clock = lambda: self.wall
+        self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
         transaction = Transaction(
             self.connection, self.replica.forget, self.device.refresh, self._appended
         )
