@@ -123,7 +123,9 @@ def _trust(site: Site, own: agency.Agency, others: Sequence[agency.Agency]) -> I
         for other in others:
             if other.id != own.id:
                 directory.accept_card(other.card.raw, allow_local=True)
-        found = directory.invite("user", Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS)
+        found = directory.registrar.invite(
+            "user", Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS
+        )
     connection.close()
     return found
 

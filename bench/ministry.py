@@ -166,7 +166,9 @@ def _enrol(directory: Directory, agency: Agency, number: int) -> tuple[HeldDevic
     record = sign_prekey(device, prekey.public, now)
     tls_key = make_key()
     name = f"official{number}"
-    invitation = directory.invite(name, Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS)
+    invitation = directory.registrar.invite(
+        name, Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS
+    )
     asked = Enrol(
         request_user(user, agency.id, name, now),
         request_device(user, device, agency.id, "bench", now),

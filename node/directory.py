@@ -13,39 +13,28 @@ from typing import Final
 
 import apsw
 
-from crypto.errors import CertificateRefused
-from crypto.signatory import check_possession, possession
 from node.agency import (
     Agency,
     Random,
-    certify_archive,
-    device_certificate,
-    invite,
-    register_device,
-    register_user,
-    rename_device,
-    signing_certificate,
 )
 from node.errors import IvorError, LimitReached, NetworkError, RefusedError, exit_code
 from node.parcels import NO_SUCH_PLACE, Parcels
 from node.people import People
 from node.receipts import ReceiptBook
+from node.registrar import Registrar, own_prekey
 from node.signatories import Signatories
-from node.tickets import Tickets, check_repeated
+from node.tickets import Tickets
 from node.trust import Trust
 from node.witness import Witness
 from protocol import frame, identity, question, reply
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical, PeerError, Untrusted
 from protocol.identity import (
-    DEVICES_USER_MAX,
     AgencyId,
     Card,
-    DeviceCertificate,
-    UserCertificate,
     UserId,
 )
-from protocol.invitation import Invitation, Purpose, encode_invitation
+from protocol.invitation import Purpose, encode_invitation
 from protocol.listing import check_listed, verify_head, verify_split
 from protocol.name import Address, parse_address
 from protocol.question import (
@@ -63,12 +52,9 @@ from protocol.question import (
 from protocol.reply import (
     Certified,
     Done,
-    Enrolment,
     KnownPerson,
-    Pending,
     Person,
     Reply,
-    Waiting,
     decode_answer,
     encode_answer,
     encode_refusal,
@@ -78,6 +64,7 @@ from protocol.session import PeerKind
 from protocol.topic import ANSWER_BYTES_MAX, Topic
 
 LINK_SECONDS: Final = 3600
+SECOND_MS: Final = 1000
 _OfGuests = Enrol | PutLink | question.GetLink
 _OfAgencies = GetCard | GetCards | question.Witness | question.GetDirectory
 
@@ -112,8 +99,9 @@ class Directory:
         self.tickets = Tickets(connection)
         self.parcels = Parcels(connection, agency.id)
         self.receipts = ReceiptBook(connection, agency)
-        self.signatories = Signatories(connection)
-        self._random = random
+        self.registrar = Registrar(
+            agency, self.people, self.tickets, Signatories(connection), random
+        )
 
     # What the node itself asks
 
@@ -133,23 +121,6 @@ class Directory:
     def device_allowed(self, device: DeviceKey) -> bool:
         """Whether a device is one of our users', and not revoked."""
         return self.people.owner(device) is not None
-
-    def invite(self, name: str, purpose: Purpose, now: float, seconds: int) -> Invitation:
-        """Make an invitation and keep its ticket. name: without the agency. now: seconds.
-
-        Raises LimitReached for too many links, RefusedError for a first device of a user who has
-        devices in use, and for the recovery of one who never had any.
-        """
-        if purpose is Purpose.FIRST_DEVICE:
-            self._check_free(name)
-        if purpose is Purpose.RECOVERY and self.people.registered(self._address(name)) is None:
-            raise RefusedError(
-                f"{self._address(name)} was never enrolled here: there is nothing to recover; "
-                "invite without --recover"
-            )
-        invitation = invite(self.agency, name, purpose, now, seconds, self._random)
-        self.tickets.keep(invitation.ticket, purpose, name, invitation.expires, int(now * 1000))
-        return invitation
 
     # What peers ask
 
@@ -288,11 +259,11 @@ class Directory:
     def _serve_invitation(self, key: bytes, asked: _OfGuests, raw: bytes, now: float) -> Reply:
         match asked:
             case Enrol():
-                return self._enrol(key, asked, raw, now)
+                return self.registrar.enrol(key, asked, raw, now)
             case PutLink():
-                return self._put_link(key, asked, raw, now)
+                return self.registrar.put_link(key, asked, raw, now)
             case question.GetLink():
-                return self._get_link(key, now)
+                return self.registrar.get_link(key, now)
 
     def _tell(self, asked: _OfAgencies, now: float) -> Reply:
         """Answer about agencies: their cards, and the directories that they showed."""
@@ -336,14 +307,14 @@ class Directory:
         user, name = owner[0], parse_address(owner[1]).user
         match asked:
             case question.BeginLink():
-                invitation = self.invite(name, Purpose.LINK, now, LINK_SECONDS)
+                invitation = self.registrar.invite(name, Purpose.LINK, now, LINK_SECONDS)
                 return reply.LinkInvitation(encode_invitation(invitation))
             case question.GetPending():
-                return self._pending(name, now)
+                return self.registrar.pending(name, now)
             case Approve():
-                return self._approve(user, name, asked, now)
+                return self.registrar.approve(user, name, asked, now)
             case question.Renew() | question.CertifySigner() | question.Rename():
-                return Certified(self._certify(device, user, asked, now))
+                return Certified(self.registrar.certify(device, user, asked, now))
             case question.GetParcels():
                 return reply.Parcels(self.parcels.waiting(device))
             case _:
@@ -354,15 +325,21 @@ class Directory:
         """Do what a device asks for and that has no other answer than done."""
         match asked:
             case question.PutPrekey(prekey):
-                self.people.keep_prekey(device, _own_prekey(device, prekey))
+                self.people.keep_prekey(device, own_prekey(device, prekey))
             case PutParcel():
                 self._put_parcel(user, asked)
             case question.Taken(numbers):
                 self.parcels.take(device, numbers)
             case question.Revoke():
-                self._revoke(user, asked)
+                self.registrar.revoke(user, asked)
             case _:
                 raise RefusedError("this node does not answer that to you")
+
+    def _put_parcel(self, user: UserId, asked: PutParcel) -> None:
+        owner = self.people.owner(asked.device)
+        if owner is None or owner[0] != user:
+            raise RefusedError("no device of this user has that key")
+        self.parcels.put(asked.device, asked.body)
 
     # Look-ups
 
@@ -378,7 +355,8 @@ class Directory:
 
     def _look_up_own(self, ticket: bytes, asked: Lookup, now: float) -> reply.People:
         """Look up the one user of a further device: no work tells it whether others exist."""
-        name = self._address(self.tickets.find(ticket, (Purpose.LINK,), _ms(now)).name)
+        found = self.tickets.find(ticket, (Purpose.LINK,), int(now * SECOND_MS))
+        name = Address(found.name, self.agency.card.charter.name).text
         own = self._listed(self.people.by_name(name), now)
         user = None if own is None else verify_person(own).user.user
         same = (*(one == name for one in asked.names), *(one == user for one in asked.users))
@@ -397,204 +375,6 @@ class Directory:
         ours = identity.verify_charter(person.charter).agency == self.agency.id
         return person if ours else None
 
-    # First devices
-
-    def _enrol(self, key: bytes, asked: Enrol, raw: bytes, now: float) -> Enrolment:
-        ticket = self.tickets.find(key, (Purpose.FIRST_DEVICE, Purpose.RECOVERY), _ms(now))
-        user = register_user(self.agency, asked.user_request, ticket.name)
-        device = register_device(self.agency, asked.device_request, user.user)
-        prekey = _own_prekey(device.device, asked.prekey)
-        tls_certificate = self._tls_certificate(device.device, asked.tls_key, now)
-        if ticket.used:
-            check_repeated(ticket, raw)
-            if not self.device_allowed(device.device):
-                raise RefusedError("this device is revoked")
-        else:
-            self._check_unknown(device.device)
-            if ticket.purpose is Purpose.RECOVERY:
-                self._check_same(user)
-            else:
-                self._keep_first(user)
-            self.people.keep_device(device.device, user.user, device.raw, prekey)
-            if ticket.purpose is Purpose.RECOVERY:
-                self.people.let_enter(device.device)
-            self.tickets.note(ticket, raw)
-            self.tickets.use(ticket)
-        archive = certify_archive(self.agency, device, asked.archive_key)
-        return Enrolment(user.raw, device.raw, tls_certificate, self.agency.card.raw, archive)
-
-    def _keep_first(self, user: UserCertificate) -> None:
-        self._check_free(user.name)
-        if self.people.agency_of(user.user) not in (None, self.agency.id):
-            raise RefusedError("this identity key is already a user's of another agency")
-        charter, address = self.agency.card.charter.raw, self._address(user.name)
-        self.people.keep_user(user.user, self.agency.id, address, charter, user.raw)
-
-    def _check_same(self, user: UserCertificate) -> None:
-        """Check that a recovered identity is the one that the name stands for (SPEC 5.3)."""
-        known = self.people.registered(self._address(user.name))
-        if known is None or known[0] != user.user:
-            raise RefusedError(
-                f"these words are not those of {self._address(user.name)}: another identity key "
-                "is registered under that name"
-            )
-        if self.people.devices_in_use(user.user) >= DEVICES_USER_MAX:
-            raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
-
-    def _check_free(self, name: str) -> None:
-        person = self.people.by_name(self._address(name))
-        if person is not None:
-            raise RefusedError(
-                f"{self._address(name)} has {len(person.devices)} device(s) in use: add another "
-                "with `ivor device link` on one of them, or revoke the user first to start anew"
-            )
-
-    def _check_unknown(self, device: DeviceKey) -> None:
-        if self.people.known_device(device):
-            raise RefusedError("this device key was registered before: make a new device")
-
-    # Further devices
-
-    def _put_link(self, key: bytes, asked: PutLink, raw: bytes, now: float) -> Done:
-        ticket = self.tickets.find(key, (Purpose.LINK,), _ms(now))
-        request = identity.read_link(asked.request)
-        _own_prekey(request.device, asked.prekey)
-        self._tls_certificate(request.device, asked.tls_key, now)
-        if not ticket.used:
-            self._check_unknown(request.device)
-        self.tickets.note(ticket, raw)
-        return Done()
-
-    def _pending(self, name: str, now: float) -> reply.PendingLinks:
-        found = []
-        for ticket in self.tickets.pending(name, _ms(now)):
-            link = _link_of(ticket.request)
-            if link is not None:
-                found.append(Pending(ticket.id, link.request))
-        return reply.PendingLinks(tuple(found))
-
-    def _approve(self, user: UserId, name: str, asked: Approve, now: float) -> Certified:
-        ticket = self.tickets.find(asked.ticket, (Purpose.LINK,), _ms(now))
-        link = _link_of(ticket.request)
-        if ticket.name != name or link is None:
-            raise RefusedError("no further device of this user waits with that ticket")
-        device = register_device(self.agency, asked.request, user)
-        if not _same_device(device, identity.read_link(link.request)):
-            raise Untrusted("approved another device than the one that waits (SPEC 7.3)")
-        if ticket.used:
-            if not self.device_allowed(device.device):
-                raise RefusedError("this device is revoked")
-        else:
-            self._check_unknown(device.device)
-            if self.people.devices_in_use(user) >= DEVICES_USER_MAX:
-                raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
-            self.people.keep_device(device.device, user, device.raw, link.prekey)
-            self.tickets.use(ticket)
-        return Certified(device.raw)
-
-    def _get_link(self, key: bytes, now: float) -> Enrolment | Waiting:
-        """Answer the same until the ticket is over, because an answer may be lost on the way."""
-        ticket = self.tickets.find(key, (Purpose.LINK,), _ms(now))
-        link = _link_of(ticket.request)
-        if link is None or not ticket.used:
-            return Waiting()
-        device = identity.read_link(link.request).device
-        person = self.people.by_name(self._address(ticket.name))
-        charter = self.agency.card.charter
-        for certificate, _ in () if person is None else person.devices:
-            if person is None:
-                continue
-            known = identity.verify_device(certificate, charter)
-            if known.device == device:
-                archive = certify_archive(self.agency, known, link.archive_key)
-                tls_certificate = self._tls_certificate(device, link.tls_key, now)
-                return Enrolment(
-                    person.certificate, certificate, tls_certificate, self.agency.card.raw, archive
-                )
-        raise RefusedError("this device is revoked")
-
-    # Devices
-
-    def _put_parcel(self, user: UserId, asked: PutParcel) -> None:
-        owner = self.people.owner(asked.device)
-        if owner is None or owner[0] != user:
-            raise RefusedError("no device of this user has that key")
-        self.parcels.put(asked.device, asked.body)
-
-    def _revoke(self, user: UserId, asked: question.Revoke) -> None:
-        identity.verify_revocation(user, self.agency.id, asked.device, asked.signature)
-        owner = self.people.owner(asked.device)
-        if owner is None and self.people.gave_up(asked.device, user):
-            return
-        if owner is None or owner[0] != user:
-            raise RefusedError("no device of this user has that key")
-        self.people.revoke([asked.device])
-
-    def _certify(
-        self,
-        device: DeviceKey,
-        user: UserId,
-        asked: question.Renew | question.CertifySigner | question.Rename,
-        now: float,
-    ) -> bytes:
-        if isinstance(asked, question.Renew):
-            return self._tls_certificate(device, asked.tls_key, now)
-        if isinstance(asked, question.Rename):
-            present = self.people.certificate(device)
-            renamed = rename_device(self.agency, asked.request, user, present)
-            self.people.recertify(device, renamed.raw)
-            return renamed.raw
-        return self._certify_signer(device, user, asked, now)
-
-    def _certify_signer(
-        self, device: DeviceKey, user: UserId, asked: question.CertifySigner, now: float
-    ) -> bytes:
-        """Certify a key for signing documents; the same again, because an answer may be lost."""
-        try:
-            check_possession(asked.signing_key, possession(self.agency.id, device), asked.proof)
-        except CertificateRefused as error:
-            raise Untrusted(f"{error}") from None
-        standing = self.signatories.standing(device, asked.signing_key, now)
-        if standing is not None:
-            return standing
-        person = self.people.by_id(user)
-        if person is None:
-            raise RefusedError("this user has no device in use")
-        self.signatories.check_room(user, now)
-        known = identity.verify_user(person.certificate, identity.verify_charter(person.charter))
-        made = signing_certificate(self.agency, known, asked.signing_key, now, self._random)
-        self.signatories.keep(user, device, asked.signing_key, made)
-        return made
-
-    def _tls_certificate(self, device: DeviceKey, tls_key: bytes, now: float) -> bytes:
-        return device_certificate(self.agency, device, tls_key, now, self._random)
-
-    def _address(self, name: str) -> str:
-        return Address(name, self.agency.card.charter.name).text
-
-
-def _ms(now: float) -> int:
-    return int(now * 1000)
-
 
 def refused(ask: frame.Ask, error: IvorError | PeerError) -> frame.Answer:
     return frame.Answer(ask.number, exit_code(error), encode_refusal(str(error)))
-
-
-def _own_prekey(device: DeviceKey, raw: bytes) -> bytes:
-    if identity.verify_prekey(raw).device != device:
-        raise Untrusted("a prekey of another device (SPEC 7.3)")
-    return raw
-
-
-def _link_of(request: bytes | None) -> PutLink | None:
-    """Read what the holder of a link's ticket asked; it was checked when it came."""
-    if request is None:
-        return None
-    asked = decode_question(Topic.LINK_REQUEST, request)
-    return asked if isinstance(asked, PutLink) else None
-
-
-def _same_device(device: DeviceCertificate, link: identity.LinkRequest) -> bool:
-    approved = (device.agency, device.user, device.device, device.label, device.issued)
-    return approved == (link.agency, link.user, link.device, link.label, link.issued)

@@ -283,7 +283,7 @@ def invite(desk: Desk, arguments: Arguments) -> Result:
     name = _own_name(desk, given.name)
     seconds = hours * _HOUR_SECONDS
     purpose = Purpose.RECOVERY if given.recover else Purpose.FIRST_DEVICE
-    invitation = desk.directory.invite(name, purpose, desk.now, seconds)
+    invitation = desk.directory.registrar.invite(name, purpose, desk.now, seconds)
     return {
         "user": Address(name, desk.card.charter.name).text,
         "invitation": encode_invitation(invitation),

@@ -163,7 +163,7 @@ async def _enrol_all(base: Path, made: Mapping[str, Agency]) -> Founded:
 async def _join(node: Node, folder: Path) -> None:
     """Enrol a user, called as the folder, with a one-time invitation."""
     invitation = await node.journal.write(
-        lambda: node.directory.invite(
+        lambda: node.directory.registrar.invite(
             folder.name, Purpose.FIRST_DEVICE, time.time(), INVITATION_SECONDS
         )
     )
@@ -385,7 +385,7 @@ class Federation:
         """What the holder of an invitation by north shows."""
         node = self.node()
         made = await node.journal.write(
-            lambda: node.directory.invite(
+            lambda: node.directory.registrar.invite(
                 "eve", Purpose.FIRST_DEVICE, time.time(), INVITATION_SECONDS
             )
         )

@@ -258,7 +258,7 @@ def work(federation: Federation, question: Lookup) -> list[str]:
         statements.append(statement)
         return True
 
-    invitation = directory.invite("eve", Purpose.FIRST_DEVICE, time.time(), DAY_SECONDS)
+    invitation = directory.registrar.invite("eve", Purpose.FIRST_DEVICE, time.time(), DAY_SECONDS)
     connection.exec_trace = note
     try:
         ask = Ask(1, *encode_question(question))

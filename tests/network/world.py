@@ -245,7 +245,7 @@ def _founded(plan: Plan, folder: Path) -> tuple[dict[str, AgencyId], dict[str, s
                     directory.accept_card(other.card.raw, allow_local=True)
             for user, home in plan.users:
                 if home == name:
-                    found = directory.invite(
+                    found = directory.registrar.invite(
                         user, Purpose.FIRST_DEVICE, time.time(), INVITED_SECONDS
                     )
                     invitations[user] = encode_invitation(found)

@@ -80,7 +80,7 @@ def prekey_of(device: Signer) -> bytes:
 def official(house: House, purpose: Purpose, user: Signer, name: str, issued: int) -> Official:
     """Somebody with an invitation and a new device."""
     device, agency = signer(), house.agency.id
-    invitation = house.directory.invite(name, purpose, NOW, HOUR)
+    invitation = house.directory.registrar.invite(name, purpose, NOW, HOUR)
     request = Enrol(
         identity.request_user(user, agency, name, issued),
         identity.request_device(user, device, agency, "phone", issued),

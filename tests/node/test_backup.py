@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = Directory(connection, agency, os.urandom)
     with connection:
         for name in ("anna", "boris"):
-            directory.invite(name, Purpose.FIRST_DEVICE, NOW, 3600)
+            directory.registrar.invite(name, Purpose.FIRST_DEVICE, NOW, 3600)
         connection.execute("UPDATE tickets SET used = 1 WHERE name = 'anna'")
         connection.execute("INSERT INTO cursors VALUES (zeroblob(32), zeroblob(16), 7)")
     connection.close()

@@ -157,13 +157,13 @@ class TestRecover:
         person = enrolled(house)
         house.directory.people.revoke([DeviceKey(person.device.public)])
         other = recovering(house, person.user)
-        first = house.directory.invite("anna", Purpose.FIRST_DEVICE, NOW, HOUR)
+        first = house.directory.registrar.invite("anna", Purpose.FIRST_DEVICE, NOW, HOUR)
         house.ask(PeerKind.INVITATION, first.ticket, other.request)
         assert house.connection.execute("SELECT 1 FROM devices WHERE enters = 1").get is None
 
     def test_nobody_is_recovered_who_never_was(self, house: House) -> None:
         with pytest.raises(RefusedError, match="never enrolled here"):
-            house.directory.invite("anna", Purpose.RECOVERY, NOW, HOUR)
+            house.directory.registrar.invite("anna", Purpose.RECOVERY, NOW, HOUR)
 
     def test_a_lost_device_is_given_up_once_more(self, house: House) -> None:
         """The operator was faster than the user."""

@@ -42,7 +42,7 @@ class House:
         self.connection = connect(file, None)
         self.directory = Directory(self.connection, agency, draw)
         self.agency, self.user, self.device = agency.id, Signer(draw(32)), Signer(draw(32))
-        invitation = self.directory.invite("anna", Purpose.FIRST_DEVICE, NOW, 3600)
+        invitation = self.directory.registrar.invite("anna", Purpose.FIRST_DEVICE, NOW, 3600)
         self.enrol = Enrol(
             identity.request_user(self.user, agency.id, "anna", 100),
             self.request("phone", 100),
