@@ -138,6 +138,7 @@ class Dealing(ABC):
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
         self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
         self._let_in = True
+        self._seals_before: int = NEWEST  # where the next page begins of those to be asked for
 
     @property
     def open(self) -> bool:
@@ -180,21 +181,26 @@ class Dealing(ABC):
 
     def greeted(self) -> Steps:
         """Ask for what was missing before this session. Call once, after the peer's HELLO."""
-        return [Look(self._look_for_seals), *self.want_payloads()]
+        return self.want_payloads()
 
     def idle(self) -> Steps:
         """Return the next piece of serving. Call when nothing waits to be sent."""
         if self._let_in and self.open:
             self._let_in = False
             return [Look(self._look_aside)]
+        if self._seals_before > OLDEST and self.open:
+            before, self._seals_before = self._seals_before, OLDEST
+            return [Look(partial(self._look_for_seals, before))]
         return self._turned(self._session.idle())
 
     def let_in(self) -> None:
         """Take up what the peer listed, and asked for, of a chat before it, or we, were let in.
 
-        It is told what is here, too: of a chat that is new here, others may have brought more.
+        It is told what is here, too: of a chat that is new here, others may have brought more. And
+        it is asked for seals again: nobody was, of a chat that we were not in.
         """
         self._let_in = True
+        self._seals_before = NEWEST
         self.changed()
         self.worked()
 
@@ -212,10 +218,15 @@ class Dealing(ABC):
         """Look at the deadlines, when a Wake is due."""
         return self._turned(self._session.expired(self._now()))
 
-    def _look_for_seals(self, before: int = NEWEST) -> After:
+    def _look_for_seals(self, before: int) -> After:
+        """Ask for a page of the seals that have yet to come; when that is sent, comes the next."""
         lacking, rest = self._replica.sealless(self.key, before)
-        more = [Look(partial(self._look_for_seals, rest))] if rest > OLDEST else []
-        return lambda: [*_want_seals(lacking), *more]
+
+        def then() -> Steps:
+            self._seals_before = max(self._seals_before, rest)
+            return _want_seals(lacking)
+
+        return then
 
     def look_ahead(self, chat: ChatId) -> Steps:
         """Ask for the end of a chat, if it is far from what is here; it comes as a Preview."""
@@ -413,11 +424,10 @@ class Dealing(ABC):
         return Kept(tell, partial(self._stored, stored, known))
 
     def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
-        judged = [(stored.run, stored.outcome) for stored in parts]
-        seals: list[Step] = [step for stored in parts for step in _want_seals(stored.sealless)]
         if any(self._replica.owner in stored.entered for stored in parts):
             self.let_in()
-            seals.append(Look(self._look_for_seals))  # nobody was asked while we were out
+        judged = [(stored.run, stored.outcome) for stored in parts]
+        seals = [step for stored in parts for step in _want_seals(stored.sealless)]
         return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]
 
     # What waits to be sent
