@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 from cli.text import inert, inert_json
 
+UNBROKEN_CHARS_MAX = 24  # a time, an id, a name: not broken where the terminal has room
+COLUMN_GAP_CHARS = 3
 Record = Mapping[str, object]
 
 _MARKS = frozenset({"v", "type"})  # for scripts
@@ -147,9 +149,14 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(soft_wrap=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    short = [width for width in widths if width <= UNBROKEN_CHARS_MAX]
+    long = (len(widths) - len(short)) * UNBROKEN_CHARS_MAX
+    roomy = sum(short) + long + COLUMN_GAP_CHARS * len(widths) <= console.width
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, overflow="fold", no_wrap=roomy and width <= UNBROKEN_CHARS_MAX)
     for line in lines:
         table.add_row(*(Text(value) for value in line))  # Text: no markup in what others wrote
-    Console(soft_wrap=False).print(table)
+    console.print(table)

@@ -164,6 +164,21 @@ class TestTerminal:
         assert "NAME" in shown
         assert "[bold]x[/]\\x1b[2J" in shown, "markup in what others wrote is text"
 
+    @pytest.mark.parametrize(("columns", "whole"), [(60, 0), (100, 1)])
+    def test_a_time_stays_whole(
+        self, columns: int, whole: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where there is room: the long column gives way. Nothing is ever cut off."""
+        screen = Terminal()
+        monkeypatch.setattr("sys.stdout", screen)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        time, why = "2026-11-28T18:11:45.450Z", "she asked for that, so " * 3
+        row = {"who": "anna@minzdrav", "time": time, "why": why}
+        Output(as_json=False).rows([row], {"who": "WHO", "time": "TIME", "why": "WHY"})
+        shown = screen.getvalue()
+        assert shown.count(time) == whole
+        assert shown.count("asked") == why.count("asked")
+
     def test_facts_are_aligned(self, monkeypatch: pytest.MonkeyPatch) -> None:
         screen = Terminal()
         monkeypatch.setattr("sys.stdout", screen)
