@@ -196,11 +196,9 @@ class Dealing(ABC):
     def let_in(self) -> None:
         """Take up what the peer listed, and asked for, of a chat before it, or we, were let in.
 
-        It is told what is here, too: of a chat that is new here, others may have brought more. And
-        it is asked for seals again: nobody was, of a chat that we were not in.
+        It is told what is here, too: of a chat that is new here, others may have brought more.
         """
         self._let_in = True
-        self._seals_before = NEWEST
         self.changed()
         self.worked()
 
@@ -405,6 +403,7 @@ class Dealing(ABC):
         if not self._replica.may_bring(self.key, chat):
             self._welcome.discard(chat)
             return Kept(then=partial(self._refused, [run for run, _ in parts]))
+        noted = self._replica.sharing.next_sealless()
         stored = self._replica.append_together(parts)
         holdings = [self._replica.holding(one) for one in stored]
         known = [holding for holding in holdings if holding is not None]
@@ -421,11 +420,13 @@ class Dealing(ABC):
                 if one.fork is not None:
                     self._told.fork_kept(one.fork, sorted(one.readers))
 
-        return Kept(tell, partial(self._stored, stored, known))
+        return Kept(tell, partial(self._stored, stored, known, noted))
 
-    def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding]) -> Steps:
+    def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int) -> Steps:
+        """Ask for the seals of what was stored; of what was noted before, if that let us in."""
         if any(self._replica.owner in stored.entered for stored in parts):
             self.let_in()
+            self._seals_before = max(self._seals_before, noted)
         judged = [(stored.run, stored.outcome) for stored in parts]
         seals = [step for stored in parts for step in _want_seals(stored.sealless)]
         return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]

@@ -315,6 +315,10 @@ class Sharing:
             "INSERT INTO sealless VALUES (?, ?) ON CONFLICT DO NOTHING", (epoch, chat.no)
         )
 
+    def next_sealless(self) -> int:
+        """Return the number that the next epoch whose seals have yet to come will have."""
+        return int(self.connection.execute("SELECT ifnull(max(rowid), 0) + 1 FROM sealless").get)
+
     def forget_sealless(self, epoch: EntryId) -> None:
         """All seals of an epoch that concern us are here."""
         self.connection.execute("DELETE FROM sealless WHERE epoch = ?", (epoch,))
