@@ -73,6 +73,11 @@ class Registrar:
     # First devices
 
     def enrol(self, key: bytes, asked: Enrol, raw: bytes, now: float) -> Enrolment:
+        """Register a user's first device, or a recovered user's. key: its ticket. raw: `asked`.
+
+        Raises RefusedError, LimitReached for too many devices, and PeerError for what does not
+        verify.
+        """
         ticket = self._tickets.find(key, (Purpose.FIRST_DEVICE, Purpose.RECOVERY), _ms(now))
         user = register_user(self._agency, asked.user_request, ticket.name)
         device = register_device(self._agency, asked.device_request, user.user)
@@ -80,8 +85,7 @@ class Registrar:
         tls_certificate = self._tls_certificate(device.device, asked.tls_key, now)
         if ticket.used:
             check_repeated(ticket, raw)
-            if self._people.owner(device.device) is None:
-                raise RefusedError("this device is revoked")
+            self._check_in_use(device.device)
         else:
             self._check_unknown(device.device)
             if ticket.purpose is Purpose.RECOVERY:
@@ -111,8 +115,7 @@ class Registrar:
                 f"these words are not those of {self._address(user.name)}: another identity key "
                 "is registered under that name"
             )
-        if self._people.devices_in_use(user.user) >= DEVICES_USER_MAX:
-            raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
+        self._check_room(user.user)
 
     def _check_free(self, name: str) -> None:
         person = self._people.by_name(self._address(name))
@@ -126,9 +129,21 @@ class Registrar:
         if self._people.known_device(device):
             raise RefusedError("this device key was registered before: make a new device")
 
+    def _check_in_use(self, device: DeviceKey) -> None:
+        if self._people.owner(device) is None:
+            raise RefusedError("this device is revoked")
+
+    def _check_room(self, user: UserId) -> None:
+        if self._people.devices_in_use(user) >= DEVICES_USER_MAX:
+            raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
+
     # Further devices
 
     def put_link(self, key: bytes, asked: PutLink, raw: bytes, now: float) -> Done:
+        """Keep what a further device asks for until it is approved. key: its ticket. raw: `asked`.
+
+        Raises RefusedError for a key that was registered, and PeerError for what does not verify.
+        """
         ticket = self._tickets.find(key, (Purpose.LINK,), _ms(now))
         request = identity.read_link(asked.request)
         own_prekey(request.device, asked.prekey)
@@ -139,6 +154,7 @@ class Registrar:
         return Done()
 
     def pending(self, name: str, now: float) -> reply.PendingLinks:
+        """Return the further devices of a user that wait. name: without the agency."""
         found = []
         for ticket in self._tickets.pending(name, _ms(now)):
             link = _link_of(ticket.request)
@@ -147,6 +163,10 @@ class Registrar:
         return reply.PendingLinks(tuple(found))
 
     def approve(self, user: UserId, name: str, asked: Approve, now: float) -> Certified:
+        """Register the further device that one of the user's devices has signed for.
+
+        Raises RefusedError, LimitReached for too many devices, Untrusted for another device.
+        """
         ticket = self._tickets.find(asked.ticket, (Purpose.LINK,), _ms(now))
         link = _link_of(ticket.request)
         if ticket.name != name or link is None:
@@ -155,12 +175,10 @@ class Registrar:
         if not _same_device(device, identity.read_link(link.request)):
             raise Untrusted("approved another device than the one that waits (SPEC 7.3)")
         if ticket.used:
-            if self._people.owner(device.device) is None:
-                raise RefusedError("this device is revoked")
+            self._check_in_use(device.device)
         else:
             self._check_unknown(device.device)
-            if self._people.devices_in_use(user) >= DEVICES_USER_MAX:
-                raise LimitReached(f"a user has at most {DEVICES_USER_MAX} devices: revoke one")
+            self._check_room(user)
             self._people.keep_device(device.device, user, device.raw, link.prekey)
             self._tickets.use(ticket)
         return Certified(device.raw)
@@ -172,21 +190,24 @@ class Registrar:
         if link is None or not ticket.used:
             return Waiting()
         device = identity.read_link(link.request).device
+        self._check_in_use(device)
         person = self._people.by_name(self._address(ticket.name))
-        charter = self._agency.card.charter
-        for certificate, _ in () if person is None else person.devices:
-            if person is None:
-                continue
-            known = identity.verify_device(certificate, charter)
-            if known.device == device:
-                archive = certify_archive(self._agency, known, link.archive_key)
-                tls_certificate = self._tls_certificate(device, link.tls_key, now)
-                return Enrolment(
-                    person.certificate, certificate, tls_certificate, self._agency.card.raw, archive
-                )
-        raise RefusedError("this device is revoked")
+        certificate = self._people.certificate(device)
+        if person is None:
+            raise RefusedError("this user has no device in use")
+        known = identity.verify_device(certificate, self._agency.card.charter)
+        archive = certify_archive(self._agency, known, link.archive_key)
+        tls_certificate = self._tls_certificate(device, link.tls_key, now)
+        card = self._agency.card.raw
+        return Enrolment(person.certificate, certificate, tls_certificate, card, archive)
+
+    # Devices in use
 
     def revoke(self, user: UserId, asked: question.Revoke) -> None:
+        """Put a device of this user out, as another of theirs has signed; again changes nothing.
+
+        Raises RefusedError for a device of somebody else, PeerError for a wrong signature.
+        """
         identity.verify_revocation(user, self._agency.id, asked.device, asked.signature)
         owner = self._people.owner(asked.device)
         if owner is None and self._people.gave_up(asked.device, user):
@@ -202,6 +223,10 @@ class Registrar:
         asked: question.Renew | question.CertifySigner | question.Rename,
         now: float,
     ) -> bytes:
+        """Return a new certificate for a device: for TLS, with another label, or for documents.
+
+        Raises RefusedError, and PeerError for what does not verify.
+        """
         if isinstance(asked, question.Renew):
             return self._tls_certificate(device, asked.tls_key, now)
         if isinstance(asked, question.Rename):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import trio
 
-RELAY_HOST = "127.0.0.1"
+from cli.demo.relay import RELAY_HOST
+
 READY_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from cli.demo.actors import RELAY_HOST
-
-CHUNK_BYTES = 64 * 1024
+RELAY_HOST = "127.0.0.1"
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import trio
 import typer
 
-from cli.demo.actors import RELAY_HOST, AgencyActor, CommandFailed, OfficialActor
-from cli.demo.relay import Network, relay
+from cli.demo.actors import AgencyActor, CommandFailed, OfficialActor
+from cli.demo.relay import RELAY_HOST, Network, relay
 from cli.demo.story import TITLE, CheckFailed, Stage, play
 from node.errors import UserError
 
