@@ -11,7 +11,7 @@ from node.config import Settings
 from node.directory import Directory as OwnDirectory
 from node.directory import refused
 from node.driver import Connection
-from node.errors import IvorError, RefusedError
+from node.errors import IvorError, NetworkError, RefusedError
 from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
@@ -66,18 +66,32 @@ async def look_up(node: Asker, ask: Ask) -> None:
     wanted = await node.journal.read(lambda: node.directory.foreign(ask))
 
     async def forward(agency: AgencyId, body: bytes) -> None:
-        for connection in node.hub.of(agency)[:1]:
-            with trio.move_on_after(ANSWER_SECONDS_MAX):
-                try:
-                    answer = await connection.ask(Topic.LOOKUP, body)
-                    keep = partial(node.directory.remember, agency, answer, body)
-                    await node.journal.write(keep)
-                except (PeerError, IvorError) as error:
-                    log.warning("look-up failed", agency=agency.hex()[:16], why=str(error))
+        try:
+            answer = await _ask(node, agency, Topic.LOOKUP, body)
+            if answer is not None:
+                await node.journal.write(partial(node.directory.remember, agency, answer, body))
+        except (PeerError, IvorError) as error:
+            log.warning("look-up failed", agency=agency.hex()[:16], why=str(error))
 
     async with trio.open_nursery() as nursery:
         for agency, body in wanted.items():
             nursery.start_soon(forward, agency, body)
+
+
+async def _ask(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Answer | None:
+    """Ask the node of an agency; None if it is not connected, or does not answer in time.
+
+    If the session ends before the answer, as when both have dialled and one session gives way, the
+    next one is asked.
+    """
+    with trio.move_on_after(ANSWER_SECONDS_MAX if node.hub.of(agency) else 0):
+        while True:
+            await node.hub.until_here(agency)
+            try:
+                return await node.hub.of(agency)[-1].ask(topic, body)
+            except NetworkError as error:
+                log.info("asked in vain", agency=agency.hex()[:16], why=str(error))
+    return None
 
 
 async def compare_directories(node: Asker, connection: Connection) -> bool:
@@ -125,18 +139,18 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
     agencies = await node.journal.read(partial(book.others, device, asked))
 
     async def gather(agency: AgencyId) -> None:
-        for connection in node.hub.of(agency)[:1]:
-            with trio.move_on_after(ANSWER_SECONDS_MAX):
-                try:
-                    answer = await connection.ask(Topic.RECEIPTS, ask.body)
-                    said = decode_answer(Topic.RECEIPTS, answer.code, answer.body)
-                    card = await node.journal.read(partial(node.directory.trust.card, agency))
-                    nodes = [] if card is None else [one.node for one in card.nodes]
-                    if isinstance(said, Receipts):
-                        keep = partial(book.keep, agency, nodes, asked, said.receipts)
-                        await node.journal.write(keep)
-                except (PeerError, IvorError, Refusal) as error:
-                    log.warning("no receipts", agency=agency.hex()[:16], why=str(error))
+        try:
+            answer = await _ask(node, agency, Topic.RECEIPTS, ask.body)
+            if answer is None:
+                return
+            said = decode_answer(Topic.RECEIPTS, answer.code, answer.body)
+            card = await node.journal.read(partial(node.directory.trust.card, agency))
+            nodes = [] if card is None else [one.node for one in card.nodes]
+            if isinstance(said, Receipts):
+                keep = partial(book.keep, agency, nodes, asked, said.receipts)
+                await node.journal.write(keep)
+        except (PeerError, IvorError, Refusal) as error:
+            log.warning("no receipts", agency=agency.hex()[:16], why=str(error))
 
     async with trio.open_nursery() as nursery:
         for agency in agencies:
@@ -165,23 +179,23 @@ async def _holders(node: Asker, asked: GetBlobs, body: bytes) -> Sequence[list[A
     """Ask the other agencies of a chat, all at once, which blobs they have all of."""
     found: list[list[AgencyId]] = [[] for _ in asked.entries]
 
-    async def ask_one(connection: Connection) -> None:
-        with trio.move_on_after(ANSWER_SECONDS_MAX):
-            try:
-                answer = await connection.ask(Topic.BLOBS, body)
-                said = decode_answer(Topic.BLOBS, answer.code, answer.body)
-            except (PeerError, IvorError, Refusal) as error:
-                log.warning("not told of blobs", agency=connection.key.hex()[:16], why=str(error))
+    async def ask_one(agency: AgencyId) -> None:
+        try:
+            answer = await _ask(node, agency, Topic.BLOBS, body)
+            if answer is None:
                 return
-            for at, one in enumerate(said.states if isinstance(said, BlobStates) else ()):
-                if one.standing is Standing.WHOLE and at < len(found):
-                    found[at].append(AgencyId(connection.key))
+            said = decode_answer(Topic.BLOBS, answer.code, answer.body)
+        except (PeerError, IvorError, Refusal) as error:
+            log.warning("not told of blobs", agency=agency.hex()[:16], why=str(error))
+            return
+        for at, one in enumerate(said.states if isinstance(said, BlobStates) else ()):
+            if one.standing is Standing.WHOLE and at < len(found):
+                found[at].append(agency)
 
     async with trio.open_nursery() as nursery:
         for peer in await node.journal.read(partial(node.larder.readers, asked.chat)):
-            for connection in node.hub.of(peer)[:1]:
-                if connection.peer is PeerKind.NODE:
-                    nursery.start_soon(ask_one, connection)
+            if peer in node.hub.agencies:
+                nursery.start_soon(ask_one, AgencyId(peer))
     return found
 
 
@@ -197,15 +211,8 @@ async def pass_on(node: Asker, device: bytes, ask: Ask) -> Answer | None:
         await node.journal.read(partial(node.directory.parcels.check, device, asked))
     except (PeerError, IvorError):
         return None
-    for connection in node.hub.of(asked.agency)[:1]:
-        with trio.move_on_after(ANSWER_SECONDS_MAX):
-            try:
-                answer = await connection.ask(Topic.FORWARD, ask.body)
-            except (PeerError, IvorError) as error:
-                log.warning("not handed on", agency=asked.agency.hex()[:16], why=str(error))
-                return None
-            return Answer(ask.number, answer.code, answer.body)
-    return None
+    answer = await _ask(node, asked.agency, Topic.FORWARD, ask.body)
+    return None if answer is None else Answer(ask.number, answer.code, answer.body)
 
 
 async def renew_card(node: Asker, connection: Connection) -> bool:

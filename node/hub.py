@@ -55,6 +55,7 @@ class Hub(Generic[One]):
         self._connections.setdefault(connection.key, []).append(connection)
         if connection.peer is PeerKind.NODE:
             self._spread.up(connection.key)
+            self._tell_changed()
 
     def remove(self, connection: One) -> None:
         """Take no more part. A connection that was never added is no error."""
@@ -64,17 +65,26 @@ class Hub(Generic[One]):
         if not remaining:
             self._connections.pop(connection.key, None)
             self._spread.down(connection.key)
+        if connection.peer is PeerKind.NODE:
+            self._tell_changed()
+
+    def _tell_changed(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
+    async def until_here(self, key: bytes) -> None:
+        """Return when a connection of this agency is open."""
+        while not self.of(key):
+            await self._changed.wait()
+
     async def until_gone(self, key: bytes) -> None:
-        """Return when no connection of this peer is open."""
+        """Return when no connection of this agency is open."""
         while key in self._connections:
             await self._changed.wait()
 
     def of(self, key: bytes) -> Sequence[One]:
-        """Return the open connections of one peer."""
-        return tuple(self._connections.get(key, ()))
+        """Return the open connections of one peer, the newest last."""
+        return tuple(one for one in self._connections.get(key, ()) if one.open)
 
     def all(self) -> Sequence[One]:
         """Return every open connection."""

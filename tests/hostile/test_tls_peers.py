@@ -11,14 +11,15 @@ import pytest
 import trio
 
 from node import service
+from node.errors import UserError
 from node.service import PEER_CONNECTIONS_MAX
 from node.tls import client_context
 from protocol.entry import DeviceKey
-from protocol.frame import Ask, Hello, Ping, encode_frame
+from protocol.frame import Answer, Ask, Hello, Ping, encode_frame
 from protocol.invitation import Purpose
 from protocol.name import split_endpoint
 from protocol.question import Lookup, encode_question
-from protocol.reply import People, decode_answer
+from protocol.reply import People, decode_answer, encode_answer
 from protocol.session import PeerKind
 from protocol.topic import Topic
 from tests.hostile.federation import (
@@ -214,6 +215,41 @@ async def test_one_peer_does_not_take_all_slots(federation: Federation) -> None:
             nursery.cancel_scope.cancel()
     finally:
         credential.close()
+
+
+async def _asked_of(wire: Wire) -> Ask:
+    """Return the next question for a user."""
+    while True:
+        ask = await wire.hear(Ask)
+        assert isinstance(ask, Ask)
+        if ask.topic == Topic.LOOKUP:
+            return ask
+
+
+async def test_a_question_outlives_its_session(federation: Federation) -> None:
+    """An agency dials anew before it has answered: the question goes to the session that stays."""
+
+    async def look_up() -> None:
+        with pytest.raises(UserError, match="not known"):
+            await federation.links["anna"].look_up(["eve@rogue"])
+        answered.set()
+
+    answered = trio.Event()
+    async with (
+        federation.as_node() as first,
+        federation.as_node() as second,
+        trio.open_nursery() as nursery,
+    ):
+        await first.greet()
+        await federation.session_of(federation.agency("rogue").id)
+        nursery.start_soon(look_up)
+        asked = await _asked_of(first)
+        await second.greet()
+        again = await _asked_of(second)
+        assert again.body == asked.body
+        assert not answered.is_set()
+        nobody = encode_answer(People((None,)))
+        await second.send(Answer(again.number, 0, nobody))
 
 
 async def test_does_a_user_exist(federation: Federation) -> None:

@@ -1,10 +1,11 @@
 """SPEC 7.4: parcels between members of a chat, of one agency or of two."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 import trio
@@ -12,7 +13,9 @@ import trio
 from node import abroad
 from node import agency as agencies
 from node.agency import Agency, Founding
+from node.driver import Connection
 from node.errors import NetworkError
+from node.hub import Hub
 from node.parcels import FORWARDED_BYTES_MAX, FORWARDED_MAX
 from node.sharing import Sharing
 from node.store import Store
@@ -148,14 +151,22 @@ class TestQuota:
 
 @dataclass
 class Peer:
-    """A connection to the other node."""
+    """A connection to the other node. ends: before it answers."""
 
     scene: Scene
+    ends: bool = False
     asked: list[bytes] = field(default_factory=list)
+    open: bool = True
+    peer = PeerKind.NODE
+
+    @property
+    def key(self) -> bytes:
+        return self.scene.there.agency.id
 
     async def ask(self, topic: int, body: bytes) -> Answer:
         self.asked.append(body)
-        if not body:
+        if self.ends:
+            self.open = False
             raise NetworkError("gone")
         there = self.scene.there.directory
         return there.answer(PeerKind.NODE, self.scene.here.agency.id, Ask(3, topic, body), NOW)
@@ -167,8 +178,11 @@ async def read(work: Callable[[], Result]) -> Result:
 
 def passed_on(scene: Scene, sender: Official, asked: Forward, peers: list[Peer]) -> Answer | None:
     """Let the node here hand a parcel on, as when its device asks."""
+    hub: Hub[Connection] = Hub(scene.here.agency.id, time.monotonic)
+    for peer in peers:
+        hub.add(cast("Connection", peer))
     node = SimpleNamespace(
-        hub=SimpleNamespace(of=lambda _: peers),
+        hub=hub,
         journal=SimpleNamespace(read=read),
         directory=scene.here.directory,
     )
@@ -199,6 +213,15 @@ class TestPassingOn:
         ):
             assert passed_on(scene, sender, asked, [peer]) is None
         assert not peer.asked
+
+    def test_over_another_session_if_one_ends(self, scene: Scene) -> None:
+        asked = scene.to(scene.there, scene.clara)
+        stays, ends = Peer(scene), Peer(scene, ends=True)
+        answer = passed_on(scene, scene.anna, asked, [stays, ends])
+        assert answer is not None
+        assert answer.code == 0
+        assert ends.asked == stays.asked == [encode_question(asked)[1]]
+        assert scene.waiting(scene.there, scene.clara) == [b"x"]
 
     def test_nobody_is_there(self, scene: Scene) -> None:
         """The sender is told to try again, and nothing is kept on the way."""
