@@ -50,6 +50,15 @@ class Hub(Generic[One]):
         self._spread = Spread(own)
         self._due = trio.Event()
 
+    def superseded(self, connection: One) -> Sequence[One]:
+        """Return the sessions that we have to end because this one has been opened (SPEC 6.1).
+
+        Of two agencies only that with the smaller id does: if their calls cross, each may have
+        heard another one last, and both together would end both.
+        """
+        ours = connection.peer is PeerKind.NODE and self._own < connection.key
+        return self.of(connection.key) if ours else ()
+
     def add(self, connection: One) -> None:
         """Take part in what is handed on, from now on."""
         self._connections.setdefault(connection.key, []).append(connection)

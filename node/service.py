@@ -287,10 +287,10 @@ class Node:
         return self.shares.of(key)
 
     def opened(self, connection: Connection) -> None:
-        """A peer has greeted. Of two connections with one agency the older goes."""
+        """A peer has greeted."""
+        for other in self.hub.superseded(connection):
+            other.close()
         if connection.peer is PeerKind.NODE:
-            for other in self.hub.of(connection.key):
-                other.close()
             self._nursery.start_soon(self._meet, connection)
         self.hub.add(connection)
         self.larder.opened(connection)

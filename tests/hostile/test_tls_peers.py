@@ -245,6 +245,7 @@ async def test_a_question_outlives_its_session(federation: Federation) -> None:
         nursery.start_soon(look_up)
         asked = await _asked_of(first)
         await second.greet()
+        await trio.aclose_forcefully(first.stream)
         again = await _asked_of(second)
         assert again.body == asked.body
         assert not answered.is_set()

@@ -153,10 +153,9 @@ class NodeParty(Party):
         self.connection.execute("DELETE FROM cursors")
 
     def opened(self, line: Line) -> None:
-        """Of two connections with one agency the older goes; a device hears what is stored."""
-        if line.peer is PeerKind.NODE:
-            for other in self.hub.of(line.key):
-                other.close()
+        """What it replaces goes; a device hears what is stored."""
+        for other in self.hub.superseded(line):
+            other.close()
         self.hub.add(line)
         if line.peer is PeerKind.DEVICE:
             self.disk.read(lambda: line.have(self._held_of(DeviceKey(line.key))))
