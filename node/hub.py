@@ -99,11 +99,26 @@ class Hub(Generic[One]):
         """Return every open connection."""
         return [connection for group in self._connections.values() for connection in group]
 
-    def hand_on(self, stored: Stored, source: Dealing) -> None:
-        """Push a run that was judged to whom it concerns. It need not be durable here (SPEC 6.5).
+    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+        """Hand on runs that were judged; return what to do once they are durable (SPEC 6.5).
 
-        source: where it came from. Reads nothing from the database: the transaction that stores the
-        run may be on its way.
+        What a node brought goes on at once, what a device of ours wrote only when it is durable:
+        then our agency knows of whatever anybody has of it. source: where the runs came from.
+        """
+
+        def hand_on() -> None:
+            for stored in parts:
+                self.hand_on(stored, source)
+
+        if source.peer is PeerKind.DEVICE:
+            return hand_on
+        hand_on()
+        return lambda: None
+
+    def hand_on(self, stored: Stored, source: Dealing) -> None:
+        """Push a run to whom it concerns.
+
+        Reads nothing from the database: the transaction that stores the run may be on its way.
         """
         relayed = source.peer is PeerKind.NODE
         raw = encode_frame(stored.verified) if stored.whole else b""

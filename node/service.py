@@ -326,9 +326,8 @@ class Node:
             connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 
     def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
-        """Push runs on while the disk works on them."""
-        for stored in parts:
-            self.hub.hand_on(stored, source)
+        """Push runs on, while the disk works on them or after it has."""
+        hand_on = self.hub.storing(parts, source)
         attached = any(
             entry.header.kind == ATTACHED
             for stored in parts
@@ -338,14 +337,15 @@ class Node:
         tell = self.larder.changed if attached else bool
         home = self.replica.home(parts[0].run) if source.peer is PeerKind.NODE else None
         indirect = home is not None and home not in (source.key, self.id)
-        return partial(self._stored, parts, home if indirect else None, tell)
+        return partial(self._stored, parts, home if indirect else None, (hand_on, tell))
 
     def _stored(
-        self, parts: Sequence[Stored], home: bytes | None, tell: Callable[[], object]
+        self, parts: Sequence[Stored], home: bytes | None, put_off: Sequence[Callable[[], object]]
     ) -> None:
         """Take note of what is durable. home: the author's agency, if its node did not bring it."""
+        for then in put_off:
+            then()
         self.metrics.entries.inc(sum(stored.appended for stored in parts))
-        tell()
         for connection in () if home is None else self.hub.of(home):
             for stored in parts:
                 holding = self.replica.holding(stored)

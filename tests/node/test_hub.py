@@ -1,10 +1,14 @@
-"""SPEC 6.1: which of two sessions stays."""
+"""SPEC 6.1 and 6.5: which session stays, and when what is stored is handed on."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import cast
+
+import pytest
 
 from node.driver import Connection
 from node.hub import Hub
+from node.replica import Stored
 from protocol.session import PeerKind
 
 SMALL, LARGE = b"a" * 32, b"z" * 32
@@ -51,3 +55,37 @@ class TestTwoSessionsWithOneAgency:
         for one in (stays, cast("Connection", ends)):
             hub.add(one)
         assert hub.of(LARGE) == (stays,)
+
+
+@dataclass
+class HandingOn(Hub[Connection]):
+    """A hub that notes what it hands on."""
+
+    handed: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(SMALL, lambda: 0.0)
+
+    def hand_on(self, stored: Stored, source: object) -> None:
+        self.handed.append((stored, source))
+
+
+class TestStoring:
+    @pytest.fixture
+    def parts(self) -> Sequence[Stored]:
+        return [cast("Stored", number) for number in (1, 2)]
+
+    def test_what_our_device_wrote_waits_for_our_disk(self, parts: Sequence[Stored]) -> None:
+        """So nobody has an entry that its author's own node does not know (I16)."""
+        hub, source = HandingOn(), session(DEVICE, PeerKind.DEVICE)
+        durable = hub.storing(parts, source)
+        assert not hub.handed
+        durable()
+        assert hub.handed == [(1, source), (2, source)]
+
+    def test_what_a_node_brought_goes_on_at_once(self, parts: Sequence[Stored]) -> None:
+        hub, source = HandingOn(), session(LARGE)
+        durable = hub.storing(parts, source)
+        assert hub.handed == [(1, source), (2, source)]
+        durable()
+        assert len(hub.handed) == len(parts)

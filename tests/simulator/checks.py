@@ -7,11 +7,11 @@ and acknowledged, who was ever let into a chat, who signed what at which place.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from node.dealing import UNREAD_BYTES_MAX
 from node.replica import Stored
-from protocol.entry import ChatId, EntryId
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (
     LENGTH_BYTES,
     Forked,
@@ -24,6 +24,7 @@ from protocol.frame import (
 )
 from protocol.limits import HELD_BYTES_MAX
 from protocol.membership import Membership, resolve
+from protocol.session import PeerKind
 from tests.simulator.limits import in_force
 from tests.simulator.parties import DeviceParty, NodeParty, Party
 from tests.simulator.wire import Line
@@ -32,6 +33,15 @@ CANARY = b"canary"  # in every text that is written; no node ever sees it
 HAVE_TAG = 5
 LOOK_EVENTS = 256
 Chain = tuple[ChatId, bytes, int]
+
+
+class Place(NamedTuple):
+    """Where an entry stands: no two may stand at one."""
+
+    chat: ChatId
+    device: DeviceKey
+    lane: int
+    seq: int
 
 
 class Violation(Exception):
@@ -65,7 +75,8 @@ class Checks:
         self._looked: dict[tuple[str, bytes], tuple[int, EntryId]] = {}
         self._written: dict[str, int] = {}
         self._passed: set[EntryId] = set()
-        self._places: dict[tuple[ChatId, bytes, int, int], EntryId] = {}
+        self._places: dict[Place, EntryId] = {}
+        self._unkept: dict[str, dict[Place, EntryId]] = defaultdict(dict)
         self._countdown = LOOK_EVENTS
 
     def fail(self, invariant: str, what: str) -> None:
@@ -112,8 +123,11 @@ class Checks:
         for part in parts:
             for entry in part.entries:
                 header = entry.header
-                place = part.run.chat, bytes(header.device), header.lane, header.seq
-                self.i16_one_entry_at_a_place(place, entry.id)
+                place = Place(part.run.chat, header.device, header.lane, header.seq)
+                if source is not None and source.peer is PeerKind.DEVICE:
+                    self._unkept[party.name][place] = entry.id
+                else:
+                    self.i16_one_entry_at_a_place(place, entry.id)
                 self.judged[party.name][entry.id] = header.device
         self._let_in(party)
 
@@ -153,6 +167,9 @@ class Checks:
             chain = ChatId(chat), device, lane
             durable[chain] = max(durable.get(chain, 0), length)
             self._change[party.name] = max(self._change[party.name], changed)
+        unkept = self._unkept[party.name]
+        for place in [one for one in unkept if durable.get(one[:3], 0) > one.seq]:
+            self.i16_one_entry_at_a_place(place, unkept.pop(place))
 
     def started(self, party: Party) -> None:
         """A party has begun from its database, after a crash."""
@@ -175,6 +192,7 @@ class Checks:
 
     def _forget(self, party: Party) -> None:
         self.judged[party.name].clear()
+        self._unkept[party.name].clear()
         self._written.pop(party.name, None)
         for name, chat in list(self._looked):
             if name == party.name:
@@ -247,9 +265,11 @@ class Checks:
         if part.appended and allowed and source.key not in allowed:
             self.fail("I11", f"{party.name} took entries from who is not in that chat")
 
-    def i16_one_entry_at_a_place(
-        self, place: tuple[ChatId, bytes, int, int], entry: EntryId
-    ) -> None:
-        """I16: an honest device never signs two entries at one place."""
-        if self._places.setdefault(place, entry) != entry and place[1] not in self.compromised:
-            self.fail("I16", f"two entries at seq {place[3]} of lane {place[2]}")
+    def i16_one_entry_at_a_place(self, place: Place, entry: EntryId) -> None:
+        """I16: an honest device never signs two entries at one place.
+
+        What only its own node has had, and did not keep, is not among them: it is nowhere, and a
+        device whose folder is an old copy cannot know of it.
+        """
+        if self._places.setdefault(place, entry) != entry and place.device not in self.compromised:
+            self.fail("I16", f"two entries at seq {place.seq} of lane {place.lane}")

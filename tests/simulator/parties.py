@@ -170,12 +170,16 @@ class NodeParty(Party):
         self.hub.remove(line)
 
     def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
-        """Push on while the disk works."""
+        """Push on, and see to what that leaves to be done."""
         self.place.storing(self, parts, source if isinstance(source, Line) else None)
-        for stored in parts:
-            self.hub.hand_on(stored, source)
+        hand_on = self.hub.storing(parts, source)
         self._spread_in_time()
-        return lambda: None
+
+        def durable() -> None:
+            hand_on()
+            self._spread_in_time()
+
+        return durable
 
     def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
