@@ -16,7 +16,8 @@ from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain
 from client.writing import content_header
 from crypto import content, schedule
-from node.replica import Replica, Stored
+from node.replica import Replica
+from node.stored import Stored
 from protocol.entry import (
     CONTENT,
     CONTROL,

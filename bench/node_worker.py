@@ -26,9 +26,9 @@ from node.control import FolderLock
 from node.dealing import Dealing
 from node.driver import Connection
 from node.logs import open_log
-from node.replica import Stored
 from node.service import Node
 from node.store import connect
+from node.stored import Stored
 from protocol.session import PeerKind
 
 TCP_INFO_BYTES = 256

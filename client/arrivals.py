@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from client import archive, mailbox, nacks, sharing
 from client.device import Device
-from node.replica import Stored
+from node.stored import Stored
 from protocol.entry import ChatId
 
 

@@ -27,8 +27,8 @@ from node.driver import Connection
 from node.errors import NetworkError, UserError, reported
 from node.fetching import Fetching
 from node.journal import Journal
-from node.replica import Stored
 from node.share import Share, Shares
+from node.stored import Stored
 from node.wire import TLS_SECONDS_MAX, connect
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import Untrusted

@@ -19,8 +19,8 @@ from client.device import Device
 from client.epochs import NoKey, advanced, save_sender_chain, sender_chain
 from crypto import content, schedule
 from crypto.errors import ContentRefused
-from node.replica import Stored
 from node.store import Branch, StoredChat
+from node.stored import Stored
 from protocol.attachment import ciphertext_of
 from protocol.entry import (
     CONTENT,

@@ -9,8 +9,8 @@ import msgspec
 
 from client.device import Device
 from node.errors import EvidenceError, NetworkError, RefusedError
-from node.replica import Stored
 from node.store import Branch
+from node.stored import Stored
 from protocol.chat import Chat
 from protocol.entry import (
     CONTENT,

@@ -16,9 +16,10 @@ from functools import partial
 from typing import Protocol
 
 from node.errors import NetworkError
-from node.replica import Replica, Stored, authentic
+from node.replica import Replica
 from node.seals import NEWEST, OLDEST, Sealless
 from node.step import Acknowledge, After, Keep, Kept, Look, Note, Step, Steps, Store, Try
+from node.stored import Stored, authentic
 from protocol.effect import (
     Admit,
     Close,

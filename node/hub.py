@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import trio
 
 from node.dealing import Dealing
-from node.replica import Stored
+from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (
     Forked,

@@ -33,9 +33,10 @@ from node.journal import Journal
 from node.larder import Larder
 from node.metrics import Metrics
 from node.payloads import now_ms
-from node.replica import Replica, Stored
+from node.replica import Replica
 from node.share import Share, Shares
 from node.store import connect, empty_log
+from node.stored import Stored
 from node.wire import keep_alive
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError

@@ -12,9 +12,10 @@ from node.dealing import Dealing, greeting_for
 from node.driver import Connection
 from node.errors import NetworkError
 from node.journal import Journal
-from node.replica import Replica, Stored
+from node.replica import Replica
 from node.share import Share, Shares
 from node.store import connect
+from node.stored import Stored
 from node.wire import FrameReader
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from node.replica import Replica, Stored
+from node.replica import Replica
 from node.store import connect
+from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Run, Want
 from protocol.testing.cast import agency, person

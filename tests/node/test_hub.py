@@ -8,7 +8,7 @@ import pytest
 
 from node.driver import Connection
 from node.hub import Hub
-from node.replica import Stored
+from node.stored import Stored
 from protocol.session import PeerKind
 
 SMALL, LARGE = b"a" * 32, b"z" * 32

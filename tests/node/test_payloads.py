@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from node import payloads as node_payloads
-from node.replica import Replica, Stored
+from node.replica import Replica
 from node.store import connect, empty_log
+from node.stored import Stored
 from protocol.entry import CONTENT, ChatId, Reference
 from protocol.frame import Run, Want
 from protocol.operation import Hold, Operation, Redact, SetPolicy, SetRole

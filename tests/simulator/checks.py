@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from node.dealing import UNREAD_BYTES_MAX
-from node.replica import Stored
+from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (
     LENGTH_BYTES,

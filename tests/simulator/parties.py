@@ -24,7 +24,8 @@ from client.revoking import revoke_exposed
 from node.dealing import Dealing
 from node.errors import IvorError
 from node.hub import Hub
-from node.replica import Replica, Stored
+from node.replica import Replica
+from node.stored import Stored
 from node.transaction import Transaction
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError

@@ -16,7 +16,8 @@ from cryptography.exceptions import InvalidTag
 from crypto import sealing
 from crypto.errors import BadSignature, SealRefused
 from crypto.signing import Signer, verify
-from node.replica import Replica, Stored
+from node.replica import Replica
+from node.stored import Stored
 from node.transaction import Transaction
 from protocol.frame import Holding, Ping, decode_frame, encode_frame
 from tests.mutants.planting import plant

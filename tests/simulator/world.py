@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from node.dealing import greeting_for
-from node.replica import Stored
+from node.stored import Stored
 from protocol.frame import Frame
 from protocol.reply import Person, PersonDevice
 from protocol.session import PeerKind
