@@ -30,10 +30,7 @@ from protocol.effect import (
     Effect,
     Gossip,
     LoadChanges,
-    LoadChunk,
     LoadHeads,
-    LoadRun,
-    LoadSeals,
     NoteHoldings,
     Preview,
     SaveCursor,
@@ -76,7 +73,6 @@ from protocol.frame import (
 )
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
-    BLOB_CHUNKS_SERVED_MAX,
     HEADS_CHAINS_MAX,
     HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
@@ -87,11 +83,10 @@ from protocol.limits import (
     PAGES_OPEN_MAX,
     RECON_AUDIT_SECONDS,
     RUN_BYTES_MAX,
-    SEALS_SERVED_MAX,
-    WANTS_SERVED_MAX,
 )
 from protocol.preview import Previews
 from protocol.reconcile import Reconciliation, Table, recon_key
+from protocol.serving import Serving
 
 VERSION = 1
 
@@ -163,11 +158,7 @@ class Session:
         self._patience = WITH_LEAF if peer is PeerKind.DEVICE else greeting.patience
         self._intake = Intake()
         self._previews = Previews()
-        self._serving: deque[Want] = deque()
-        self._sealing: deque[LoadSeals] = deque()
-        self._sealing_devices = 0
-        self._bringing: deque[WantBlob] = deque()
-        self._bringing_chunks = 0
+        self._serving = Serving()
         self._peer_incarnation = b""
         self._peer_salt = b""
         self._seen = self._saved = -1
@@ -207,8 +198,9 @@ class Session:
                 self._listed = bool(frame.last)
                 self._intake.open_page(frame.cursor)
                 return [Compare(frame.chats)]
-            case Want():
-                return self._asked(frame)
+            case Want() | WantSeals() | WantBlob():
+                self._serving.asked(frame)
+                return []
             case Run():
                 return self._brought(frame, now)
             case Absent(chat, device, lane, start):
@@ -232,25 +224,8 @@ class Session:
                 if self._unseen and self._unseen[0] == cursor:
                     self._unseen.popleft()
                 return []
-            case WantSeals() | WantBlob():
-                self._serve_later(frame)
-                return []
             case _:
                 return _handed_on(frame)
-
-    def _serve_later(self, want: WantSeals | WantBlob) -> None:
-        if isinstance(want, WantSeals):
-            count = len(want.devices)
-            if count and self._sealing_devices + count <= SEALS_SERVED_MAX:
-                self._sealing.append(LoadSeals(want.chat, want.epoch, want.devices))
-                self._sealing_devices += count
-            return
-        if want.stop <= want.start:
-            raise OutOfTurn(f"a want of chunks {want.start} to {want.stop} (SPEC 6.2)")
-        self._bringing_chunks += want.stop - want.start
-        if self._bringing_chunks > BLOB_CHUNKS_SERVED_MAX:
-            raise LimitExceeded(f"over {BLOB_CHUNKS_SERVED_MAX} chunks at once (SPEC 8)")
-        self._bringing.append(want)
 
     def _greeted(self, hello: Hello, now: float) -> list[Effect]:
         if VERSION not in hello.versions:
@@ -306,16 +281,12 @@ class Session:
         """Return the next piece of serving. Call when nothing waits to be sent."""
         if self.state is not State.OPEN:
             return []
-        if self._sealing:
-            seals = self._sealing.popleft()
-            self._sealing_devices -= len(seals.devices)
-            return [seals]
-        if self._serving:
-            return [LoadRun(self._serving.popleft())]
+        load = self._serving.next()
+        if load is not None:
+            return [load]
         page = self._next_page() if len(self._unseen) < PAGES_OPEN_MAX else []
-        if page or not self._bringing:
-            return page
-        return [LoadChunk(self._bringing.popleft())]
+        chunk = None if page else self._serving.next_chunk()
+        return page if chunk is None else [chunk]
 
     def _next_page(self) -> list[Effect]:
         if self._found:
@@ -328,44 +299,21 @@ class Session:
         return []
 
     def chunk_loaded(self, want: WantBlob, found: Blob | None) -> list[Effect]:
-        """Take the answer to LoadChunk; None if the chunk is not here, or not for the peer.
-
-        Blobs take turns, and go one chunk at a time: whatever else there is comes between.
-        """
-        chat, entry, start, stop = want.chat, want.entry, want.start, want.stop
-        if found is None:
-            self._bringing_chunks -= stop - start
-            return [Send(Lacking(chat, entry, start, stop))]
-        self._bringing_chunks -= 1
-        if start + 1 < stop:
-            self._bringing.append(WantBlob(chat, entry, start + 1, stop))
-        return [Send(found)]
+        """Take the answer to LoadChunk; None if the chunk is not here, or not for the peer."""
+        return [Send(self._serving.chunk_loaded(want, found))]
 
     def _rumoured(self, rumour: Rumour) -> list[Effect]:
         """Hand on what concerns the spread; a GRAFT is a want, too."""
         if isinstance(rumour, Graft):
             head = rumour.head
             stop = head.seq + 1
-            self._asked(Want(rumour.chat, head.device, head.lane, head.prefix, head.seq, stop))
+            want = Want(rumour.chat, head.device, head.lane, head.prefix, head.seq, stop)
+            self._serving.asked(want)
         return [Gossip(rumour)]
-
-    def _asked(self, want: Want) -> list[Effect]:
-        if want.stop <= want.start:
-            raise OutOfTurn(f"a want of {want.start} to {want.stop} (SPEC 6.2)")
-        if len(self._serving) >= WANTS_SERVED_MAX:
-            raise LimitExceeded(f"more than {WANTS_SERVED_MAX} wants at once (SPEC 8)")
-        self._serving.append(want)
-        return []
 
     def loaded(self, want: Want, run: Run | None) -> list[Effect]:
         """Take the answer to LoadRun; None when there is nothing that the peer may see."""
-        if run is None:
-            return [Send(Absent(want.chat, want.device, want.lane, want.start))]
-        reached = run.start + len(run.records)
-        if reached < want.stop:
-            rest = Want(want.chat, want.device, want.lane, want.prefix, reached, want.stop)
-            self._serving.append(rest)
-        return [Send(run)]
+        return [Send(self._serving.loaded(want, run))]
 
     def _brought(self, run: Run, now: float) -> list[Effect]:
         _check_size(run)

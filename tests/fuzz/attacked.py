@@ -118,7 +118,7 @@ def check_bounds(session: Session) -> None:
     assert intake._refusals <= REFUSALS_MAX + 1
     queued = sum(len(wants) for lane in intake._queued.values() for wants in lane.values())
     assert queued <= PAGES_OPEN_MAX * HEADS_CHAINS_MAX + HELD_RUNS_MAX
-    assert len(session._serving) <= WANTS_SERVED_MAX + 1
+    assert len(session._serving._runs) <= WANTS_SERVED_MAX + 1
     assert len(session._unseen) <= PAGES_OPEN_MAX
-    assert len(session._sealing) <= session._sealing_devices <= SEALS_SERVED_MAX
+    assert len(session._serving._seals) <= session._serving._seal_devices <= SEALS_SERVED_MAX
     assert session._recon is None or len(session._recon._pending) <= RECON_PENDING_MAX

@@ -117,7 +117,7 @@ async def test_seals_asked_for_again_and_again(federation: Federation, forger: F
         for _ in range(300):
             await wire.send(WantSeals(forger.chat, EntryId(nonsense()), devices))
         await _through(federation, wire)
-        assert connection._session._sealing_devices <= 64 * 1024
+        assert connection._session._serving._seal_devices <= 64 * 1024
 
 
 async def test_history_asked_for_again_and_again(federation: Federation, forger: Forger) -> None:

@@ -465,7 +465,7 @@ class TestBounds:
         session = opened()
         for _ in range(100):
             session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), ()), 0.0)
-        assert not session._sealing
+        assert not session._serving._seals
         session.receive(frames.WantSeals(CHAT, EntryId(seed("epoch")), (DEVICE,)), 0.0)
         assert [type(effect) for effect in session.idle()] == [LoadSeals]
 
