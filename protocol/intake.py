@@ -331,7 +331,7 @@ class Intake:
         if not self._busy[work.place]:
             del self._busy[work.place]
         work.reached = outcome.reached
-        self._checkbranch_of(work, outcome)
+        self._check_branch(work, outcome)
         self._settle(work, outcome)
         if work.want is not None and outcome.surplus and run.chat in self._control_under_way():
             self._queue(work.want)  # the chat may yet turn out to be ours
@@ -350,7 +350,7 @@ class Intake:
             self._begin(one)
         return [one.run for one in ready]
 
-    def _checkbranch_of(self, work: Work, outcome: Outcome) -> None:
+    def _check_branch(self, work: Work, outcome: Outcome) -> None:
         """Take a run of another branch for a push, though it begins where an answer would."""
         want = work.want
         found = None if want is None else outcome.id_at(want.stop - 1)
@@ -417,10 +417,14 @@ class Intake:
         self._seek_on(work)
 
     def _need(self, chat: ChatId, item: Missing) -> None:
-        """Queue a want for a missing entry, unless it is on its way."""
+        """Ask for a missing entry before what waits for it, unless it is on its way."""
         place = chat, item.device, item.lane
         prefix = item.id[:PREFIX_BYTES]
-        if place in self._asked or place in self._busy or prefix in self._waiting(place):
+        if place in self._asked or place in self._busy:
+            return
+        queued = self._waiting(place).get(prefix)
+        if queued is not None:
+            self._queue_first(queued)
             return
         if any(held.covers(item) for held in self._held.of(place)):
             return
