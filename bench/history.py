@@ -31,12 +31,12 @@ from protocol.entry import (
     header_before_commitment,
 )
 from protocol.errors import UsageError
-from protocol.frame import Run, Want
+from protocol.frame import Run, Want, authentic
 from protocol.identity import UserId
 from protocol.limits import EPOCH_MESSAGES_MAX, PREFIX_BYTES
 from protocol.message import Text, encode_message
 from protocol.policy import ChatKind, Role
-from protocol.run import Context, Entry, context_after, pack, unpack
+from protocol.run import Context, Entry, context_after, pack
 
 TEXT_BYTES = 240
 WORDS = "отчёт о закупках передан в казначейство; the annex follows by Friday. "
@@ -161,17 +161,7 @@ def hand_over(
 
 
 def _append(replica: Replica, run: Run, storing: Callable[[Stored], object]) -> int:
-    records = [bytes(record) for record in run.records]
-    entries = unpack(
-        run.chat,
-        run.device,
-        run.lane,
-        run.start,
-        run.prev,
-        run.context,
-        records,
-        dict(run.signatures),
-    )
+    entries = authentic(run)
     found: list[int] = []
 
     def store() -> None:
@@ -180,9 +170,9 @@ def _append(replica: Replica, run: Run, storing: Callable[[Stored], object]) -> 
         found.append(stored.appended)
 
     transact(replica, store)
-    if found != [len(records)]:
+    if found != [len(entries)]:
         raise UsageError("the node did not admit our own entries")
-    return len(records)
+    return len(entries)
 
 
 def _hand_over_seals(device: Device, replica: Replica) -> None:

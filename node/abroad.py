@@ -34,6 +34,7 @@ from protocol.reply import (
     OwnCard,
     Receipts,
     Refusal,
+    Reply,
     Standing,
     Witnessed,
     decode_answer,
@@ -84,14 +85,26 @@ async def _ask(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Answer 
     If the session ends before the answer, as when both have dialled and one session gives way, the
     next one is asked.
     """
-    with trio.move_on_after(ANSWER_SECONDS_MAX if node.hub.of(agency) else 0):
+    if not node.hub.of(agency):
+        return None
+    with trio.move_on_after(ANSWER_SECONDS_MAX):
         while True:
-            await node.hub.until_here(agency)
+            connection = await node.hub.newest(agency)
             try:
-                return await node.hub.of(agency)[-1].ask(topic, body)
+                return await connection.ask(topic, body)
             except NetworkError as error:
                 log.info("asked in vain", agency=agency.hex()[:16], why=str(error))
     return None
+
+
+async def _told(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Reply | None:
+    """Ask as `_ask` does; None also for a refusal, and for what is no answer."""
+    try:
+        answer = await _ask(node, agency, topic, body)
+        return None if answer is None else decode_answer(topic, answer.code, answer.body)
+    except (PeerError, Refusal) as error:
+        log.warning("not told", topic=topic.name, agency=agency.hex()[:16], why=str(error))
+        return None
 
 
 async def compare_directories(node: Asker, connection: Connection) -> bool:
@@ -139,18 +152,15 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
     agencies = await node.journal.read(partial(book.others, device, asked))
 
     async def gather(agency: AgencyId) -> None:
+        said = await _told(node, agency, Topic.RECEIPTS, ask.body)
+        if not isinstance(said, Receipts):
+            return
+        card = await node.journal.read(partial(node.directory.trust.card, agency))
+        nodes = [] if card is None else [one.node for one in card.nodes]
         try:
-            answer = await _ask(node, agency, Topic.RECEIPTS, ask.body)
-            if answer is None:
-                return
-            said = decode_answer(Topic.RECEIPTS, answer.code, answer.body)
-            card = await node.journal.read(partial(node.directory.trust.card, agency))
-            nodes = [] if card is None else [one.node for one in card.nodes]
-            if isinstance(said, Receipts):
-                keep = partial(book.keep, agency, nodes, asked, said.receipts)
-                await node.journal.write(keep)
-        except (PeerError, IvorError, Refusal) as error:
-            log.warning("no receipts", agency=agency.hex()[:16], why=str(error))
+            await node.journal.write(partial(book.keep, agency, nodes, asked, said.receipts))
+        except (PeerError, IvorError) as error:
+            log.warning("receipts not kept", agency=agency.hex()[:16], why=str(error))
 
     async with trio.open_nursery() as nursery:
         for agency in agencies:
@@ -180,14 +190,7 @@ async def _holders(node: Asker, asked: GetBlobs, body: bytes) -> Sequence[list[A
     found: list[list[AgencyId]] = [[] for _ in asked.entries]
 
     async def ask_one(agency: AgencyId) -> None:
-        try:
-            answer = await _ask(node, agency, Topic.BLOBS, body)
-            if answer is None:
-                return
-            said = decode_answer(Topic.BLOBS, answer.code, answer.body)
-        except (PeerError, IvorError, Refusal) as error:
-            log.warning("not told of blobs", agency=agency.hex()[:16], why=str(error))
-            return
+        said = await _told(node, agency, Topic.BLOBS, body)
         for at, one in enumerate(said.states if isinstance(said, BlobStates) else ()):
             if one.standing is Standing.WHOLE and at < len(found):
                 found[at].append(agency)

@@ -25,8 +25,7 @@ from node.errors import StorageError
 from node.files import private_draft
 from node.store import Branch, StoredChat, begin_anew, connect, empty_log
 from protocol.entry import CONTROL, ChatId, DeviceKey
-from protocol.frame import Want
-from protocol.run import unpack
+from protocol.frame import Want, authentic
 
 DAMAGED_FILE: Final = f"{DATABASE_FILE}.damaged"
 
@@ -106,15 +105,13 @@ def _is_signed(
         run = chats.store.run(want)
         if run is None:
             return False
-        records = [bytes(record) for record in run.records]
-        signatures = dict(run.signatures)
-        entries = unpack(stored.id, device, lane, at, run.prev, run.context, records, signatures)
-        rows = chats.store.rows(chain, branch, at, at + len(records))
+        entries = authentic(run)
+        rows = chats.store.rows(chain, branch, at, at + len(run.records))
         if [entry.id for entry in entries] != [row[1] for row in rows]:
             return False
         if at + len(entries) >= branch.length and entries[branch.length - 1 - at].id != branch.head:
             return False
-        at += len(records)
+        at += len(run.records)
     return True
 
 

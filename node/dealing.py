@@ -19,7 +19,7 @@ from node.errors import NetworkError
 from node.replica import Replica
 from node.seals import NEWEST, OLDEST, Sealless
 from node.step import Acknowledge, After, Keep, Kept, Look, Note, Step, Steps, Store, Try
-from node.stored import Stored, authentic
+from node.stored import Stored
 from protocol.effect import (
     Admit,
     Close,
@@ -57,6 +57,7 @@ from protocol.frame import (
     Seals,
     WantBlob,
     WantSeals,
+    authentic,
     encode_frame,
 )
 from protocol.intake import Outcome
@@ -114,7 +115,7 @@ class Dealing(ABC):
     """A session, its replica, and the frames that wait to be sent.
 
     key: agency id of a node, device key, or ticket of a peer. clock: seconds, monotonic. A driver
-    says in `worked`, `wake` and `fail` how it is told of what others do to this dealing.
+    says in `worked`, `wake`, `close` and `fail` how it is told of what others do to this dealing.
     """
 
     def __init__(
@@ -165,6 +166,10 @@ class Dealing(ABC):
     @abstractmethod
     def wake(self, at: float) -> None:
         """Call `expired` at this time."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session in a friendly way."""
 
     @abstractmethod
     def fail(self, error: Exception) -> None:

@@ -21,7 +21,6 @@ from node.pacing import Pacer
 from node.replica import Replica
 from node.share import Share
 from node.step import Acknowledge, Keep, Kept, Look, Note, Step, Steps, Store, Try, Writing
-from node.stored import authentic
 from node.survey import survey
 from node.wire import FrameReader
 from protocol.effect import (
@@ -48,6 +47,7 @@ from protocol.frame import (
     Holding,
     Lacking,
     WantBlob,
+    authentic,
     decode_frame,
     encode_frame,
 )

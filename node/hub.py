@@ -50,17 +50,15 @@ class Hub(Generic[One]):
         self._spread = Spread(own)
         self._due = trio.Event()
 
-    def superseded(self, connection: One) -> Sequence[One]:
-        """Return the sessions that we have to end because this one has been opened (SPEC 6.1).
-
-        Of two agencies only that with the smaller id does: if their calls cross, each may have
-        heard another one last, and both together would end both.
-        """
-        ours = connection.peer is PeerKind.NODE and self._own < connection.key
-        return self.of(connection.key) if ours else ()
-
     def add(self, connection: One) -> None:
-        """Take part in what is handed on, from now on."""
+        """Take part in what is handed on, from now on.
+
+        Of two sessions with one agency the agency with the smaller id ends the older: if their
+        calls cross, each may have heard another one last, and both together would end both.
+        """
+        if connection.peer is PeerKind.NODE and self._own < connection.key:
+            for older in self.of(connection.key):
+                older.close()
         self._connections.setdefault(connection.key, []).append(connection)
         if connection.peer is PeerKind.NODE:
             self._spread.up(connection.key)
@@ -81,10 +79,11 @@ class Hub(Generic[One]):
         self._changed.set()
         self._changed = trio.Event()
 
-    async def until_here(self, key: bytes) -> None:
-        """Return when a connection of this agency is open."""
-        while not self.of(key):
+    async def newest(self, key: bytes) -> One:
+        """Return the newest open connection of this agency; wait until there is one."""
+        while not (found := self.of(key)):
             await self._changed.wait()
+        return found[-1]
 
     async def until_gone(self, key: bytes) -> None:
         """Return when no connection of this agency is open."""

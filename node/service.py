@@ -289,8 +289,6 @@ class Node:
 
     def opened(self, connection: Connection) -> None:
         """A peer has greeted."""
-        for other in self.hub.superseded(connection):
-            other.close()
         if connection.peer is PeerKind.NODE:
             self._nursery.start_soon(self._meet, connection)
         self.hub.add(connection)

@@ -10,7 +10,7 @@ from node.seals import Sealless
 from protocol.errors import PeerError
 from protocol.frame import Forked, Run
 from protocol.intake import Outcome
-from protocol.run import Entry, unpack
+from protocol.run import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +77,6 @@ class Stored:
             {**self.bare, **rest.bare},
             entered=self.entered | rest.entered,
         )
-
-
-def authentic(run: Run) -> Sequence[Entry]:
-    """Return the entries of a run that its signatures cover. Raises as `unpack` does."""
-    return unpack(
-        run.chat,
-        run.device,
-        run.lane,
-        run.start,
-        run.prev,
-        run.context,
-        run.records,
-        dict(run.signatures),
-    )
 
 
 def signatures(run: Run, entries: Sequence[Entry]) -> tuple[tuple[int, bytes], ...]:

@@ -26,7 +26,7 @@ from protocol.limits import (
     SEALS_FRAME_MAX,
     SIGNATURE_BYTES,
 )
-from protocol.run import Context
+from protocol.run import Context, Entry, unpack
 
 LENGTH_BYTES = 4
 
@@ -335,3 +335,17 @@ def decode_frame(body: bytes) -> Frame:
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise NotCanonical(f"not a frame: {error} (SPEC 6.2)") from None
     return frame
+
+
+def authentic(run: Run) -> list[Entry]:
+    """Return the entries of a run that its signatures cover. Raises as `run.unpack` does."""
+    return unpack(
+        run.chat,
+        run.device,
+        run.lane,
+        run.start,
+        run.prev,
+        run.context,
+        run.records,
+        dict(run.signatures),
+    )

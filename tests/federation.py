@@ -27,7 +27,7 @@ from crypto.signing import SEED_BYTES, Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
-from protocol.frame import Forked, Run, Want
+from protocol.frame import Forked, Run, Want, authentic
 from protocol.identity import (
     Prekey,
     endorse_link,
@@ -40,7 +40,6 @@ from protocol.identity import (
 from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.reply import Enrolment, Person, PersonDevice
-from protocol.run import Entry, unpack
 
 PASSPHRASE = b"correct horse"
 CLOSED_PORT = 9  # discard: nobody listens there
@@ -190,7 +189,7 @@ class Federation:
 
     def _bring(self, target: Device, run: Run) -> bool:
         """Append a run; tell whether that is settled, for good or bad."""
-        entries = entries_of(run)
+        entries = authentic(run)
         with target.transaction():
             stored = target.replica.append(run, entries)
             deliver(target, [stored])
@@ -230,17 +229,3 @@ def runs(device: Device, chat: ChatId) -> Iterator[Run]:
                     break
                 yield run
                 start += len(run.records)
-
-
-def entries_of(run: Run) -> list[Entry]:
-    """The authentic entries of a frame."""
-    return unpack(
-        run.chat,
-        run.device,
-        run.lane,
-        run.start,
-        run.prev,
-        run.context,
-        [bytes(record) for record in run.records],
-        dict(run.signatures),
-    )

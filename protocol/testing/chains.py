@@ -35,7 +35,7 @@ from protocol.entry import (
 from protocol.fork import Cover
 from protocol.frame import Run
 from protocol.limits import KEYFRAME_ENTRIES, LINKS_MAX, SEQ_MAX, TIME_MS_MAX
-from protocol.run import START, Context, Entry, context_after, pack, unpack
+from protocol.run import START, Context, context_after, pack
 from protocol.testing.cast import seed
 
 CHAT = ChatId(seed("chat"))
@@ -184,20 +184,6 @@ class Chain:
         """Return the cover of an entry by the one before `stop`, None: by its own signature."""
         part = self.entries[seq : seq + 1 if stop is None else stop]
         return Cover(tuple(made.raw for made in part), part[-1].signature)
-
-
-def opened(run: Run) -> list[Entry]:
-    """Return the authentic entries of a frame."""
-    return unpack(
-        run.chat,
-        run.device,
-        run.lane,
-        run.start,
-        run.prev,
-        run.context,
-        run.records,
-        dict(run.signatures),
-    )
 
 
 HASHES = st.binary(min_size=32, max_size=32)

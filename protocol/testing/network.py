@@ -45,6 +45,7 @@ from protocol.frame import (
     Holding,
     Run,
     Want,
+    authentic,
     decode_frame,
     encode_frame,
 )
@@ -54,7 +55,6 @@ from protocol.reconcile import tabulate
 from protocol.run import Context, Entry, context_after, pack
 from protocol.session import Greeting, PeerKind, Session, State
 from protocol.testing.cast import seed
-from protocol.testing.chains import opened
 from protocol.testing.histories import Dice
 
 Place = tuple[DeviceKey, int]
@@ -118,7 +118,7 @@ class Replica:
 
     def take(self, *runs: Run) -> list[Outcome]:
         """Verify, judge and keep runs of one chat, as a node does."""
-        parts = [(run, opened(run)) for run in runs]
+        parts = [(run, authentic(run)) for run in runs]
         outcomes = [self._append(run, entries) for run, entries in parts]
         going = len(parts) > 1
         while going:
@@ -373,7 +373,7 @@ class Side:
     def entries_sent(self) -> list[EntryId]:
         """Return the ids of all entries that went out in runs, with repetitions."""
         runs = [frame for frame in self.sent if isinstance(frame, Run)]
-        return [entry.id for run in runs for entry in opened(run)]
+        return [entry.id for run in runs for entry in authentic(run)]
 
 
 class Network:

@@ -39,13 +39,14 @@ from protocol.frame import (
     Seal,
     Want,
     WantBlob,
+    authentic,
 )
 from protocol.limits import EPOCH_MESSAGES_MAX
 from protocol.message import Text
 from protocol.policy import Role
 from protocol.run import Entry
 from protocol.session import PeerKind
-from tests.federation import Federation, entries_of, now, runs
+from tests.federation import Federation, now, runs
 
 TEXTS = 24
 SCREEN = 8
@@ -80,7 +81,7 @@ class Node:
         self.failure: Exception | None = None
         with connection:
             for run in [run for chat in anna.replica.store.chats() for run in runs(anna, chat)]:
-                self.replica.append(run, entries_of(run))
+                self.replica.append(run, authentic(run))
             for chat, epoch, devices in self.replica.sealless(agency)[0]:
                 seals = anna.replica.seals_for(chat, epoch, devices)
                 self.replica.keep_seals(chat, epoch, seals, agency)
@@ -243,7 +244,7 @@ def last(device: Device, chat: ChatId, count: int) -> list[Entry]:
     (found,) = [
         run for run in runs(device, chat) if (run.lane, run.device) == (CONTENT, device.key)
     ]
-    return entries_of(found)[-count:]
+    return authentic(found)[-count:]
 
 
 def previewed(device: Device, chat: ChatId, entries: Sequence[Entry]) -> list[Line]:
@@ -257,7 +258,7 @@ def joined(federation: Federation, anna: Device, boris: Device, chat: ChatId) ->
     for run in runs(anna, chat):
         if run.lane != CONTENT:
             with boris.transaction():
-                boris.replica.append(run, entries_of(run))
+                boris.replica.append(run, authentic(run))
     federation._carry_seals(anna, boris)
     return last(anna, chat, SCREEN)
 
@@ -293,9 +294,9 @@ class TestOpening:
         for run in runs(anna, chat):
             if run.lane != CONTENT:
                 with boris.transaction():
-                    boris.replica.append(run, entries_of(run))
+                    boris.replica.append(run, authentic(run))
         federation._carry_seals(anna, boris)
-        mixed = [entry for run in runs(anna, chat) if run.lane for entry in entries_of(run)[-4:]]
+        mixed = [entry for run in runs(anna, chat) if run.lane for entry in authentic(run)[-4:]]
         shown = [text_of(line) for line in previewed(boris, chat, mixed[::-1])]
         assert shown[-4:] == [f"turn {number}" for number in range(4)]
 
@@ -321,7 +322,7 @@ class TestOpening:
         for run in runs(anna, chat):
             if run.lane != CONTENT:
                 with boris.transaction():
-                    boris.replica.append(run, entries_of(run))
+                    boris.replica.append(run, authentic(run))
         line = previewed(boris, chat, joined)[-1]
         assert (line.letter.state, line.letter.message) == (State.GONE, None)
         assert line.redaction is not None

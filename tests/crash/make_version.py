@@ -19,9 +19,10 @@ from node.agency import DATABASE_FILE as NODE_FILE
 from node.replica import Replica
 from node.schema import SCHEMA_VERSION
 from node.store import connect
+from protocol.frame import authentic
 from tests.crash.forks import fast_keys
 from tests.crash.work import Entries, present
-from tests.federation import Federation, entries_of, runs
+from tests.federation import Federation, runs
 
 VERSIONS: Final = Path(__file__).with_name("versions")
 TEXTS: Final = ("first", "second", "and a third, from the other side")
@@ -36,7 +37,7 @@ def node_of(file: Path, agency: bytes) -> Replica:
 def bring(device: Device, node: Replica) -> int:
     """Bring all that a device has to its node; return how many entries were new."""
     chats = device.replica.store.chats()
-    parts = [(run, entries_of(run)) for chat in chats for run in runs(device, chat)]
+    parts = [(run, authentic(run)) for chat in chats for run in runs(device, chat)]
     with node.store.connection:
         found = node.append_together(parts)
     return sum(one.appended for one in found)

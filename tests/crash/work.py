@@ -28,14 +28,13 @@ from node.journal import Journal
 from node.replica import Replica
 from node.store import connect, empty_log
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
-from protocol.frame import Run, Want
+from protocol.frame import Run, Want, authentic
 from protocol.message import Text
 from protocol.testing.cast import agency
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from tests.crash.disk import Disk
-from tests.federation import Federation, entries_of, runs
+from tests.federation import Federation, runs
 
 HOME = agency("mz").root.public
 TRIES_MAX = 40
@@ -121,7 +120,7 @@ def _of(chats: Chats, chat: ChatId) -> Iterator[tuple[Place, EntryId]]:
             want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
             run = chats.store.run(want)
             assert run is not None, "a head without its entries"
-            entries = opened(run)
+            entries = authentic(run)
             assert len(entries) == len(run.records), "what is stored is not authentic"
             for entry in entries:
                 yield (chat, DeviceKey(device), lane, entry.header.seq), entry.id
@@ -190,7 +189,7 @@ class NodeWork:
     async def _store(
         self, journal: Journal, replica: Replica, group: list[Run], witness: Witness
     ) -> None:
-        parts = [(run, opened(run)) for run in group]
+        parts = [(run, authentic(run)) for run in group]
         for _ in range(TRIES_MAX):
             try:
                 await journal.write(partial(replica.append_together, parts))
@@ -300,7 +299,7 @@ class DeviceWork:
 
     def _take(self, device: Device, number: int) -> Entries:
         run = self._incoming[number]
-        deliver(device, [device.replica.append(run, entries_of(run))])
+        deliver(device, [device.replica.append(run, authentic(run))])
         return {}
 
     def check(self, folder: Path, acknowledged: Mapping[Place, EntryId]) -> None:

@@ -33,6 +33,7 @@ from protocol.frame import (
     Rumour,
     Seal,
     WantBlob,
+    authentic,
     encode_frame,
 )
 from protocol.limits import (
@@ -40,7 +41,6 @@ from protocol.limits import (
 )
 from protocol.session import PeerKind
 from protocol.testing.cast import agency
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation
 
 MZ, MVD, LATE = (agency(name).root.public for name in ("mz", "mvd", "late"))
@@ -115,7 +115,7 @@ class Home:
     def take(self, talk: Conversation, count: int | None = None) -> None:
         with self.replica.store.connection:
             for run in talk.runs[:count]:
-                self.replica.append(run, opened(run))
+                self.replica.append(run, authentic(run))
 
     def entries(self, chat: ChatId) -> set[EntryId]:
         stored = self.replica.store.chat(chat)
@@ -139,7 +139,7 @@ async def until(done: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def all_of(talk: Conversation) -> set[EntryId]:
-    return {opened(run)[0].id for run in talk.runs}
+    return {authentic(run)[0].id for run in talk.runs}
 
 
 async def join(nursery: trio.Nursery, one: Home, other: Home) -> tuple[Connection, Connection]:

@@ -7,9 +7,8 @@ from node.replica import Replica
 from node.store import connect
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.frame import Run, Want
+from protocol.frame import Run, Want, authentic
 from protocol.testing.cast import agency, person
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation
 
 MZ = agency("mz").root.public
@@ -34,7 +33,7 @@ def take(replica: Replica, *runs: Run) -> list[Stored]:
     """Take runs as the driver does: one transaction."""
     found: list[Stored] = []
     with replica.store.connection:
-        found += replica.append_together([(run, opened(run)) for run in runs])
+        found += replica.append_together([(run, authentic(run)) for run in runs])
     return found
 
 
@@ -50,7 +49,7 @@ def entries(replica: Replica, chat: ChatId) -> set[EntryId]:
 
 
 def all_of(talk: Conversation) -> set[EntryId]:
-    return {opened(run)[0].id for run in talk.runs}
+    return {authentic(run)[0].id for run in talk.runs}
 
 
 def check_covers(replica: Replica, chat: ChatId) -> None:
@@ -64,5 +63,5 @@ def check_covers(replica: Replica, chat: ChatId) -> None:
                 want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
                 run = replica.store.run(want)
                 assert run is not None
-                assert len(opened(run)) == len(run.records)
+                assert len(authentic(run)) == len(run.records)
                 at += len(run.records)

@@ -12,9 +12,9 @@ from node.errors import StorageError
 from node.replica import Replica
 from node.store import connect
 from protocol.entry import CONTENT, ChatId
+from protocol.frame import authentic
 from protocol.testing import conversations
 from protocol.testing.cast import agency
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 
@@ -33,7 +33,7 @@ def store(replica: Replica, talks: Sequence[Conversation]) -> None:
     with replica.store.connection:
         for talk in talks:
             for run in talk.runs:
-                replica.append_together([(run, opened(run))])
+                replica.append_together([(run, authentic(run))])
 
 
 def ids(replica: Replica, chat: ChatId) -> set[bytes]:
@@ -108,7 +108,7 @@ def test_found_and_mended(folder: Path, statement: str) -> None:
     assert after.store.incarnation != incarnation
     assert after.sharing.cursor(b"peer") == (None, 0)
     store(after, [TALKS[0]])
-    assert ids(after, TALKS[0].chat) == {opened(run)[0].id for run in TALKS[0].runs}
+    assert ids(after, TALKS[0].chat) == {authentic(run)[0].id for run in TALKS[0].runs}
     assert not list(damaged(after.store.connection))
     after.store.connection.close()
     assert mend(folder).kept is None

@@ -28,10 +28,10 @@ from protocol.frame import (
     Recon,
     Run,
     Seen,
+    authentic,
     encode_frame,
 )
 from protocol.session import PeerKind
-from protocol.testing.chains import opened
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import LATE, MVD, MZ, Home, Peer, all_of, join, until
@@ -169,7 +169,7 @@ class TestTwoNodes:
         for home in homes:
             home.take(talk)
         with homes[1].replica.store.connection:
-            homes[1].replica.append(branch.run(), opened(branch.run()))
+            homes[1].replica.append(branch.run(), authentic(branch.run()))
         pair = await join(nursery, *homes)
         await until(lambda: len(homes[0].entries(talk.chat)) == len(talk.runs) + 2)
         await until(lambda: len(homes[0].forks) == 1)
@@ -281,7 +281,7 @@ class TestGossip:
 
 
 def head_of(run: Run) -> Head:
-    return Head(run.device, run.lane, run.start, opened(run)[0].id[:8])
+    return Head(run.device, run.lane, run.start, authentic(run)[0].id[:8])
 
 
 class TestForgotten:

@@ -29,6 +29,7 @@ from protocol.topic import PARCEL_BYTES_MAX, Topic
 from tests.node.house import NOW, House, Official, draw, enrolled
 
 CHAT = ChatId(b"c" * 32)
+LARGEST = b"\xff" * 32
 Result = TypeVar("Result")
 
 
@@ -159,6 +160,9 @@ class Peer:
     open: bool = True
     peer = PeerKind.NODE
 
+    def close(self) -> None:
+        self.open = False
+
     @property
     def key(self) -> bytes:
         return self.scene.there.agency.id
@@ -178,7 +182,7 @@ async def read(work: Callable[[], Result]) -> Result:
 
 def passed_on(scene: Scene, sender: Official, asked: Forward, peers: list[Peer]) -> Answer | None:
     """Let the node here hand a parcel on, as when its device asks."""
-    hub: Hub[Connection] = Hub(scene.here.agency.id, time.monotonic)
+    hub: Hub[Connection] = Hub(LARGEST, time.monotonic)  # whose agency ends no older session
     for peer in peers:
         hub.add(cast("Connection", peer))
     node = SimpleNamespace(

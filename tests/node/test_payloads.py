@@ -12,12 +12,11 @@ from node.replica import Replica
 from node.store import connect, empty_log
 from node.stored import Stored
 from protocol.entry import CONTENT, ChatId, Reference
-from protocol.frame import Run, Want
+from protocol.frame import Run, Want, authentic
 from protocol.operation import Hold, Operation, Redact, SetPolicy, SetRole
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.run import pack
 from protocol.testing.cast import Person, agency
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.story import Seen
@@ -57,7 +56,7 @@ class Node:
     def take(self, *runs: Run) -> list[Stored]:
         found: list[Stored] = []
         with self.replica.store.connection:
-            found += self.replica.append_together([(run, opened(run)) for run in runs])
+            found += self.replica.append_together([(run, authentic(run)) for run in runs])
         return found
 
     def age(self, chat: ChatId) -> None:
@@ -80,7 +79,7 @@ class Node:
         return run
 
     def payload(self, chat: ChatId, place: Reference) -> bytes | None:
-        return opened(self.served(chat, place))[0].payload
+        return authentic(self.served(chat, place))[0].payload
 
     def rows(self) -> list[tuple[bytes, bytes, int]]:
         return [
@@ -153,10 +152,10 @@ class TestRedacted:
             want = Want(talk.chat, target.device, CONTENT, chain.entries[2].id[:8], 0, 3)
             served = here.replica.serve(want, MVD)
             assert served is not None
-            entries = opened(served)
+            entries = authentic(served)
             assert [entry.id for entry in entries] == [made.id for made in chain.entries]
             assert [entry.payload is None for entry in entries] == [False, True, False]
-            ground = opened(run)[0]
+            ground = authentic(run)[0]
             assert entries[1].ground == Reference(target.device, ground.header.seq, ground.id)
             here.restart()
 
@@ -167,11 +166,11 @@ class TestRedacted:
         there = Node(tmp_path / "there.db", MVD)
         given = here.served(talk.chat, target)
         for run in talk.runs[:-1]:
-            if opened(run)[0].id != target.id:
+            if authentic(run)[0].id != target.id:
                 there.take(run)
                 continue
             (stored,) = there.take(given)
-            assert [item.id for item in stored.outcome.missing] == [opened(talk.runs[-1])[0].id]
+            assert [item.id for item in stored.outcome.missing] == [authentic(talk.runs[-1])[0].id]
         there.take(talk.runs[-1])
         assert there.take(given)[0].outcome.reached == target.seq + 1
         for run in talk.runs:
@@ -183,7 +182,7 @@ class TestRedacted:
         """It is neither stored nor handed on."""
         target = place(talk, 1, 2)
         say(talk, talk.people[1], redaction(target))
-        late = next(run for run in talk.runs if opened(run)[0].id == target.id)
+        late = next(run for run in talk.runs if authentic(run)[0].id == target.id)
         node = Node(tmp_path / "late.db")
         for run in talk.runs:
             if run is not late:
@@ -192,7 +191,7 @@ class TestRedacted:
         assert stored.appended == 1
         assert not node.on_disk(canary(5))
         assert node.payload(talk.chat, target) is None
-        assert opened(stored.verified)[0].payload is None
+        assert authentic(stored.verified)[0].payload is None
         node.take(late)
         assert not node.on_disk(canary(5))
 
@@ -302,7 +301,7 @@ class TestWanted:
         target = place(talk, 0, 2)
         node = Node(tmp_path / "node.db")
         for run in talk.runs:
-            if opened(run)[0].id != target.id:
+            if authentic(run)[0].id != target.id:
                 node.take(run)
         (stored,) = node.take(bare(talk, target, talk.story.genesis.reference))
         assert (stored.appended, stored.outcome.refused) == (0, True)
@@ -316,7 +315,7 @@ class TestWanted:
         ground = talk.story.told[-1].reference
         node = Node(tmp_path / "node.db")
         for run in talk.runs:
-            node.take(bare(talk, target, ground) if opened(run)[0].id == target.id else run)
+            node.take(bare(talk, target, ground) if authentic(run)[0].id == target.id else run)
         node.take(bare(talk, target, ground))
         assert node.rows() == [(target.id, ground.id, 1)]
         (want,) = node.replica.payloads.wanted(MVD)
@@ -336,7 +335,7 @@ class TestWanted:
         ground = talk.story.told[-1].reference
         node = Node(tmp_path / "node.db")
         for run in sorted(talk.runs, key=lambda run: run.lane):
-            first = opened(run)[0].id
+            first = authentic(run)[0].id
             node.take(bare(talk, targets[first], ground) if first in targets else run)
         payloads = node.replica.payloads
         assert len(payloads.wanted(MVD)) == len(targets)
@@ -353,11 +352,11 @@ class TestWanted:
         ground = talk.story.told[-1].reference
         node = Node(tmp_path / "node.db")
         for run in talk.runs:
-            if opened(run)[0].id != target.id:
+            if authentic(run)[0].id != target.id:
                 node.take(run)
         node.take(bare(talk, target, ground))
         run = say(talk, talk.people[0], redaction(target))
         node.take(run)
-        assert node.rows() == [(target.id, opened(run)[0].id, 0)]
+        assert node.rows() == [(target.id, authentic(run)[0].id, 0)]
         node.take(talk.chains[target.device, CONTENT].run(2))
         assert node.payload(talk.chat, target) is None

@@ -15,12 +15,12 @@ from node.replica import Replica
 from node.store import connect
 from protocol.entry import CONTENT, ChatId, EntryId
 from protocol.errors import Untrusted
+from protocol.frame import authentic
 from protocol.identity import AgencyId, NodeId
 from protocol.operation import Redact
 from protocol.question import GetReceipts
 from protocol.receipt import Receipt, sign_receipt, verify_receipt
 from protocol.testing.cast import agency, seed
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 
@@ -63,7 +63,7 @@ class Desk:
     def take(self, talk: Conversation) -> None:
         for run in talk.runs:
             with self.replica.store.connection:
-                self.replica.append(run, opened(run))
+                self.replica.append(run, authentic(run))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class TestOwn:
         self, desk: Desk, talk: Conversation, asked: GetReceipts
     ) -> None:
         (raw,) = desk.book.own(MVD, asked)
-        ground = opened(talk.runs[-1])[0].id
+        ground = authentic(talk.runs[-1])[0].id
         node = NodeId(desk.agency.node.public)
         said = Receipt(node, desk.agency.id, talk.chat, asked.entries[0], ground, 7_000)
         assert verify_receipt(raw) == said

@@ -13,14 +13,14 @@ from node.replica import CANDIDATES_MAX
 from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
-from protocol.frame import ChatHeads, Forked, Head, Holding, Want
+from protocol.frame import ChatHeads, Forked, Head, Holding, Want, authentic
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
 from protocol.operation import Admit
 from protocol.policy import Role
 from protocol.run import pack
 from protocol.testing import network
 from protocol.testing.cast import agency, grant
-from protocol.testing.chains import Chain, Step, opened
+from protocol.testing.chains import Chain, Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from tests.node.replicas import FYODOR, LATE, MZ, all_of, check_covers, entries, node, take
@@ -100,12 +100,12 @@ class TestAppend:
         run = msgspec.structs.replace(honest, context=lie, records=(record,))
         replica = node()
         for one in talk.runs:
-            take(replica, run if opened(one)[0].id == made.id else one)
+            take(replica, run if authentic(one)[0].id == made.id else one)
         check_covers(replica, talk.chat)
         want = Want(talk.chat, chain.device, lane, made.id[:8], 0, last + 1)
         served = replica.store.run(want)
         assert served is not None
-        assert [entry.id for entry in opened(served)] == [one.id for one in chain.entries]
+        assert [entry.id for entry in authentic(served)] == [one.id for one in chain.entries]
 
     def test_again(self) -> None:
         """Case 36: duplicates write nothing."""
@@ -264,7 +264,7 @@ class TestCandidates:
         for number in range(CANDIDATES_MAX + 5):
             elsewhere = ChatId(number.to_bytes(32))
             with replica.store.connection:
-                replica.append(msgspec.structs.replace(content, chat=elsewhere), opened(content))
+                replica.append(msgspec.structs.replace(content, chat=elsewhere), authentic(content))
         assert len(replica._candidates) == CANDIDATES_MAX
 
     def test_bounded_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:

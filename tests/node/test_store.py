@@ -17,10 +17,10 @@ from node.sharing import HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS, Sharing
 from node.store import Branch, Store, StoredChat, connect
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof, verify_fork
-from protocol.frame import Head, Heads, Holding, Seal, Want
+from protocol.frame import Head, Heads, Holding, Seal, Want, authentic
 from protocol.limits import BRANCHES_MAX, COVER_ENTRIES_MAX, PAYLOAD_BYTES_MAX, RUN_BYTES_MAX
 from protocol.run import Entry
-from protocol.testing.chains import CHAT, STEPS, Chain, Made, Step, opened, signer
+from protocol.testing.chains import CHAT, STEPS, Chain, Made, Step, signer
 
 KEY = bytes(range(32))
 CANARY = b"a canary that nobody may find on the disk"
@@ -37,7 +37,7 @@ def store_chain(
 ) -> StoredChat:
     """Append entries of a chain as a replica does."""
     chat = store.create_chat(chain.chat)
-    store.append(chat, opened(chain.run(start, stop, signed)), branch, 0)
+    store.append(chat, authentic(chain.run(start, stop, signed)), branch, 0)
     return chat
 
 
@@ -101,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
             start, signed=[*range(start, len(chain.entries), 64), len(chain.entries) - 1]
         )
         chat = self.store.create_chat(CHAT)
-        self.store.append(chat, opened(run), number, 0)
+        self.store.append(chat, authentic(run), number, 0)
         made.extend(chain.entries[start:])
 
     @rule(data=st.data(), steps=st.lists(STEPS, min_size=1, max_size=3))
@@ -142,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
         stop = data.draw(st.integers(start + 1, len(made)))
         run = self.store.run(want(chain, start, stop))
         assert run is not None
-        found = [entry.id for entry in opened(run)]
+        found = [entry.id for entry in authentic(run)]
         assert len(found) == len(run.records)
         expected = [entry.id for entry in made[start:stop]]
         assert found[: len(expected)] == expected[: len(found)]
@@ -291,25 +291,25 @@ class TestRuns:
         run = store.run(want(chain, 0, 300))
         assert run is not None
         assert len(run.signatures) == 5
-        assert len(opened(run)) == 300
+        assert len(authentic(run)) == 300
 
     def test_the_size_of_a_run(self, store: Store) -> None:
         chain = Chain(signer("anna"), CHAT, CONTENT)
         chain.extend([Step(bytes(PAYLOAD_BYTES_MAX))] * 9)
         chat = store.create_chat(CHAT)
         for seq in range(9):
-            store.append(chat, opened(chain.run(seq, seq + 1)), 0, 0)
+            store.append(chat, authentic(chain.run(seq, seq + 1)), 0, 0)
         start = 0
         while start < 9:
             run = store.run(want(chain, start, 9))
             assert run is not None
             assert sum(len(bytes(record)) for record in run.records) <= RUN_BYTES_MAX
-            start += len(opened(run))
+            start += len(authentic(run))
 
     def test_an_unsigned_head(self, store: Store) -> None:
         """What follows it up to a signed entry is kept, sent, and replaced by the next append."""
         chain = long_chain(40)
-        entries = opened(chain.run(0, 40, signed=[39]))
+        entries = authentic(chain.run(0, 40, signed=[39]))
         chat = store.create_chat(CHAT)
         store.append(chat, entries[:10], 0, 0)
         assert store.run(want(chain, 0, 10)) is None
@@ -318,12 +318,12 @@ class TestRuns:
         assert branch.length == 10
         run = store.run(want(chain, 3, 10))
         assert run is not None
-        assert [entry.id for entry in opened(run)][:7] == [m.id for m in chain.entries[3:10]]
+        assert [entry.id for entry in authentic(run)][:7] == [m.id for m in chain.entries[3:10]]
         assert len(store.cover(chat, chain.device, CONTENT, branch, 9).headers) == 31
         store.keep_cover(chat, entries[8], entries[9:])
         other = chain.fork(10)
         other.add(b"another")
-        store.append(chat, opened(other.run(10)), 0, 0)
+        store.append(chat, authentic(other.run(10)), 0, 0)
         rows = store.connection.execute("SELECT count(*) FROM entries").get
         assert rows == 11
 
@@ -545,6 +545,6 @@ class TestSharing:
 
 def test_entries_are_values() -> None:
     """What is stored is what was verified: record, id and signature, nothing made up."""
-    entry = opened(long_chain(1).run())[0]
+    entry = authentic(long_chain(1).run())[0]
     assert isinstance(entry, Entry)
     assert entry.signature == long_chain(1).entries[0].signature

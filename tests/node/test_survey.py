@@ -12,10 +12,10 @@ from node.sharing import Sharing
 from node.store import Store, connect
 from node.survey import survey
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
-from protocol.frame import Head
+from protocol.frame import Head, authentic
 from protocol.reconcile import tabulate
 from protocol.testing.cast import seed
-from protocol.testing.chains import Chain, Step, opened, signer
+from protocol.testing.chains import Chain, Step, signer
 
 PEER, OTHER = b"p" * 32, b"o" * 32
 KEY = seed("key")
@@ -41,7 +41,7 @@ def sharing(connection: apsw.Connection, monkeypatch: pytest.MonkeyPatch) -> Sha
             for name, lane in (("anna", CONTROL), ("anna", CONTENT), ("boris", CONTENT)):
                 chain = Chain(signer(name), chat, lane)
                 chain.extend([Step(b"x")] * (number + 1))
-                store.append(stored, opened(chain.run()), None, 0)
+                store.append(stored, authentic(chain.run()), None, 0)
             made.set_readers(stored, {PEER} if number % 2 else {PEER, OTHER})
     return made
 

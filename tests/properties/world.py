@@ -32,7 +32,7 @@ from node.errors import RefusedError
 from protocol import codec
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.epoch import position, prekey_of
-from protocol.frame import Run
+from protocol.frame import Run, authentic
 from protocol.grant import Credential, verified
 from protocol.identity import verify_prekey
 from protocol.message import Text, encode_message
@@ -43,7 +43,7 @@ from protocol.run import rebuild
 from protocol.testing.attacker import Attacker, Transcript
 from protocol.testing.chains import Chain
 from protocol.testing.interference import ghost_certificates
-from tests.federation import Federation, entries_of
+from tests.federation import Federation
 
 ADDRESSES = {
     "anna": "anna@minzdrav",
@@ -262,7 +262,7 @@ class World:
         """Give a device whatever run, as a session would; tell whether something was stored."""
         device = self.devices[name]
         with device.transaction():
-            stored = device.replica.append(run, entries_of(run))
+            stored = device.replica.append(run, authentic(run))
             arrivals.deliver(device, [stored])
         return stored.appended > 0
 
@@ -281,7 +281,7 @@ class World:
                 if run.start < self._noted.get(key, 0):
                     continue
                 self._noted[key] = run.start + 1
-                for entry in entries_of(run):
+                for entry in authentic(run):
                     self.seen.note(entry)
                     self.made.add(entry.id)
                     if entry.id in self.seen.epochs and run.lane == CONTROL:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from protocol.chat import Admission, Chat
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible
-from protocol.frame import Run
+from protocol.frame import Run, authentic
 from protocol.operation import Admit, SetRole
 from protocol.policy import Role
 from protocol.run import Entry
 from protocol.testing.cast import Person, grant, person
-from protocol.testing.chains import Chain, Made, Step, opened
+from protocol.testing.chains import Chain, Made, Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.network import Replica
@@ -36,7 +36,7 @@ def taken(talk: Conversation) -> Replica:
 def judge(replica: Replica, run: Run) -> Admission:
     """Say what a replica would do with a run, without keeping it."""
     kept = replica.chats[run.chat]
-    return kept.chat.admit(opened(run), kept)
+    return kept.chat.admit(authentic(run), kept)
 
 
 @dataclass
@@ -119,14 +119,14 @@ class TestOrder:
         dice = Dice(number + 1)
         gone = dice.pick(range(len(talk.runs)))
         replica = Replica("there")
-        absent = {opened(talk.runs[gone])[0].id}
+        absent = {authentic(talk.runs[gone])[0].id}
         for at, run in enumerate(talk.runs):
             if at == gone:
                 continue
             (outcome,) = replica.take(run)
             assert not outcome.refused or gone == 0
             if outcome.missing:
-                absent.add(opened(run)[0].id)
+                absent.add(authentic(run)[0].id)
             assert all(item.id in absent for item in outcome.missing)
             assert all(item.seq >= item.have for item in outcome.missing)
 
@@ -188,7 +188,7 @@ class TestContent:
         elapsed, pc, payload = msgspec.msgpack.decode(bytes(run.records[0]))[:3]
         record = msgspec.Raw(msgspec.msgpack.encode([elapsed, pc, payload]))
         lied = msgspec.structs.replace(run, context=lie, records=(record,))
-        assert opened(lied)[0].id == branch.entries[-1].id
+        assert authentic(lied)[0].id == branch.entries[-1].id
         assert judge(taken(talk), lied).refusal
 
     def test_epoch_unknown(self, talk: Conversation) -> None:
@@ -299,7 +299,7 @@ class TestControl:
 
     def test_without_its_payload(self, talk: Conversation) -> None:
         chain = talk.chain(talk.people[0], CONTROL)
-        entries = opened(chain.run())
+        entries = authentic(chain.run())
         kept = Replica("there")
         kept.take(talk.runs[0])
         ledger = kept.chats[talk.chat]

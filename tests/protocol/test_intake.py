@@ -316,6 +316,17 @@ class TestIntake:
         one.judged(again, Outcome(5))
         assert one.finished() == [1]
 
+    def test_an_ancestor_goes_before_what_waits_for_it(self) -> None:
+        """Also if it is listed itself, behind others that may wait for it as well."""
+        last = 2 * WANTS_OUTSTANDING_MAX
+        ancestor = Want(*place(last), entry_at(last, 0)[:8], 0, 1)
+        one = intake(*map(want, range(last)), ancestor)
+        one.ask(0.0)
+        run = run_at(0)
+        one.received(run, 0.0)
+        one.judged(run, Outcome(0, missing(last)))
+        assert one.ask(0.0) == [ancestor]
+
     def test_tried_together(self) -> None:
         """Runs that wait for each other's entries come out as one."""
         one = intake(want(0), want(1))

@@ -9,7 +9,7 @@ from protocol import preview
 from protocol.chat import Chat
 from protocol.entry import CONTENT, CONTROL, DeviceKey, EntryId
 from protocol.errors import Inadmissible, Unauthentic
-from protocol.frame import Absent, Run, Want
+from protocol.frame import Absent, Run, Want, authentic
 from protocol.limits import (
     PREVIEW_BACKLOG_MIN,
     PREVIEW_BYTES_MAX,
@@ -24,7 +24,7 @@ from protocol.policy import Role
 from protocol.preview import NEVER, Previews
 from protocol.run import Entry
 from protocol.testing.cast import grant, person, seed
-from protocol.testing.chains import CHAT, Chain, Step, opened, signer
+from protocol.testing.chains import CHAT, Chain, Step, signer
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
@@ -188,7 +188,7 @@ class TestSession:
             for (_, lane), chain in talk.chains.items()
             if lane == CONTENT and chain.entries
         }
-        shown = [entry for run in runs for entry in opened(run)]
+        shown = [entry for run in runs for entry in authentic(run)]
         assert heads <= {EntryId(entry.id) for entry in shown}
         wants = [frame for frame in ours.sent if isinstance(frame, Want)]
         lanes = [one.lane for one in wants]
@@ -239,14 +239,14 @@ class TestForgedEnds:
 
     def test_what_was_written_passes(self, talk: Conversation) -> None:
         _, run = self.last(talk)
-        for entry in opened(run):
+        for entry in authentic(run):
             assert ahead_of(talk, entry).id == talk.chat
 
     def test_a_signature_that_is_none(self, talk: Conversation) -> None:
         _, run = self.last(talk)
         forged = tuple((at, bytes(64)) for at, _ in run.signatures)
         with pytest.raises(Unauthentic):
-            opened(msgspec.structs.replace(run, signatures=forged))
+            authentic(msgspec.structs.replace(run, signatures=forged))
 
     def test_another_text(self, talk: Conversation) -> None:
         _, run = self.last(talk)
@@ -255,14 +255,14 @@ class TestForgedEnds:
         forged = (*run.records[:-1], msgspec.Raw(msgspec.msgpack.encode(record)))
         signatures = tuple(one for one in run.signatures if one[0] == len(run.records) - 1)
         with pytest.raises(Unauthentic):
-            opened(msgspec.structs.replace(run, records=forged, signatures=signatures))
+            authentic(msgspec.structs.replace(run, records=forged, signatures=signatures))
 
     def test_a_stranger(self, talk: Conversation) -> None:
         """The node invents an author: no member, by the control lane that they name."""
         chain = Chain(signer("ghost"), talk.chat, CONTENT)
         chain.add(Step(b"hello", control=talk.story.heads(), epoch=talk.epochs[-1]))
         with pytest.raises(Inadmissible, match=r"may not write"):
-            ahead_of(talk, opened(chain.run(0))[0])
+            ahead_of(talk, authentic(chain.run(0))[0])
 
     def test_who_has_seen_that_they_are_out(self, talk: Conversation) -> None:
         removed = talk.people[3]
@@ -271,7 +271,7 @@ class TestForgedEnds:
         chain = talk.chain(removed, CONTENT)
         chain.add(Step(b"still here", control=talk.story.heads(), epoch=talk.epochs[-1]))
         with pytest.raises(Inadmissible, match=r"may not write"):
-            ahead_of(talk, opened(chain.run(len(chain.entries) - 1))[0])
+            ahead_of(talk, authentic(chain.run(len(chain.entries) - 1))[0])
 
     def test_an_epoch_that_a_member_is_missing_from(self, talk: Conversation) -> None:
         """Whoever was let in after an epoch began is not written past (SPEC 4.2)."""
@@ -280,13 +280,13 @@ class TestForgedEnds:
         chain = talk.chain(talk.people[0], CONTENT)
         chain.add(Step(b"behind her back", control=talk.story.heads(), epoch=talk.epochs[-1]))
         with pytest.raises(Inadmissible):
-            ahead_of(talk, opened(chain.run(len(chain.entries) - 1))[0])
+            ahead_of(talk, authentic(chain.run(len(chain.entries) - 1))[0])
 
     def test_control_entries_that_are_kept_from_us(self, talk: Conversation) -> None:
         _, run = self.last(talk)
         with pytest.raises(Inadmissible, match="not here yet"):
-            Chat(talk.chat).check_ahead(opened(run)[0])
+            Chat(talk.chat).check_ahead(authentic(run)[0])
 
     def test_a_control_entry_among_content(self, talk: Conversation) -> None:
         with pytest.raises(Inadmissible, match="control entry"):
-            ahead_of(talk, opened(talk.runs[0])[0])
+            ahead_of(talk, authentic(talk.runs[0])[0])

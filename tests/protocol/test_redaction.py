@@ -12,7 +12,7 @@ from protocol.chat import Admission
 from protocol.dag import ControlEntry
 from protocol.entry import CONTENT, CONTROL, DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, LimitExceeded, NotCanonical
-from protocol.frame import Run
+from protocol.frame import Run, authentic
 from protocol.history import History
 from protocol.operation import (
     Hold,
@@ -29,7 +29,6 @@ from protocol.policy import HistoryRule, Policy, Role
 from protocol.redaction import Redactions, Retention, allows, custodians, retention
 from protocol.run import pack
 from protocol.testing.cast import Person, person
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice, histories, reorder
 from protocol.testing.network import Replica
@@ -255,10 +254,10 @@ class TestAdmission:
         """Judge a run where all is known but the entries left out."""
         replica = Replica("here")
         for one in talk.runs:
-            if opened(one)[0].id not in {place.id for place in without}:
+            if authentic(one)[0].id not in {place.id for place in without}:
                 replica.take(one)
         kept = replica.chats[talk.chat]
-        return kept.chat.admit(opened(run), kept)
+        return kept.chat.admit(authentic(run), kept)
 
     def test_by_a_redaction(self, talk: Conversation) -> None:
         place = self.place(talk)
@@ -313,7 +312,7 @@ class TestAdmission:
         talk.tell(talk.people[0], aged)
         stripped = []
         for run in talk.runs:
-            entry = opened(run)[0]
+            entry = authentic(run)[0]
             told = run.lane == CONTENT and random.choice((True, False))
             stripped.append(bare(talk, entry.reference, aged.reference) if told else run)
         waiting = random.sample(stripped, len(stripped))

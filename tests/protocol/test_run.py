@@ -12,7 +12,7 @@ from crypto.signing import verify
 from protocol import run as runs
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic
-from protocol.frame import Run
+from protocol.frame import Run, authentic
 from protocol.limits import (
     COVER_ENTRIES_MAX,
     KEYFRAME_ENTRIES,
@@ -22,7 +22,7 @@ from protocol.limits import (
 )
 from protocol.run import START, Context, Dropped, Entry
 from protocol.testing.cast import seed
-from protocol.testing.chains import CHAT, REFERENCES, Chain, Step, chains, opened, signer
+from protocol.testing.chains import CHAT, REFERENCES, Chain, Step, chains, signer
 
 BAD = bytes(64)
 LONG = Chain(signer("anna"), CHAT, CONTENT)
@@ -52,7 +52,7 @@ class TestRoundTrip:
         cuts = data.draw(st.sets(st.integers(1, size), max_size=4)) | {0, size}
         places = sorted(cuts)
         found = [
-            entry for start, stop in pairwise(places) for entry in opened(chain.run(start, stop))
+            entry for start, stop in pairwise(places) for entry in authentic(chain.run(start, stop))
         ]
         assert [entry.header for entry in found] == [made.header for made in chain.entries]
         assert ids(found) == [made.id for made in chain.entries]
@@ -64,7 +64,7 @@ class TestRoundTrip:
         """An entry is authentic without its payload."""
         run = chain.run()
         dropped = data.draw(st.sets(st.integers(0, len(chain.entries) - 1), max_size=5))
-        whole = opened(run)
+        whole = authentic(run)
         for seq in dropped:
             ground = data.draw(REFERENCES)
             record = runs.pack(chain.entries[seq].header, ground, chain.context(seq))
@@ -73,7 +73,7 @@ class TestRoundTrip:
             assert (bare.record, bare.payload, bare.ground) == (record, None, ground)
             again = runs.with_payload(record, chain.entries[seq].payload)
             assert again == whole[seq].record
-        found = opened(run)
+        found = authentic(run)
         assert ids(found) == [made.id for made in chain.entries]
         assert {entry.header.seq for entry in found if entry.payload is None} == dropped
         assert {entry.header.seq for entry in found if entry.ground is not None} == dropped
@@ -83,7 +83,7 @@ class TestRoundTrip:
         run = chain.run()
         record = runs.pack(chain.entries[0].header, ground, chain.context(0))
         with pytest.raises(NotCanonical, match="does not fit"):
-            opened(with_record(run, 0, record))
+            authentic(with_record(run, 0, record))
 
     @given(chains())
     def test_fold(self, chain: Chain) -> None:
@@ -100,7 +100,7 @@ class TestRoundTrip:
         for start in (64, 128):
             run = chain.run(start)
             assert run.context is None
-            assert ids(opened(run)) == [made.id for made in chain.entries[start:]]
+            assert ids(authentic(run)) == [made.id for made in chain.entries[start:]]
         sizes = [len(chain.record(seq)) for seq in range(130)]
         assert {seq for seq, size in enumerate(sizes) if size > min(sizes) + 32} == {0, 64, 128}
 
@@ -126,7 +126,7 @@ class TestWrongPlace:
         )
         run = msgspec.structs.replace(chain.run(start), context=context)
         try:
-            found = opened(run)
+            found = authentic(run)
         except PeerError:
             return
         honest = [made.id for made in chain.entries[start:]]
@@ -147,13 +147,13 @@ class TestWrongPlace:
         made = chain.entries[run.start].header
         assume(field != "chat" or made.chat is not None)
         with pytest.raises((Unauthentic, NotCanonical)):
-            opened(msgspec.structs.replace(run, **{field: changes[field]}))
+            authentic(msgspec.structs.replace(run, **{field: changes[field]}))
 
     def test_past_the_last_seq(self) -> None:
         """Case 18."""
         run = msgspec.structs.replace(LONG.run(1, 3), start=SEQ_MAX)
         with pytest.raises(LimitExceeded):
-            opened(run)
+            authentic(run)
 
 
 class TestAltered:
@@ -167,7 +167,7 @@ class TestAltered:
         place = data.draw(st.integers(0, len(record) - 1))
         record[place] ^= data.draw(st.integers(1, 255))
         try:
-            found = opened(with_record(run, index, bytes(record)))
+            found = authentic(with_record(run, index, bytes(record)))
         except PeerError:
             return
         assert len(found) <= index
@@ -191,7 +191,7 @@ class TestAltered:
             ]
             for spelling in spellings:
                 with pytest.raises(NotCanonical):
-                    opened(with_record(chain.run(), seq, spelling))
+                    authentic(with_record(chain.run(), seq, spelling))
 
     def test_repeating_the_predecessor(self) -> None:
         chain = Chain(signer("anna"), CHAT, CONTENT)
@@ -207,7 +207,7 @@ class TestAltered:
         for more in repeats:
             record = msgspec.msgpack.encode([elapsed, pc, payload, *more])
             with pytest.raises(NotCanonical):
-                opened(with_record(chain.run(), 1, record))
+                authentic(with_record(chain.run(), 1, record))
 
     @pytest.mark.parametrize(
         "record",
@@ -219,7 +219,7 @@ class TestAltered:
         chain.extend([Step(), Step()])
         for index in (0, 1):
             with pytest.raises(NotCanonical):
-                opened(with_record(chain.run(), index, bytes.fromhex(record)))
+                authentic(with_record(chain.run(), index, bytes.fromhex(record)))
 
     def test_out_of_range(self) -> None:
         """Fields that only a record can bring out of range: time, payload size, generation."""
@@ -234,13 +234,13 @@ class TestAltered:
         ):
             run = with_record(LONG.run(0, 1), 0, msgspec.msgpack.encode(fields))
             with pytest.raises(NotCanonical):
-                opened(run)
+                authentic(run)
         long = msgspec.msgpack.encode([1, pc, bytes(PAYLOAD_BYTES_MAX + 1), [], None, epoch, 0])
         with pytest.raises(LimitExceeded):
-            opened(with_record(LONG.run(0, 1), 0, long))
+            authentic(with_record(LONG.run(0, 1), 0, long))
         generation = msgspec.structs.replace(LONG.run(1, 2), context=Context(0, (), epoch, SEQ_MAX))
         with pytest.raises(NotCanonical):
-            opened(generation)
+            authentic(generation)
 
 
 class Counting:
@@ -263,7 +263,7 @@ class TestCover:
     def test_checks(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run of n entries costs ⌈n/64⌉ checks, and one more where the tail is no multiple."""
         counting = Counting(monkeypatch)
-        found = opened(LONG.run(0, count))
+        found = authentic(LONG.run(0, count))
         assert len(found) == count
         least = -(-count // COVER_ENTRIES_MAX)
         assert least <= counting.checks <= least + 1
@@ -271,16 +271,16 @@ class TestCover:
     @pytest.mark.parametrize("count", [1, 64, 65, 300])
     def test_what_is_kept_covers_all(self, count: int) -> None:
         """The kept signatures alone are enough to send the run on."""
-        found = opened(LONG.run(0, count))
+        found = authentic(LONG.run(0, count))
         kept = {at: entry.signature for at, entry in enumerate(found) if entry.signature}
         assert count - 1 in kept
-        assert len(opened(LONG.run(0, count, signed=kept))) == count
+        assert len(authentic(LONG.run(0, count, signed=kept))) == count
 
     def test_64_steps_and_not_65(self) -> None:
-        assert len(opened(LONG.run(0, 64, signed=[63]))) == 64
+        assert len(authentic(LONG.run(0, 64, signed=[63]))) == 64
         with pytest.raises(Unauthentic):
-            opened(LONG.run(0, 65, signed=[64]))
-        assert len(opened(LONG.run(0, 128, signed=[0, 64, 127]))) == 128
+            authentic(LONG.run(0, 65, signed=[64]))
+        assert len(authentic(LONG.run(0, 128, signed=[0, 64, 127]))) == 128
 
     @given(st.integers(1, 200), st.sets(st.integers(0, 199)), st.sets(st.integers(0, 199)))
     def test_the_longest_covered_prefix(self, count: int, good: set[int], bad: set[int]) -> None:
@@ -295,11 +295,11 @@ class TestCover:
         wrong = len([at for at in signatures.values() if at == BAD])
         if not covered or wrong > runs.BAD_SIGNATURES_MAX:
             try:
-                found = opened(with_signatures(run, signatures))
+                found = authentic(with_signatures(run, signatures))
             except Unauthentic:
                 return
         else:
-            found = opened(with_signatures(run, signatures))
+            found = authentic(with_signatures(run, signatures))
         assert len(found) == covered
         assert all(entry.signature != BAD for entry in found)
         assert found[-1].signature is not None
@@ -307,7 +307,7 @@ class TestCover:
     def test_middle_signatures_invalid(self) -> None:
         """Case 29: admitted by cover, the bad ones discarded."""
         signatures = dict.fromkeys(range(50), BAD) | {50: LONG.entries[50].signature}
-        found = opened(with_signatures(LONG.run(0, 51), signatures))
+        found = authentic(with_signatures(LONG.run(0, 51), signatures))
         assert [at for at, entry in enumerate(found) if entry.signature] == [50]
 
     def test_of_control_entries_each_good_one_is_kept(self) -> None:
@@ -315,24 +315,24 @@ class TestCover:
         chain = Chain(signer("anna"), CHAT, CONTROL)
         chain.extend([Step()] * 70)
         signatures = {at: chain.entries[at].signature for at in (0, 3, 40, 69)} | {5: BAD}
-        found = opened(with_signatures(chain.run(), signatures))
+        found = authentic(with_signatures(chain.run(), signatures))
         assert [at for at, entry in enumerate(found) if entry.signature] == [0, 3, 40, 69]
 
     def test_last_signatures_invalid(self) -> None:
         signatures = {9: LONG.entries[9].signature} | dict.fromkeys(range(10, 60), BAD)
-        found = opened(with_signatures(LONG.run(0, 60), signatures))
+        found = authentic(with_signatures(LONG.run(0, 60), signatures))
         assert len(found) == 10
 
     def test_too_many_bad_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """More than 64 end the work: it is bounded."""
         counting = Counting(monkeypatch)
         with pytest.raises(Unauthentic, match="over 64"):
-            opened(with_signatures(LONG.run(), dict.fromkeys(range(300), BAD)))
+            authentic(with_signatures(LONG.run(), dict.fromkeys(range(300), BAD)))
         assert counting.checks == runs.BAD_SIGNATURES_MAX + 1
 
     def test_none(self) -> None:
         with pytest.raises(Unauthentic, match="no signature covers seq 0"):
-            opened(LONG.run(0, 5, signed=[]))
+            authentic(LONG.run(0, 5, signed=[]))
 
     def test_start(self) -> None:
         assert runs.START == START == Context(0, (), b"", 0)

@@ -14,7 +14,7 @@ from protocol.effect import (
 )
 from protocol.entry import CONTENT, CONTROL, EntryId
 from protocol.errors import OutOfTurn
-from protocol.frame import Heads, Hello, Seen, encode_frame
+from protocol.frame import Heads, Hello, Seen, authentic, encode_frame
 from protocol.limits import (
     HEADS_DELAY_SECONDS,
     PAGES_OPEN_MAX,
@@ -23,7 +23,6 @@ from protocol.limits import (
 from protocol.reconcile import Reconciliation, tabulate
 from protocol.session import Greeting, PeerKind, Session
 from protocol.testing.cast import seed
-from protocol.testing.chains import opened
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica, Side
@@ -186,7 +185,7 @@ class TestCost:
         talk = conversation(Dice(number), messages)
         network = met(talk)
         talk.say(talk.people[0], bytes(240))
-        (entry,) = opened(talk.runs[-1])
+        (entry,) = authentic(talk.runs[-1])
         network.replicas[0].take(talk.runs[-1])
         network.connect(0, 1)
         network.settle()

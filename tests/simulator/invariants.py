@@ -17,14 +17,13 @@ from protocol.dag import ControlEntry
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.epoch import recipients_root
 from protocol.errors import PeerError
-from protocol.frame import Run, Want
+from protocol.frame import Run, Want, authentic
 from protocol.history import History
 from protocol.limits import BRANCHES_MAX
 from protocol.membership import Membership, resolve
 from protocol.operation import EpochOperation
 from protocol.run import Entry
 from protocol.testing.network import Replica as Witness
-from tests.federation import entries_of
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY, Checks
 from tests.simulator.parties import DeviceParty, NodeParty, Party
@@ -467,7 +466,7 @@ def _entries(replica: Replica, chat: ChatId) -> list[Entry]:
     found: dict[EntryId, Entry] = {}
     for run in _runs(replica, chat):
         try:
-            entries = entries_of(run)
+            entries = authentic(run)
         except PeerError:
             continue
         for entry in entries:

@@ -154,9 +154,7 @@ class NodeParty(Party):
         self.connection.execute("DELETE FROM cursors")
 
     def opened(self, line: Line) -> None:
-        """What it replaces goes; a device hears what is stored."""
-        for other in self.hub.superseded(line):
-            other.close()
+        """Take part; a device hears what is stored."""
         self.hub.add(line)
         if line.peer is PeerKind.DEVICE:
             self.disk.read(lambda: line.have(self._held_of(DeviceKey(line.key))))

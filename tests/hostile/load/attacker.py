@@ -13,7 +13,7 @@ import trio
 from bench.processes import tell
 from node.agency import open_agency
 from protocol.entry import CONTENT, ChatId
-from protocol.testing.chains import opened as entries_of
+from protocol.frame import authentic
 from tests.hostile.federation import PASSPHRASE, open_device, wire
 from tests.hostile.load.attacks import ATTACKS, HISTORY, Ground, prepared
 
@@ -30,7 +30,7 @@ async def prepare(ground: Ground) -> None:
         for run in prepared(ground.forger):
             await opened.send(run)
             with device.transaction():
-                device.replica.append(run, entries_of(run))
+                device.replica.append(run, authentic(run))
         await opened.quiet(1.0)
 
 
