@@ -244,10 +244,9 @@ class Link:
         found = []
         for name, person in zip(names, await self._told(Lookup(names=tuple(names))), strict=True):
             if person is None or people.name_of(person) != name:
-                raise UserError(
-                    f"{name} is not known: check the name; the agency may not be federated with "
-                    "ours, or not reachable now"
-                )
+                await self._take_cards()
+                why = await self.journal.read(partial(people.why_not, self._device, name))
+                raise UserError(why)
             await self.write(partial(witnessing.note_listing, self._device, person))
             await self.write(partial(witnessing.note_change, self._device, person))
             found.append(person)

@@ -26,6 +26,7 @@ from protocol.identity import (
     verify_prekey,
 )
 from protocol.limits import INCARNATION_BYTES
+from protocol.name import parse_address
 from protocol.policy import Role
 from protocol.question import GetCards
 from protocol.reply import Cards, Person, PersonDevice
@@ -91,6 +92,22 @@ def name_of(person: Person) -> str:
     """Return the address that a person's records give, once they are checked."""
     certificates = [one.certificate for one in person.devices]
     return verified(person.charter, person.certificate, certificates).user.name
+
+
+def why_not(device: Device, name: str) -> str:
+    """Say, in words, why nobody vouches for an address, as far as it can be told here."""
+    agency = parse_address(name).agency
+    if agency == device.profile.charter.name:
+        return f"{name} is not known: your agency has enrolled nobody of that name; check it"
+    if not device.connection.execute("SELECT 1 FROM agencies WHERE name = ?", (agency,)).get:
+        return (
+            f"{name} is not known: your agency is not federated with any called {agency}; check "
+            "the name, or ask your administrator"
+        )
+    return (
+        f"{name} is not known: check the name; if it is right, the node of {agency} can not be "
+        "reached now: try again later"
+    )
 
 
 def checked(device: Device, person: Person) -> VerifiedUser:

@@ -79,3 +79,20 @@ class TestChanged:
             chat = compose.new_chat(anna, ChatKind.CHANNEL, "", policy, readers, now())
         begin_anew(federation, anna)
         send(anna, chat)
+
+
+class TestUnknown:
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("zoya@minzdrav", "your agency has enrolled nobody"),
+            ("zoya@mincifry", "the node of mincifry can not be reached now"),
+            ("zoya@nowhere", "not federated with any called nowhere"),
+        ],
+    )
+    @pytest.mark.usefixtures("boris")
+    def test_why(self, anna: Device, name: str, why: str) -> None:
+        """What to do next depends on it: look at the name, wait, or ask the administrator."""
+        told = people.why_not(anna, name)
+        assert told.startswith(f"{name} is not known: ")
+        assert why in told
