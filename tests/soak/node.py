@@ -10,6 +10,7 @@ import os
 import sys
 import tracemalloc
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -40,8 +41,11 @@ def counted() -> dict[str, float]:
     return found
 
 
-async def answer(connection: apsw.Connection) -> None:
-    """Answer the parent until it closes our stdin."""
+async def answer(reading: apsw.Connection) -> None:
+    """Answer the parent until it closes our stdin.
+
+    reading: not the node's own connection, which a thread may be committing on.
+    """
     async for raw in trio.lowlevel.FdStream(os.dup(0)):
         for command in raw.decode().split():
             if command == "look":
@@ -50,7 +54,7 @@ async def answer(connection: apsw.Connection) -> None:
                     tasks=trio.lowlevel.current_statistics().tasks_living,
                     objects=len(gc.get_objects()),
                     sqlite_mib=apsw.memory_used() / 2**20,
-                    entries=float(connection.execute(ENTRIES).get),
+                    entries=float(reading.execute(ENTRIES).get),
                 )
             elif command == "count":
                 gc.collect()
@@ -62,16 +66,14 @@ async def main(folder: Path, port: int) -> None:
     open_log(sys.stderr, "text", "error")
     agency = open_agency(folder, PASSPHRASE)
     settings = Settings(listen=f"127.0.0.1:{port}", allow_local=True)
-    with FolderLock(folder):
-        connection = connect(folder / NODE_FILE, None)
-        try:
+    with FolderLock(folder), closing(connect(folder / NODE_FILE, None)) as connection:
+        flags = apsw.SQLITE_OPEN_READONLY
+        with closing(apsw.Connection(str(folder / NODE_FILE), flags=flags)) as reading:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(answer, connection)
+                nursery.start_soon(answer, reading)
                 node = Node(agency, settings, connection)
                 await node.run(lambda host, bound: tell("ready", host=host, port=bound))
                 nursery.cancel_scope.cancel()
-        finally:
-            connection.close()
 
 
 if __name__ == "__main__":

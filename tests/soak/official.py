@@ -23,11 +23,13 @@ from bench.figures import percentile
 from bench.processes import tell
 from client import compose, exchange
 from client.device import Device, open_device
+from client.folder import DATABASE_FILE
 from client.following import TEND_SECONDS, VISIT_SECONDS
 from client.link import Link, linked
 from client.mailbox import Letter
 from node.errors import NetworkError
 from node.logs import open_log
+from node.store import connect
 from protocol.entry import ChatId
 from protocol.message import Text
 from tests.soak.node import ENTRIES
@@ -107,6 +109,7 @@ async def main(home: Path, chat: ChatId, rate: float) -> None:
     """Converse until stdin ends."""
     open_log(sys.stderr, "text", "error")
     device = open_device(home, PASSPHRASE, os.urandom)
+    reading = connect(home / DATABASE_FILE, device.secrets.database_key)  # a thread may commit
     tally = Tally(rate)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(converse, device, chat, tally)
@@ -116,8 +119,9 @@ async def main(home: Path, chat: ChatId, rate: float) -> None:
                 if command == "hush":
                     tally.due = float("inf")
                 else:
-                    tally.look(int(device.connection.execute(ENTRIES).get))
+                    tally.look(int(reading.execute(ENTRIES).get))
         nursery.cancel_scope.cancel()
+    reading.close()
     device.close()
 
 
