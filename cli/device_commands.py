@@ -12,6 +12,7 @@ from cli.enrolment import (
     bring_up,
     check_time,
     device_label,
+    device_passphrase,
 )
 from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
 from cli.options import Json, PassphraseFile
@@ -119,18 +120,16 @@ def _join_as_further(
     """On the new device: ask, wait to be approved, take over chats and history."""
     import trio
 
-    from cli.passphrase import new_passphrase
-    from client import enrol, linking, mailbox
+    from client import enrol, joining, linking, mailbox
     from client.device import open_device
-    from client.folder import check_free
     from crypto.fingerprint import link_code
 
     found = linking.read_code(sys.stdin.read() if code == "-" else code)
     check_time(found.invitation)
     folder = home_folder(home)
-    check_free(folder)
+    joining.check_free(folder)
     quiet_log()
-    passphrase = new_passphrase(passphrase_file, "this device")
+    passphrase = device_passphrase(folder, found.invitation.ticket, passphrase_file)
 
     def shown(request: bytes) -> None:
         told = link_code(found.invitation.ticket, request)

@@ -45,20 +45,18 @@ def join(
     """Enrol this device: your first one, or one in the place of a lost one, with your 24 words."""
     import trio
 
-    from cli.passphrase import new_passphrase
-    from client import enrol
+    from client import enrol, joining
     from client.device import open_device
-    from client.folder import check_free
     from protocol.invitation import Purpose, decode_invitation
 
     found = decode_invitation(read_text(invitation))
     check_time(found)
     folder = home_folder(home)
-    check_free(folder)
+    joining.check_free(folder)
     quiet_log()
     recovers = found.purpose is Purpose.RECOVERY
     seed = read_phrase(phrase_file) if recovers else b""
-    passphrase = new_passphrase(passphrase_file, "this device")
+    passphrase = device_passphrase(folder, found.ticket, passphrase_file)
     called = device_label(label)
     if recovers:
         trio.run(enrol.recover, folder, found, seed, called, passphrase, os.urandom)
@@ -104,6 +102,17 @@ def check_time(invitation: "Invitation") -> None:
             f"this invitation was good until {when(invitation.expires)}: ask for a new one "
             "(and check this machine's clock)"
         )
+
+
+def device_passphrase(folder: Path, ticket: bytes, file: Path | None) -> bytes:
+    """Return the passphrase of a device that is enrolled: a new one, or that of a join begun."""
+    from cli.passphrase import new_passphrase, read_passphrase
+    from client import joining
+
+    if joining.is_begun(folder, ticket):
+        note("going on with what was begun here with this invitation")
+        return read_passphrase(file, "this device, as it was chosen then")
+    return new_passphrase(file, "this device")
 
 
 def device_label(label: str | None) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 import apsw
 from msgspec import convert
 
+from client import joining
 from client.folder import DATABASE_FILE, Random, Secrets, place_of, read_secrets
-from client.schema import DEVICE_SCHEMA
 from node.errors import StorageError, UserError
 from node.replica import Replica
 from node.store import connect
@@ -55,7 +55,6 @@ class Device:
         self.secrets = secrets
         self.random = random
         self.connection = self._open()
-        self._make_tables()
         self.profile = self._read_profile()
         self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
         self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
@@ -65,14 +64,14 @@ class Device:
     def _open(self) -> apsw.Connection:
         return connect(self.folder / DATABASE_FILE, self.secrets.database_key)
 
-    def _place(self) -> int:
+    def _place(self) -> int | None:
         return place_of(self.folder)
 
     def _is_displaced(self) -> bool:
         """Whether the folder was copied or brought back since the node was last asked."""
         here = self._place()
         known = self.noted("place")
-        if known is None:
+        if known is None and here is not None:
             self.connection.execute(
                 "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
             )
@@ -80,7 +79,9 @@ class Device:
 
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
-        self.note("place", self._place())
+        here = self._place()
+        if here is not None:
+            self.note("place", here)
         self.displaced = False
 
     def noted(self, what: str) -> int | bytes | None:
@@ -109,21 +110,17 @@ class Device:
         """What the device shows in TLS."""
         return Credential(self.profile.tls_certificate, self.secrets.tls_key)
 
-    def _make_tables(self) -> None:
-        self.connection.execute("BEGIN IMMEDIATE")
-        found = "SELECT 1 FROM sqlite_schema WHERE name = 'profile'"
-        if self.connection.execute(found).get is None:
-            self.connection.execute(DEVICE_SCHEMA)
-        self.connection.execute("COMMIT")
-
     def _read_profile(self) -> Profile:
-        row = self.connection.execute(
-            "SELECT charter, certificate, device, tls, card, archive FROM profile"
-        ).fetchone()
+        try:
+            row = self.connection.execute(
+                "SELECT charter, certificate, device, tls, card, archive FROM profile"
+            ).fetchone()
+        except apsw.SQLError:  # no such table
+            row = None
         if row is None:
             raise UserError(
-                f"the device in {self.folder} is not enrolled: the join did not finish; "
-                "remove the folder and join again with a new invitation"
+                f"{self.folder / DATABASE_FILE} is empty, so this device's database is gone: "
+                "take a new device in its place"
             )
         charter = verify_charter(row[0])
         user, card = verify_user(row[1], charter), verify_card(row[4])
@@ -171,4 +168,6 @@ class Device:
 
 def open_device(folder: Path, passphrase: bytes, random: Random) -> Device:
     """Open the device in a folder."""
-    return Device(folder, read_secrets(folder, passphrase), random)
+    secrets = read_secrets(folder, passphrase)
+    joining.forget(folder)  # a join that was killed at its very end
+    return Device(folder, secrets, random)

@@ -1,25 +1,27 @@
 """Enrolling a device: keys made here, certificates from the agency (SPEC 5.3).
 
 An invitation holds a one-time TLS certificate, so the connection is mutual from the first byte.
-The private keys never leave the device; what is sent are requests that each key has signed.
+The private keys never leave the device; what is sent are requests that each key has signed. They
+are kept before they are asked (`joining`): the same call again goes on where one was killed.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import trio
 
+from client import joining
 from client.device import Device
 from client.folder import (
     DATABASE_FILE,
     DATABASE_KEY_BYTES,
     Random,
     Secrets,
-    check_free,
     write_secrets,
 )
+from client.joining import Joining, Start
 from client.link import dial
 from client.people import keep_own_person, let_enter
 from client.schema import DEVICE_SCHEMA
@@ -28,6 +30,7 @@ from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
 from node.errors import IdentityError, NetworkError, RefusedError, UserError, reported
+from node.files import sync_folder
 from node.store import connect
 from node.tls import credential_from_der
 from node.wire import FrameReader
@@ -55,38 +58,20 @@ ANSWER_SECONDS_MAX = 15.0
 LINK_POLL_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a new device has made for itself."""
-
-    secrets: Secrets
-    prekey: Prekey
-    record: bytes
-
-
-def _begin(user: Signer | None, now: int, random: Random) -> _Start:
-    device = Signer(random(SEED_BYTES))
-    secrets = Secrets(
-        device,
-        user,
-        random(DATABASE_KEY_BYTES),
-        make_key(),
-        ArchivalSigner(random(ARCHIVAL_SEED_BYTES)),
-    )
-    prekey = Prekey(random(PREKEY_PRIVATE_BYTES))
-    return _Start(secrets, prekey, sign_prekey(device, prekey.public, now))
-
-
 async def join(
     folder: Path, invitation: Invitation, label: str, passphrase: bytes, random: Random
 ) -> str:
     """Enrol a user's first device in a new folder; return the user's address.
 
-    Raises RefusedError for an invitation that was used or is over, NetworkError, UserError.
+    What was begun with this invitation, and not ended, goes on. Raises RefusedError for an
+    invitation that was used or is over, NetworkError, UserError.
     """
     _check(invitation, Purpose.FIRST_DEVICE)
-    user = Signer(random(SEED_BYTES))
-    return await _present(folder, invitation, user, label, passphrase, random)
+    begun = _begun(folder, invitation, passphrase)
+    if begun is None:
+        begun = _first(Signer(random(SEED_BYTES)), invitation, label, random)
+        joining.keep(folder, invitation.ticket, begun, passphrase, random)
+    return await _present(folder, invitation, begun, passphrase, random)
 
 
 async def recover(
@@ -102,30 +87,12 @@ async def recover(
     seed: of the identity key, from the recovery phrase. Raises as `join`.
     """
     _check(invitation, Purpose.RECOVERY)
-    return await _present(folder, invitation, Signer(seed), label, passphrase, random)
-
-
-async def _present(
-    folder: Path,
-    invitation: Invitation,
-    user: Signer,
-    label: str,
-    passphrase: bytes,
-    random: Random,
-) -> str:
-    check_free(folder)
-    now = int(time.time() * 1000)
-    start = _begin(user, now, random)
-    agency = invitation.card.charter.agency
-    question = Enrol(
-        request_user(user, agency, invitation.name, now),
-        request_device(user, start.secrets.device, agency, label, now),
-        public_pem(start.secrets.tls_key),
-        start.record,
-        start.secrets.archive.public,
-    )
-    reply = await _ask(invitation, question)
-    return _finish(folder, start, reply, passphrase, random)
+    user = Signer(seed)
+    begun = _begun(folder, invitation, passphrase)
+    if begun is None or not _is_of(begun, user):
+        begun = _first(user, invitation, label, random)
+        joining.keep(folder, invitation.ticket, begun, passphrase, random)
+    return await _present(folder, invitation, begun, passphrase, random)
 
 
 async def link(
@@ -140,23 +107,88 @@ async def link(
     """Enrol a further device of a user; return the user's address.
 
     shown: called with the new device's signed request, of which both screens show a code. Waits
-    until that has approved, for as long as the invitation is good.
+    until that has approved, for as long as the invitation is good. Raises as `join`.
     """
     _check(invitation, Purpose.LINK)
-    check_free(folder)
-    start = _begin(None, int(time.time() * 1000), random)
-    agency = invitation.card.charter.agency
-    now = int(time.time() * 1000)
-    request = request_link(start.secrets.device, user, agency, label, now)
-    keys = start.secrets
-    put = PutLink(request, public_pem(keys.tls_key), start.record, keys.archive.public)
-    await _ask(invitation, put)
-    shown(request)
-    while isinstance(reply := await _ask(invitation, GetLink()), Waiting):
+    begun = _begun(folder, invitation, passphrase)
+    if begun is None:
+        begun = _further(user, invitation, label, random)
+        joining.keep(folder, invitation.ticket, begun, passphrase, random)
+    await _asked(folder, invitation, begun.asks)
+    if isinstance(begun.asks, PutLink):
+        shown(begun.asks.request)
+    while isinstance(reply := await _asked(folder, invitation, GetLink()), Waiting):
         if time.time() * 1000 > invitation.expires:
+            joining.forget(folder)
             raise RefusedError("nobody approved this device in time; begin again")
         await trio.sleep(LINK_POLL_SECONDS)
-    return _finish(folder, start, reply, passphrase, random)
+    return finish(folder, begun.start, reply, passphrase, random)
+
+
+def _begun(folder: Path, invitation: Invitation, passphrase: bytes) -> Joining | None:
+    joining.check_free(folder)
+    return joining.read(folder, invitation.ticket, passphrase)
+
+
+def _first(user: Signer, invitation: Invitation, label: str, random: Random) -> Joining:
+    """Make what a user's first device, or a recovered user's, needs and asks."""
+    now = int(time.time() * 1000)
+    start = begin(user, now, random)
+    agency = invitation.card.charter.agency
+    asks = Enrol(
+        request_user(user, agency, invitation.name, now),
+        request_device(user, start.secrets.device, agency, label, now),
+        public_pem(start.secrets.tls_key),
+        start.record,
+        start.secrets.archive.public,
+    )
+    return Joining(start, asks)
+
+
+def _further(user: UserId, invitation: Invitation, label: str, random: Random) -> Joining:
+    """Make what a further device needs and asks."""
+    now = int(time.time() * 1000)
+    start = begin(None, now, random)
+    keys = start.secrets
+    request = request_link(keys.device, user, invitation.card.charter.agency, label, now)
+    asks = PutLink(request, public_pem(keys.tls_key), start.record, keys.archive.public)
+    return Joining(start, asks)
+
+
+def begin(user: Signer | None, now: int, random: Random) -> Start:
+    """Make the keys of a new device. user: the identity key, if it is to hold that."""
+    device = Signer(random(SEED_BYTES))
+    secrets = Secrets(
+        device,
+        user,
+        random(DATABASE_KEY_BYTES),
+        make_key(),
+        ArchivalSigner(random(ARCHIVAL_SEED_BYTES)),
+    )
+    prekey = Prekey(random(PREKEY_PRIVATE_BYTES))
+    return Start(secrets, prekey, sign_prekey(device, prekey.public, now))
+
+
+def _is_of(begun: Joining, user: Signer) -> bool:
+    """Whether something was begun with this identity key, not with words that were mistyped."""
+    held = begun.start.secrets.user
+    return held is not None and held.public == user.public
+
+
+async def _present(
+    folder: Path, invitation: Invitation, begun: Joining, passphrase: bytes, random: Random
+) -> str:
+    reply = await _asked(folder, invitation, begun.asks)
+    return finish(folder, begun.start, reply, passphrase, random)
+
+
+async def _asked(folder: Path, invitation: Invitation, question: Question) -> Reply:
+    """Ask. What was refused is not asked again."""
+    try:
+        return await _ask(invitation, question)
+    except RefusedError:
+        joining.forget(folder)
+        raise
 
 
 async def _ask(invitation: Invitation, question: Question) -> Reply:
@@ -176,7 +208,7 @@ async def _ask(invitation: Invitation, question: Question) -> Reply:
     if isinstance(answer, Error):
         raise RefusedError(f"the node refused: {answer.text.decode(errors='replace')}")
     if not isinstance(answer, Answer):
-        raise NetworkError("the node did not answer; try again")
+        raise NetworkError("the node did not answer: run the same command again")
     try:
         return decode_answer(topic, answer.code, answer.body)
     except Refusal as refusal:
@@ -189,7 +221,7 @@ def _check(invitation: Invitation, purpose: Purpose) -> None:
         raise UserError(f"this invitation is for another use: run '{right} INVITATION'")
 
 
-def _check_own(start: _Start, reply: Enrolment, charter: Charter) -> None:
+def _check_own(start: Start, reply: Enrolment, charter: Charter) -> None:
     """Check that the node has certified our keys, and no others."""
     user, device = verify_user(reply.user, charter), verify_device(reply.device, charter)
     ours = start.secrets.user
@@ -213,39 +245,45 @@ def _check_archive(secrets: Secrets, card: Card, raw: bytes) -> None:
         raise IdentityError("the node certified another archive key than ours; do not go on")
 
 
-def _finish(folder: Path, start: _Start, reply: Reply, passphrase: bytes, random: Random) -> str:
+def finish(folder: Path, start: Start, reply: Reply, passphrase: bytes, random: Random) -> str:
+    """Make the device of what its agency has certified; return its user's address.
+
+    The key file is written last, so that there is a device when there is all of it.
+    """
     if not isinstance(reply, Enrolment):
         raise NetworkError("the node answered another question than was asked")
     card = verify_card(reply.card)
     _check_own(start, reply, card.charter)
     _check_archive(start.secrets, card, reply.archive)
-    write_secrets(folder, start.secrets, passphrase, random)
-    connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
-    with connection:
-        connection.execute(DEVICE_SCHEMA)
-        connection.execute(
-            "INSERT INTO profile VALUES (0, ?, ?, ?, ?, ?, ?)",
-            (
-                card.charter.raw,
-                reply.user,
-                reply.device,
-                reply.tls_certificate,
-                reply.card,
-                reply.archive,
-            ),
-        )
-        prekey = verify_prekey(start.record)
-        connection.execute(
-            "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
-            (prekey.id, start.prekey.private, start.record, prekey.issued),
-        )
-    connection.close()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_database(folder, start, reply)
     device = Device(folder, start.secrets, random)
     try:
         with device.transaction():
             keep_own_person(device)
             if start.secrets.user is not None:
                 let_enter(device)
-        return device.profile.name
+        name = device.profile.name
     finally:
         device.close()
+    write_secrets(folder, start.secrets, passphrase, random)
+    joining.forget(folder)
+    return name
+
+
+def _make_database(folder: Path, start: Start, reply: Enrolment) -> None:
+    """Make the device's database, in the place of one that an earlier try has left."""
+    for suffix in ("", "-wal", "-shm"):
+        (folder / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
+    sync_folder(folder)
+    prekey = verify_prekey(start.record)
+    charter = verify_card(reply.card).charter.raw
+    who = charter, reply.user, reply.device, reply.tls_certificate, reply.card, reply.archive
+    connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
+    with closing(connection), connection:
+        connection.execute(DEVICE_SCHEMA)
+        connection.execute("INSERT INTO profile VALUES (0, ?, ?, ?, ?, ?, ?)", who)
+        connection.execute(
+            "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
+            (prekey.id, start.prekey.private, start.record, prekey.issued),
+        )

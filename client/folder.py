@@ -3,6 +3,8 @@
 device.key   the device's signing key, its ML-DSA key, its TLS key, the database key, and on a
 user's first device the user identity key; argon2id from a passphrase, mode 0600
 device.db    everything else, encrypted at rest with the database key
+
+The key file is written last: where it is, there is a device (`joining` has what comes before).
 """
 
 from collections.abc import Callable
@@ -43,27 +45,33 @@ def is_device(folder: Path) -> bool:
     return (folder / KEY_FILE).exists()
 
 
-def place_of(folder: Path) -> int:
+def place_of(folder: Path) -> int | None:
     """Return a number that a device's folder keeps until it is copied or brought back.
 
-    It is when the key file's inode was changed last, which no program that copies can set.
+    It is when the key file's inode was changed last, which no program that copies can set. None
+    while the device is being made.
     """
-    return (folder / KEY_FILE).stat().st_ctime_ns
-
-
-def check_free(folder: Path) -> None:
-    """Raise UserError if a folder holds a device already."""
-    if is_device(folder):
-        raise UserError(
-            f"{folder} already holds a device; set IVOR_HOME to another folder for a second one"
-        )
+    return (folder / KEY_FILE).stat().st_ctime_ns if is_device(folder) else None
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:
-    """Write the key file of a new device. Raises UserError if there is one already."""
-    check_free(folder)
+    """Write the key file of a new device."""
+    write_sealed(folder / KEY_FILE, PURPOSE, pack_secrets(secrets), passphrase, random)
+
+
+def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
+    """Open the key file. Raises UserError if there is none or the passphrase is wrong."""
+    if not is_device(folder):
+        raise UserError(
+            f"no device in {folder}: enrol with 'ivor join INVITATION', or set IVOR_HOME"
+        )
+    return unpack_secrets(read_sealed(folder / KEY_FILE, PURPOSE, passphrase))
+
+
+def pack_secrets(secrets: Secrets) -> bytes:
+    """Return what a key file seals."""
     user = None if secrets.user is None else secrets.user.seed
-    plain = codec.encode(
+    return codec.encode(
         (
             VERSION,
             secrets.device.seed,
@@ -73,28 +81,10 @@ def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Ran
             secrets.archive.seed,
         )
     )
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sealed = seal_key(plain, passphrase, PURPOSE, random(SALT_BYTES), random(NONCE_BYTES))
-        write_private(folder / KEY_FILE, sealed.encode())
-    except OSError as error:
-        raise StorageError(f"{folder / KEY_FILE} cannot be written: {error.strerror}") from error
 
 
-def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
-    """Open the key file. Raises UserError if there is none or the passphrase is wrong."""
-    try:
-        sealed = (folder / KEY_FILE).read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"no device in {folder}: enrol with 'ivor join INVITATION', or set IVOR_HOME"
-        ) from None
-    except OSError as error:
-        raise StorageError(f"{folder / KEY_FILE} cannot be read: {error.strerror}") from error
-    try:
-        plain = open_key(sealed, passphrase, PURPOSE)
-    except KeyFileRefused as error:
-        raise UserError(f"{folder / KEY_FILE} does not open: {error}") from None
+def unpack_secrets(plain: bytes) -> Secrets:
+    """Read what a key file sealed."""
     _, device, user, database_key, tls_key, archive = codec.record(
         codec.decode(plain, SECRETS_BYTES_MAX), 6, "device key file"
     )
@@ -105,3 +95,23 @@ def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
         codec.binary(tls_key, SECRETS_BYTES_MAX, "TLS key"),
         ArchivalSigner(codec.fixed(archive, ARCHIVAL_SEED_BYTES, "ML-DSA key")),
     )
+
+
+def write_sealed(file: Path, purpose: str, plain: bytes, passphrase: bytes, random: Random) -> None:
+    """Write a file that a passphrase opens, and its folder if there is none. See `seal_key`."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sealed = seal_key(plain, passphrase, purpose, random(SALT_BYTES), random(NONCE_BYTES))
+        write_private(file, sealed.encode())
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def read_sealed(file: Path, purpose: str, passphrase: bytes) -> bytes:
+    """Open such a file. Raises UserError, and StorageError if the disk does not give it."""
+    try:
+        return open_key(file.read_bytes(), passphrase, purpose)
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {error.strerror}") from error
+    except KeyFileRefused as error:
+        raise UserError(f"{file} does not open: {error}") from None

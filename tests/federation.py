@@ -22,6 +22,7 @@ from msgspec import convert
 from client import compose, enrol, mailbox, people
 from client.arrivals import deliver, take_in
 from client.device import Device
+from client.joining import Start
 from crypto.certificate import public_pem
 from crypto.signing import SEED_BYTES, Signer
 from node import agency as agencies
@@ -77,7 +78,7 @@ class Federation:
         name, _, at = address.partition("@")
         agency = self.agency(at, zone)
         user = self._users[address] = Signer(os.urandom(SEED_BYTES))
-        start = enrol._begin(user, now(), os.urandom)
+        start = enrol.begin(user, now(), os.urandom)
         asked = request_user(user, agency.id, name, now())
         certificate = agencies.register_user(agency, asked, name).raw
         device_request = request_device(user, start.secrets.device, agency.id, "laptop", now())
@@ -89,7 +90,7 @@ class Federation:
         agency = self.agencies[first.profile.charter.name]
         user = first.secrets.user
         assert user is not None
-        start = enrol._begin(None, now(), os.urandom)
+        start = enrol.begin(None, now(), os.urandom)
         link = request_link(
             start.secrets.device, first.profile.user.user, agency.id, "phone", now()
         )
@@ -101,12 +102,12 @@ class Federation:
         user = lost.secrets.user
         assert user is not None
         agency = self.agencies[lost.profile.charter.name]
-        start = enrol._begin(Signer(user.seed), now(), os.urandom)
+        start = enrol.begin(Signer(user.seed), now(), os.urandom)
         request = request_device(user, start.secrets.device, agency.id, "new", now())
         return self._finish(lost.profile.name, agency, start, lost.profile.user.raw, request)
 
     def _finish(
-        self, address: str, agency: Agency, start: enrol._Start, user: bytes, request: bytes
+        self, address: str, agency: Agency, start: Start, user: bytes, request: bytes
     ) -> Device:
         owner = verify_user(user, agency.card.charter).user
         certificate = agencies.register_device(agency, request, owner)
@@ -120,7 +121,7 @@ class Federation:
         folder = self.folder / f"device-{next(self._numbers)}"
         archive = agencies.certify_archive(agency, certificate, start.secrets.archive.public)
         enrolment = Enrolment(user, certificate.raw, tls, agency.card.raw, archive)
-        enrol._finish(folder, start, enrolment, PASSPHRASE, os.urandom)
+        enrol.finish(folder, start, enrolment, PASSPHRASE, os.urandom)
         before = self.persons.get(address)
         listed = PersonDevice(certificate.raw, start.record)
         others = () if before is None or before.certificate != user else before.devices

@@ -29,9 +29,10 @@ import structlog
 
 from tests.crash.disk import Fault
 from tests.crash.forks import Action, Commands, compiled, fast_keys
+from tests.crash.joins import Joins
 from tests.crash.kills import Siege
 from tests.crash.points import Film, cut, failing, killed, record, restarted, scratch
-from tests.crash.scenes import World
+from tests.crash.scenes import Scene, World
 from tests.crash.work import DeviceWork, NodeWork, Work
 from tests.hostile.federation import found
 
@@ -56,13 +57,17 @@ class Trial:
 class Stage:
     """What trials need and is dear to make: films of the works and of commands, and a siege.
 
-    commands: None where there is no C compiler; then there are no trials of commands.
+    commands, joins: None where there is no C compiler; then there are no trials of commands.
     """
 
-    def __init__(self, base: Path, commands: Commands | None, siege: Siege) -> None:
+    def __init__(
+        self, base: Path, commands: Commands | None, joins: Joins | None, siege: Siege
+    ) -> None:
         self.base = base
         self.siege = siege
-        scenes = [] if commands is None else World(base / "world", commands).scenes()
+        scenes: list[Scene | Joins] = []
+        if commands is not None and joins is not None:
+            scenes = [*World(base / "world", commands).scenes(), joins]
         self.scenes = [(scene, scene.film()) for scene in scenes]
         works: dict[str, Work] = {"node": NodeWork(), "device": DeviceWork(base / "federation")}
         self.films: dict[str, Film] = {name: record(work, base) for name, work in works.items()}
@@ -143,13 +148,14 @@ def main(arguments: Sequence[str]) -> int:
     start = time.monotonic()
     counts: Counter[str] = Counter()
     with scratch() as base, fast_keys(), ExitStack() as stack:
-        commands = None
+        commands = joins = None
         if shutil.which("cc"):
             commands = stack.enter_context(Commands(compiled(base)))
+            joins = stack.enter_context(Joins(base / "joins", commands))
         folder = base / "siege"
         folder.mkdir()
         siege = stack.enter_context(Siege(folder, found(folder).quiet))
-        stage = Stage(base, commands, siege)
+        stage = Stage(base, commands, joins, siege)
         if options.again:
             stage.again(options.again).run()
             print(f"{options.again}: nothing lost")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.forks import Action, Commands, compiled, fast_keys
+from tests.crash.joins import Joins
 from tests.crash.points import scratch
 from tests.crash.scenes import World
 
@@ -27,12 +28,30 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler, cc")
     shim = compiled(tmp_path_factory.mktemp("shim"))
-    with scratch() as base, fast_keys(), Commands(shim) as commands:
+    with fast_keys(), Commands(shim) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def world(commands: Commands) -> Iterator[World]:
+    with scratch() as base:
         yield World(base / "world", commands)
+
+
+def test_a_join_goes_on(commands: Commands) -> None:
+    """Killed, or without power, between what the node registers and what the device keeps.
+
+    Its user would have to be put out, and invited anew, to get in at all.
+    """
+    with scratch() as base, Joins(base / "joins", commands) as joins:
+        done = joins.film()
+        for fault, share in ((Action.KILL, 3), (Action.TORN, 2), (Action.FULL, 2)):
+            joins.play(fault, done.operations // share)
+        joins.cut(done, 1)
 
 
 @pytest.mark.parametrize("name", FAULTS)
