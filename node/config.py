@@ -33,6 +33,7 @@ Value = str | int | bool
 Level = Literal["debug", "info", "warning", "error"]
 
 _LISTEN: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+)):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"[0-9A-Fa-f.:]+(?:%[0-9A-Za-z._-]+)?")
 _PORT_MAX: Final = 65535
 _LIKE_ENOUGH: Final = 0.75  # of a misspelt variable; a lower one would catch other programs'
 _HEADING: Final = "# Settings of this node; `ivor node config explain` lists all of them.\n"
@@ -103,11 +104,7 @@ def load_settings(
         for name, value in found.items():
             values[name] = _converted(name, value, source)
             sources[name] = source
-    settings = msgspec.convert(values, Settings)
-    parse_listen(settings.listen)
-    if settings.metrics:
-        parse_listen(settings.metrics)
-    return Loaded(settings, sources)
+    return Loaded(_settings(values), sources)
 
 
 def explain(loaded: Loaded) -> tuple[Explained, ...]:
@@ -122,6 +119,7 @@ def write_settings(values: Mapping[str, Value]) -> str:
     """Write settings as the text of a new agency.toml. Raises ConfigError as `load_settings`."""
     for name, value in values.items():
         _converted(name, value, SETTINGS_FILE)
+    _settings(values)
     # A JSON string, number or boolean is the same in TOML.
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
     return "".join((_HEADING, f"format = {FORMAT}\n", *lines))
@@ -135,6 +133,26 @@ def parse_listen(text: str) -> tuple[str, int]:
             f"cannot listen on {text!a}: write HOST:PORT or [IPv6]:PORT, such as 0.0.0.0:7340"
         )
     return found[1] or found[2], int(found[3])
+
+
+def _settings(values: Mapping[str, object]) -> Settings:
+    """Make settings of values that were checked one by one. Raises ConfigError."""
+    settings = msgspec.convert(values, Settings)
+    parse_listen(settings.listen)
+    if settings.metrics:
+        parse_listen(settings.metrics)
+    if settings.source:
+        _check_source(settings.source)
+    return settings
+
+
+def _check_source(text: str) -> None:
+    try:
+        ipaddress.ip_address(text if _ADDRESS.fullmatch(text) else "")
+    except ValueError:
+        raise ConfigError(
+            f"cannot dial from {text!a}: write an address of this machine, such as 192.0.2.7"
+        ) from None
 
 
 def refuse_local(endpoints: Iterable[str]) -> None:

@@ -108,6 +108,18 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="environment: connections_max"):
             load_settings(tmp_path / "none", {"IVOR_CONNECTIONS_MAX": "\udcff"}, {})
 
+    @pytest.mark.parametrize("text", ["", "192.0.2.7", "::1", "fe80::1%eth0"])
+    def test_an_address_to_dial_from(self, tmp_path: Path, text: str) -> None:
+        settings = load_settings(tmp_path / "none", {"IVOR_SOURCE": text}, {}).settings
+        assert settings.source == text
+
+    @pytest.mark.parametrize("text", ["eth0", "1.2.3", "::1%\x7f", "\x01\udcbd", " ::1", "::1:5:"])
+    def test_no_address_to_dial_from(self, tmp_path: Path, text: str) -> None:
+        with pytest.raises(ConfigError, match="cannot dial from"):
+            load_settings(tmp_path / "none", {"IVOR_SOURCE": text}, {})
+        with pytest.raises(ConfigError):
+            write_settings({"source": text})
+
     def test_other_variables_are_not_ours(self, tmp_path: Path) -> None:
         environment = {"IVOR_HOME": "/x", "IVOR_PASSPHRASE_FILE": "/y", "LISTEN": "z"}
         assert load_settings(tmp_path / "none", environment, {}).settings == Settings()
