@@ -7,7 +7,7 @@
 What does not move for a while is given up for now, with the reason that the node gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,7 +21,18 @@ from protocol.entry import ChatId, EntryId
 from protocol.question import GetBlobs
 from protocol.reply import BlobState, BlobStates, Standing
 
-LOOK_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = (
+    0.02  # until the second look, so that a small file takes no longer than it must
+)
+LOOK_SECONDS_MAX: Final = 0.25
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait from each look to the next."""
+    pause = LOOK_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, LOOK_SECONDS_MAX)
 
 
 def waiting(device: Device) -> Sequence[StoredBlob]:
@@ -57,7 +68,7 @@ async def bring_up(
     Raises NetworkError after so many seconds in which nothing moved, LimitReached if the node has
     no room; either way they wait here.
     """
-    before, end = 0, trio.current_time() + seconds
+    before, end, pauses = 0, trio.current_time() + seconds, _pauses()
     total = sum(blob.announced.chunks for blob in await link.journal.read(partial(waiting, device)))
     while left := await hand_over(device, link):
         if any(state.standing is Standing.NO_ROOM for _, state in left):
@@ -69,7 +80,7 @@ async def bring_up(
         if trio.current_time() > end:
             raise NetworkError("the node does not take the file now; it goes on with 'ivor sync'")
         link.check()
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(next(pauses))
 
 
 NO_ROOM: Final = (
@@ -87,7 +98,7 @@ async def fetch(
     it was redacted meanwhile. What has come stays, for the next time.
     """
     index = device.replica.blobs
-    moved, end = -1, trio.current_time() + seconds
+    moved, end, pauses = -1, trio.current_time() + seconds, _pauses()
     while True:
         begun = await link.write(partial(index.begin, blob, new_name()))
         if begun is None:
@@ -104,7 +115,7 @@ async def fetch(
         if trio.current_time() > end:
             raise NetworkError(_nobody(device, begun, state))
         link.check()
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(next(pauses))
 
 
 def _nobody(device: Device, blob: StoredBlob, state: BlobState) -> str:
@@ -133,12 +144,12 @@ async def spread(device: Device, link: Link, chat: ChatId, entry: EntryId, secon
     """
     judge = device.replica.chat(chat)
     wanted = 0 if judge is None else len(judge.membership().agencies)
-    found, end = 0, trio.current_time() + seconds
+    found, end, pauses = 0, trio.current_time() + seconds, _pauses()
     while trio.current_time() <= end:
         now = await holders(link, chat, entry)
         if now > found:
             found, end = now, trio.current_time() + seconds
         if found >= wanted:
             break
-        await trio.sleep(LOOK_SECONDS)
+        await trio.sleep(next(pauses))
     return found

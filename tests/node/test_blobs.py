@@ -19,7 +19,7 @@ from client.bringing import bring_up, fetch, hand_over, spread
 from client.device import Device
 from client.link import Link
 from crypto.blob import CHUNK_BYTES
-from node import blobs, dialler, larder
+from node import blobs, dialler
 from node.backup import restore, save
 from node.blobs import Blobs, State
 from node.driver import Connection
@@ -45,7 +45,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Founded]:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialler, "YIELD_SECONDS", 0.2)
     monkeypatch.setattr(dialler, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(larder, "AGAIN_SECONDS", 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -356,7 +355,12 @@ async def test_a_blob_that_does_not_fit_is_not_begun(realm: Realm, file: Path) -
             await eventually(partial(confirmed, link, realm, first), "the first is gone")
             await bring_up(anna, link, bool, 10)
         await realm.whole("south", second)
-        assert [len(realm.files(name)) for name in AGENCIES] == [1, 1, 1]
+        await realm.whole("east", second)
+
+        async def one_each() -> bool:
+            return [len(realm.files(name)) for name in AGENCIES] == [1, 1, 1]
+
+        await eventually(one_each, "the first one's file is gone everywhere")
 
 
 async def test_one_device_does_not_fill_the_disk(realm: Realm, file: Path) -> None:
