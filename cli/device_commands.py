@@ -13,6 +13,7 @@ from cli.enrolment import (
     check_time,
     device_label,
     device_passphrase,
+    said_to_be_kept,
 )
 from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
 from cli.options import Json, PassphraseFile
@@ -137,16 +138,17 @@ def _join_as_further(
             output.line("", {"type": "shown", "shown": told})
         note(f"the other device must show this very code; then approve there: {told}")
 
-    name = trio.run(
-        enrol.link,
-        folder,
-        found.invitation,
-        found.user,
-        device_label(label),
-        passphrase,
-        os.urandom,
-        shown,
-    )
+    with said_to_be_kept():
+        name = trio.run(
+            enrol.link,
+            folder,
+            found.invitation,
+            found.user,
+            device_label(label),
+            passphrase,
+            os.urandom,
+            shown,
+        )
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         history = _take_history(device)
         output.facts(

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -58,10 +59,11 @@ def join(
     seed = read_phrase(phrase_file) if recovers else b""
     passphrase = device_passphrase(folder, found.ticket, passphrase_file)
     called = device_label(label)
-    if recovers:
-        trio.run(enrol.recover, folder, found, seed, called, passphrase, os.urandom)
-    else:
-        trio.run(enrol.join, folder, found, called, passphrase, os.urandom)
+    with said_to_be_kept():
+        if recovers:
+            trio.run(enrol.recover, folder, found, seed, called, passphrase, os.urandom)
+        else:
+            trio.run(enrol.join, folder, found, called, passphrase, os.urandom)
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         bring_up(device)
         Output(as_json).facts(_who(device))
@@ -113,6 +115,18 @@ def device_passphrase(folder: Path, ticket: bytes, file: Path | None) -> bytes:
         note("going on with what was begun here with this invitation")
         return read_passphrase(file, "this device, as it was chosen then")
     return new_passphrase(file, "this device")
+
+
+@contextmanager
+def said_to_be_kept() -> Iterator[None]:
+    """Say, when the node does not answer, that nothing of an enrolment is lost."""
+    from node.errors import NetworkError
+
+    try:
+        yield
+    except NetworkError:
+        note("what was begun is kept: the same command goes on with it")
+        raise
 
 
 def device_label(label: str | None) -> str:

@@ -276,7 +276,9 @@ class TestTown:
         (after, *_) = town.run("anna", "status")
         assert str(after["last_sync"]) > str(before["last_sync"])
 
-    def test_an_unreachable_node_is_waited_for(self, town: Town) -> None:
+    def test_an_unreachable_node_is_waited_for(
+        self, town: Town, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         folder = str(town.folder / "nowhere")
         port = free_port()
         settings = ("--zone", "RU-UDM", "--listen", f"127.0.0.1:{port}", "--allow-local")
@@ -288,9 +290,11 @@ class TestTown:
         assert node.wait(SECONDS_MAX) == 0
         (told,) = town.run("operator", "node", "invite", "olga", "--dir", folder)
         town.run("olga", "join", str(told["invitation"]), code=3)
+        assert "the same command goes on with it" in capsys.readouterr().err
         town.run("ivan", "sync", code=3)
         node = town.node("nowhere")
         town.run("olga", "join", str(told["invitation"]))
+        assert "going on with what was begun here" in capsys.readouterr().err
         town.run("ivan", "send", "olga@nowhere", "дошло?", "--wait", "all")
         (*_, last) = town.run("olga", "read", "ivan@nowhere")
         assert last["text"] == "дошло?"
