@@ -72,14 +72,14 @@ class Rest:
         return any(len(branches) >= BRANCHES_MAX for branches in chains.values())
 
     def listens(self, party: NodeParty, peer: NodeParty, chat: ChatId) -> bool:
-        """Whether a node takes what another says of a chat: it has none of it, or that one is in.
+        """Whether a node takes what another says of a chat: that one is in, by what the node has.
 
-        Otherwise these may be the last words of one who left, told where that is known already, or
-        where everybody has left. Who is in is derived from the entries, so that a table of readers
-        that lacks somebody excuses nothing.
+        Or, if it has none of it, by what that one brings. Otherwise these may be the last words of
+        one who left, told where that is known already, or where everybody has left. Who is in is
+        derived from the entries, so that a table of readers that lacks somebody excuses nothing.
         """
-        judge = party.replica.chat(chat)
-        return judge is None or peer.agency in judge.membership().agencies
+        judge = party.replica.chat(chat) or peer.replica.chat(chat)
+        return judge is not None and peer.agency in judge.membership().agencies
 
     def pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
         """Yield who must have the same of which chat: they may see it by what each has seen."""
