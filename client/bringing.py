@@ -21,9 +21,7 @@ from protocol.entry import ChatId, EntryId
 from protocol.question import GetBlobs
 from protocol.reply import BlobState, BlobStates, Standing
 
-LOOK_SECONDS: Final = (
-    0.02  # until the second look, so that a small file takes no longer than it must
-)
+LOOK_SECONDS: Final = 0.02  # from the first look to the second; doubles each time
 LOOK_SECONDS_MAX: Final = 0.25
 
 

@@ -64,14 +64,14 @@ class Device:
     def _open(self) -> apsw.Connection:
         return connect(self.folder / DATABASE_FILE, self.secrets.database_key)
 
-    def _place(self) -> int | None:
+    def _place(self) -> int:
         return place_of(self.folder)
 
     def _is_displaced(self) -> bool:
         """Whether the folder was copied or brought back since the node was last asked."""
         here = self._place()
         known = self.noted("place")
-        if known is None and here is not None:
+        if known is None and here:
             self.connection.execute(
                 "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
             )
@@ -79,9 +79,7 @@ class Device:
 
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
-        here = self._place()
-        if here is not None:
-            self.note("place", here)
+        self.note("place", self._place())
         self.displaced = False
 
     def noted(self, what: str) -> int | bytes | None:

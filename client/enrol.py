@@ -255,8 +255,7 @@ def finish(folder: Path, start: Start, reply: Reply, passphrase: bytes, random: 
     card = verify_card(reply.card)
     _check_own(start, reply, card.charter)
     _check_archive(start.secrets, card, reply.archive)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _make_database(folder, start, reply)
+    _make_database(folder, start, reply, card.charter)
     device = Device(folder, start.secrets, random)
     try:
         with device.transaction():
@@ -271,14 +270,13 @@ def finish(folder: Path, start: Start, reply: Reply, passphrase: bytes, random: 
     return name
 
 
-def _make_database(folder: Path, start: Start, reply: Enrolment) -> None:
+def _make_database(folder: Path, start: Start, reply: Enrolment, charter: Charter) -> None:
     """Make the device's database, in the place of one that an earlier try has left."""
     for suffix in ("", "-wal", "-shm"):
         (folder / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
     sync_folder(folder)
     prekey = verify_prekey(start.record)
-    charter = verify_card(reply.card).charter.raw
-    who = charter, reply.user, reply.device, reply.tls_certificate, reply.card, reply.archive
+    who = charter.raw, reply.user, reply.device, reply.tls_certificate, reply.card, reply.archive
     connection = connect(folder / DATABASE_FILE, start.secrets.database_key)
     with closing(connection), connection:
         connection.execute(DEVICE_SCHEMA)

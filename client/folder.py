@@ -45,13 +45,13 @@ def is_device(folder: Path) -> bool:
     return (folder / KEY_FILE).exists()
 
 
-def place_of(folder: Path) -> int | None:
+def place_of(folder: Path) -> int:
     """Return a number that a device's folder keeps until it is copied or brought back.
 
-    It is when the key file's inode was changed last, which no program that copies can set. None
+    It is when the key file's inode was changed last, which no program that copies can set. 0
     while the device is being made.
     """
-    return (folder / KEY_FILE).stat().st_ctime_ns if is_device(folder) else None
+    return (folder / KEY_FILE).stat().st_ctime_ns if is_device(folder) else 0
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:

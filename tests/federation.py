@@ -121,6 +121,7 @@ class Federation:
         folder = self.folder / f"device-{next(self._numbers)}"
         archive = agencies.certify_archive(agency, certificate, start.secrets.archive.public)
         enrolment = Enrolment(user, certificate.raw, tls, agency.card.raw, archive)
+        folder.mkdir(mode=0o700, exist_ok=True)
         enrol.finish(folder, start, enrolment, PASSPHRASE, os.urandom)
         before = self.persons.get(address)
         listed = PersonDevice(certificate.raw, start.record)

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
         commands = joins = None
         if shutil.which("cc"):
             commands = stack.enter_context(Commands(compiled(base)))
-            joins = stack.enter_context(Joins(base / "joins", commands))
+            joins = stack.enter_context(closing(Joins(base / "joins", commands)))
         folder = base / "siege"
         folder.mkdir()
         siege = stack.enter_context(Siege(folder, found(folder).quiet))

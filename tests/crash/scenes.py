@@ -216,6 +216,15 @@ class World:
         ]
 
 
+def check_told(done: Done, fault: Action) -> None:
+    """Fail unless a command says in one line that its disk failed, if it did not end well."""
+    assert "Traceback" not in done.err, done.err
+    assert "a bug" not in done.err, done.err
+    if fault in {Action.EIO, Action.FULL}:
+        said = [line for line in done.err.splitlines() if line.startswith("ivor: ")]
+        assert (done.code, len(said)) in {(0, 0), (STORAGE, 1)}, (done.code, done.err)
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """One command. happened: whether it has had its effect; fails if anything is not whole."""
@@ -237,12 +246,8 @@ class Scene:
         """Run it with a fault."""
         self.world.reset()
         done = self.world.run(self.arguments, fault, at)
-        assert "Traceback" not in done.err, done.err
-        assert "a bug" not in done.err, done.err
+        check_told(done, fault)
         happened = self.happened()
-        if fault in {Action.EIO, Action.FULL}:
-            said = [line for line in done.err.splitlines() if line.startswith("ivor: ")]
-            assert (done.code, len(said)) in {(0, 0), (STORAGE, 1)}, (done.code, done.err)
         assert happened or done.code != 0, "it said that it was done"
         self._again(happened=happened)
 

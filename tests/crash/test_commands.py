@@ -5,6 +5,7 @@ One point of each here; `python -m tests.crash` goes through every one.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_join_goes_on(commands: Commands) -> None:
 
     Its user would have to be put out, and invited anew, to get in at all.
     """
-    with scratch() as base, Joins(base / "joins", commands) as joins:
+    with scratch() as base, closing(Joins(base / "joins", commands)) as joins:
         done = joins.film()
         for fault, share in ((Action.KILL, 3), (Action.TORN, 2), (Action.FULL, 2)):
             joins.play(fault, done.operations // share)
