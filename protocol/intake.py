@@ -95,7 +95,7 @@ class Intake:
         self._held = Held()
         self._backtracks: dict[Place, int] = {}
         self._early: OrderedDict[Branch, Want] = OrderedDict()
-        self._forgot = False
+        self._forgot = self._missed = False
         self._answer_due = NEVER
         self._refusals = 0
 
@@ -132,8 +132,14 @@ class Intake:
         """Whether no cursor may be saved: something of a finished page has no place here yet."""
         return bool(self._early) or self._forgot
 
+    @property
+    def told_too_early(self) -> bool:
+        """Whether what was forgotten may have a place now, and nothing else is to be done."""
+        return self._missed and not (self._pages or self._asked or self._judging or self._queues())
+
     def let_in(self) -> None:
         """Ask again for what had no place: we are in a chat now, perhaps in that one."""
+        self._missed = self._forgot
         self.recalled(list(self._early.values()))
 
     def _put_off(self, want: Want) -> None:
@@ -208,6 +214,9 @@ class Intake:
             for want in (*asked, *queued)
             if (want.chat, want.lane) == (chat, CONTENT) and want.start < want.stop
         ]
+
+    def _queues(self) -> bool:
+        return any(self._queued.values())
 
     def _waiting(self, place: Place) -> OrderedDict[bytes, Want]:
         return self._queued[place[2]].get(place) or OrderedDict()

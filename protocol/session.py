@@ -366,7 +366,10 @@ class Session:
         if self._seen > self._saved and not self._intake.behind:
             self._saved = self._seen
             effects.append(SaveCursor(self._peer_incarnation, self._saved))
-        return effects + [Send(Seen(cursor)) for cursor in cursors]
+        effects += [Send(Seen(cursor)) for cursor in cursors]
+        if self._listed and self._intake.told_too_early:
+            effects.append(Close(None))
+        return effects
 
     # Reconciliation
 

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
+from msgspec import Raw
 
 from node.driver import Connection
 from node.hub import Hub
 from node.stored import Stored
+from protocol.entry import CONTROL, ChatId, DeviceKey
+from protocol.frame import Run
+from protocol.intake import Outcome
 from protocol.session import PeerKind
 
-SMALL, LARGE = b"a" * 32, b"z" * 32
+SMALL, MIDDLE, LARGE = b"a" * 32, b"m" * 32, b"z" * 32
 DEVICE = b"d" * 32
 
 
@@ -22,9 +26,16 @@ class Peer:
     key: bytes
     peer: PeerKind = PeerKind.NODE
     open: bool = True
+    welcome: bool = False
 
     def close(self) -> None:
         self.open = False
+
+    def let_in(self) -> None:
+        self.welcome = True
+
+    def changed(self) -> None:
+        pass
 
 
 def session(key: bytes, peer: PeerKind = PeerKind.NODE) -> Connection:
@@ -94,3 +105,16 @@ class TestStoring:
         assert hub.handed == [(1, source), (2, source)]
         durable()
         assert len(hub.handed) == len(parts)
+
+
+class TestLettingIn:
+    @pytest.mark.parametrize(("entered", "again"), [(SMALL, [True, True]), (LARGE, [False, True])])
+    def test_who_is_asked_again(self, entered: bytes, again: Sequence[bool]) -> None:
+        """Where we were let in, all readers may have listed what had no place before."""
+        hub, peers = hub_of(SMALL), [Peer(MIDDLE), Peer(LARGE)]
+        for peer in peers:
+            hub.add(cast("Connection", peer))
+        run = Run(ChatId(SMALL), DeviceKey(DEVICE), CONTROL, 0, None, None, (Raw(b"\x00"),), ())
+        stored = Stored(Outcome(0), run, readers={SMALL, MIDDLE, LARGE}, entered={entered})
+        hub.hand_on(stored, session(DEVICE, PeerKind.DEVICE))
+        assert [peer.welcome for peer in peers] == again

@@ -187,6 +187,20 @@ class TestGreeting:
             assert found == [*saves, *([Send(Seen(7))] if early else [])]
             assert early == (Send(want(0)) in one.let_in(0.0))
 
+    def test_what_was_forgotten_is_told_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SPEC 6.3, 4: the session ends once all that it can bring is here, and no sooner."""
+        monkeypatch.setattr("protocol.intake.WANTS_EARLY_MAX", 1)
+        one = opened()
+        for cursor, last, number in ((7, 0, 0), (8, 1, 1)):
+            one.receive(Heads(cursor, last, ()), 0.0)
+            one.compared((want(number),), 0.0)
+            run, early = run_at(number), Outcome(0, surplus=True, early=True)
+            one.receive(run, 0.0)
+            assert Close(None) not in one.admitted([(run, early)], (), 0.0)
+        assert Send(want(1)) in one.let_in(0.0)
+        one.receive(run := run_at(1), 0.0)
+        assert one.admitted([(run, Outcome(5))], (), 0.0) == [Close(None)]
+
 
 class TestTime:
     def test_silence_before_hello(self) -> None:
