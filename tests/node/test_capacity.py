@@ -2,6 +2,8 @@
 
 import gc
 import resource
+import ssl
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from trio.testing import MockClock
 from node.capacity import (
     COLLECTIONS,
     FILES_BESIDE,
-    TRIM_SECONDS,
+    TIDY_SECONDS,
     allow_files,
     collect_rarely,
     files_wanted,
@@ -77,9 +79,27 @@ async def test_memory_between_what_is_in_use_is_given_back(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_small)
         for _ in range(ROUNDS_MAX):
-            await trio.sleep(TRIM_SECONDS)
+            await trio.sleep(TIDY_SECONDS)
             if resident() <= wanted:
                 break
         nursery.cancel_scope.cancel()
     assert resident() <= wanted
     assert kept
+
+
+async def test_an_ended_session_is_given_back(
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+) -> None:
+    """A TLS stream of trio refers to itself, so it does not go when nobody needs it any more."""
+    ours, _ = trio.testing.memory_stream_pair()
+    ended = weakref.ref(trio.SSLStream(ours, ssl.create_default_context()))
+    gc.disable()
+    try:
+        assert ended() is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_small)
+            await trio.sleep(TIDY_SECONDS + 1)
+            nursery.cancel_scope.cancel()
+        assert ended() is None
+    finally:
+        gc.enable()
