@@ -59,14 +59,16 @@ def _harmless(text: str, at: int) -> bool:
         return _joins_emoji(text, at)
     if character in VARIATION_SELECTORS:
         return at > 0 and unicodedata.category(text[at - 1]) in _PRESENTED
-    if _INVISIBLE.match(character) or _floods(text, at):
+    kind = unicodedata.category(character)
+    if _INVISIBLE.match(character) or (kind in _MARKS and _floods(text, at)):
         return False
-    return character.isprintable() or unicodedata.category(character) == "Zs"
+    return kind == "Zs" or character.isprintable()
 
 
 def _floods(text: str, at: int) -> bool:
-    stack = text[max(0, at - MARKS_MAX) : at + 1]
-    return len(stack) > MARKS_MAX and all(unicodedata.category(c) in _MARKS for c in stack)
+    """Whether a mark stands on more of them than any script stacks."""
+    below = text[max(0, at - MARKS_MAX) : at]
+    return len(below) == MARKS_MAX and all(unicodedata.category(c) in _MARKS for c in below)
 
 
 def _joins_emoji(text: str, at: int) -> bool:
