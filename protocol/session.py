@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from protocol.audit import Audits, Turn
 from protocol.effect import (
     Admit,
     Close,
@@ -37,7 +38,6 @@ from protocol.effect import (
     Send,
     StoreFork,
     StoreSeals,
-    Survey,
     TakeChunk,
     Wake,
 )
@@ -81,11 +81,10 @@ from protocol.limits import (
     LEAF_CLOSE_SECONDS,
     LEAF_PING_SECONDS,
     PAGES_OPEN_MAX,
-    RECON_AUDIT_SECONDS,
     RUN_BYTES_MAX,
 )
 from protocol.preview import Previews
-from protocol.reconcile import Reconciliation, Table, recon_key
+from protocol.reconcile import Table
 from protocol.serving import Serving
 
 VERSION = 1
@@ -160,15 +159,10 @@ class Session:
         self._previews = Previews()
         self._serving = Serving()
         self._peer_incarnation = b""
-        self._peer_salt = b""
         self._seen = self._saved = -1
         self._told: int | None = None
         self._found: Sequence[int] = ()
-        self._recon_number = 0
-        self._surveying = False
-        self._recon: Reconciliation | None = None
-        self._recon_waits: Recon | None = None
-        self._audit_at = NEVER
+        self._audits = Audits(greeting.salt)
         self._unseen: deque[int] = deque()
         self._greeted_back = False
         self._heads_due = False
@@ -214,7 +208,7 @@ class Session:
         """Take what does not concern the receiving of entries."""
         match frame:
             case Recon():
-                return self._reconcile(frame, now)
+                return self._took(self._audits.heard(frame), now)
             case IHave() | Graft() | Prune():
                 return self._rumoured(frame)
             case Error() | Bye():
@@ -231,7 +225,8 @@ class Session:
         if VERSION not in hello.versions:
             raise OutOfTurn(f"peer speaks versions {hello.versions}, we speak {VERSION} (SPEC 6.2)")
         self.state = State.OPEN
-        self._peer_incarnation, self._peer_salt = hello.incarnation, hello.salt
+        self._peer_incarnation = hello.incarnation
+        self._audits.greeted(hello.salt)
         effects: list[Effect] = [Wake(now + self._patience.ping)]
         knows_us = hello.seen_incarnation == self._greeting.incarnation
         known = hello.incarnation == self._greeting.seen_incarnation
@@ -241,9 +236,9 @@ class Session:
             self._told = hello.seen
             effects.append(LoadHeads(self._told))
         if knows_us and known:
-            self._plan_audit(now, self._part_of_a_day())
+            self._audits.plan_first(now)
         else:
-            effects.append(self._survey())
+            effects.append(self._audits.begin())
         return effects
 
     @property
@@ -373,75 +368,25 @@ class Session:
 
     # Reconciliation
 
-    @property
-    def _begins(self) -> bool:
-        """Whether it is for us to say the first word."""
-        return self._greeting.salt < self._peer_salt
-
-    def _survey(self) -> Survey:
-        self._surveying = True
-        return Survey(self._recon_key())
-
-    def _recon_key(self) -> bytes:
-        return recon_key(self._greeting.salt, self._peer_salt, self._recon_number)
-
-    def _part_of_a_day(self) -> float:
-        """Return how long to wait for the first audit, so that short sessions have some, too."""
-        return int.from_bytes(self._recon_key()[:8], "big") / 2**64 * RECON_AUDIT_SECONDS
-
-    def _plan_audit(self, now: float, seconds: float) -> None:
-        self._audit_at = now + seconds if self._begins else NEVER
-
     def surveyed(self, table: Table, now: float) -> list[Effect]:
         """Take the answer to Survey."""
-        self._surveying = False
-        if self.state is not State.OPEN:
-            return []
-        self._recon = Reconciliation(table)
-        if self._begins:
-            return [Send(self._recon.begin(self._recon_number))]
-        waits, self._recon_waits = self._recon_waits, None
-        return [] if waits is None else self._take_turn(self._recon, waits, now)
+        return self._took(self._audits.surveyed(table), now) if self.state is State.OPEN else []
 
-    def _reconcile(self, frame: Recon, now: float) -> list[Effect]:
-        """Take a turn, now or when our own survey is done; a new number asks for an audit."""
-        if self._recon is not None and frame.number == self._recon_number:
-            return self._take_turn(self._recon, frame, now)
-        idle = self._recon is None and self._recon_waits is None and not self._begins
-        audit = frame.number == self._recon_number + 1 and not self._surveying
-        if not idle or not (audit or (frame.number == self._recon_number and self._surveying)):
-            raise OutOfTurn(f"turn of a reconciliation {frame.number} that is not on (SPEC 6.3)")
-        self._recon_waits = frame
-        if not audit:
-            return []
-        self._recon_number = frame.number
-        return [self._survey()]
-
-    def _take_turn(self, ours: Reconciliation, frame: Recon, now: float) -> list[Effect]:
-        reply = ours.answer(frame)
-        if ours.over:
-            self._reconciled(ours, now)
-        return [] if reply is None else [Send(reply)]
-
-    def _reconciled(self, ours: Reconciliation, now: float) -> None:
+    def _took(self, turn: Turn, now: float) -> list[Effect]:
         """List what the peer lacks; what changed since the survey the usual pages tell."""
-        self._recon = None
-        self._plan_audit(now, RECON_AUDIT_SECONDS)
+        ended = turn.ended
+        if ended is None:
+            return turn.effects
+        self._audits.plan(now)
         if self._told is None:
-            self._told = 0 if ours.lacks_all else ours.cursor
+            self._told = 0 if ended.lacks_all else ended.cursor
             self._heads_due = True
         if self._told:
-            found = ours.found()
+            found = ended.found()
             self._found = found[: bisect_right(found, self._told)]
         if self._found:
             self._heads_due, self._greeted_back = True, False
-
-    def _audit(self, now: float) -> list[Effect]:
-        if self._audit_at > now:
-            return []
-        self._audit_at = NEVER
-        self._recon_number += 1
-        return [self._survey()]
+        return turn.effects
 
     def expired(self, now: float) -> list[Effect]:
         """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""
@@ -459,7 +404,7 @@ class Session:
         self._previews.expired(now)
         # Compared with the very sum that was asked for: a difference, rounded, may never be due.
         pings: list[Effect] = [Send(Ping())] if now >= self._heard + ping else []
-        effects = [*pings, *self._audit(now), *self._go_on(now)]
+        effects = [*pings, *self._audits.due(now), *self._go_on(now)]
         quiet = now + ping / 2 if pings else self._heard + ping
         return [*effects, Wake(min(quiet, self._awaited(), self._tell_at or NEVER))]
 

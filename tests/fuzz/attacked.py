@@ -121,4 +121,5 @@ def check_bounds(session: Session) -> None:
     assert len(session._serving._runs) <= WANTS_SERVED_MAX + 1
     assert len(session._unseen) <= PAGES_OPEN_MAX
     assert len(session._serving._seals) <= session._serving._seal_devices <= SEALS_SERVED_MAX
-    assert session._recon is None or len(session._recon._pending) <= RECON_PENDING_MAX
+    ours = session._audits._on
+    assert ours is None or len(ours._pending) <= RECON_PENDING_MAX
