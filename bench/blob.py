@@ -1,4 +1,4 @@
-"""A large file: device → node → node → device, four processes; and node → node alone.
+"""A large file: device → node → node, then on to a device as it comes; and node → node alone.
 
 Every chunk is encrypted, hashed, checked against its root, written and synced at each node. `limit`
 does in one process what nobody can leave out between two nodes: hash the same chunks, write them,
@@ -8,7 +8,7 @@ and sync as often. `sealing limit` also encrypts and hashes the file, as its aut
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,15 +30,19 @@ SYNCED_CHUNKS = 16  # as a fetch does: half of what may be under way
 LIMIT_BYTES_MAX = 512 * MIB
 POLL_SECONDS = 0.005
 WAIT_SECONDS_MAX = 900.0
-WHOLE_UNITS = {
+STORED_UNITS = {
     "sealed": "MB/s",
     "sealing limit": "MB/s",
     "to own node": "MB/s",
     "through two nodes": "MB/s",
     "limit": "MB/s",
     "of_limit": "ratio",
-    "whole way": "MB/s",
     "peak_writer": "MiB",
+    "peak_nodes": "MiB",
+}
+WHOLE_UNITS = {
+    "through two nodes": "MB/s",
+    "whole way": "MB/s",
     "peak_nodes": "MiB",
     "peak_reader": "MiB",
 }
@@ -57,14 +61,17 @@ def measure(sizes: Sequence[int], runs: int) -> list[Line]:
     found: list[Line] = []
     for size in sizes:
         calib_s = calibrate()
-        whole, nodes = [], []
+        stored, whole, nodes = [], [], []
         for number in range(runs):
-            whole.append(_whole(size))
-            rate = whole[-1]["through two nodes"]
+            stored.append(_stored(size))
+            rate = stored[-1]["through two nodes"]
             progress(f"{NAME}: {size >> 20} MiB, run {number + 1}: {rate:.0f} MB/s")
+            whole.append(_whole(size))
+            progress(f"{NAME}: all the way: {whole[-1]['whole way']:.0f} MB/s")
             nodes.append(_nodes(size))
             progress(f"{NAME}: node to node: {nodes[-1]['rate']:.0f} MB/s")
         case = f"{size >> 20:,} MiB"
+        found += lines_of(NAME, f"{case}, device to two nodes", STORED_UNITS, stored, calib_s)
         found += lines_of(NAME, f"{case}, device to device", WHOLE_UNITS, whole, calib_s)
         found += lines_of(NAME, f"{case}, node to node", NODES_UNITS, nodes, calib_s)
     return found
@@ -83,7 +90,39 @@ def _two(folder: Path, size: int) -> tuple[list[Site], str, Path]:
     return sites, chat, file
 
 
+def _stored(size: int) -> dict[str, float]:
+    """Send a file that nobody reads yet."""
+    with TemporaryDirectory(prefix="ivor-bench-") as folder:
+        sites, chat, file = _two(Path(folder), size)
+        with (
+            node_of(sites[0]) as first,
+            node_of(sites[1]) as second,
+            started("bench.blob_worker", "write", sites[0].home, chat, file) as writer,
+        ):
+            writer.event("ready")
+            writer.say("go")
+            sent = _numbers(writer, "sent")
+            peak = max(node.memory_mib("VmHWM") for node in (first, second))
+        limit, sealing = _limit(Path(folder), size), _sealing_limit(Path(folder), size)
+    through = _through(sent, size)
+    return {
+        "sealed": size / MB / (sent["sealed"] - sent["begun"]),
+        "sealing limit": sealing,
+        "to own node": size / MB / (sent["own"] - sent["sealed"]),
+        "through two nodes": through,
+        "limit": limit,
+        "of_limit": through / limit,
+        "peak_writer": sent["peak"],
+        "peak_nodes": peak,
+    }
+
+
+def _through(sent: Mapping[str, float], size: int) -> float:
+    return size / MB / (sent["everywhere"] - sent["sealed"])
+
+
 def _whole(size: int) -> dict[str, float]:
+    """Let a reader have the file while it still comes."""
     with TemporaryDirectory(prefix="ivor-bench-") as folder:
         sites, chat, file = _two(Path(folder), size)
         target = file.with_name("got")
@@ -99,17 +138,9 @@ def _whole(size: int) -> dict[str, float]:
             sent = _numbers(writer, "sent")
             got = _numbers(reader, "got")
             peak = max(node.memory_mib("VmHWM") for node in (first, second))
-        limit, sealing = _limit(Path(folder), size), _sealing_limit(Path(folder), size)
-    through = size / MB / (sent["everywhere"] - sent["sealed"])
     return {
-        "sealed": size / MB / (sent["sealed"] - sent["begun"]),
-        "sealing limit": sealing,
-        "to own node": size / MB / (sent["own"] - sent["sealed"]),
-        "through two nodes": through,
-        "limit": limit,
-        "of_limit": through / limit,
+        "through two nodes": _through(sent, size),
         "whole way": size / MB / (got["written"] - sent["begun"]),
-        "peak_writer": sent["peak"],
         "peak_nodes": peak,
         "peak_reader": got["peak"],
     }
