@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import ssl
 import subprocess
 import time
 from io import BytesIO
@@ -11,11 +12,26 @@ import pytest
 from pyhanko.pdf_utils.generic import StreamObject
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.writer import PageObject, PdfFileWriter
+from pyhanko.sign.signers.pdf_cms import Signer
 
 from client.device import Device
-from client.signing_keys import SigningKey, keep_certificate, own_key
+from client.signing_keys import SigningKey, SoftKey, keep_certificate, own_key
+from crypto import certificate, signatory
 from node import agency as agencies
 from tests.federation import Federation
+
+NOW = time.time()
+CA_KEY = certificate.make_key()
+CA = certificate.authority(CA_KEY, "ab" * 32, NOW, certificate.AUTHORITY_DAYS, 1)
+CA_DER = ssl.PEM_cert_to_DER_cert(CA.decode())
+
+
+def signer(name: str, now: float) -> Signer:
+    """What an official signs with who was certified at a time."""
+    key = certificate.make_key()
+    subject = signatory.Subject(name, "minzdrav", b"u" * 32)
+    leaf = signatory.certify(CA, CA_KEY, key, subject, now=now, days=9, serial=7)
+    return SoftKey(key).signer(ssl.PEM_cert_to_DER_cert(leaf.decode()), CA_DER)
 
 
 def certify(

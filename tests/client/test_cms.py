@@ -1,36 +1,18 @@
 """SPEC 5.8, rule 2: what is no signature over this file never passes for one."""
 
-import ssl
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pyhanko.sign.signers.pdf_cms import Signer
 
 from client.cms import Detached, SignatureFault, check_detached, sign_detached
-from client.signing_keys import SoftKey
-from crypto import certificate, signatory
+from tests.signing import CA_DER, NOW, signer
 
-NOW = time.time()
 DIGEST = sha256(b"order").digest()
-
-
-CA_KEY = certificate.make_key()
-CA = certificate.authority(CA_KEY, "ab" * 32, NOW, certificate.AUTHORITY_DAYS, 1)
-CA_DER = ssl.PEM_cert_to_DER_cert(CA.decode())
-
-
-def signer(name: str, now: float) -> Signer:
-    """What an official signs with who was certified at a time."""
-    key = certificate.make_key()
-    subject = signatory.Subject(name, "minzdrav", b"u" * 32)
-    leaf = signatory.certify(CA, CA_KEY, key, subject, now=now, days=9, serial=7)
-    return SoftKey(key).signer(ssl.PEM_cert_to_DER_cert(leaf.decode()), CA_DER)
 
 
 @cache

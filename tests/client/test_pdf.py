@@ -7,8 +7,7 @@ import pytest
 
 from client import pdf
 from node.errors import EvidenceError, UserError
-from tests.client.test_cms import NOW, signer
-from tests.signing import make_pdf, with_other_text
+from tests.signing import NOW, make_pdf, signer, with_other_text
 
 
 @cache

@@ -23,7 +23,7 @@ from node.agency import DATABASE_FILE
 from protocol.entry import CONTENT, ChatId
 from tests.crash.work import sound
 from tests.hostile.federation import open_device
-from tests.hostile.test_crash import acknowledged, stored_ids
+from tests.hostile.processes import acknowledged, stored_ids
 
 ROOT: Final = Path(__file__).parents[2]
 LOAD_SECONDS: Final = (0.05, 0.8)

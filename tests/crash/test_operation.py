@@ -31,7 +31,7 @@ from tests.hostile.federation import (
     say,
     start_node,
 )
-from tests.hostile.test_crash import process
+from tests.hostile.processes import process
 
 ROOM = "8m"
 SPARE = 4  # file descriptors

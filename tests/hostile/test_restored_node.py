@@ -19,7 +19,7 @@ from protocol.message import Text
 from tests.hostile import federation as made
 from tests.hostile.conftest import check_file
 from tests.hostile.federation import Founded, eventually, one_settled, open_device, say
-from tests.hostile.test_crash import acknowledged, process, stored_ids
+from tests.hostile.processes import acknowledged, process, stored_ids
 
 
 @pytest.mark.usefixtures("events")
