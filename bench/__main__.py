@@ -4,10 +4,8 @@ A table, or with --json one JSON object a figure. Progress goes to stderr. See b
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Mapping
-from types import FrameType
 
 from bench import (
     blob,
@@ -26,6 +24,7 @@ from bench import (
 )
 from bench.figures import Line, encoded, table
 from bench.ministry import Size
+from bench.processes import leave_on_sigterm
 
 Measure = Callable[[str, int], list[Line]]
 
@@ -144,7 +143,7 @@ def main(arguments: list[str]) -> None:
     unknown = set(chosen.names) - ALL.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
-    signal.signal(signal.SIGTERM, _stop)
+    leave_on_sigterm()
     lines: list[Line] = []
     for name in chosen.names or BENCHMARKS:
         found = ALL[name](chosen.scale, chosen.runs)
@@ -153,11 +152,6 @@ def main(arguments: list[str]) -> None:
             print("\n".join(map(encoded, found)), flush=True)
     if not chosen.json:
         print(table(lines))
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    """Leave by an exception, so that children and folders are cleared away."""
-    sys.exit(143)
 
 
 if __name__ == "__main__":

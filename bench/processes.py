@@ -4,17 +4,19 @@
         node.event("ready")
         node.say("go")
 
-A child is ended with the block, whatever happens in it.
+A child is ended with the block, whatever happens in it; after `leave_on_sigterm()` that, too.
 """
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -28,6 +30,15 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 class ChildFailed(Exception):
     """A child ended, or said nothing, before the event that was waited for."""
+
+
+def leave_on_sigterm() -> None:
+    """Let SIGTERM end this process by an exception, so that children and folders go, too."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 class Child:

@@ -27,6 +27,7 @@ from typing import Literal
 
 import structlog
 
+from bench.processes import leave_on_sigterm
 from tests.crash.disk import Fault
 from tests.crash.forks import Action, Commands, compiled, fast_keys
 from tests.crash.joins import Joins
@@ -144,6 +145,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for; return the exit code."""
     options = _parse(arguments)
+    leave_on_sigterm()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     start = time.monotonic()
     counts: Counter[str] = Counter()

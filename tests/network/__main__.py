@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from bench.processes import leave_on_sigterm
 from tests.network import capture, hosts
 from tests.network.scenario import DELAY, JITTER, LOSS, Outcome, canary, leaks, outside, trouble
 from tests.network.world import LONG, world
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="no table, only the last line")
     arguments = parser.parse_args()
+    leave_on_sigterm()
     missing = hosts.lacking()
     if missing is not None:
         print(msgspec.json.encode({"v": 1, "what": "network", "skipped": missing}).decode())

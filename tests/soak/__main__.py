@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from bench.processes import leave_on_sigterm
 from tests.soak.faults import Faults
 from tests.soak.figures import Counted, Happened, Record, Sample, grown, slopes
 from tests.soak.stage import Actor, Stage, staged
@@ -111,6 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     chosen = parser.parse_args(arguments)
+    leave_on_sigterm()
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     print(f"seed {chosen.seed}, into {chosen.out}", file=sys.stderr, flush=True)
     with (

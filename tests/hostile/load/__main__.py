@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from bench.figures import calibrate, progress
-from bench.processes import Child, started
+from bench.processes import Child, leave_on_sigterm, started
 from tests.hostile.federation import NODES, found
 from tests.hostile.load.attacks import ATTACKS
 
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    leave_on_sigterm()
     chosen = [
         name
         for name in ATTACKS
