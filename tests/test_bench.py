@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 FIGURES = {
     "catch-up": {"rate", "limit", "of_limit", "wire", "disk", "cpu_receiver", "peak_receiver"},
     "join": {"screen", "lines", "all", "rate", "node"},
+    "blob": {"sealed", "through two nodes", "whole way", "of_limit", "cpu_sender", "peak_reader"},
     "live": {"p50", "p99", "rate", "cpu_writer", "cpu_reader", "cpu_nodes"},
     "epoch": {"start", "open"},
     "reconnect": {"time", "sent", "received", "rate"},
@@ -65,6 +68,28 @@ def test_fields(lines: list[dict[str, str | float]]) -> None:
 def test_load_loses_nothing(lines: list[dict[str, str | float]]) -> None:
     found = {line["figure"]: line["median"] for line in lines if line["bench"] == "load"}
     assert (found["unstored"], found["undelivered"], found["turned_away"]) == (0, 0, 0)
+
+
+def test_what_is_ended_ends_its_children(tmp_path: Path) -> None:
+    """A child goes when its parent is told to, though nobody has told it; so does the folder."""
+    program = f"""
+        from tempfile import TemporaryDirectory
+        from bench.processes import leave_on_sigterm, running
+        leave_on_sigterm()
+        with TemporaryDirectory(dir={str(tmp_path)!r}), running(["cat"], "/") as child:
+            print(child.process.pid, flush=True)
+            child.line()
+    """
+    command = [sys.executable, "-c", dedent(program)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.terminate()
+        assert parent.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_name() -> None:
