@@ -14,6 +14,7 @@ from node.capacity import (
     COLLECTIONS,
     FILES_BESIDE,
     TIDY_SECONDS,
+    TIDY_SHARE,
     allow_files,
     collect_rarely,
     files_wanted,
@@ -103,3 +104,21 @@ async def test_an_ended_session_is_given_back(
         assert ended() is None
     finally:
         gc.enable()
+
+
+async def test_what_takes_long_is_done_seldom(
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over what is waited
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node with many sessions stands still for a small part of the time only."""
+    seconds, looks = 0.3, []
+    monkeypatch.setattr("node.capacity.gc.collect", lambda: looks.append(trio.current_time()))
+    monkeypatch.setattr("node.capacity.time.perf_counter", lambda: seconds * len(looks))
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_small)
+        await trio.sleep(2 * seconds / TIDY_SHARE)
+        nursery.cancel_scope.cancel()
+    first, second = (at - begun for at in looks)
+    assert first == pytest.approx(TIDY_SECONDS)
+    assert second - first >= seconds / TIDY_SHARE
