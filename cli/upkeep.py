@@ -50,8 +50,9 @@ def sync(
 
     from cli.attaching import bring_files
     from client import identities, witnessing
+    from client.delivery import unstored
     from client.exchange import visit_fresh
-    from client.link import linked, unstored
+    from client.link import linked
 
     with opened(home, passphrase_file) as device:
 
@@ -99,7 +100,8 @@ def status(
 ) -> None:
     """Show what is queued, and which agency stores how much of what you wrote. Asks nobody."""
     from client import identities, witnessing
-    from client.link import SYNCED, unstored
+    from client.delivery import unstored
+    from client.link import SYNCED
 
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
@@ -137,7 +139,7 @@ def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
 
     membership = judge.membership()
     names = {one.agency: one.identity.agency_name for one in membership.users.values()}
-    deliveries = Deliveries(device, judge.id, membership)
+    deliveries = Deliveries(device, judge, membership)
     total = written(device, judge.id)
     ours = device.profile.charter.agency
     for agency in sorted(membership.agencies, key=lambda one: (one != ours, names[one])):

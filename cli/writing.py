@@ -224,7 +224,7 @@ def _deliver(
 ) -> None:
     """Bring a message to the node, with its file if it has one, and tell how far it is."""
     from client.delivery import progress_of
-    from node.errors import LimitReached
+    from node.errors import LimitReached, RefusedError
 
     brought = _bring(device, chat, place, wait, timeout)
     progress, problem = progress_of(device, chat.id, place), brought.problem
@@ -246,6 +246,8 @@ def _deliver(
     )
     if isinstance(problem, LimitReached):
         raise typer.Exit(LimitReached.exit_code)
+    if progress.refused:
+        raise typer.Exit(RefusedError.exit_code)
     everywhere = progress.everywhere and brought.holders in (None, progress.of)
     late = (wait is Wait.ALL and not everywhere) or (wait is Wait.STORED and not progress.own)
     if late or (wait is not None and problem is not None):
@@ -297,7 +299,8 @@ async def _bring_over(
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
-        return progress.everywhere if wait is Wait.ALL else progress.own
+        enough = progress.everywhere if wait is Wait.ALL else progress.own
+        return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)
     decided = await decide(device, link)

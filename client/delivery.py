@@ -1,6 +1,7 @@
 """How far our messages are: queued, stored at our own node, stored at n of m agencies (SPEC 5.5).
 
-What an agency stores it tells itself, and our node passes that on; it is kept as holdings.
+What an agency stores it tells itself, and our node passes that on; it is kept as holdings. What was
+written by somebody whose node knew by then that they were out of the chat is stored by nobody.
 """
 
 from collections.abc import Mapping
@@ -9,33 +10,45 @@ from dataclasses import dataclass
 from msgspec import convert
 
 from client.device import Device
-from protocol.entry import CONTENT, ChatId, Reference
+from protocol.chat import Chat
+from protocol.dag import bits
+from protocol.entry import CONTENT, CONTROL, ChatId, Reference
 from protocol.identity import AgencyId
+from protocol.membership import resolve
+from protocol.policy import Role
 from protocol.roster import Membership
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where one message is stored. own: at our own node. agencies, of: how many, of how many."""
+    """Where one message is stored. own: at our own node. agencies, of: how many, of how many.
+
+    refused: nobody stores it, because we might not write in the chat any more.
+    """
 
     own: bool
     agencies: int
     of: int
+    refused: bool = False
 
     @property
     def everywhere(self) -> bool:
         """Whether each agency of the chat stores it."""
-        return self.agencies >= self.of
+        return not self.refused and self.agencies >= self.of
 
     @property
     def state(self) -> str:
         """A word for scripts."""
+        if self.refused:
+            return "refused"
         if self.everywhere:
             return "everywhere"
         return "stored" if self.own else "queued"
 
     def __str__(self) -> str:
         """Words for people."""
+        if self.refused:
+            return "not delivered: you may no longer write in this chat"
         if not self.own:
             return "queued"
         if self.agencies <= 1 < self.of:
@@ -46,13 +59,14 @@ class Progress:
 class Deliveries:
     """Where the messages of this device in one chat are stored. Made anew when asked anew."""
 
-    def __init__(self, device: Device, chat: ChatId, membership: Membership) -> None:
+    def __init__(self, device: Device, judge: Chat, membership: Membership) -> None:
         self._own = device.profile.charter.agency
         self._agencies = membership.agencies
+        self._refused = not takes(device, judge, CONTENT)
         rows = device.connection.execute(
             "SELECT agency, length FROM holdings JOIN chats ON no = chat"
             " WHERE id = ? AND device = ? AND lane = ?",
-            (chat, device.key, CONTENT),
+            (judge.id, device.key, CONTENT),
         ).fetchall()
         self._lengths: Mapping[AgencyId, int] = dict(convert(rows, list[tuple[AgencyId, int]]))
 
@@ -60,7 +74,8 @@ class Deliveries:
         """Return how far one of our own messages is."""
         holders = [agency for agency, length in self._lengths.items() if length > place.seq]
         counted = sum(agency in self._agencies for agency in holders)
-        return Progress(self._own in holders, counted, len(self._agencies))
+        own = self._own in holders
+        return Progress(own, counted, len(self._agencies), refused=self._refused and not own)
 
     def length_at(self, agency: AgencyId) -> int:
         """Return how many of our messages an agency stores."""
@@ -72,7 +87,7 @@ def progress_of(device: Device, chat: ChatId, place: Reference) -> Progress:
     judge = device.replica.chat(chat)
     if judge is None:
         return Progress(own=False, agencies=0, of=0)
-    return Deliveries(device, chat, judge.membership()).of(place)
+    return Deliveries(device, judge, judge.membership()).of(place)
 
 
 def written(device: Device, chat: ChatId) -> int:
@@ -80,3 +95,50 @@ def written(device: Device, chat: ChatId) -> int:
     stored = device.replica.store.chat(chat)
     chain = [] if stored is None else stored.chains.get((device.key, CONTENT), [])
     return max((branch.length for branch in chain), default=0)
+
+
+def unstored(device: Device) -> int:
+    """Return how many entries of ours our own node has yet to acknowledge."""
+    rows = device.connection.execute(
+        "SELECT id, lane, length FROM chains JOIN chats ON chats.no = chat WHERE device = ?",
+        (device.key,),
+    ).fetchall()
+    held = {
+        (holding.chat, holding.lane): holding.seq + 1
+        for holding in device.replica.sharing.holdings(device.key)
+        if bytes(holding.agency) == device.profile.charter.agency
+    }
+    found = 0
+    for chat, lane, length in convert(rows, list[tuple[ChatId, int, int]]):
+        lacking = max(0, length - held.get((chat, lane), 0))
+        judge = device.replica.chat(chat) if lacking else None
+        if judge is None or takes(device, judge, lane):
+            found += lacking
+    return found
+
+
+def takes(device: Device, judge: Chat, lane: int) -> bool:
+    """Whether our node takes what we write in a lane of a chat, as far as we know.
+
+    It does not once it knows that somebody has put us out, or made us a reader (SPEC 3.4): what has
+    come from it of the control lane says so. That we have left it hears from ourselves.
+    """
+    history = judge.history
+    reached = _acknowledged(device, judge.id, CONTROL)
+    ours = [at for at in bits(history.chain(device.key)) if history.entries[at].seq >= reached]
+    known = history.everything & ~sum(1 << at for at in ours)
+    if not known & 1:
+        return True
+    member = resolve(history, known).users.get(device.profile.user.user)
+    return member is not None and (lane == CONTROL or member.role >= Role.MEMBER)
+
+
+def _acknowledged(device: Device, chat: ChatId, lane: int) -> int:
+    """Return how many entries of ours our own node stores, in a lane of a chat."""
+    agency = device.profile.charter.agency
+    found = device.connection.execute(
+        "SELECT length FROM holdings JOIN chats ON no = chat"
+        " WHERE id = ? AND device = ? AND lane = ? AND agency = ?",
+        (chat, device.key, lane, agency),
+    ).get
+    return int(found or 0)

@@ -19,7 +19,7 @@ from protocol.chat import Chat
 from protocol.entry import CONTENT, ChatId, EntryId, Reference
 from protocol.errors import PeerError, Untrusted
 from protocol.identity import AgencyId, NodeId, UserId, verify_card
-from protocol.membership import void_reason
+from protocol.membership import resolve, void_reason
 from protocol.message import Edit, decode_message
 from protocol.operation import Hold, Operation, Redact, SetPolicy
 from protocol.policy import Policy
@@ -109,11 +109,14 @@ class Confirmed:
 def confirmations(device: Device, judge: Chat, receipts: Sequence[bytes]) -> Confirmed:
     """Compare receipts with the redactions of a chat and the nodes of its agencies (SPEC 2.6).
 
-    An agency whose card is not known here has a line of its own, with no node.
+    Those count that are in now, and those that were when the redaction was written: what they have
+    signed holds, though they are out now. An agency whose card is not known here has a line of its
+    own, with no node.
     """
-    membership = judge.membership()
-    names = {one.agency: one.identity.agency_name for one in membership.users.values()}
-    nodes = {agency: _nodes(device, agency) for agency in membership.agencies}
+    listed = redactions(judge)
+    keepers = {one.target.id: _keepers(judge, one.ground) for one in listed}
+    names = {agency: name for one in keepers.values() for agency, name in one.items()}
+    nodes = {agency: _nodes(device, agency) for agency in names}
     told: dict[tuple[EntryId, NodeId], int] = {}
     findings: list[str] = []
     for raw in receipts:
@@ -128,11 +131,22 @@ def confirmations(device: Device, judge: Chat, receipts: Sequence[bytes]) -> Con
         Confirmation(
             one.target, names[agency], node, told.get((one.target.id, node)) if node else None
         )
-        for one in redactions(judge)
-        for agency in sorted(membership.agencies, key=lambda agency: names[agency])
+        for one in listed
+        for agency in sorted(keepers[one.target.id], key=lambda agency: names[agency])
         for node in nodes[agency] or (None,)
     ]
     return Confirmed(tuple(lines), tuple(findings))
+
+
+def _keepers(judge: Chat, ground: Reference) -> Mapping[AgencyId, str]:
+    """Return the agencies that have, or had, to drop what an operation redacts, with names."""
+    then = resolve(judge.history, judge.history.past_of(ground.id))
+    return {
+        one.agency: one.identity.agency_name
+        for view in (then, judge.membership())
+        for one in view.users.values()
+        if one.agency in view.agencies
+    }
 
 
 def _nodes(device: Device, agency: AgencyId) -> Sequence[NodeId]:

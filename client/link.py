@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from client import arrivals, mailbox, people, witnessing
+from client.delivery import unstored
 from client.device import Device
 from client.epochs import own_prekey
 from client.outbox import Outbox
@@ -364,20 +365,6 @@ class Link:
 
     async def _all_told(self) -> bool:
         return not await self.journal.read(partial(unstored, self._device))
-
-
-def unstored(device: Device) -> int:
-    """Return how many entries of ours our own node has not acknowledged yet."""
-    held = {
-        (holding.chat, holding.lane): holding.seq + 1
-        for holding in device.replica.sharing.holdings(device.key)
-        if bytes(holding.agency) == device.profile.charter.agency
-    }
-    rows = device.connection.execute(
-        "SELECT id, lane, length FROM chains JOIN chats ON chats.no = chat WHERE device = ?",
-        (device.key,),
-    )
-    return sum(max(0, length - held.get((chat, lane), 0)) for chat, lane, length in rows)
 
 
 @asynccontextmanager

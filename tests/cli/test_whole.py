@@ -78,6 +78,17 @@ class Town:
             assert time.monotonic() < deadline, "the nodes do not meet"
             time.sleep(0.05)
 
+    def wait_until_out(self, agency: str, chat: object) -> None:
+        """Wait until a node knows that its agency is in a chat no more."""
+        deadline = time.monotonic() + SECONDS_MAX
+        while agency in self._agencies(agency, chat):
+            assert time.monotonic() < deadline, "the node does not hear that it is out"
+            time.sleep(0.05)
+
+    def _agencies(self, agency: str, chat: object) -> list[object]:
+        listed = self.run("operator", "node", "chats", "--dir", str(self.folder / agency))
+        return [name for one in listed if one["id"] == chat for name in list_of(one["agencies"])]
+
     def enrol(self, name: str, agency: str, home: str) -> None:
         """Invite a user of an agency, and join as them with a device of that name."""
         folder = str(self.folder / agency)
@@ -216,6 +227,22 @@ class TestTown:
     def confirmed(self, town: Town, who: str) -> dict[object, object]:
         records = town.run(who, "log", "show", "Отзыв", "--redactions")
         return {one["agency"]: one["state"] for one in records if one["type"] == "confirmation"}
+
+    def test_what_is_written_after_a_removal_is_not_delivered(self, town: Town) -> None:
+        """It is said at once, and again by `read`; nothing waits for it, here or in other chats."""
+        (made,) = town.run("anna", "chat", "new", "Уход", "boris@mincifry")
+        town.run("anna", "send", "Уход", "до", "--wait", "all")
+        town.run("boris", "read", "Уход")
+        town.run("anna", "chat", "remove", "Уход", "boris@mincifry")
+        town.wait_until_out("mincifry", made["chat"])
+        (sent,) = town.run("boris", "send", "Уход", "после", code=8)
+        assert (sent["state"], sent["agencies"]) == ("refused", 0)
+        (synced,) = town.run("boris", "sync")
+        assert (synced["complete"], synced["queued_entries"]) == (True, 0)
+        assert town.run("boris", "status")[0]["state"] == "stored"
+        (*_, last) = town.run("boris", "read", "Уход")
+        assert (last["text"], last["state"]) == ("после", "refused")
+        town.run("boris", "send", "Уход", "ещё", code=8)
 
     def test_an_invitation_is_good_once(self, town: Town) -> None:
         town.run("other", "join", str(town.folder / "anna.invitation"), code=8)

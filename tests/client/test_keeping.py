@@ -242,3 +242,8 @@ class TestReceipts:
             assert why in finding
         found = keeping.confirmations(anna, judge, [receipt(theirs, entry=bytes(32)), whole])
         assert [line.dropped for line in found.nodes] == [5, None]
+        with anna.transaction():
+            compose.remove_member(anna, chat, boris.profile.user.user, now())
+        found = keeping.confirmations(anna, judge, [receipt(ours), whole])
+        assert [line.dropped for line in found.nodes] == [5, 5], "it had the chat at the time"
+        assert found.findings == ()

@@ -14,8 +14,9 @@ import structlog
 import trio
 
 from client import exchange, mailbox
+from client.delivery import unstored
 from client.device import Device
-from client.link import linked, unstored
+from client.link import linked
 from node.errors import NetworkError
 from protocol.entry import ChatId
 from protocol.message import Text

@@ -11,7 +11,7 @@ from random import Random
 from msgspec import convert
 
 from client import mailbox
-from client.link import unstored
+from client.delivery import unstored
 from node.replica import Replica
 from protocol.dag import ControlEntry
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference

@@ -14,11 +14,11 @@ import apsw
 
 from client import arrivals, people
 from client.deciding import settle
+from client.delivery import unstored
 from client.device import Device
 from client.epochs import own_prekey
 from client.erasure import erase_prekeys
 from client.folder import Secrets
-from client.link import unstored
 from client.outbox import Outbox
 from client.revoking import revoke_exposed
 from node.dealing import Dealing
