@@ -207,16 +207,14 @@ def remove(
 ) -> None:
     """Put a user out. What is written from now on they cannot read."""
     from client import compose
+    from protocol.redaction import custodians
 
-    _about_member(
-        home,
-        passphrase_file,
-        name,
-        user,
-        lambda device, judge, found: compose.remove_member(device, judge.id, found, now_ms()),
-        "removed",
-        as_json=as_json,
-    )
+    def put_out(device: "Device", judge: "Chat", found: "UserId") -> "Reference | None":
+        if found in custodians(judge.history):
+            note(f"the legal hold on {user} ends with this: their agency keeps nothing more for it")
+        return compose.remove_member(device, judge.id, found, now_ms())
+
+    _about_member(home, passphrase_file, name, user, put_out, "removed", as_json=as_json)
 
 
 @chat.command()

@@ -9,11 +9,11 @@ import typer
 
 from cli.enrolment import (
     Label,
-    bring_up,
     check_time,
     device_label,
     device_passphrase,
     said_to_be_kept,
+    take_up,
 )
 from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
 from cli.options import Json, PassphraseFile
@@ -196,7 +196,9 @@ def list_devices(
 ) -> None:
     """List your devices."""
     with opened(home, passphrase_file) as device:
-        bring_up(device)
+        problem = take_up(device)
+        if problem is not None:
+            note(f"what is known here; {problem}")
         records = _devices(device)
     columns = {"short": "KEY", "label": "LABEL", "fingerprint": "FINGERPRINT"}
     rest = {"issued": "CERTIFIED", "this": "THIS ONE", "revoked": "REVOKED"}

@@ -65,8 +65,10 @@ def join(
         else:
             trio.run(enrol.join, folder, found, called, passphrase, os.urandom)
     with closing(open_device(folder, passphrase, os.urandom)) as device:
-        bring_up(device)
+        problem = take_up(device)
         Output(as_json).facts(_who(device))
+    if problem is not None:
+        note(f"enrolled; nothing was fetched yet: {problem}")
     note("keep the passphrase: without it nobody can open this device, not even your agency")
     if recovers:
         note("put out what you lost: ivor device list, ivor device revoke DEVICE")
@@ -141,8 +143,8 @@ def device_label(label: str | None) -> str:
     return chosen
 
 
-def bring_up(device: "Device") -> None:
-    """Take up cards and chats once, if the node can be reached; it is no error if not."""
+def take_up(device: "Device") -> str | None:
+    """Take up cards and chats once, if the node can be reached; else return why it cannot."""
     import trio
 
     from client.exchange import visit_fresh
@@ -156,7 +158,8 @@ def bring_up(device: "Device") -> None:
     try:
         trio.run(run)
     except NetworkError as error:
-        note(f"enrolled; nothing was fetched yet: {error}")
+        return str(error)
+    return None
 
 
 def whoami(

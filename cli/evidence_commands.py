@@ -137,12 +137,14 @@ def check(
         with progress("checking", len(raw)) as advance:
             findings = check_file(raw, anchors, advance)
     except EvidenceRefused as refused:
+        _check_named(file, raw, anchors)
         _refuse(output, file, refused)
         raise typer.Exit(NOT_VERIFIED) from None
     _show(output, findings, anchors)
 
 
 def _anchors(given: Sequence[str]) -> dict[str, str]:
+    from crypto.fingerprint import is_fingerprint
     from node.errors import UserError
 
     found = {}
@@ -150,8 +152,28 @@ def _anchors(given: Sequence[str]) -> dict[str, str]:
         name, separator, shown = one.partition("=")
         if not name or not separator or not shown:
             raise UserError(f"{one!r} is not AGENCY=FINGERPRINT, such as mz='M43P P5RZ …'")
+        if not is_fingerprint(shown):
+            raise UserError(
+                f"{shown!r} is no fingerprint: that is eight groups of four letters and digits, "
+                "without 0, 1, 8 and 9; compare it again with whoever gave it"
+            )
         found[name.strip()] = shown
     return found
+
+
+def _check_named(file: Path, raw: bytes, anchors: "Mapping[str, str]") -> None:
+    """Raise UserError if the file is whole, but names no agency of such a name."""
+    from node.errors import UserError
+    from protocol.evidence import EvidenceRefused
+    from protocol.evidence import check as check_file
+
+    try:
+        charters = check_file(raw, {}, lambda _: None).charters
+    except EvidenceRefused:
+        return
+    names = {one.name for one in charters}
+    for name in sorted(anchors.keys() - names):
+        raise UserError(f"{file} names no agency {name}; it names {', '.join(sorted(names))}")
 
 
 def _read(file: Path) -> bytes:

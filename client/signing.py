@@ -119,5 +119,9 @@ def decline(device: Device, chat: ChatId, request: Approval, reason: str, now: i
     """Write that we will not sign. Call inside `Device.transaction`. Raises UserError."""
     if request.standing(device.profile.user.user) is Standing.SIGNED:
         raise UserError("you have signed this already: that cannot be taken back")
+    if request.standing(device.profile.user.user) is Standing.REFUSED:
+        raise UserError(
+            "you have declined this already; 'ivor approvals' shows it, and 'ivor sign' still signs"
+        )
     refusal = SignatureRefusal(request.reference, request.document.digest, reason)
     return send(device, chat, refusal, now, None)

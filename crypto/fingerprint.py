@@ -12,7 +12,9 @@ SAFETY_GROUPS: Final = 12
 SAFETY_ROUNDS: Final = 5200  # Signal's; makes a search for a near match 5,200 times dearer
 
 _FINGERPRINT_GROUP_CHARACTERS: Final = 4
-_FINGERPRINT_BYTES: Final = FINGERPRINT_GROUPS * _FINGERPRINT_GROUP_CHARACTERS * 5 // 8
+_ALPHABET: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+_FINGERPRINT_CHARACTERS: Final = FINGERPRINT_GROUPS * _FINGERPRINT_GROUP_CHARACTERS
+_FINGERPRINT_BYTES: Final = _FINGERPRINT_CHARACTERS * 5 // 8
 _LINK_CODE_CHARACTERS: Final = LINK_CODE_GROUPS * (_FINGERPRINT_GROUP_CHARACTERS + 1) - 1
 _SAFETY_GROUP_DIGITS: Final = 5
 _SAFETY_CHUNK_BYTES: Final = 5
@@ -25,6 +27,12 @@ def fingerprint(key: bytes) -> str:
     The alphabet is base32 of RFC 4648, which has no 0, 1, 8 or 9.
     """
     return _shown(digest("fingerprint", key))
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether this may be what `fingerprint` shows, spaced and capitalised in any way."""
+    plain = "".join(text.split()).upper()
+    return len(plain) == _FINGERPRINT_CHARACTERS and _ALPHABET.issuperset(plain)
 
 
 def agency_fingerprint(root: bytes, archive: bytes) -> str:

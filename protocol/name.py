@@ -60,9 +60,9 @@ def check_name(text: str) -> str:
     if _ONE_SCRIPT.fullmatch(text):
         return text
     if _ANY_SCRIPT.fullmatch(text):
-        raise Untrusted(f"name {text!a} mixes Latin and Cyrillic letters; use one (SPEC 5.1)")
+        raise Untrusted(f"name {text!r} mixes Latin and Cyrillic letters; use one (SPEC 5.1)")
     raise NotCanonical(
-        f"name {text!a} is not allowed: small Latin or Cyrillic letters, then also digits, "
+        f"name {text!r} is not allowed: small Latin or Cyrillic letters, then also digits, "
         "with single dots or hyphens between (SPEC 5.1)"
     )
 
@@ -74,7 +74,7 @@ def parse_address(text: str) -> Address:
     """
     user, at, agency = fold(text).partition("@")
     if not at:
-        raise NotCanonical(f"address {text[:80]!a} is not user@agency (SPEC 5.1)")
+        raise NotCanonical(f"address {text[:80]!r} is not user@agency (SPEC 5.1)")
     return Address(check_name(user), check_name(agency))
 
 
@@ -91,7 +91,7 @@ def check_zone(text: str) -> str:
         )
     if not _ZONE.fullmatch(text):
         raise NotCanonical(
-            f"zone {text!a} is not allowed: capital Latin letters and digits, parts joined by "
+            f"zone {text!r} is not allowed: capital Latin letters and digits, parts joined by "
             "single hyphens, such as RU-UDM (SPEC 5.1)"
         )
     return text
@@ -111,7 +111,7 @@ def split_endpoint(text: str) -> tuple[str, int]:
     found = _ENDPOINT.fullmatch(text)
     if not found or int(found[3]) > PORT_MAX:
         raise NotCanonical(
-            f"endpoint {text!a} is not host:port or [IPv6]:port, port 1 to {PORT_MAX} (SPEC 5.1)"
+            f"endpoint {text!r} is not host:port or [IPv6]:port, port 1 to {PORT_MAX} (SPEC 5.1)"
         )
     return found[1] or found[2], int(found[3])
 

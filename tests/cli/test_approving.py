@@ -121,6 +121,8 @@ class TestDetached:
         assert "\x1b" not in shown
         assert standings(anna, chat)["boris@mincifry"] == "refused"
         assert "will not sign" in anna("read", chat)
+        boris("decline", chat, request, code=1)
+        assert "declined this already" in boris.said
 
     def test_what_was_signed_cannot_be_declined_or_signed_again(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path

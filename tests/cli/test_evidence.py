@@ -108,3 +108,20 @@ class TestEvidence:
         code, _, err = checked(file, capsys, "--fingerprint", "minzdrav")
         assert code == 1
         assert "is not AGENCY=FINGERPRINT" in err
+        code, _, err = checked(file, capsys, "--fingerprint", "minzdrav=short")
+        assert code == 1
+        assert "'short' is no fingerprint" in err
+
+    def test_an_agency_that_the_file_does_not_name(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A slip of the one who checks says nothing against the file; a broken file says so."""
+        anna("evidence", "export", "Budget", "-o", str(file), "--checkpoint")
+        given = f"minzdrv={anna.device.profile.charter.fingerprint}"
+        code, _, err = checked(file, capsys, "--fingerprint", given)
+        assert code == 1
+        assert "names no agency minzdrv; it names mincifry, minzdrav" in err
+        file.write_bytes(file.read_bytes()[:-1])
+        code, _, err = checked(file, capsys, "--fingerprint", given)
+        assert code == 7
+        assert "proves nothing" in err

@@ -77,3 +77,9 @@ class TestPolicy:
         anna("chat", "hold", chat[:8], "boris@mincifry", "--end")
         assert anna.json("chat", "show", chat[:8])[0]["custodians"] == []
         anna("chat", "hold", chat[:8], "zoya@mincifry", code=1)
+
+    def test_a_hold_does_not_end_unsaid(self, anna: Official, boris: Official, chat: str) -> None:
+        anna("chat", "hold", chat[:8], boris.device.profile.name)
+        anna("chat", "remove", chat[:8], "boris@mincifry")
+        assert "the legal hold on boris@mincifry ends with this" in anna.said
+        assert anna.json("chat", "show", chat[:8])[0]["custodians"] == []

@@ -379,6 +379,7 @@ class TestVerifying:
     def test_devices_are_listed(self, federation: Federation, anna: Official) -> None:
         federation.further(anna.device)
         listed = anna.json("device", "list")
+        assert anna.said.startswith("what is known here; no node of minzdrav")
         assert [(one["label"], one["this"]) for one in listed] == [
             ("laptop", True),
             ("phone", False),

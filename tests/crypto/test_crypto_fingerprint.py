@@ -6,7 +6,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.fingerprint import fingerprint, link_code, safety_number
+from crypto.fingerprint import fingerprint, is_fingerprint, link_code, safety_number
 
 keys = st.binary(min_size=32, max_size=32)
 names = st.text(max_size=20)
@@ -21,7 +21,17 @@ class TestFingerprint:
     @given(st.binary(max_size=64))
     def test_shape(self, key: bytes) -> None:
         """Eight groups of four, with no 0, 1, 8 or 9 to mistake for a letter."""
-        assert re.fullmatch(r"[A-Z2-7]{4}( [A-Z2-7]{4}){7}", fingerprint(key))
+        shown = fingerprint(key)
+        assert re.fullmatch(r"[A-Z2-7]{4}( [A-Z2-7]{4}){7}", shown)
+        assert is_fingerprint(shown)
+        assert is_fingerprint(shown.replace(" ", "").lower())
+
+    @given(keys, st.integers(0, 38), st.sampled_from("0189-é"))
+    def test_what_is_none(self, key: bytes, at: int, other: str) -> None:
+        """One letter too few, or one that no fingerprint has."""
+        shown = fingerprint(key)
+        assert not is_fingerprint(shown[:-1])
+        assert not is_fingerprint(shown[:at] + other + shown[at + 1 :])
 
 
 class TestLinkCode:
