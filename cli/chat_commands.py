@@ -64,7 +64,10 @@ def new(
     title: Annotated[str, typer.Argument(help="What its members see; anything up to 256 bytes.")],
     users: UserNames,
     *,
-    kind: Annotated[Kind, typer.Option(help="In a channel others only read.")] = Kind.GROUP,
+    kind: Annotated[
+        Kind,
+        typer.Option(help="In a channel others only read. 'ivor send USER' begins a direct one."),
+    ] = Kind.GROUP,
     zones: Annotated[
         str | None,
         typer.Option(help="Zones that may hold it, such as RU-UDM,RU-MOW [its members']."),

@@ -64,11 +64,13 @@ def export(
     from client.compose import require
     from client.evidence import EVERYTHING_MS, readable
     from client.evidence import export as make
+    from client.files import check_free
     from node.errors import StorageError, UserError
     from node.files import write_private
 
     if messages and (start or end):
         raise UserError("name messages, or a time, not both")
+    check_free(file)
     with opened(home, passphrase_file) as device:
         judge = locate(device, chat)
         if checkpoint:

@@ -38,7 +38,7 @@ def _where(found: "Whereabouts") -> str:
     if found.waits:
         return "it waits for our node to take it"
     if found.fetched:
-        return "fetched"
+        return "was fetched, 'ivor get' fetches it again"
     if not found.held:
         return "not here, 'ivor get' fetches it"
     return f"{100 * found.held // found.chunks} % is here, 'ivor get' goes on"

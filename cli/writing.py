@@ -175,7 +175,7 @@ def _words(text: str | None) -> str:
         words = raw.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"the text is not UTF-8, at byte {error.start}: convert it first") from None
-    if not words:
+    if not words.strip():
         raise UserError("the text is empty: nothing was sent")
     return words
 

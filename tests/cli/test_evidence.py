@@ -101,6 +101,11 @@ class TestEvidence:
         anna("evidence", "export", "Budget", "-o", str(file), "--from", "1h")
         anna("evidence", "export", "Budget", "ab12", "-o", str(file), "--from", "1h", code=1)
 
+    def test_nothing_is_overwritten(self, anna: Official, file: Path) -> None:
+        file.write_bytes(b"another proof")
+        anna("evidence", "export", "Budget", "-o", str(file), code=1)
+        assert file.read_bytes() == b"another proof"
+
     def test_a_fingerprint_that_is_none(
         self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
