@@ -105,8 +105,8 @@ def why_not(device: Device, name: str) -> str:
             "the name, or ask your administrator"
         )
     return (
-        f"{name} is not known: check the name; if it is right, the node of {agency} can not be "
-        "reached now: try again later"
+        f"{name} is not known: {agency} has enrolled nobody of that name, or its node cannot be "
+        "reached now; check the name, and try again later if it is right"
     )
 
 

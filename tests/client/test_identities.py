@@ -86,7 +86,7 @@ class TestUnknown:
         ("name", "why"),
         [
             ("zoya@minzdrav", "your agency has enrolled nobody"),
-            ("zoya@mincifry", "the node of mincifry can not be reached now"),
+            ("zoya@mincifry", "or its node cannot be reached now"),
             ("zoya@nowhere", "not federated with any called nowhere"),
         ],
     )

@@ -230,7 +230,7 @@ async def test_a_question_outlives_its_session(federation: Federation) -> None:
     """An agency dials anew before it has answered: the question goes to the session that stays."""
 
     async def look_up() -> None:
-        with pytest.raises(UserError, match="the node of rogue can not be reached"):
+        with pytest.raises(UserError, match="or its node cannot be reached now"):
             await federation.links["anna"].look_up(["eve@rogue"])
         answered.set()
 
