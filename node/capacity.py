@@ -12,7 +12,7 @@ from node.config import Settings
 FILES_BESIDE = 256  # database, log, control socket, listeners, dialling out; guess
 COLLECTIONS = (10_000, 10, 1_000)  # new objects, then young and middle collections; guess
 TIDY_SECONDS = 60.0  # guess
-TIDY_SHARE = 0.0005  # of the time, in which the node stands still for it; guess
+TIDY_SHARE = 0.0005  # of the time, which the node may spend on it; guess
 
 
 def files_wanted(settings: Settings) -> int:
@@ -55,8 +55,8 @@ async def keep_small() -> None:
     rest = TIDY_SECONDS
     while True:
         await trio.sleep(rest)
-        begun = time.perf_counter()
+        begun = time.thread_time()
         gc.collect()
-        rest = max(TIDY_SECONDS, (time.perf_counter() - begun) / TIDY_SHARE)
+        rest = max(TIDY_SECONDS, (time.thread_time() - begun) / TIDY_SHARE)
         if trim is not None:
             await trio.to_thread.run_sync(trim, 0)
