@@ -159,8 +159,8 @@ class Held:
         taken: dict[int, Work] = {}
         while found:
             taken.update((id(work), work) for work in found)
-            waiters = (waiter for work in found for waiter in self.waiting_for(work))
-            found = [waiter for waiter in waiters if id(waiter) not in taken]
+            waiters = {id(one): one for work in found for one in self.waiting_for(work)}
+            found = [waiter for waiter in waiters.values() if id(waiter) not in taken]
         for work in taken.values():
             self.remove(work)
         return [*taken.values()]

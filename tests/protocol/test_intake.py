@@ -246,6 +246,21 @@ class TestIntake:
         assert one.behind
         assert one.told_too_early
 
+    def test_many_ways_to_wait(self) -> None:
+        """Each run waits for both of the layer before: 2^40 ways to the first, and 80 runs."""
+        layers = 40
+        one = intake(*(want(number) for number in range(2 * layers + 1)))
+        one.ask(0.0)
+        one.received(first := run_at(0), 0.0)
+        for number in range(1, 2 * layers + 1):
+            one.ask(0.0)
+            one.received(run := run_at(number), 0.0)
+            layer = (number - 1) // 2
+            before = {max(0, 2 * layer - 1), 2 * layer}
+            lacking = tuple(item for at in sorted(before) for item in missing(at))
+            one.judged(run, Outcome(0, lacking, ids=ids(number, 0, 5)))
+        assert len(one.judged(first, Outcome(5))) == 2 * layers
+
     def test_what_is_behind_the_head_that_was_listed(self) -> None:
         """The peer may have it as a cover only: what it waits for may never come."""
         one = intake(want(0))
