@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -225,6 +225,10 @@ class Node:
             log.info("connection refused", reason=str(error) or "no handshake in time")
             await trio.aclose_forcefully(stream)
             return
+        except Exception:  # our bug, met by one stranger: the others go on
+            log.exception("a bug ended a handshake")
+            await trio.aclose_forcefully(stream)
+            return
         await self.hold(stream, kind, key)
 
     async def identify(self, stream: trio.SSLStream[trio.SocketStream]) -> tls.Peer:
@@ -290,11 +294,23 @@ class Node:
     def opened(self, connection: Connection) -> None:
         """A peer has greeted."""
         if connection.peer is PeerKind.NODE:
-            self._nursery.start_soon(self._meet, connection)
+            self._begin("taking up a card", partial(self._meet, connection))
         self.hub.add(connection)
         self.larder.opened(connection)
         if connection.peer is PeerKind.DEVICE:
-            self._nursery.start_soon(self._tell_holdings, connection)
+            self._begin("telling holdings", partial(self._tell_holdings, connection))
+
+    def _begin(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        self._nursery.start_soon(self._guard, what, work)
+
+    async def _guard(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something beside the sessions; if it fails, whatever it met, the node goes on."""
+        try:
+            await work()
+        except (PeerError, IvorError) as error:
+            log.warning("not done", what=what, why=str(error))
+        except Exception:  # our bug, met by one peer
+            log.exception("a bug ended a task", what=what)
 
     async def _meet(self, connection: Connection) -> None:
         if await abroad.renew_card(self, connection):
@@ -305,7 +321,7 @@ class Node:
         """Compare directories; a new proof goes to everyone at once."""
         for connection in connections:
             if await abroad.compare_directories(self, connection):
-                self._nursery.start_soon(self._compare, self._nodes())
+                self._begin("comparing directories", partial(self._compare, self._nodes()))
 
     def _nodes(self) -> list[Connection]:
         return [one for one in self.hub.all() if one.peer is PeerKind.NODE]
@@ -313,7 +329,7 @@ class Node:
     async def _keep_comparing(self) -> None:
         while True:
             await trio.sleep(COMPARE_SECONDS)
-            await self._compare(self._nodes())
+            await self._guard("comparing directories", partial(self._compare, self._nodes()))
 
     async def _tell_holdings(self, connection: Connection) -> None:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""
@@ -351,7 +367,7 @@ class Node:
                 connection.have([] if holding is None else [holding])
                 connection.want_seals(stored.sealless)
         if self.replica.payloads.unscrubbed:
-            self._nursery.start_soon(self._scrub)
+            self._begin("emptying the log", self._scrub)
 
     def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
@@ -402,7 +418,7 @@ class Node:
         work = partial(self._answer, connection.peer, connection.key, ask, now)
         answer = await self.journal.write(self.share(connection.key).charged(work))
         if ask.topic == Topic.REVOKE:
-            self._nursery.start_soon(self._part_with_revoked)
+            self._begin("parting with the revoked", self._part_with_revoked)
         return answer
 
     def _answer(self, peer: PeerKind, key: bytes, ask: Ask, now: float) -> Answer:

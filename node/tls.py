@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import trio
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from crypto.certificate import subject_uri
+from crypto.certificate import MALFORMED, subject_uri
 from crypto.errors import CertificateRefused
 from node.errors import NetworkError
 from protocol.entry import DeviceKey
@@ -39,6 +39,9 @@ _URI = re.compile(
     rf"ivor:(?:(node):([0-9a-f]{{{KEY_BYTES * 2}}})|(device):([0-9a-f]{{{KEY_BYTES * 2}}})"
     rf"|(invitation):([0-9a-f]{{{TICKET_BYTES * 2}}}))"
 )
+
+# What the library raises at a certificate that is none, or is made in a way that it does not know.
+_REFUSED = (*MALFORMED, TypeError, InvalidSignature, UnsupportedAlgorithm)
 
 
 class HandshakeFailed(NetworkError):
@@ -195,7 +198,7 @@ def authority_of(card: Card) -> x509.Certificate:
         authority.verify_directly_issued_by(authority)
         names = [name.value for name in authority.subject]
         common = authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (ValueError, TypeError, InvalidSignature):
+    except _REFUSED:
         raise Untrusted("a card's CA certificate is malformed (SPEC 5.2)") from None
     if len(names) != 1 or not common or names != [card.charter.agency.hex()]:
         raise Untrusted("a card's CA certificate is not made for its agency (SPEC 5.2)")
@@ -258,15 +261,15 @@ def _issuer(leaf: x509.Certificate, cards: Mapping[AgencyId, Card]) -> Card:
     """Find the agency whose CA signed the leaf itself, with nothing between."""
     card = _named_issuer(leaf, cards)
     if card is not None:
-        with suppress(ValueError, TypeError, InvalidSignature):
+        with suppress(*_REFUSED):
             leaf.verify_directly_issued_by(authority_of(card))
             return card
     raise Untrusted("a certificate that no trusted agency's CA issued directly (SPEC 6.1)")
 
 
 def _named_issuer(leaf: x509.Certificate, cards: Mapping[AgencyId, Card]) -> Card | None:
-    for name in leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME):
-        with suppress(ValueError, TypeError):  # a common name may be any text, or bytes
+    with suppress(*_REFUSED):  # a common name may be any text, or bytes
+        for name in leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME):
             return cards.get(AgencyId(bytes.fromhex(str(name.value))))
     return None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -478,6 +479,31 @@ class TestPeerIdentity:
         with pytest.raises(Untrusted, match="malformed"):
             authority_of(replace(A.card, ca=b"\x30\x00"))
 
+    @pytest.mark.parametrize(("what", "other"), [("version", 3), ("curve", 6)])
+    def test_an_authority_that_the_library_does_not_know(self, what: str, other: int) -> None:
+        """Not one of its errors is a ValueError; a node that met one ended."""
+        found = x509.load_pem_x509_certificate(A.ca)
+        signed = bytearray(found.tbs_certificate_bytes)
+        curve = bytes.fromhex("06082a8648ce3d030107")
+        signed[8 if what == "version" else signed.index(curve) + len(curve) - 1] = other
+        signature = certificate.private_key(A.ca_key).sign(bytes(signed), ec.ECDSA(hashes.SHA256()))
+        whole = der_sequence(
+            bytes(signed)
+            + bytes.fromhex("300a06082a8648ce3d040302")
+            + der_of(0x03, b"\0" + signature)
+        )
+        with pytest.raises(Untrusted, match="malformed"):
+            authority_of(replace(A.card, ca=whole))
+
+    def test_a_signature_that_the_library_does_not_know(self, tmp_path: Path) -> None:
+        """OpenSSL verifies it, and the library raises what is no ValueError."""
+        made = odd_signature(tmp_path, A.id.hex(), f"ivor:node:{A.node.hex()}")
+        if made is None:
+            pytest.skip("this openssl makes none")
+        authority, leaf = made
+        with pytest.raises(Untrusted, match="issued directly"):
+            peer_identity(leaf, {A.id: replace(A.card, ca=authority)}, A.id, NOW)
+
     def test_an_authority_with_more_names(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name(
@@ -498,6 +524,43 @@ class TestPeerIdentity:
         )
         with pytest.raises(Untrusted, match="not made for its agency"):
             authority_of(replace(A.card, ca=made.public_bytes(serialization.Encoding.DER)))
+
+
+def der_of(tag: int, body: bytes) -> bytes:
+    """Write a value as DER."""
+    size = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    long = bytes([0x80 | len(size)]) + size
+    return bytes([tag]) + (bytes([len(body)]) if len(body) < 0x80 else long) + body
+
+
+def der_sequence(body: bytes) -> bytes:
+    return der_of(0x30, body)
+
+
+def odd_signature(folder: Path, name: str, uri: str) -> tuple[bytes, bytes] | None:
+    """Return a CA and a leaf, DER, with RSASSA-PSS over SHA-256 and masks of SHA-512/256."""
+
+    def openssl(*arguments: str) -> bool:
+        return not subprocess.run(
+            ["/usr/bin/env", "openssl", *arguments], cwd=folder, capture_output=True, check=False
+        ).returncode
+
+    pss = ["rsa_padding_mode:pss", "rsa_mgf1_md:sha512-256"]
+    options = [part for one in pss for part in ("-sigopt", one)]
+    (folder / "names").write_text(f"subjectAltName=URI:{uri}")
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
+    ok = (
+        openssl(
+            *new, f"/CN={name}", "-x509", "-keyout", "ca.key", "-out", "ca.der", "-outform", "DER"
+        )
+        and openssl("x509", "-in", "ca.der", "-inform", "DER", "-out", "ca.pem")
+        and openssl(*new, "/CN=leaf", "-keyout", "leaf.key", "-out", "leaf.csr")
+        and openssl(
+            *("x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-sha256"),
+            *(*options, "-extfile", "names", "-outform", "DER", "-out", "leaf.der"),
+        )
+    )
+    return ((folder / "ca.der").read_bytes(), (folder / "leaf.der").read_bytes()) if ok else None
 
 
 class TestCredentials:

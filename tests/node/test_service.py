@@ -1,0 +1,38 @@
+"""A node goes on, whatever it meets beside its sessions (cases 64 and 55)."""
+
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from node import agency as agencies
+from node.agency import Founding
+from node.config import Settings
+from node.errors import StorageError
+from node.service import Node
+from node.store import connect
+from protocol.errors import Untrusted
+from tests.node.house import draw
+
+
+@pytest.mark.parametrize("met", [StorageError("EIO"), Untrusted("a bad card"), KeyError("a bug")])
+async def test_what_fails_beside_the_sessions(tmp_path: Path, met: Exception) -> None:
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+
+    async def fail() -> None:
+        raise met
+
+    async with trio.open_nursery() as nursery:
+        ready = trio.Event()
+        nursery.start_soon(node.run, lambda _host, _port: ready.set())
+        await ready.wait()
+        with structlog.testing.capture_logs() as logs:
+            node._begin("something", fail)
+            await trio.testing.wait_all_tasks_blocked()
+        assert [one["what"] for one in logs] == ["something"]
+        assert await node.journal.read(lambda: 7) == 7
+        nursery.cancel_scope.cancel()
