@@ -102,35 +102,30 @@ class Replica(SealedChats):
 
     def _append_all(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
         """Append until none can go on."""
-        found = [self._append(run, entries) for run, entries in parts]
+        found = [self._append_covered(run, entries) for run, entries in parts]
         going = len(parts) > 1
+        new = {entry.id for one in found for entry in one.entries} if going else set()
         while going:
-            reached = {(one.run.device, one.run.lane): one.outcome.reached for one in found}
             going = False
             for index, (run, entries) in enumerate(parts):
                 so_far = found[index]
                 missing = so_far.outcome.missing
-                if missing and all(
-                    item.seq < reached.get((item.device, item.lane), 0) for item in missing
-                ):
-                    rest = self._append(run, entries[so_far.outcome.reached - run.start :])
+                if missing and all(item.id in new for item in missing):
+                    left = entries[so_far.outcome.reached - run.start :]
+                    rest = self._append_covered(run, left)
                     found[index] = so_far.then(rest)
-                    reached[run.device, run.lane] = rest.outcome.reached
+                    new.update(entry.id for entry in rest.entries)
                     going = going or rest.appended > 0
-        self._keep_covers(parts, found)
         return found
 
-    def _keep_covers(
-        self, parts: Sequence[tuple[Run, Sequence[Entry]]], found: Sequence[Stored]
-    ) -> None:
-        for (run, entries), one in zip(parts, found, strict=True):
-            stored = self.store.chat(run.chat)
-            cover = _cover(entries, one.outcome.reached)
-            judge = self.chat(run.chat)
-            if one.appended and cover and stored is not None and judge is not None:
-                cover = self.payloads.allowed(judge, cover)
-                last = entries[one.outcome.reached - run.start - 1]
-                self.store.keep_cover(stored, last, cover)
+    def _append_covered(self, run: Run, entries: Sequence[Entry]) -> Stored:
+        """Append a part, and keep at once what covers its end: the next may fork it."""
+        one = self._append(run, entries)
+        cover = _cover(entries, one.outcome.reached) if one.appended else ()
+        stored, judge = self.store.chat(run.chat), self.chat(run.chat)
+        if cover and stored is not None and judge is not None:
+            self.store.keep_cover(stored, one.entries[-1], self.payloads.allowed(judge, cover))
+        return one
 
     def _append(self, run: Run, entries: Sequence[Entry]) -> Stored:
         chat = self.chat(run.chat)

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.replica import CANDIDATES_MAX
+from node.stored import Stored
 from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
-from protocol.frame import ChatHeads, Forked, Head, Holding, Want, authentic
+from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want, authentic
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
 from protocol.operation import Admit
 from protocol.policy import Role
-from protocol.run import pack
+from protocol.run import Entry, pack
 from protocol.testing import network
 from protocol.testing.cast import agency, grant
 from protocol.testing.chains import Chain, Step
@@ -297,6 +298,59 @@ class TestForks:
         assert entries(replica, talk.chat) == expected
         assert len(chain.entries) > 2
         check_covers(replica, talk.chat)
+
+    def test_a_fork_of_what_waited_together(self) -> None:
+        """I5: of two held runs one ends unsigned where it waits again, the other forks it."""
+        talk = conversation(Dice(5), 20)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        late = []
+        for who in talk.people[:2]:
+            chain = talk.chain(who, CONTENT)
+            step = Step(b"late", control=talk.story.heads(), epoch=talk.epochs[-1])
+            late.append((chain.add(step).reference, chain.run(len(chain.entries) - 1)))
+        chain = talk.chain(talk.people[2], CONTENT)
+        at = len(chain.entries)
+        one = chain.fork(at)
+        links = {0: (late[0][0],), 3: (late[1][0],)}
+        for number in range(6):
+            control, epoch = talk.story.heads(), talk.epochs[-1]
+            one.add(Step(b"one", control=control, epoch=epoch, links=links.get(number, ())))
+        other = one.fork(at + 1)
+        other.add(Step(b"other", control=talk.story.heads(), epoch=talk.epochs[-1]))
+        *_, fork = take(replica, late[0][1], one.run(at, at + 6, [at + 5]), other.run(at + 1))
+        assert fork.fork is not None
+        assert verify_fork(fork.fork.proof).seq == at + 1
+
+    def test_what_waits_is_judged_again_when_that_is_here(self) -> None:
+        """I10: not when another branch of it has come as far; each is judged twice at most."""
+        talk = conversation(Dice(5), 20)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        chain = talk.chain(talk.people[0], CONTENT)
+        step = Step(b"late", control=talk.story.heads(), epoch=talk.epochs[-1])
+        before = late = chain.add(step).reference
+        runs = []
+        for number in range(40):
+            made = Chain(talk.people[1 + number % 2].signers[0], talk.chat, CONTENT)
+            links = tuple(sorted({late, before}))
+            step = Step(b"%d" % number, control=talk.story.heads(), epoch=talk.epochs[-1])
+            before = made.add(step._replace(links=links)).reference
+            runs.append(made.run(0))
+        judged: list[object] = []
+        inner = replica._append
+
+        def counted(run: Run, entries: Sequence[Entry]) -> Stored:
+            judged.append(run)
+            return inner(run, entries)
+
+        replica._append = counted  # type: ignore[method-assign]
+        found = take(replica, *runs[::-1], chain.run(len(chain.entries) - 1))
+        (left,) = [one for one in found if not one.appended]
+        assert left.outcome.surplus, "nothing refers to it: one branch too many"
+        assert len(judged) <= 2 * len(found)
 
     def test_proofs_of_others(self) -> None:
         talk = conversation(Dice(3), 30, epochs=10**9)
