@@ -78,7 +78,7 @@ class SealedChats(Chats):
     def keep_seals(
         self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
     ) -> list[tuple[DeviceKey, Seal]]:
-        """Keep the seals that belong to an epoch entry of ours, and return whose they are.
+        """Keep the seals that belong to an epoch entry of ours; return the new ones, and whose.
 
         Raises Inadmissible if one does not belong to it.
         """
@@ -91,11 +91,11 @@ class SealedChats(Chats):
         for seal in seals:
             if not merkle.check(root, seal.seal, seal.index, len(listed), seal.path):
                 raise Inadmissible("a seal that its epoch does not name (SPEC 4.2)")
-        self.sharing.keep_seals(epoch, seals)
+        new = self.sharing.keep_seals(epoch, seals)
         devices = self._concerned(judge, entry)
         if len(self.seals_for(chat, epoch, devices)) == len(devices):
             self.sharing.forget_sealless(epoch)
-        return [(listed[seal.index], seal) for seal in seals]
+        return [(listed[seal.index], seal) for seal in new]
 
     def seals_for(self, chat: ChatId, epoch: EntryId, devices: Sequence[bytes]) -> list[Seal]:
         """Return the seals of these recipients that are here."""

@@ -288,12 +288,17 @@ class Sharing:
         rows = self.connection.execute("SELECT proof FROM forks WHERE chat = ?", (chat.no,))
         return [row[0] for row in rows]
 
-    def keep_seals(self, epoch: EntryId, seals: Iterable[Seal]) -> None:
-        """Keep seals that were checked against their epoch."""
-        self.connection.executemany(
-            "INSERT INTO seals VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(epoch, seal.index, seal.seal, b"".join(seal.path)) for seal in seals],
-        )
+    def keep_seals(self, epoch: EntryId, seals: Iterable[Seal]) -> list[Seal]:
+        """Keep seals that were checked against their epoch; return those that are new here."""
+        new = []
+        for seal in seals:
+            self.connection.execute(
+                "INSERT INTO seals VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (epoch, seal.index, seal.seal, b"".join(seal.path)),
+            )
+            if self.connection.changes():
+                new.append(seal)
+        return new
 
     def seals(self, epoch: EntryId, positions: Iterable[int]) -> list[Seal]:
         """Return the seals that are here, of these recipients."""

@@ -523,8 +523,8 @@ class TestSharing:
         sharing = Sharing(store.connection)
         epoch = EntryId(b"e" * 32)
         seals = [Seal(at, b"seal %d" % at, (bytes(32), b"h" * 32)) for at in (1, 4)]
-        sharing.keep_seals(epoch, seals)
-        sharing.keep_seals(epoch, seals)
+        assert sharing.keep_seals(epoch, seals) == list(seals)
+        assert sharing.keep_seals(epoch, [*seals, *seals]) == [], "case 36: handed on once"
         assert sharing.seals(epoch, range(6)) == seals
         assert sharing.seals(EntryId(bytes(32)), range(6)) == []
 
