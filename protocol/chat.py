@@ -21,7 +21,7 @@ from protocol.entry import (
     Reference,
     place_of,
 )
-from protocol.epoch import check_departures, check_recipients, check_shareable, rank
+from protocol.epoch import author_prekey, check_departures, check_recipients, check_shareable, rank
 from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
 from protocol.identity import AgencyId
@@ -225,6 +225,7 @@ class Chat:
             author = may_append(self.history, header.device, past)
             _check_checkpoint(control.operation, header, author)
         if isinstance(control.operation, EpochOperation):
+            author_prekey(control.operation, header.device)
             membership = resolve(self.history, past)
             check_recipients(control.operation, membership.sealed)
             check_shareable(control.operation, membership.policy.history)

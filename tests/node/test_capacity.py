@@ -112,6 +112,7 @@ async def test_what_takes_long_is_done_seldom(
 ) -> None:
     """A node with many sessions stands still for a small part of the time only."""
     seconds, looks = 0.3, []
+    monkeypatch.setattr("node.capacity.ctypes.CDLL", lambda _: None)  # no thread: time would jump
     monkeypatch.setattr("node.capacity.gc.collect", lambda: looks.append(trio.current_time()))
     monkeypatch.setattr("node.capacity.time.thread_time", lambda: seconds * len(looks))
     begun = trio.current_time()

@@ -1,7 +1,7 @@
 """SPEC 2.4, 3, 4: admission of an entry depends on the entry and its ancestors, nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import msgspec
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.chat import Admission, Chat
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
-from protocol.errors import Inadmissible
+from protocol.errors import Inadmissible, Untrusted
 from protocol.frame import Run, authentic
 from protocol.operation import Admit, SetRole
 from protocol.policy import Role
@@ -319,6 +319,16 @@ class TestControl:
         devices = [who.devices[0] for who in talk.people[:-1]]
         talk.tell(boris, talk.story.tell(boris, talk.story.epoch(boris, devices)))
         assert isinstance(judge(taken(talk), talk.runs[-1]).refusal, Inadmissible)
+
+    def test_an_epoch_with_the_prekey_of_another(self, talk: Conversation) -> None:
+        """Whoever seals an epoch later would stop at it: nobody could begin one any more."""
+        anna, boris = talk.people[:2]
+        operation = replace(
+            talk.story.epoch(boris, [who.devices[0] for who in talk.people]),
+            prekey=talk.story.epoch(anna, ()).prekey,
+        )
+        talk.tell(boris, talk.story.tell(boris, operation))
+        assert isinstance(judge(taken(talk), talk.runs[-1]).refusal, Untrusted)
 
     def test_junk(self, talk: Conversation) -> None:
         chain = talk.chain(talk.people[0], CONTROL)
