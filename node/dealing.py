@@ -302,7 +302,10 @@ class Dealing(ABC):
                     self._put_off.append(effect)
                     return list
                 found = self._replica.seals_for(chat, epoch, mine)
-                return lambda: self._loaded_seals(chat, epoch, mine, found)
+                seals_for = self._replica.seals_for
+                some = mine if len(found) < len(mine) else ()
+                lacking = [one for one in some if not seals_for(chat, epoch, (one,))]
+                return lambda: self._loaded_seals(chat, epoch, lacking, found)
 
     def _compare(self, chats: Sequence[ChatHeads]) -> After:
         heard = self._replica.heard(chats, self.key)
@@ -331,11 +334,14 @@ class Dealing(ABC):
         return then
 
     def _loaded_seals(
-        self, chat: ChatId, epoch: EntryId, mine: Sequence[DeviceKey], found: Sequence[Seal]
+        self, chat: ChatId, epoch: EntryId, lacking: Sequence[DeviceKey], found: Sequence[Seal]
     ) -> Steps:
-        noted = sum(map(len, self._seals_awaited.values()))
-        if len(found) < len(mine) and noted + len(mine) <= SEALS_AWAITED_MAX:
-            self._seals_awaited.setdefault(epoch, set()).update(mine)
+        """Send what is here; of the rest, what was asked for last is sent when it comes."""
+        awaited = self._seals_awaited
+        if lacking:
+            awaited[epoch] = awaited.pop(epoch, set()) | set(lacking)
+        while sum(map(len, awaited.values())) > SEALS_AWAITED_MAX:
+            del awaited[next(iter(awaited))]
         return [
             Send(Seals(chat, epoch, tuple(found[at : at + SEALS_FRAME_MAX])))
             for at in range(0, len(found), SEALS_FRAME_MAX)

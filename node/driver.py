@@ -249,23 +249,34 @@ class Connection(Dealing):
 
     async def _store(self, work: Writing) -> None:
         """Queue the work, and let a task wait for the disk."""
-        token = object()
+        token, told = object(), trio.Event()
         async with self._share.turn():
             await self._share.runs.acquire_on_behalf_of(token)
-            before, told = self._told_of_newest, trio.Event()
-            self._told_of_newest = told
-            pending = await self._journal.begin(self._share.charged(work), _tell)
-
-        async def finish() -> None:
+            before, self._told_of_newest = self._told_of_newest, told
             try:
-                kept = await pending()
-            finally:
+                pending = await self._journal.begin(self._share.charged(work), _tell)
+            except BaseException:  # also where the session ends: the peer may have another
                 self._share.runs.release_on_behalf_of(token)
-            await before.wait()  # one commit ends many: runs are told of in the order they came
-            await self._carry_out(kept.then())
-            told.set()
+                raise
+            self._nursery.start_soon(
+                self._guard, partial(self._finish, token, pending, before, told)
+            )
 
-        self._nursery.start_soon(self._guard, finish)
+    async def _finish(
+        self,
+        token: object,
+        pending: Callable[[], Awaitable[Kept]],
+        before: trio.Event,
+        told: trio.Event,
+    ) -> None:
+        """Wait for the disk; tell of runs in the order they came, as one commit ends many."""
+        try:
+            kept = await pending()
+        finally:
+            self._share.runs.release_on_behalf_of(token)
+        await before.wait()
+        await self._carry_out(kept.then())
+        told.set()
 
     async def _survey(self, key: bytes) -> None:
         table = await survey(self._replica.sharing, self._journal, self.key, key)

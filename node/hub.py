@@ -226,7 +226,9 @@ class Hub(Generic[One]):
 
     def holdings_noted(self, holdings: Sequence[Holding]) -> None:
         """Tell authors, where connected, who stores their entries."""
-        for device in sorted({holding.device for holding in holdings}):
-            theirs = [holding for holding in holdings if holding.device == device]
+        of_devices: dict[DeviceKey, list[Holding]] = {}
+        for holding in holdings:
+            of_devices.setdefault(holding.device, []).append(holding)
+        for device in sorted(of_devices):
             for connection in self._connections.get(device, ()):
-                connection.have(theirs)
+                connection.have(of_devices[device])

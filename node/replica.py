@@ -443,17 +443,15 @@ class Replica(SealedChats):
         device its own node speaks for all.
         """
         kept = []
-        for chat_id in dict.fromkeys(holding.chat for holding in holdings):
+        of_chats: dict[ChatId, list[Holding]] = {}
+        for holding in holdings:
+            if holding.agency == peer or self.owner != self.agency:
+                of_chats.setdefault(holding.chat, []).append(holding)
+        for chat_id, said in of_chats.items():
             stored = self.store.chat(chat_id)
             if stored is None or not self.may_bring(peer, chat_id):
                 continue
-            told = [
-                holding
-                for holding in holdings
-                if holding.chat == chat_id
-                and (holding.agency == peer or self.owner != self.agency)
-                and (holding.device, holding.lane) in stored.chains
-            ]
+            told = [one for one in said if (one.device, one.lane) in stored.chains]
             self.sharing.note_holdings(stored, told)
             kept += told
         return kept

@@ -6,6 +6,7 @@ import pytest
 
 from client import compose, grants, mailbox
 from client.device import Device
+from client.epochs import start_epoch
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
 from protocol import keygrant
@@ -355,3 +356,16 @@ def test_a_question_carries_the_askers_own_prekey(
     asked = keygrant.sign_ask(vera.secrets.device, channel, [EntryId(bytes(32))], anna.key, record)
     with pytest.raises(PeerError, match="another's prekey"):
         keygrant.read(asked)
+
+
+def test_a_recipient_takes_no_granted_key(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    """SPEC 4.6: it has the epoch's own seal, and a grant could only replace what that gives."""
+    with anna.transaction():
+        epoch = start_epoch(anna, compose.require(anna, channel), now())
+    follow(federation, anna, boris, vera)
+    with boris.transaction():
+        grants.take(boris, forged(anna, boris, channel, federation, epoch))
+    granted = "SELECT count(*) FROM senders WHERE epoch = ? AND granter IS NOT NULL"
+    assert boris.connection.execute(granted, (epoch,)).get == 0

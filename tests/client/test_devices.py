@@ -121,6 +121,14 @@ class TestArchive:
         with pytest.raises(PeerError):
             read_code(f"ivor1.abc~{'00' * 32}")
 
+    def test_of_another_user_of_the_agency(self, federation: Federation) -> None:
+        """SPEC 5.6: `from` has to be a device of one's own."""
+        boris, vera = federation.official("boris@mincifry"), federation.official("vera@mincifry")
+        phone = federation.further(boris)
+        (parcel,) = archive.pack(vera, federation.prekey(phone))
+        with pytest.raises(IdentityError, match="no device of yours"):
+            archive.unpack(phone, parcel)
+
 
 class TestRevoking:
     def test_a_lost_device_reads_nothing_that_follows(

@@ -7,16 +7,33 @@ from pathlib import Path
 
 import pytest
 
+from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
+from node.errors import IdentityError
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError, Unauthentic, Untrusted
 from protocol.frame import Answer, Ask
-from protocol.identity import AgencyId
-from protocol.listing import Head, Listing, contradiction, sign_head, verify_head, verify_split
+from protocol.identity import AgencyId, sign_card, sign_charter, verify_charter
+from protocol.listing import (
+    Head,
+    Listing,
+    contradiction,
+    leaf_of,
+    sign_head,
+    verify_head,
+    verify_split,
+)
 from protocol.question import GetDirectory, Lookup, Question, Seen, encode_question
 from protocol.question import Witness as Asked
-from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
+from protocol.reply import (
+    Directory,
+    People,
+    Witnessed,
+    decode_answer,
+    encode_answer,
+    verify_person,
+)
 from protocol.session import PeerKind
 from protocol.topic import Topic
 from tests.node.house import NOW, House, draw, enrolled
@@ -231,3 +248,35 @@ class TestMalicious:
             with pytest.raises(PeerError):
                 east.directory.witnessed(Witnessed((), (altered,)))
         assert not east.directory.witness.proofs()
+
+
+class TestCharters:
+    """SPEC 5.2 and 7.5: which charter of an agency its directory and its card may bring."""
+
+    def test_another_archive_key_needs_a_person(self, houses: list[House]) -> None:
+        """It is half of the fingerprint that the operators have compared."""
+        mid, east, _ = houses
+        card, charter = mid.agency.card, mid.agency.card.charter
+        root = agencies.open_root(mid.agency.folder / agencies.ROOT_FILE, b"r")
+        other = sign_charter(
+            root, charter.serial + 1, charter.name, charter.zone, charter.registrar, b"a" * 32
+        )
+        raw = sign_card(root, other, card.ca, card.nodes, 2)
+        with pytest.raises(IdentityError, match="archive key"):
+            east.directory.trust.renew(raw, allow_local=False)
+
+    def test_the_head_of_a_replaced_registrar(self, houses: list[House]) -> None:
+        """Who held the registrar's key before signs no directory now."""
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        person = mid.directory.people.by_name("anna@mid")
+        assert person is not None
+        root = agencies.open_root(mid.agency.folder / agencies.ROOT_FILE, b"r")
+        old, now = Signer(b"o" * 32), mid.agency.card.charter
+        before = sign_charter(root, now.serial - 1, now.name, now.zone, old.public, now.archive)
+        leaf = leaf_of(verify_person(person).user)
+        head = sign_head(old, verify_charter(before), None, [leaf], 1)
+        shown = replace(person, listing=Listing(head.raw, 0, ()))
+        answer = Answer(1, 0, encode_answer(People((shown,))))
+        with pytest.raises(Untrusted, match="newer card replaced"):
+            east.directory.remember(mid.agency.id, answer)

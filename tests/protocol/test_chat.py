@@ -13,8 +13,8 @@ from protocol.chat import Admission, Chat
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, Untrusted
 from protocol.frame import Run, authentic
-from protocol.operation import Admit, SetRole
-from protocol.policy import Role
+from protocol.operation import Admit, SetPolicy, SetRole
+from protocol.policy import HistoryRule, Policy, Role
 from protocol.run import Entry
 from protocol.testing.cast import Person, grant, person
 from protocol.testing.chains import Chain, Made, Step
@@ -211,6 +211,13 @@ class TestContent:
         assert isinstance(admission.refusal, Inadmissible)
         talk.start_epoch(talk.people[0])
         assert Next(talk, talk.people[2]).judged().entries
+
+    def test_an_epoch_of_before_the_policy_turned(self, talk: Conversation) -> None:
+        """SPEC 4.2, 4: what is shared from now on needs an epoch that says so."""
+        anna, boris = talk.people[:2]
+        policy = SetPolicy(Policy(("RU",), 0, HistoryRule.SHARED))
+        talk.tell(anna, talk.story.tell(anna, policy))
+        assert "what is shared" in str(Next(talk, boris).judged().refusal)
 
     def test_older_control_heads(self, talk: Conversation) -> None:
         """Whoever has seen something cannot unsee it."""

@@ -24,13 +24,14 @@ from protocol.effect import (
     TakeChunk,
     Wake,
 )
-from protocol.entry import CONTENT, EntryId
+from protocol.entry import CONTENT, ChatId, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
-from protocol.frame import Absent, Head, Heads, Hello, Seen, Want
+from protocol.frame import Absent, ChatHeads, Head, Heads, Hello, Seen, Want
 from protocol.intake import Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
     BLOB_CHUNKS_SERVED_MAX,
+    HEADS_CHAINS_MAX,
     HEADS_DELAY_SECONDS,
     HELLO_TIMEOUT_SECONDS,
     IDLE_CLOSE_SECONDS,
@@ -38,6 +39,8 @@ from protocol.limits import (
     LEAF_CLOSE_SECONDS,
     LEAF_PING_SECONDS,
     PAGES_OPEN_MAX,
+    SEALS_FRAME_MAX,
+    SEALS_SERVED_MAX,
     SEQ_MAX,
     WANTS_SERVED_MAX,
 )
@@ -334,3 +337,36 @@ class TestServing:
         for start, stop in ((3, 3), (4, 3)):
             with pytest.raises(OutOfTurn):
                 opened().receive(wanted(1, start, stop), 0.0)
+
+
+class TestBounds:
+    """SPEC 8 and 6.6: what one peer may list, ask for and send at once."""
+
+    def test_a_page(self) -> None:
+        head = Head(DEVICE, CONTENT, 0, bytes(8))
+        half = HEADS_CHAINS_MAX // 2
+        for more in (0, 1):
+            chats = tuple(
+                ChatHeads(ChatId(bytes([number]) * 32), (head,) * (half + number * more))
+                for number in (0, 1)
+            )
+            if more:
+                with pytest.raises(LimitExceeded, match="heads in a page"):
+                    opened().receive(Heads(1, 1, chats), 0.0)
+            else:
+                opened().receive(Heads(1, 1, chats), 0.0)
+
+    def test_seals(self) -> None:
+        """What is beyond is asked for again by who still lacks it."""
+        one, devices = opened(), (DEVICE,) * SEALS_FRAME_MAX
+        for _ in range(SEALS_SERVED_MAX // SEALS_FRAME_MAX + 1):
+            one.receive(frames.WantSeals(CHAT, EntryId(bytes(32)), devices), 0.0)
+        served = 0
+        while (found := one.idle()) and isinstance(found[0], LoadSeals):
+            served += len(found[0].devices)
+        assert served == SEALS_SERVED_MAX
+
+    def test_signatures(self) -> None:
+        run = msgspec.structs.replace(run_at(0, count=1), signatures=((0, bytes(64)),) * 2)
+        with pytest.raises(LimitExceeded, match="more signatures"):
+            opened().receive(run, 0.0)
