@@ -1,13 +1,17 @@
 """SPEC 6.2, 6.6: who may connect, bytes that no peer should send, peers that are slow or silent."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.lowlevel
 from trio.testing import MemoryReceiveStream, MockClock
 
+from node.dealing import SEALS_AWAITED_MAX
 from node.errors import NetworkError
+from node.step import Kept
 from protocol.effect import Effect
-from protocol.entry import CONTENT, ChatId
+from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, OutOfTurn, PeerError, Unauthentic
 from protocol.frame import (
     LENGTH_BYTES,
@@ -23,6 +27,7 @@ from protocol.frame import (
     Run,
     Seen,
     Want,
+    WantSeals,
     encode_frame,
 )
 from protocol.limits import (
@@ -277,3 +282,41 @@ async def test_many_connections(homes: tuple[Home, Home], nursery: trio.Nursery)
             await peer.ended.wait()
     await trio.testing.wait_all_tasks_blocked()
     assert len(nursery.child_tasks) == before
+
+
+class TestShared:
+    """What the sessions of one peer share (SPEC 6.6)."""
+
+    async def test_a_session_that_ends_gives_its_slots_back(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """Whatever it was about: else another session of the peer waits for them for ever."""
+        home = homes[0]
+        share = home.share(MVD)
+        for _ in range(9):
+            peer = Peer(home, nursery)
+            await peer.greet()
+            one = peer.connection
+            one._start(partial(one._store, Kept))
+            await trio.lowlevel.checkpoint()
+            one.close()
+            await peer.ended.wait()
+            assert share.runs.borrowed_tokens == 0
+
+    async def test_seals_that_never_come(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """They take no place from those that were asked for later; nor do those that were sent."""
+        talk = conversation(Dice(5), 20)
+        homes[0].take(talk)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        devices = tuple(DeviceKey(bytes([number]) * 32) for number in range(64))
+        epochs = [EntryId(number.to_bytes(32, "big")) for number in range(70)]
+        for epoch in epochs:
+            await peer.say(WantSeals(talk.chat, epoch, devices), Ping())
+            while not isinstance(await peer.hear(), Pong):
+                pass
+        awaited = peer.connection._seals_awaited
+        await until(lambda: epochs[-1] in awaited)
+        assert list(awaited) == epochs[-SEALS_AWAITED_MAX // 64 :]
