@@ -323,7 +323,9 @@ class TestForks:
         assert fork.fork is not None
         assert verify_fork(fork.fork.proof).seq == at + 1
 
-    def test_what_waits_is_judged_again_when_that_is_here(self) -> None:
+    def test_what_waits_is_judged_again_when_that_is_here(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """I10: not when another branch of it has come as far; each is judged twice at most."""
         talk = conversation(Dice(5), 20)
         replica = node()
@@ -346,7 +348,7 @@ class TestForks:
             judged.append(run)
             return inner(run, entries)
 
-        replica._append = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(replica, "_append", counted)
         found = take(replica, *runs[::-1], chain.run(len(chain.entries) - 1))
         (left,) = [one for one in found if not one.appended]
         assert left.outcome.surplus, "nothing refers to it: one branch too many"
