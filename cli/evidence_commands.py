@@ -139,7 +139,8 @@ def check(
         with progress("checking", len(raw)) as advance:
             findings = check_file(raw, anchors, advance)
     except EvidenceRefused as refused:
-        _check_named(file, raw, anchors)
+        if anchors:
+            _check_named(file, raw, anchors)
         _refuse(output, file, refused)
         raise typer.Exit(NOT_VERIFIED) from None
     _show(output, findings, anchors)

@@ -139,7 +139,7 @@ def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
 
     membership = judge.membership()
     names = {one.agency: one.identity.agency_name for one in membership.users.values()}
-    deliveries = Deliveries(device, judge, membership)
+    deliveries = Deliveries(device, judge)
     total = written(device, judge.id)
     ours = device.profile.charter.agency
     for agency in sorted(membership.agencies, key=lambda one: (one != ours, names[one])):

@@ -16,7 +16,6 @@ from protocol.entry import CONTENT, CONTROL, ChatId, Reference
 from protocol.identity import AgencyId
 from protocol.membership import resolve
 from protocol.policy import Role
-from protocol.roster import Membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,9 @@ class Progress:
 class Deliveries:
     """Where the messages of this device in one chat are stored. Made anew when asked anew."""
 
-    def __init__(self, device: Device, judge: Chat, membership: Membership) -> None:
+    def __init__(self, device: Device, judge: Chat) -> None:
         self._own = device.profile.charter.agency
-        self._agencies = membership.agencies
+        self._agencies = judge.membership().agencies
         self._refused = not takes(device, judge, CONTENT)
         rows = device.connection.execute(
             "SELECT agency, length FROM holdings JOIN chats ON no = chat"
@@ -87,7 +86,7 @@ def progress_of(device: Device, chat: ChatId, place: Reference) -> Progress:
     judge = device.replica.chat(chat)
     if judge is None:
         return Progress(own=False, agencies=0, of=0)
-    return Deliveries(device, judge, judge.membership()).of(place)
+    return Deliveries(device, judge).of(place)
 
 
 def written(device: Device, chat: ChatId) -> int:
@@ -100,18 +99,15 @@ def written(device: Device, chat: ChatId) -> int:
 def unstored(device: Device) -> int:
     """Return how many entries of ours our own node has yet to acknowledge."""
     rows = device.connection.execute(
-        "SELECT id, lane, length FROM chains JOIN chats ON chats.no = chat WHERE device = ?",
-        (device.key,),
+        "SELECT id, own.lane, own.length - ifnull(there.length, 0) AS lacking"
+        " FROM chains AS own JOIN chats ON chats.no = own.chat LEFT JOIN holdings AS there"
+        " ON there.chat = own.chat AND there.device = own.device AND there.lane = own.lane"
+        " AND agency = ? WHERE own.device = ? AND lacking > 0",
+        (device.profile.charter.agency, device.key),
     ).fetchall()
-    held = {
-        (holding.chat, holding.lane): holding.seq + 1
-        for holding in device.replica.sharing.holdings(device.key)
-        if bytes(holding.agency) == device.profile.charter.agency
-    }
     found = 0
-    for chat, lane, length in convert(rows, list[tuple[ChatId, int, int]]):
-        lacking = max(0, length - held.get((chat, lane), 0))
-        judge = device.replica.chat(chat) if lacking else None
+    for chat, lane, lacking in convert(rows, list[tuple[ChatId, int, int]]):
+        judge = device.replica.chat(chat)
         if judge is None or takes(device, judge, lane):
             found += lacking
     return found
@@ -124,7 +120,7 @@ def takes(device: Device, judge: Chat, lane: int) -> bool:
     come from it of the control lane says so. That we have left it hears from ourselves.
     """
     history = judge.history
-    reached = _acknowledged(device, judge.id, CONTROL)
+    reached = _acknowledged(device, judge.id)
     ours = [at for at in bits(history.chain(device.key)) if history.entries[at].seq >= reached]
     known = history.everything & ~sum(1 << at for at in ours)
     if not known & 1:
@@ -133,12 +129,12 @@ def takes(device: Device, judge: Chat, lane: int) -> bool:
     return member is not None and (lane == CONTROL or member.role >= Role.MEMBER)
 
 
-def _acknowledged(device: Device, chat: ChatId, lane: int) -> int:
-    """Return how many entries of ours our own node stores, in a lane of a chat."""
+def _acknowledged(device: Device, chat: ChatId) -> int:
+    """Return how many control entries of ours our own node stores of a chat."""
     agency = device.profile.charter.agency
     found = device.connection.execute(
         "SELECT length FROM holdings JOIN chats ON no = chat"
         " WHERE id = ? AND device = ? AND lane = ? AND agency = ?",
-        (chat, device.key, lane, agency),
+        (chat, device.key, CONTROL, agency),
     ).get
     return int(found or 0)

@@ -69,7 +69,7 @@ class Reader:
         self._device = device
         self._chat = chat
         self._now = now
-        self._deliveries = Deliveries(device, chat, chat.membership())
+        self._deliveries = Deliveries(device, chat)
 
     @cached_property
     def _verified(self) -> frozenset[UserId]:

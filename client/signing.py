@@ -117,9 +117,10 @@ def tell(
 
 def decline(device: Device, chat: ChatId, request: Approval, reason: str, now: int) -> Reference:
     """Write that we will not sign. Call inside `Device.transaction`. Raises UserError."""
-    if request.standing(device.profile.user.user) is Standing.SIGNED:
+    standing = request.standing(device.profile.user.user)
+    if standing is Standing.SIGNED:
         raise UserError("you have signed this already: that cannot be taken back")
-    if request.standing(device.profile.user.user) is Standing.REFUSED:
+    if standing is Standing.REFUSED:
         raise UserError(
             "you have declined this already; 'ivor approvals' shows it, and 'ivor sign' still signs"
         )

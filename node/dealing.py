@@ -301,10 +301,10 @@ class Dealing(ABC):
                 if not sharing.may_read(self.key, chat):
                     self._put_off.append(effect)
                     return list
-                found = self._replica.seals_for(chat, epoch, mine)
-                seals_for = self._replica.seals_for
-                some = mine if len(found) < len(mine) else ()
-                lacking = [one for one in some if not seals_for(chat, epoch, (one,))]
+                seals_for = partial(self._replica.seals_for, chat, epoch)
+                found = seals_for(mine)
+                whole = len(found) == len(mine)
+                lacking = [] if whole else [one for one in mine if not seals_for((one,))]
                 return lambda: self._loaded_seals(chat, epoch, lacking, found)
 
     def _compare(self, chats: Sequence[ChatHeads]) -> After:

@@ -122,8 +122,8 @@ class Replica(SealedChats):
         """Append a part, and keep at once what covers its end: the next may fork it."""
         one = self._append(run, entries)
         cover = _cover(entries, one.outcome.reached) if one.appended else ()
-        stored, judge = self.store.chat(run.chat), self.chat(run.chat)
-        if cover and stored is not None and judge is not None:
+        stored, judge = (self.store.chat(run.chat), self.chat(run.chat)) if cover else (None, None)
+        if stored is not None and judge is not None:
             self.store.keep_cover(stored, one.entries[-1], self.payloads.allowed(judge, cover))
         return one
 

@@ -269,8 +269,8 @@ def _issuer(leaf: x509.Certificate, cards: Mapping[AgencyId, Card]) -> Card:
 
 def _named_issuer(leaf: x509.Certificate, cards: Mapping[AgencyId, Card]) -> Card | None:
     with suppress(*_REFUSED):  # a common name may be any text, or bytes
-        for name in leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME):
-            return cards.get(AgencyId(bytes.fromhex(str(name.value))))
+        (name,) = leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return cards.get(AgencyId(bytes.fromhex(str(name.value))))
     return None
 
 

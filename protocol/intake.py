@@ -135,7 +135,8 @@ class Intake:
     @property
     def told_too_early(self) -> bool:
         """Whether what was forgotten may have a place now, and nothing else is to be done."""
-        return self._missed and not (self._pages or self._asked or self._judging or self._queues())
+        queued = any(self._queued.values())
+        return self._missed and not (self._pages or self._asked or self._judging or queued)
 
     def let_in(self) -> None:
         """Ask again for what had no place: we are in a chat now, perhaps in that one."""
@@ -214,9 +215,6 @@ class Intake:
             for want in (*asked, *queued)
             if (want.chat, want.lane) == (chat, CONTENT) and want.start < want.stop
         ]
-
-    def _queues(self) -> bool:
-        return any(self._queued.values())
 
     def _waiting(self, place: Place) -> OrderedDict[bytes, Want]:
         return self._queued[place[2]].get(place) or OrderedDict()
