@@ -130,7 +130,7 @@ class Dealing(ABC):
         self.peer = peer
         self.key = key
         self._replica = replica
-        self._candidates_lost = replica.candidates_lost
+        self._candidates_lost = replica.candidates.lost(key)
         self._told = surroundings
         self._now = clock
         self._session = Session(peer, greeting, clock())
@@ -361,7 +361,7 @@ class Dealing(ABC):
 
     def _save_cursor(self, incarnation: bytes, cursor: int) -> None:
         """Keep how far we are, unless we have forgotten what we were told in this session."""
-        if self._replica.candidates_lost == self._candidates_lost:
+        if self._replica.candidates.lost(self.key) == self._candidates_lost:
             self._replica.sharing.save_cursor(self.key, incarnation, cursor)
 
     def note(self, holdings: Sequence[Holding]) -> Kept:
@@ -416,7 +416,7 @@ class Dealing(ABC):
             self._welcome.discard(chat)
             return Kept(then=partial(self._refused, [run for run, _ in parts]))
         noted = self._replica.sharing.next_sealless()
-        stored = self._replica.append_together(parts)
+        stored = self._replica.append_together(parts, self.key)
         holdings = [self._replica.holding(one) for one in stored]
         known = [holding for holding in holdings if holding is not None]
         # A device learns what its own node has from that node's runs, too.

@@ -1,12 +1,16 @@
 """What the judge of a chat asks of what is stored: `protocol.chat.Ledger`, twice (SPEC 2.4)."""
 
-from collections.abc import Container, Sequence
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Sequence
 
 from node.store import Store, StoredChat
+from protocol.chat import Missing
 from protocol.entry import CONTROL, DeviceKey, EntryId
 from protocol.history import History
 from protocol.limits import BRANCHES_MAX
 from protocol.run import START, Context, Entry
+
+AWAITED_MAX = 4096  # of one peer
 
 
 class ChatLedger:
@@ -75,3 +79,21 @@ class CandidateLedger:
         """Control entries leave nothing that their successors are judged by."""
         del device, lane, seq, branch
         return START
+
+
+class Awaited:
+    """The ids that entries wait for, by the peer that brought those: the newest of each."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, OrderedDict[EntryId, None]] = {}
+
+    def note(self, peer: bytes, missing: Iterable[Missing]) -> None:
+        """Something that this peer has brought waits for these."""
+        for item in missing:
+            awaited = self._of.setdefault(peer, OrderedDict())
+            awaited[item.id] = None
+            if len(awaited) > AWAITED_MAX:
+                awaited.popitem(last=False)
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry in awaited for awaited in self._of.values())

@@ -4,15 +4,14 @@ The one place where bytes of a peer become entries of ours. Everything here runs
 transaction that `journal` holds open; nothing is acknowledged to anyone before that is durable.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
 import apsw
 
 from node.blobs import Blobs
-from node.ledger import CandidateLedger, ChatLedger
+from node.candidates import Candidate, Candidates, cover_after
+from node.ledger import Awaited, ChatLedger
 from node.payloads import Payloads, now_ms
 from node.seals import SealedChats, Sealless
 from node.store import StoredChat
@@ -23,7 +22,6 @@ from protocol.entry import (
     CONTROL,
     ChatId,
     DeviceKey,
-    EntryId,
     encode_header,
 )
 from protocol.errors import Inadmissible, PeerError
@@ -42,20 +40,6 @@ from protocol.intake import Outcome
 from protocol.membership import resolve
 from protocol.run import Entry
 
-CANDIDATES_MAX = 64
-CANDIDATES_BYTES_MAX = 64 * 1024 * 1024
-ENTRY_MEMORY_BYTES = 1024  # of an entry in memory, apart from its record; guess
-AWAITED_MAX = 4096
-
-
-@dataclass(slots=True)
-class _Candidate:
-    """A chat whose control lane does not yet say that it concerns us."""
-
-    chat: Chat
-    accepted: list[tuple[Sequence[Entry], Sequence[Entry]]] = field(default_factory=list)
-    size: int = 0
-
 
 class Replica(SealedChats):
     """The chats of one node or device, and the way into them; see `Chats` for the arguments."""
@@ -67,42 +51,41 @@ class Replica(SealedChats):
         owner: bytes,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        """clock: milliseconds UTC; it says when payloads have aged, and nothing else.
-
-        candidates_lost: of chats that we had begun to learn of and have forgotten; whoever counted
-        on them asks anew, from the cursor that is saved.
-        """
+        """clock: milliseconds UTC; it says when payloads have aged, and nothing else."""
         super().__init__(connection, agency, owner)
         self.blobs = Blobs(self.store, owner)
         self.payloads = Payloads(self.store, self.blobs, agency, owner, clock)
-        self._candidates: OrderedDict[bytes, _Candidate] = OrderedDict()
-        self.candidates_lost = 0
-        self._awaited: OrderedDict[EntryId, None] = OrderedDict()
+        self.candidates = Candidates()
+        self._awaited = Awaited()
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""
         super().forget()
         self.payloads.ageless.clear()
-        self.candidates_lost += len(self._candidates)
-        self._candidates.clear()
+        self.candidates.forget()
 
     def append(self, run: Run, entries: Sequence[Entry]) -> Stored:
-        """Judge and append authentic entries; `run` is the frame that they came in."""
-        return self._append_all([(run, entries)])[0]
+        """Judge and append what was written here; `run` is the frame that it makes."""
+        return self._append_all([(run, entries)], self.owner)[0]
 
-    def append_together(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
+    def append_together(
+        self, parts: Sequence[tuple[Run, Sequence[Entry]]], peer: bytes
+    ) -> list[Stored]:
         """Judge and append what a peer has sent: runs that may wait for each other's entries.
 
-        A device that is sent entries of its own, which it did not have, is an old copy (SPEC 2.5).
+        parts: frames, and the authentic entries in each. A device that is sent entries of its own,
+        which it did not have, is an old copy (SPEC 2.5).
         """
-        found = self._append_all(parts)
+        found = self._append_all(parts, peer)
         if any(one.appended and one.run.device == self.owner for one in found):
             self.sharing.note_outrun()
         return found
 
-    def _append_all(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Stored]:
+    def _append_all(
+        self, parts: Sequence[tuple[Run, Sequence[Entry]]], peer: bytes
+    ) -> list[Stored]:
         """Append until none can go on."""
-        found = [self._append_covered(run, entries) for run, entries in parts]
+        found = [self._append_covered(run, entries, peer) for run, entries in parts]
         going = len(parts) > 1
         new = {entry.id for one in found for entry in one.entries} if going else set()
         while going:
@@ -112,25 +95,27 @@ class Replica(SealedChats):
                 missing = so_far.outcome.missing
                 if missing and all(item.id in new for item in missing):
                     left = entries[so_far.outcome.reached - run.start :]
-                    rest = self._append_covered(run, left)
+                    rest = self._append_covered(run, left, peer)
                     found[index] = so_far.then(rest)
                     new.update(entry.id for entry in rest.entries)
                     going = going or rest.appended > 0
         return found
 
-    def _append_covered(self, run: Run, entries: Sequence[Entry]) -> Stored:
+    def _append_covered(self, run: Run, entries: Sequence[Entry], peer: bytes) -> Stored:
         """Append a part, and keep at once what covers its end: the next may fork it."""
-        one = self._append(run, entries)
-        cover = _cover(entries, one.outcome.reached) if one.appended else ()
+        one = self._append(run, entries, peer)
+        self._awaited.note(peer, one.outcome.missing)
+        count = one.outcome.reached - entries[0].header.seq
+        cover = cover_after(entries, count) if one.appended else ()
         stored, judge = (self.store.chat(run.chat), self.chat(run.chat)) if cover else (None, None)
         if stored is not None and judge is not None:
             self.store.keep_cover(stored, one.entries[-1], self.payloads.allowed(judge, cover))
         return one
 
-    def _append(self, run: Run, entries: Sequence[Entry]) -> Stored:
+    def _append(self, run: Run, entries: Sequence[Entry], peer: bytes) -> Stored:
         chat = self.chat(run.chat)
         if chat is None:
-            return self._consider(run, entries)
+            return self._consider(run, entries, peer)
         stored = self.store.create_chat(run.chat)
         admission = chat.admit(entries, ChatLedger(self.store, stored, self._awaited))
         accepted = admission.entries
@@ -146,7 +131,7 @@ class Replica(SealedChats):
             accepted, bare = self._store(chat, stored, admission)
             readers, entered = self._share(chat, stored, run.lane)
         sealless = self.lacking_seals(chat, stored, accepted)
-        outcome = self._outcome(entries, admission)
+        outcome = _outcome(entries, admission)
         return Stored(
             outcome,
             run,
@@ -186,16 +171,6 @@ class Replica(SealedChats):
             return None
         return self.payloads.age(judge, stored, start)
 
-    def _outcome(self, entries: Sequence[Entry], admission: Admission) -> Outcome:
-        for item in admission.missing:
-            self._awaited[item.id] = None
-            if len(self._awaited) > AWAITED_MAX:
-                self._awaited.popitem(last=False)
-        reached = entries[0].header.seq + admission.known + len(admission.entries)
-        refused = admission.refusal is not None
-        first, ids = entries[0].header.seq, [entry.id for entry in entries]
-        return Outcome(reached, admission.missing, refused, admission.surplus, first, ids)
-
     def _share(
         self, chat: Chat, stored: StoredChat, lane: int
     ) -> tuple[AbstractSet[bytes], AbstractSet[bytes]]:
@@ -234,25 +209,23 @@ class Replica(SealedChats):
             if (chain := stored.chains.get((device, CONTROL)))
         ]
 
-    def _consider(self, run: Run, entries: Sequence[Entry]) -> Stored:
+    def _consider(self, run: Run, entries: Sequence[Entry], peer: bytes) -> Stored:
         """Judge a chat that is not stored; store it once it turns out to concern us.
 
         Residency (I8): until its own control lane says that our agency, or this device, is in it,
         nothing of it reaches the disk.
         """
-        candidate = self._candidates.setdefault(run.chat, _Candidate(Chat(run.chat)))
-        ledger = CandidateLedger(candidate.chat.history)
+        candidate = self.candidates.of(peer, run.chat)
         if run.lane == CONTENT:
-            self._evict()
-            return self._put_off(run, candidate.chat.admit(entries[:1], ledger), entries)
-        admission = candidate.chat.admit(entries, ledger)
-        outcome = self._outcome(entries, admission)
+            self.candidates.make_room()
+            return _put_off(run, candidate.judge(entries[:1]), entries)
+        admission = candidate.judge(entries)
+        outcome = _outcome(entries, admission)
         if admission.entries:
-            candidate.accepted.append((admission.entries, _cover(entries, outcome.reached)))
-            candidate.size += sum(len(e.record) + ENTRY_MEMORY_BYTES for e in admission.entries)
-            readers = self.readers(candidate.chat)
-            if self.owner in readers:
-                sealless, fork = self._adopt(candidate, readers)
+            cover = cover_after(entries, outcome.reached - entries[0].header.seq)
+            self.candidates.accept(peer, run.chat, admission.entries, cover)
+            if self.owner in self.readers(candidate.chat):
+                readers, sealless, fork = self._adopt(candidate)
                 return Stored(
                     outcome,
                     run,
@@ -264,34 +237,21 @@ class Replica(SealedChats):
                     signatures(run, entries),
                     entered=readers,
                 )
-        self._evict()
+        self.candidates.make_room()
         return Stored(outcome, run, refusal=admission.refusal)
-
-    def _put_off(self, run: Run, admission: Admission, entries: Sequence[Entry]) -> Stored:
-        """Say what content waits for that is nowhere to be stored yet, whatever is in it.
-
-        That is the control entries that its first entry waits for. What content that waits for has
-        no place either, and all of it is asked for when we are let in.
-        """
-        waits = self._outcome(entries, admission)
-        missing = tuple(item for item in waits.missing if item.lane == CONTROL)
-        early = not missing and not waits.refused
-        outcome = waits._replace(reached=run.start, missing=missing, surplus=early, early=early)
-        return Stored(outcome, run, refusal=admission.refusal)
-
-    def _evict(self) -> None:
-        """Forget the oldest candidates; whoever has them will tell of them again."""
-        size = sum(candidate.size for candidate in self._candidates.values())
-        while len(self._candidates) > CANDIDATES_MAX or size > CANDIDATES_BYTES_MAX:
-            self.candidates_lost += 1
-            size -= self._candidates.popitem(last=False)[1].size
 
     def _adopt(
-        self, candidate: _Candidate, readers: AbstractSet[bytes]
-    ) -> tuple[tuple[Sealless, ...], Forked | None]:
-        """Store a candidate; return what seals it lacks, and a proof if a chain in it is forked."""
+        self, candidate: Candidate
+    ) -> tuple[AbstractSet[bytes], tuple[Sealless, ...], Forked | None]:
+        """Store a candidate, with what others have brought of that chat.
+
+        Return its readers, what seals it lacks, and a proof if a chain in it is forked.
+        """
         chat = candidate.chat
-        del self._candidates[chat.id]
+        for other in self.candidates.take(chat.id):
+            if other is not candidate:
+                candidate.join(other)
+        readers = self.readers(chat)
         stored = self.store.create_chat(chat.id)
         rivals: list[Sequence[Entry]] = []
         for entries, cover in candidate.accepted:
@@ -309,7 +269,8 @@ class Replica(SealedChats):
             for entries, _ in candidate.accepted
             for item in self.lacking_seals(chat, stored, entries)
         )
-        return sealless, next((proof for proof in proofs if proof is not None), None)
+        fork = next((proof for proof in proofs if proof is not None), None)
+        return readers, sealless, fork
 
     def _branch_for(self, stored: StoredChat, first: Entry) -> int | None:
         """Return the branch that an entry goes on with, None if it begins one."""
@@ -465,10 +426,21 @@ class Replica(SealedChats):
         return Holding(DeviceKey(self.agency), run.chat, run.device, run.lane, seq)
 
 
-def _cover(entries: Sequence[Entry], reached: int) -> Sequence[Entry]:
-    """Return what follows the entry before `reached` up to a signed one, if it is not signed."""
-    count = reached - entries[0].header.seq
-    if count == 0 or entries[count - 1].signature is not None:
-        return ()
-    signed = next(at for at in range(count, len(entries)) if entries[at].signature is not None)
-    return entries[count : signed + 1]
+def _outcome(entries: Sequence[Entry], admission: Admission) -> Outcome:
+    first, ids = entries[0].header.seq, [entry.id for entry in entries]
+    reached = first + admission.known + len(admission.entries)
+    refused = admission.refusal is not None
+    return Outcome(reached, admission.missing, refused, admission.surplus, first, ids)
+
+
+def _put_off(run: Run, admission: Admission, entries: Sequence[Entry]) -> Stored:
+    """Say what content waits for that is nowhere to be stored yet, whatever is in it.
+
+    That is the control entries that its first entry waits for. What content that waits for has no
+    place either, and all of it is asked for when we are let in.
+    """
+    waits = _outcome(entries, admission)
+    missing = tuple(item for item in waits.missing if item.lane == CONTROL)
+    early = not missing and not waits.refused
+    outcome = waits._replace(reached=run.start, missing=missing, surplus=early, early=early)
+    return Stored(outcome, run, refusal=admission.refusal)

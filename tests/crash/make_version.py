@@ -39,7 +39,7 @@ def bring(device: Device, node: Replica) -> int:
     chats = device.replica.store.chats()
     parts = [(run, authentic(run)) for chat in chats for run in runs(device, chat)]
     with node.store.connection:
-        found = node.append_together(parts)
+        found = node.append_together(parts, device.key)
     return sum(one.appended for one in found)
 
 

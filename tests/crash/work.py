@@ -192,7 +192,7 @@ class NodeWork:
         parts = [(run, authentic(run)) for run in group]
         for _ in range(TRIES_MAX):
             try:
-                await journal.write(partial(replica.append_together, parts))
+                await journal.write(partial(replica.append_together, parts, replica.agency))
             except StorageError:
                 holds(await _read(journal, partial(present, replica)), witness.all())
                 continue

@@ -11,6 +11,7 @@ from protocol.frame import Run, Want, authentic
 from protocol.testing.cast import agency, person
 from protocol.testing.conversations import Conversation
 
+MVD = agency("mvd").root.public
 MZ = agency("mz").root.public
 LATE = agency("late").root.public
 FYODOR = person("fyodor@late")
@@ -29,11 +30,11 @@ def node(home: bytes = MZ, path: Path | None = None) -> Replica:
     return Replica(connection, home, home)
 
 
-def take(replica: Replica, *runs: Run) -> list[Stored]:
+def take(replica: Replica, *runs: Run, peer: bytes = MVD) -> list[Stored]:
     """Take runs as the driver does: one transaction."""
     found: list[Stored] = []
     with replica.store.connection:
-        found += replica.append_together([(run, authentic(run)) for run in runs])
+        found += replica.append_together([(run, authentic(run)) for run in runs], peer)
     return found
 
 

@@ -33,7 +33,7 @@ def store(replica: Replica, talks: Sequence[Conversation]) -> None:
     with replica.store.connection:
         for talk in talks:
             for run in talk.runs:
-                replica.append_together([(run, authentic(run))])
+                replica.append_together([(run, authentic(run))], replica.owner)
 
 
 def ids(replica: Replica, chat: ChatId) -> set[bytes]:

@@ -301,7 +301,7 @@ class TestForgotten:
         await peer.say(talk.runs[0], Ping())
         while not isinstance(await peer.hear(), Pong):
             pass
-        await until(lambda: bool(home.replica._candidates))
+        await until(lambda: len(home.replica.candidates) > 0)
         if forgotten:
             home.replica.forget()
         await peer.say(Heads(7, 1, ()))

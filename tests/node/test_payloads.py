@@ -56,7 +56,8 @@ class Node:
     def take(self, *runs: Run) -> list[Stored]:
         found: list[Stored] = []
         with self.replica.store.connection:
-            found += self.replica.append_together([(run, authentic(run)) for run in runs])
+            parts = [(run, authentic(run)) for run in runs]
+            found += self.replica.append_together(parts, MVD)
         return found
 
     def age(self, chat: ChatId) -> None:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.replica import CANDIDATES_MAX
+from node.candidates import CANDIDATE_BYTES
+from node.ledger import AWAITED_MAX, Awaited
+from node.replica import Replica
 from node.stored import Stored
-from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
+from protocol.chat import Missing
+from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want, authentic
@@ -24,7 +27,7 @@ from protocol.testing.cast import agency, grant
 from protocol.testing.chains import Chain, Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
-from tests.node.replicas import FYODOR, LATE, MZ, all_of, check_covers, entries, node, take
+from tests.node.replicas import FYODOR, LATE, MVD, MZ, all_of, check_covers, entries, node, take
 
 NUMBERS = st.integers(0, 2**32)
 
@@ -229,50 +232,101 @@ class TestCandidates:
     def test_forked(self) -> None:
         """Branches of a chain that forked before the chat was ours keep apart, and are proved."""
         talk = conversation(Dice(2), 0)
-        anna, boris = talk.people[:2]
-        genesis, epoch = talk.story.told
-        chain = talk.chain(anna, CONTROL)
-        rival = talk.story.retell(
-            anna, talk.story.epoch(anna, epoch_devices(talk)), epoch, [genesis]
-        )
-        branch = chain.fork(1)
-        branch.append(rival.header, rival.payload)
-        more = talk.story.tell(anna, talk.story.epoch(anna, epoch_devices(talk)), seen=[])
-        branch.append(more.header, more.payload)
+        chain, branch, other = forked_before_ours(talk)
         replica = node(LATE)
         for run in (chain.run(0, 1), chain.run(1, 2), branch.run(1, 2), branch.run(2, 3)):
             take(replica, run)
-        joined = talk.story.tell(boris, Admit((grant(FYODOR, Role.MEMBER),)))
-        other = Chain(boris.signers[0], talk.chat, CONTROL)
-        other.append(joined.header, joined.payload)
         take(replica, other.run())
-        expected = {made.id for part in (chain, branch, other) for made in part.entries}
-        assert entries(replica, talk.chat) == expected
-        check_covers(replica, talk.chat)
-        stored = replica.store.chat(talk.chat)
-        assert stored is not None
-        assert len(replica.sharing.forks(stored)) == 1, "who joins late can prove it, too"
+        check_forked(replica, talk, (chain, branch, other))
 
-    def test_bounded(self) -> None:
-        """I9: chats that are not ours push each other out."""
+    def test_brought_by_two(self) -> None:
+        """What each has brought counts when the chat is adopted, though neither has all."""
+        talk = conversation(Dice(2), 0)
+        anna, boris = talk.people[:2]
+        talk.start_epoch(boris)
+        admission = talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),)), seen=[])
+        talk.tell(anna, admission)
         replica = node(LATE)
-        for number in range(CANDIDATES_MAX + 5):
-            talk = conversation(Dice(number), 0)
-            run = msgspec.structs.replace(talk.runs[0], chat=ChatId(number.to_bytes(32)))
-            take(replica, run)
-        assert len(replica._candidates) == CANDIDATES_MAX
-        content = conversation(Dice(1), 3).runs[-1]
-        for number in range(CANDIDATES_MAX + 5):
-            elsewhere = ChatId(number.to_bytes(32))
+        his = talk.chain(boris, CONTROL).run()
+        before = talk.chain(anna, CONTROL).run(0, 2)
+        take(replica, before, his, peer=MZ)
+        (stored,) = take(replica, talk.chain(anna, CONTROL).run(), peer=MVD)
+        assert stored.appended == len(talk.chain(anna, CONTROL).entries)
+        assert entries(replica, talk.chat) == all_of(talk)
+        check_covers(replica, talk.chat)
+        assert len(replica.candidates) == 0
+
+    def test_brought_by_two_and_forked(self) -> None:
+        """Each has brought another branch of a chain."""
+        talk = conversation(Dice(2), 0)
+        chain, branch, other = forked_before_ours(talk)
+        replica = node(LATE)
+        take(replica, branch.run(0, 1), branch.run(1), peer=MZ)
+        (_, stored) = take(replica, chain.run(), other.run(), peer=MVD)
+        assert stored.fork is not None
+        check_forked(replica, talk, (chain, branch, other))
+
+    @pytest.mark.parametrize("lane", [CONTROL, CONTENT])
+    def test_bounded(self, lane: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """I9: whoever brings most loses theirs, and nobody else does."""
+        room = 40 * CANDIDATE_BYTES
+        monkeypatch.setattr("node.candidates.CANDIDATES_BYTES_MAX", room)
+        replica = node(LATE)
+        first = conversation(Dice(1), 0).runs[0]
+        take(replica, first, peer=MZ)
+        run = next(run for run in conversation(Dice(2), 3).runs if run.lane == lane)
+        for number in range(100):
+            elsewhere = msgspec.structs.replace(run, chat=ChatId(number.to_bytes(32)))
             with replica.store.connection:
-                replica.append(msgspec.structs.replace(content, chat=elsewhere), authentic(content))
-        assert len(replica._candidates) == CANDIDATES_MAX
+                replica.append_together([(elsewhere, authentic(run))], MVD)
+        assert 30 < len(replica.candidates) <= 40
+        assert replica.candidates.lost(MVD) > 50
+        assert replica.candidates.lost(MZ) == 0
+        assert first.chat in replica.candidates._brought[MZ]
 
     def test_bounded_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("node.replica.CANDIDATES_BYTES_MAX", 1)
+        monkeypatch.setattr("node.candidates.CANDIDATES_BYTES_MAX", 1)
         replica = node(LATE)
         take(replica, conversation(Dice(1), 0).runs[0])
-        assert not replica._candidates
+        assert len(replica.candidates) == 0
+
+    def test_nobody_is_made_to_forget_what_is_awaited(self) -> None:
+        """A peer whose entries wait for much takes no room from what others wait for."""
+        awaited = Awaited()
+        mine = [Missing(DeviceKey(MZ), CONTENT, 1, EntryId(bytes(32)), 0)]
+        awaited.note(MZ, mine)
+        for number in range(1, AWAITED_MAX + 10):
+            entry = EntryId(number.to_bytes(32))
+            awaited.note(MVD, [Missing(DeviceKey(MVD), CONTENT, 1, entry, 0)])
+        assert mine[0].id in awaited
+        assert EntryId((1).to_bytes(32)) not in awaited
+        assert EntryId((AWAITED_MAX + 9).to_bytes(32)) in awaited
+
+
+def forked_before_ours(talk: Conversation) -> tuple[Chain, Chain, Chain]:
+    """Return two branches of a chain, and the chain that lets us in after that."""
+    anna, boris = talk.people[:2]
+    genesis, epoch = talk.story.told
+    chain = talk.chain(anna, CONTROL)
+    devices = epoch_devices(talk)
+    rival = talk.story.retell(anna, talk.story.epoch(anna, devices), epoch, [genesis])
+    branch = chain.fork(1)
+    branch.append(rival.header, rival.payload)
+    more = talk.story.tell(anna, talk.story.epoch(anna, devices), seen=[])
+    branch.append(more.header, more.payload)
+    joined = talk.story.tell(boris, Admit((grant(FYODOR, Role.MEMBER),)), seen=[epoch])
+    other = Chain(boris.signers[0], talk.chat, CONTROL)
+    other.append(joined.header, joined.payload)
+    return chain, branch, other
+
+
+def check_forked(replica: Replica, talk: Conversation, chains: Sequence[Chain]) -> None:
+    expected = {made.id for part in chains for made in part.entries}
+    assert entries(replica, talk.chat) == expected
+    check_covers(replica, talk.chat)
+    stored = replica.store.chat(talk.chat)
+    assert stored is not None
+    assert len(replica.sharing.forks(stored)) == 1, "who joins late can prove it, too"
 
 
 def epoch_devices(talk: Conversation) -> Sequence[DeviceKey]:
@@ -344,9 +398,9 @@ class TestForks:
         judged: list[object] = []
         inner = replica._append
 
-        def counted(run: Run, entries: Sequence[Entry]) -> Stored:
+        def counted(run: Run, entries: Sequence[Entry], peer: bytes) -> Stored:
             judged.append(run)
-            return inner(run, entries)
+            return inner(run, entries, peer)
 
         monkeypatch.setattr(replica, "_append", counted)
         found = take(replica, *runs[::-1], chain.run(len(chain.entries) - 1))
