@@ -26,6 +26,7 @@ from protocol.limits import (
     HASH_BYTES,
     HEADER_BYTES_MAX,
     LINKS_MAX,
+    OPERATION_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     SEQ_MAX,
     TIME_MS_MAX,
@@ -50,6 +51,7 @@ Device = Annotated[DeviceKey, _THIRTY_TWO]
 Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 Time = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 Size = Annotated[int, Meta(ge=0, le=PAYLOAD_BYTES_MAX)]
+ControlSize = Annotated[int, Meta(ge=0, le=OPERATION_BYTES_MAX)]
 
 
 class Reference(NamedTuple):
@@ -91,7 +93,7 @@ class ControlHeader(
     time: Time
     kind: Annotated[int, Meta(ge=0, le=255)]
     payload_hash: Hash
-    payload_size: Size
+    payload_size: ControlSize
 
 
 class ContentHeader(

@@ -17,7 +17,7 @@ from protocol import codec
 from protocol.operation import Kind
 
 MAGIC: Final = b"ivor evidence 1\n"
-ELEMENT_BYTES_MAX: Final = 68 * 1024
+ELEMENT_BYTES_MAX: Final = 196 * 1024
 FRAME: Final = Struct(">BI")
 # An operation of these kinds tells nobody's identity: its payload may be left out.
 OMITTABLE: Final = frozenset({Kind.EPOCH, Kind.REDACT, Kind.CHECKPOINT, Kind.NACK, Kind.HOLD})

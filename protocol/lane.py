@@ -37,7 +37,7 @@ from protocol.identity import (
     verify_charter,
     verify_credential,
 )
-from protocol.limits import COVER_ENTRIES_MAX, GRANTS_MAX, PAYLOAD_BYTES_MAX, SIGNATURE_BYTES
+from protocol.limits import COVER_ENTRIES_MAX, GRANTS_MAX, OPERATION_BYTES_MAX, SIGNATURE_BYTES
 from protocol.operation import Checkpoint, Kind, decode_operation
 
 _Kind = TypeVar("_Kind", ControlHeader, ContentHeader)
@@ -170,7 +170,9 @@ class Lane:
             raw = codec.binary(fields[0], ELEMENT_BYTES_MAX, "header")
             signature = read_signature(fields[1])
             payload = (
-                None if fields[2] is None else codec.binary(fields[2], PAYLOAD_BYTES_MAX, "payload")
+                None
+                if fields[2] is None
+                else codec.binary(fields[2], OPERATION_BYTES_MAX, "payload")
             )
         except PeerError as error:
             raise Wrong(Rule.ENCODING, str(error)) from None
@@ -360,18 +362,18 @@ def _listed(kind: int, payload: bytes) -> Iterator[tuple[bytes, bytes, list[byte
     """Yield (charter, user certificate, device certificates) of a payload that brings users in."""
     match kind:
         case Kind.GENESIS:
-            yield from _grants(codec.record(codec.decode(payload, PAYLOAD_BYTES_MAX), 4, "it")[3])
+            yield from _grants(codec.record(codec.decode(payload, OPERATION_BYTES_MAX), 4, "it")[3])
         case Kind.GRANT:
-            yield from _grants(codec.record(codec.decode(payload, PAYLOAD_BYTES_MAX), 1, "it")[0])
+            yield from _grants(codec.record(codec.decode(payload, OPERATION_BYTES_MAX), 1, "it")[0])
         case Kind.ENROLL:
-            fields = codec.record(codec.decode(payload, PAYLOAD_BYTES_MAX), 3, "enroll")
+            fields = codec.record(codec.decode(payload, OPERATION_BYTES_MAX), 3, "enroll")
             yield _credential(fields[0], fields[1], fields[2:])
         case Kind.QUORUM:
-            decided = codec.record(codec.decode(payload, PAYLOAD_BYTES_MAX), 4, "quorum")[2]
+            decided = codec.record(codec.decode(payload, OPERATION_BYTES_MAX), 4, "quorum")[2]
             for item in codec.array(decided, GRANTS_MAX, "decisions"):
                 inner, raw = codec.record(item, 2, "decision")
                 if inner == Kind.GRANT:
-                    yield from _listed(Kind.GRANT, codec.binary(raw, PAYLOAD_BYTES_MAX, "grant"))
+                    yield from _listed(Kind.GRANT, codec.binary(raw, OPERATION_BYTES_MAX, "grant"))
         case _:
             pass
 
@@ -379,7 +381,9 @@ def _listed(kind: int, payload: bytes) -> Iterator[tuple[bytes, bytes, list[byte
 def _grants(value: object) -> Iterator[tuple[bytes, bytes, list[bytes]]]:
     for item in codec.array(value, GRANTS_MAX, "grants"):
         _, charter, certificate, devices = codec.record(item, 4, "grant")
-        yield _credential(charter, certificate, codec.array(devices, PAYLOAD_BYTES_MAX, "devices"))
+        yield _credential(
+            charter, certificate, codec.array(devices, OPERATION_BYTES_MAX, "devices")
+        )
 
 
 def _credential(

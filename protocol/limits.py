@@ -11,7 +11,8 @@ PREFIX_BYTES = 8  # of an id, where a head or a want names it
 SEQ_MAX = 2**32 - 1  # a position in a chain fits one SQLite rowid together with the chain's number
 TIME_MS_MAX = 2**53 - 1
 HEADER_BYTES_MAX = 2048
-PAYLOAD_BYTES_MAX = 64 * 1024
+PAYLOAD_BYTES_MAX = 64 * 1024  # of a content entry
+OPERATION_BYTES_MAX = 192 * 1024  # two covers of the longest headers prove a fork
 LINKS_MAX = 8
 COVER_ENTRIES_MAX = 64  # a path of 64 entries: j <= 63
 
@@ -106,7 +107,7 @@ IDLE_CLOSE_SECONDS = 90.0
 LEAF_PING_SECONDS = 600.0  # of a device and its node: thousands of devices rest at one node
 LEAF_CLOSE_SECONDS = 1800.0
 
-assert HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX <= FRAME_BYTES_MAX_BEFORE_HELLO
+assert HEADER_BYTES_MAX + OPERATION_BYTES_MAX <= RUN_BYTES_MAX
 assert RUN_BYTES_MAX + RUN_ENTRIES_MAX * (SIGNATURE_BYTES + 8) // KEYFRAME_ENTRIES < FRAME_BYTES_MAX
 assert WANTS_OUTSTANDING_MAX * RUN_BYTES_MAX <= HELD_BYTES_MAX
 assert RUN_ENTRIES_MAX <= HELD_ENTRIES_MAX

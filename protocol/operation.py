@@ -23,7 +23,7 @@ from protocol.errors import Inadmissible, NotCanonical, Unauthentic
 from protocol.fork import Fork, verify_fork
 from protocol.grant import Credential, Grant, grant_fields, read_credential, read_grants
 from protocol.identity import PREKEY_RECORD_BYTES_MAX, UserId, verify_prekey
-from protocol.limits import DEVICES_CHAT_MAX, GRANTS_MAX, HASH_BYTES, PAYLOAD_BYTES_MAX, SEQ_MAX
+from protocol.limits import DEVICES_CHAT_MAX, GRANTS_MAX, HASH_BYTES, OPERATION_BYTES_MAX, SEQ_MAX
 from protocol.policy import ChatKind, Policy, Role, policy_fields, read_policy
 
 NONCE_BYTES: Final = 16
@@ -324,7 +324,7 @@ def decode_operation(kind: int, payload: bytes, chat: ChatId) -> Operation:
     if reader is None:
         raise NotCanonical(f"no operation has kind {kind} (SPEC 3.2)")
     size, read = reader
-    fields = codec.decode(payload, PAYLOAD_BYTES_MAX)
+    fields = codec.decode(payload, OPERATION_BYTES_MAX)
     return read(codec.record(fields, size, Kind(kind).name.lower()), chat)
 
 
@@ -365,7 +365,7 @@ def _read_revoke(fields: Sequence[object], chat: ChatId) -> Revoke:
     device = field.read_device(fields[0])
     fork = None
     if fields[1] is not None:
-        fork = verify_fork(codec.binary(fields[1], PAYLOAD_BYTES_MAX, "fork proof"))
+        fork = verify_fork(codec.binary(fields[1], OPERATION_BYTES_MAX, "fork proof"))
         if (fork.chat, fork.device) != (chat, device):
             raise Unauthentic("the fork proof is of another chat or device (SPEC 2.5)")
     by_user = None
@@ -439,8 +439,8 @@ def read_decisions(value: object) -> tuple[Inner, ...]:
 def _read_inner(item: object) -> Inner:
     kind, payload = codec.record(item, 2, "operation")
     number = codec.uint(kind, max(Kind), "kind")
-    raw = codec.binary(payload, PAYLOAD_BYTES_MAX, "operation")
-    if number == Kind.REVOKE and codec.decode(raw, PAYLOAD_BYTES_MAX)[1:3] != (None, None):
+    raw = codec.binary(payload, OPERATION_BYTES_MAX, "operation")
+    if number == Kind.REVOKE and codec.decode(raw, OPERATION_BYTES_MAX)[1:3] != (None, None):
         raise NotCanonical("a quorum revokes by its rank, with no other proof (SPEC 3.2)")
     operation = decode_operation(number, raw, _ANY_CHAT) if number in _INNER_KINDS else None
     if not isinstance(operation, Inner):

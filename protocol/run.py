@@ -46,6 +46,7 @@ from protocol.limits import (
     COVER_ENTRIES_MAX,
     HEADER_BYTES_MAX,
     KEYFRAME_ENTRIES,
+    OPERATION_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     SEQ_MAX,
     TIME_MS_MAX,
@@ -275,7 +276,7 @@ def _rebuild_control(
         record = _control(raw)
         _check_shortest(record, raw)
         time = record.elapsed + (0 if seq % KEYFRAME_ENTRIES == 0 else time)
-        _check_size(record.payload)
+        _check_size(record.payload, OPERATION_BYTES_MAX)
         header = ControlHeader(
             chat=None if record.kind == GENESIS and seq == 0 else chat,
             device=device,
@@ -369,13 +370,13 @@ def _check_changed(
 def _payload(payload: bytes | Dropped) -> tuple[int, bytes, bytes | None, Reference | None]:
     if isinstance(payload, Dropped):
         return payload.size, payload.hash, None, payload.ground
-    _check_size(payload)
+    _check_size(payload, PAYLOAD_BYTES_MAX)
     return len(payload), sha256(payload).digest(), payload, None
 
 
-def _check_size(payload: bytes) -> None:
-    if len(payload) > PAYLOAD_BYTES_MAX:
-        raise LimitExceeded(f"payload of {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX}")
+def _check_size(payload: bytes, size_max: int) -> None:
+    if len(payload) > size_max:
+        raise LimitExceeded(f"payload of {len(payload)} bytes, at most {size_max} (SPEC 2.2)")
 
 
 def _identify(header: Header) -> EntryId:

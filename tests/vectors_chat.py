@@ -175,7 +175,7 @@ def _bad_fields(chat: ChatId) -> list[Case]:
         for name, kind, value, error in fields
     ] + [
         invalid("not canonical", NotCanonical, kind=9, payload=b"\x91\x90\x00", chat=chat),
-        invalid("over 64 KiB", LimitExceeded, kind=9, payload=bytes(65537), chat=chat),
+        invalid("over 192 KiB", LimitExceeded, kind=9, payload=bytes(196_609), chat=chat),
     ]
 
 

@@ -105,7 +105,7 @@ def _cut() -> list[Exhibit]:
     last, message = len(parts) - 1, [tag for tag, _ in parts].index(Tag.MESSAGE)
     start = offset_of(parts, message)
     end = offset_of(parts, last)
-    long = joined([*parts[:message], (Tag.MESSAGE, bytes(69_633)), *parts[message + 1 :]])
+    long = joined([*parts[:message], (Tag.MESSAGE, bytes(200_705)), *parts[message + 1 :]])
     unknown = joined([*parts[:message], (4, b""), *parts[message:]])
     return [
         _at("empty", b"", 0, Rule.MAGIC),

@@ -192,11 +192,12 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
         ("time as a float", fields, 7, 1.5),
         ("kind 256", fields, 8, 256),
         ("payload hash of 31 bytes", fields, 9, bytes(31)),
-        ("payload size over the limit", fields, 10, 65537),
+        ("payload size over the limit", fields, 10, 196_609),
         ("content of kind 2", long, 9, 2),
         ("content without a chat", long, 1, None),
         ("content with control heads out of order", long, 7, [again, link]),
         ("content with an epoch of 31 bytes", long, 10, bytes(31)),
+        ("content with a payload size over the limit", long, 13, 65_537),
         ("content with a commitment of 31 bytes", long, 12, bytes(31)),
     ]
     found: list[tuple[str, bytes, type[PeerError]]] = []

@@ -18,8 +18,9 @@ import { KEY_BYTES as ARCHIVE_KEY_BYTES, SIGNATURE_BYTES as ARCHIVE_SIGNATURE_BY
 
 const MAGIC = Buffer.from('ivor evidence 1\n');
 const FRAME_BYTES = 5;
-const BODY_BYTES_MAX = 69632;
+const BODY_BYTES_MAX = 200704;
 const PAYLOAD_BYTES_MAX = 65536;
+const OPERATION_BYTES_MAX = 196608;
 const HEADER_BYTES_MAX = 2048;
 const CHARTER_BYTES_MAX = 512;
 const CERTIFICATE_BYTES_MAX = 1024;
@@ -232,7 +233,7 @@ function controlHeader(raw) {
   const header = commonHeader(raw, fields, 0);
   const [time, kind, payloadHash, payloadSize] = fields.slice(7);
   must(isUint(time, TIME_MAX) && isUint(kind, KIND_MAX));
-  must(isBytes(payloadHash, 32) && isUint(payloadSize, PAYLOAD_BYTES_MAX));
+  must(isBytes(payloadHash, 32) && isUint(payloadSize, OPERATION_BYTES_MAX));
   const isGenesis = header.chat === null;
   must(isGenesis === (kind === GENESIS && header.seq === 0));
   return { ...header, chat: header.chat ?? header.id, isGenesis, kind, payloadHash, payloadSize };
@@ -448,7 +449,7 @@ class Checker {
     const [raw, signature, payload = null] = this.open('encoding', () => {
       const fields = decodeFields(body, count);
       must(isBytes(fields[0]) && (fields[1] === null || isBytes(fields[1], 64)));
-      must(count < 3 || fields[2] === null || isBytesUpTo(fields[2], PAYLOAD_BYTES_MAX));
+      must(count < 3 || fields[2] === null || isBytesUpTo(fields[2], OPERATION_BYTES_MAX));
       return fields;
     });
     const header = this.open('header', () => openHeader(raw));

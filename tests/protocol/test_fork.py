@@ -4,12 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
+from msgspec.structs import replace
 
 from protocol import codec
-from protocol.entry import CONTENT, CONTROL, ChatId, ControlHeader
+from protocol.entry import CONTENT, CONTROL, ChatId, ControlHeader, DeviceKey, EntryId, Reference
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic
 from protocol.fork import Cover, encode_proof, verify_fork
-from protocol.limits import COVER_ENTRIES_MAX, FRAME_BYTES_MAX_BEFORE_HELLO
+from protocol.frame import authentic
+from protocol.identity import DEVICES_USER_MAX
+from protocol.limits import (
+    COVER_ENTRIES_MAX,
+    FRAME_BYTES_MAX_BEFORE_HELLO,
+    LINKS_MAX,
+    OPERATION_BYTES_MAX,
+    SEQ_MAX,
+    TIME_MS_MAX,
+)
+from protocol.operation import Kind, Revoke, decode_operation, encode_operation
 from protocol.testing.chains import CHAT, LANES, Chain, Step, signer
 
 
@@ -53,13 +64,33 @@ class TestProof:
         with pytest.raises(Unauthentic):
             verify_fork(encode_proof(genesis.cover(0), elsewhere.cover(0)))
 
-    def test_the_longest_covers_fit(self) -> None:
+    def test_the_longest_fits_a_revocation(self) -> None:
+        """Whoever forks chooses how long the proof is: it has to put them out all the same."""
+        heads = references(DEVICES_USER_MAX)
+        links = heads[:LINKS_MAX]
         one = Chain(signer("anna"), CHAT, CONTENT)
-        other = one.fork(0)
-        one.extend([Step(b"one")] * COVER_ENTRIES_MAX)
-        other.extend([Step(b"other")] * COVER_ENTRIES_MAX)
-        covers = one.cover(0, COVER_ENTRIES_MAX), other.cover(0, COVER_ENTRIES_MAX)
-        assert verify_fork(encode_proof(*covers)).seq == 0
+        one.append(replace(one.header(Step(links=links, control=links)), time=TIME_MS_MAX), b"")
+        other = one.fork(1)
+        for chain in (one, other):
+            sizes = Step(b"one" if chain is one else b"other", 0, links, links, generation=SEQ_MAX)
+            chain.extend([sizes] * COVER_ENTRIES_MAX)
+        covers = [chain.cover(1, COVER_ENTRIES_MAX + 1) for chain in (one, other)]
+        revoke = Revoke(one.device, verify_fork(encode_proof(*covers)), None, heads)
+        payload = encode_operation(revoke)
+        assert len(payload) > 0.9 * OPERATION_BYTES_MAX
+        revoking = Chain(signer("boris"), CHAT, CONTROL)
+        revoking.add(Step(payload, kind=Kind.REVOKE))
+        (entry,) = authentic(revoking.run())
+        assert entry.payload is not None
+        assert decode_operation(Kind.REVOKE, entry.payload, CHAT) == revoke
+
+
+def references(count: int) -> tuple[Reference, ...]:
+    """References as long as they can be, ascending."""
+    return tuple(
+        Reference(DeviceKey(bytes([1 + n]) * 32), SEQ_MAX, EntryId(b"\xff" * 32))
+        for n in range(count)
+    )
 
 
 class TestNoFork:
