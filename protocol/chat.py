@@ -297,8 +297,6 @@ class Chat:
         view = self._views.get(heads)
         if view is None:
             past = self.history.past([ref.id for ref in heads])
-            if not past:
-                raise Inadmissible("content that names no control entry (SPEC 2.2)")
             if len(self._views) >= VIEWS_MAX:
                 self._views.clear()
             view = self._views[heads] = _View(past, resolve(self.history, past))

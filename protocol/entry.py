@@ -185,6 +185,8 @@ def check_order(header: Header) -> None:
     check_references(header.links, header.device)
     if isinstance(header, ContentHeader):
         check_references(header.control, None)
+        if not header.control:
+            raise NotCanonical("content that names no control head (SPEC 2.2)")
     elif (header.chat is None) != (header.seq == 0 and header.kind == GENESIS):
         raise NotCanonical("chat is nil in a genesis and nowhere else (SPEC 2.2)")
 

@@ -317,8 +317,8 @@ def _rebuild_content(
             control = control if record.control is None else record.control
             epoch = epoch if record.epoch is None else record.epoch
         fresh = record.control is not None or bool(record.links) or seq == start
-        if not epoch or generation > SEQ_MAX:
-            raise NotCanonical(f"seq {seq} names no epoch or a generation too high (SPEC 6.4)")
+        if not epoch or not control or generation > SEQ_MAX:
+            raise NotCanonical(f"seq {seq} lacks its epoch, control heads or generation (SPEC 6.4)")
         size, digest, payload, ground = _payload(record.payload)
         header = ContentHeader(
             chat=chat,

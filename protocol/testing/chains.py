@@ -39,6 +39,7 @@ from protocol.run import START, Context, context_after, pack
 from protocol.testing.cast import seed
 
 CHAT = ChatId(seed("chat"))
+FOUNDED = Reference(DeviceKey(seed("founder")), 0, EntryId(CHAT))  # what content has seen at least
 
 
 def signer(name: str) -> Signer:
@@ -136,7 +137,7 @@ class Chain:
             seq=seq,
             prev=prev,
             links=step.links,
-            control=before.control if step.control is None else step.control,
+            control=(before.control or (FOUNDED,)) if step.control is None else step.control,
             time=time,
             epoch=epoch,
             generation=generation if step.generation is None else step.generation,
@@ -193,13 +194,14 @@ REFERENCES = st.builds(
 HEADS = st.lists(REFERENCES, max_size=LINKS_MAX, unique=True).map(
     lambda found: tuple(sorted(found))
 )
+CONTROL_HEADS = HEADS.filter(bool)
 EPOCHS = st.sampled_from([EntryId(seed("epoch", str(number))) for number in range(3)])
 STEPS = st.builds(
     Step,
     payload=st.binary(max_size=40),
     elapsed=st.integers(-5, 2**40),
     links=st.just(()) | HEADS,
-    control=st.none() | st.none() | HEADS,
+    control=st.none() | st.none() | CONTROL_HEADS,
     epoch=st.none() | st.none() | EPOCHS,
     generation=st.none() | st.none() | st.integers(0, SEQ_MAX),
     kind=st.integers(1, 255),

@@ -225,11 +225,6 @@ class TestContent:
         admission = Next(talk, talk.people[0], control=(first,)).judged()
         assert "older than" in str(admission.refusal)
 
-    def test_no_control_heads(self, talk: Conversation) -> None:
-        """An entry that names nothing has seen no chat."""
-        admission = Next(talk, talk.people[2], control=()).judged()
-        assert "names no control entry" in str(admission.refusal)
-
     def test_control_heads_unknown(self, talk: Conversation) -> None:
         """Case 21: what is not here is waited for, in either lane."""
         reference = Reference(DeviceKey(bytes(32)), 7, EntryId(b"x" * 32))

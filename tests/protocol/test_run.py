@@ -22,7 +22,7 @@ from protocol.limits import (
 )
 from protocol.run import START, Context, Dropped, Entry
 from protocol.testing.cast import seed
-from protocol.testing.chains import CHAT, REFERENCES, Chain, Step, chains, signer
+from protocol.testing.chains import CHAT, FOUNDED, REFERENCES, Chain, Step, chains, signer
 
 BAD = bytes(64)
 LONG = Chain(signer("anna"), CHAT, CONTENT)
@@ -225,20 +225,26 @@ class TestAltered:
         """Fields that only a record can bring out of range: time, payload size, generation."""
         pc, epoch = bytes(32), seed("epoch")
         for fields in (
-            [-1, pc, b"", [], None, epoch, 0],
-            [TIME_MS_MAX + 1, pc, b"", [], None, epoch, 0],
+            [-1, pc, b"", [], [FOUNDED], epoch, 0],
+            [TIME_MS_MAX + 1, pc, b"", [], [FOUNDED], epoch, 0],
             [1, pc, b""],
-            [1, pc, b"", [], None, epoch, SEQ_MAX + 1],
-            [1, pc, [PAYLOAD_BYTES_MAX + 1, bytes(32)], [], None, epoch, 0],
-            [1, pc, [1, bytes(31)], [], None, epoch, 0],
+            [1, pc, b"", [], None, epoch, 0],
+            [1, pc, b"", [], [], epoch, 0],
+            [1, pc, b"", [], [FOUNDED], epoch, SEQ_MAX + 1],
+            [1, pc, [PAYLOAD_BYTES_MAX + 1, bytes(32)], [], [FOUNDED], epoch, 0],
+            [1, pc, [1, bytes(31)], [], [FOUNDED], epoch, 0],
         ):
             run = with_record(LONG.run(0, 1), 0, msgspec.msgpack.encode(fields))
             with pytest.raises(NotCanonical):
                 authentic(run)
-        long = msgspec.msgpack.encode([1, pc, bytes(PAYLOAD_BYTES_MAX + 1), [], None, epoch, 0])
+        long = msgspec.msgpack.encode(
+            [1, pc, bytes(PAYLOAD_BYTES_MAX + 1), [], [FOUNDED], epoch, 0]
+        )
         with pytest.raises(LimitExceeded):
             authentic(with_record(LONG.run(0, 1), 0, long))
-        generation = msgspec.structs.replace(LONG.run(1, 2), context=Context(0, (), epoch, SEQ_MAX))
+        generation = msgspec.structs.replace(
+            LONG.run(1, 2), context=Context(0, (FOUNDED,), epoch, SEQ_MAX)
+        )
         with pytest.raises(NotCanonical):
             authentic(generation)
 
