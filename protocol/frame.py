@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crypto.blob import CHUNK_BYTES
+from crypto.sealing import PREKEY_ID_BYTES, SEAL_BYTES
 from protocol.entry import Chat, Device, Hash, Id, Seq
 from protocol.errors import LimitExceeded, NotCanonical
 from protocol.limits import (
@@ -29,6 +30,7 @@ from protocol.limits import (
 from protocol.run import Context, Entry, unpack
 
 LENGTH_BYTES = 4
+SEALED_BYTES = PREKEY_ID_BYTES + SEAL_BYTES  # of one recipient (SPEC 4.2)
 
 Lane = Annotated[int, Meta(ge=0, le=1)]
 Cursor = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -149,7 +151,7 @@ class Seal(Struct, frozen=True, array_like=True, gc=False):
     """One seal: its index among the recipients, the sealed secret, its Merkle path."""
 
     index: Annotated[int, Meta(ge=0, le=2**16)]
-    seal: Annotated[bytes, Meta(max_length=2048)]
+    seal: Annotated[bytes, Meta(min_length=SEALED_BYTES, max_length=SEALED_BYTES)]
     path: Annotated[tuple[Hash, ...], Meta(max_length=16)]
 
 

@@ -137,7 +137,7 @@ def _more() -> Iterator[Frame]:
     yield WantSeals(talk.chat, talk.epochs[0], (chain.device,))
     yield WantSeals(talk.chat, talk.epochs[0], ())
     yield Heads(7, 1, ())
-    yield Seals(talk.chat, talk.epochs[0], (Seal(0, bytes(1168), (seed("path"),)),))
+    yield Seals(talk.chat, talk.epochs[0], (Seal(0, bytes(1184), (seed("path"),)),))
     yield from (Ask(1, 1, b"\x92\x90\x90"), Answer(1, 0, b"\x90"), Seen(3), Ping(), Pong())
     head = Head(chain.device, 1, 0, chain.entries[0].id[:8])
     yield from (IHave(talk.chat, (head,)), Graft(talk.chat, head), Prune(talk.chat))

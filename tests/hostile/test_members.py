@@ -204,9 +204,9 @@ async def test_seals_that_do_not_fit(federation: Federation, forger: Forger) -> 
     assert judge is not None
     entry = next(one.id for one in judge.history.entries if judge.history.epoch(one.id) is not None)
     for seal in (
-        Seal(0, nonsense(1168), ()),
-        Seal(2**16, nonsense(1168), ()),
-        Seal(1, b"", tuple(nonsense() for _ in range(16))),
+        Seal(0, nonsense(1184), ()),
+        Seal(2**16, nonsense(1184), ()),
+        Seal(1, bytes(1184), tuple(nonsense() for _ in range(16))),
     ):
         async with federation.as_device() as wire:
             await wire.greet()
@@ -214,7 +214,9 @@ async def test_seals_that_do_not_fit(federation: Federation, forger: Forger) -> 
             await federation.refused(wire, "a seal that its epoch does not name")
     async with federation.as_device() as wire:
         await wire.greet()
-        await wire.send(Seals(forger.chat, EntryId(nonsense()), (Seal(0, b"", ()),)), Ping())
+        await wire.send(
+            Seals(forger.chat, EntryId(nonsense()), (Seal(0, bytes(1184), ()),)), Ping()
+        )
         await wire.hear(Pong)
 
 

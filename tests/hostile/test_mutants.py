@@ -89,7 +89,7 @@ def good_frames(federation: Federation, forger: Forger) -> Sequence[Frame]:
         Have((Holding(DeviceKey(federation.agency("rogue").id), chat, key, CONTENT, 0),)),
         Forked(chat, encode_proof(one.cover(1), other.cover(1, 3))),
         WantSeals(chat, entries[1], (key,)),
-        Seals(chat, entries[1], (Seal(0, nonsense(1168), (nonsense(),)),)),
+        Seals(chat, entries[1], (Seal(0, nonsense(1184), (nonsense(),)),)),
         Seen(4),
         Answer(1, 0, b"\x90"),
         *(Ask(7, *encode_question(question)) for question in questions),

@@ -17,7 +17,7 @@ from node.sharing import HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS, Sharing
 from node.store import Branch, Store, StoredChat, connect
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof, verify_fork
-from protocol.frame import Head, Heads, Holding, Seal, Want, authentic
+from protocol.frame import SEALED_BYTES, Head, Heads, Holding, Seal, Want, authentic
 from protocol.limits import BRANCHES_MAX, COVER_ENTRIES_MAX, PAYLOAD_BYTES_MAX, RUN_BYTES_MAX
 from protocol.run import Entry
 from protocol.testing.chains import CHAT, STEPS, Chain, Made, Step, signer
@@ -522,7 +522,7 @@ class TestSharing:
     def test_seals(self, store: Store) -> None:
         sharing = Sharing(store.connection)
         epoch = EntryId(b"e" * 32)
-        seals = [Seal(at, b"seal %d" % at, (bytes(32), b"h" * 32)) for at in (1, 4)]
+        seals = [Seal(at, bytes([at]) * SEALED_BYTES, (bytes(32), b"h" * 32)) for at in (1, 4)]
         assert sharing.keep_seals(epoch, seals) == list(seals)
         assert sharing.keep_seals(epoch, [*seals, *seals]) == [], "case 36: handed on once"
         assert sharing.seals(epoch, range(6)) == seals

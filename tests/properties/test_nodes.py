@@ -116,7 +116,7 @@ class Nodes(RuleBasedStateMachine):
     def invent_a_seal(self, to: str, at: int) -> None:
         device = self.world.devices[to]
         for epoch in self.world.seen.epochs:
-            junk = Seal(at, bytes(1168), ())
+            junk = Seal(at, bytes(1184), ())
             with suppress(PeerError, SealRefused), device.transaction():
                 agency = device.profile.charter.agency
                 device.replica.keep_seals(self.chat, epoch, [junk], agency)

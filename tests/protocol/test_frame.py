@@ -39,7 +39,8 @@ def several(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object,
 
 
 HEAD = st.builds(frames.Head, DEVICES, SIDES, SEQS, PREFIXES)
-SEAL = st.builds(frames.Seal, st.integers(0, 2**16), st.binary(max_size=99), several(HASHES))
+SEALED = st.binary(max_size=9).map(lambda raw: raw.ljust(frames.SEALED_BYTES))
+SEAL = st.builds(frames.Seal, st.integers(0, 2**16), SEALED, several(HASHES))
 CHAT_HEADS = st.builds(frames.ChatHeads, CHATS, several(HEAD))
 NUMBERS, CODES = st.integers(0, 2**32 - 1), st.integers(0, 255)
 HOLDING = st.builds(frames.Holding, DEVICES, CHATS, DEVICES, SIDES, SEQS)
@@ -125,6 +126,11 @@ class TestLength:
         prefix = (FRAME_BYTES_MAX_BEFORE_HELLO + 1).to_bytes(4, "big")
         with pytest.raises(LimitExceeded):
             frames.frame_length(prefix, FRAME_BYTES_MAX_BEFORE_HELLO)
+
+    def test_as_many_seals_as_there_may_be_fit(self) -> None:
+        seal = frames.Seal(2**16, bytes(frames.SEALED_BYTES), (bytes(32),) * 16)
+        found = frames.Seals(CHAT, EntryId(bytes(32)), (seal,) * SEALS_FRAME_MAX)
+        assert frames.decode_frame(body_of(found)) == found
 
     def test_we_send_none_that_is_too_long(self) -> None:
         with pytest.raises(LimitExceeded):
