@@ -34,6 +34,9 @@ EXPLAINED = {
     "OCSP_stapling": "the same",
     "DNS_CAArecord": "there is no DNS name",
     "certificate_transparency": "no public CA",
+    "FS_KEMs": "OpenSSL before 3.5 has none; content does not rest on TLS, seals are X-Wing",
+    "NPN": "it does not exist in TLS 1.3",
+    "cmdline_ip-target": "the node has no name in DNS, so its address is what is asked",
 }
 
 
