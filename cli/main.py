@@ -16,7 +16,7 @@ import typer
 
 from cli import official, operator, simulation
 from cli.demo import command as demo
-from cli.output import end_quietly, note
+from cli.output import Output, end_quietly
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001
         # The one place where an error becomes an exit code.
-        return _exit_code(_first(error))
+        return _exit_code(_first(error), Output("--json" in arguments))
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -72,7 +72,7 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _exit_code(error: BaseException) -> int:
+def _exit_code(error: BaseException, output: Output) -> int:
     if os.environ.get(TRACE_VARIABLE):
         sys.excepthook(type(error), error, error.__traceback__)
     # The library answers a broken pipe with an exit.
@@ -83,28 +83,24 @@ def _exit_code(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
-    return _fail(error)
+    said, code = _failure(error)
+    output.failure(said, code)
+    return code
 
 
-def _fail(error: BaseException) -> int:
-    """Say in one line what went wrong; return the exit code."""
+def _failure(error: BaseException) -> tuple[str, int]:
+    """Return in one line what went wrong, and the exit code."""
     if isinstance(error, typer.TyperException):
-        note(f"ivor: {_usage(error)}")
-        return error.exit_code
+        return _usage(error), error.exit_code
     from node.errors import IvorError, exit_code
     from protocol.errors import PeerError
 
     if isinstance(error, IvorError | PeerError):
-        note(f"ivor: {error}")
-        return exit_code(error)
+        return str(error), exit_code(error)
     if isinstance(error, OSError) or type(error).__module__ == "apsw":
-        note(f"ivor: {error}")
-        return STORAGE_OR_NETWORK
-    note(
-        f"ivor: a bug: {type(error).__name__}: {error}; please report it, with what "
-        f"{TRACE_VARIABLE}=1 shows"
-    )
-    return BUG
+        return str(error), STORAGE_OR_NETWORK
+    said = f"a bug: {type(error).__name__}: {error}; please report it, with what "
+    return f"{said}{TRACE_VARIABLE}=1 shows", BUG
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -7,7 +7,7 @@
     with progress("verifying", entries) as advance: advance(1)
 
 On a terminal: tables. In a pipe: a record a line, columns separated by tabs, without a heading.
-With --json: one object a line, with "v": 1.
+With --json: one object a line, with "v": 1; a failure is one on stderr.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from cli.text import inert, inert_json
 
@@ -65,8 +66,15 @@ class Output:
             print(text)
         sys.stdout.flush()
 
-    def _object(self, record: Record) -> None:
-        print(inert_json(json.dumps({"v": 1} | dict(record), ensure_ascii=False)))
+    def failure(self, why: str, code: int) -> None:
+        """Tell on stderr, in one line, why the command ends with this exit code."""
+        if self.as_json:
+            self._object({"type": "failure", "exit_code": code, "why": why}, sys.stderr)
+        else:
+            note(f"ivor: {why}")
+
+    def _object(self, record: Record, file: TextIO | None = None) -> None:
+        print(inert_json(json.dumps({"v": 1} | dict(record), ensure_ascii=False)), file=file)
 
 
 def cell(value: object) -> str:
