@@ -25,7 +25,7 @@ from client.reading import Line
 from node import tls
 from node.dealing import Dealing, greeting_for
 from node.driver import Connection
-from node.errors import NetworkError, UserError, reported
+from node.errors import NetworkError, reported
 from node.fetching import Fetching
 from node.journal import Journal
 from node.share import Share, Shares
@@ -243,23 +243,24 @@ class Link:
 
     async def _persons(self, names: Sequence[str]) -> list[Person]:
         found = []
-        for name, person in zip(names, await self._told(Lookup(names=tuple(names))), strict=True):
+        told = await self._told(Lookup(names=tuple(names)))
+        for name, person in zip(names, told.people, strict=True):
             if person is None or people.name_of(person) != name:
                 await self._take_cards()
-                why = await self.journal.read(partial(people.why_not, self._device, name))
-                raise UserError(why)
+                why_not = partial(people.why_not, self._device, name, told.unreached)
+                raise await self.journal.read(why_not)
             await self.write(partial(witnessing.note_listing, self._device, person))
             await self.write(partial(witnessing.note_change, self._device, person))
             found.append(person)
         return found
 
-    async def _told(self, asked: Lookup) -> Sequence[Person | None]:
+    async def _told(self, asked: Lookup) -> People:
         """Put a look-up; return a person, or None, for each that was asked for."""
         reply = await self.ask(asked)
         count = len(asked.names) + len(asked.users)
         if not isinstance(reply, People) or len(reply.people) != count:
             raise NetworkError("the node answered another question than was asked")
-        return reply.people
+        return reply
 
     async def write(self, work: Callable[[], Result]) -> Result:
         """Run `work` in a transaction of the device; what it appends is pushed once durable.
@@ -279,10 +280,11 @@ class Link:
         users = await self.journal.read(partial(people.companions, self._device))
         for at in range(0, len(users), LOOKUP_MAX):
             page = users[at : at + LOOKUP_MAX]
-            told = await self._told(Lookup(users=tuple(page)))
+            told = (await self._told(Lookup(users=tuple(page)))).people
             absent = [user for user, person in zip(page, told, strict=True) if person is None]
             names = await self.journal.read(partial(people.names_of, self._device, absent))
-            for person in (*told, *(await self._told(Lookup(names=names)) if names else ())):
+            renamed = (await self._told(Lookup(names=names))).people if names else ()
+            for person in (*told, *renamed):
                 if person is not None:
                     await self._keep(person, suspects)
 

@@ -5,13 +5,13 @@ key has changed is not replaced in silence: that is either a new start or an att
 in front of the screen decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from client import identities
 from client.device import Device
 from crypto.fingerprint import safety_number
-from node.errors import IdentityError, UserError
+from node.errors import IdentityError, IvorError, NetworkError, UserError
 from node.trust import take_card
 from protocol.entry import DeviceKey
 from protocol.grant import Credential, Grant, verified
@@ -94,20 +94,22 @@ def name_of(person: Person) -> str:
     return verified(person.charter, person.certificate, certificates).user.name
 
 
-def why_not(device: Device, name: str) -> str:
-    """Say, in words, why nobody vouches for an address, as far as it can be told here."""
+def why_not(device: Device, name: str, unreached: Collection[AgencyId]) -> IvorError:
+    """Return, in words, why nobody vouches for an address. unreached: who could not be asked."""
     agency = parse_address(name).agency
+    row = device.connection.execute("SELECT id FROM agencies WHERE name = ?", (agency,)).fetchone()
     if agency == device.profile.charter.name:
-        return f"{name} is not known: your agency has enrolled nobody of that name; check it"
-    if not device.connection.execute("SELECT 1 FROM agencies WHERE name = ?", (agency,)).get:
-        return (
-            f"{name} is not known: your agency is not federated with any called {agency}; check "
-            "the name, or ask your administrator"
+        why = "your agency has enrolled nobody of that name; check it"
+    elif row is None:
+        why = (
+            f"your agency is not federated with any called {agency}; check the name, or ask your "
+            "administrator"
         )
-    return (
-        f"{name} is not known: {agency} has enrolled nobody of that name, or its node cannot be "
-        "reached now; check the name, and try again later if it is right"
-    )
+    elif row[0] in unreached:
+        return NetworkError(f"the node of {agency} cannot be reached; try again later")
+    else:
+        why = f"{agency} has enrolled nobody of that name; check it"
+    return UserError(f"{name} is not known: {why}")
 
 
 def checked(device: Device, person: Person) -> VerifiedUser:

@@ -1,6 +1,7 @@
 """What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.2)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from protocol.reply import (
     BlobStates,
     Directory,
     OwnCard,
+    People,
     Receipts,
     Refusal,
     Reply,
@@ -59,17 +61,21 @@ class Asker(Protocol):
     larder: Larder
 
 
-async def look_up(node: Asker, ask: Ask) -> None:
+async def look_up(node: Asker, ask: Ask) -> Sequence[AgencyId]:
     """Put a device's look-up to the agencies concerned, all at once, and keep the answers.
 
     An agency that cannot be reached costs `ANSWER_SECONDS_MAX`, and its users are those known here.
+    Return those that did not answer.
     """
     wanted = await node.journal.read(lambda: node.directory.foreign(ask))
+    unreached: list[AgencyId] = []
 
     async def forward(agency: AgencyId, body: bytes) -> None:
         try:
             answer = await _ask(node, agency, Topic.LOOKUP, body)
-            if answer is not None:
+            if answer is None:
+                unreached.append(agency)
+            else:
                 await node.journal.write(partial(node.directory.remember, agency, answer, body))
         except (PeerError, IvorError) as error:
             log.warning("look-up failed", agency=agency.hex()[:16], why=str(error))
@@ -77,6 +83,17 @@ async def look_up(node: Asker, ask: Ask) -> None:
     async with trio.open_nursery() as nursery:
         for agency, body in wanted.items():
             nursery.start_soon(forward, agency, body)
+    return unreached
+
+
+def without(answer: Answer, unreached: Sequence[AgencyId]) -> Answer:
+    """Return the answer to a look-up with the agencies that it was made without."""
+    if answer.code or not unreached:
+        return answer
+    said = decode_answer(Topic.LOOKUP, answer.code, answer.body)
+    assert isinstance(said, People)
+    told = replace(said, unreached=tuple(unreached))
+    return Answer(answer.number, answer.code, encode_answer(told))
 
 
 async def _ask(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Answer | None:

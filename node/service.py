@@ -404,8 +404,9 @@ class Node:
 
     async def consult(self, connection: Connection, ask: Ask) -> Answer:
         """Answer a question; for users of other agencies ask those first."""
+        unreached: Sequence[AgencyId] = ()
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
-            await abroad.look_up(self, ask)
+            unreached = await abroad.look_up(self, ask)
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.RECEIPTS:
             await abroad.gather_receipts(self, connection.key, ask)
         if connection.peer is not PeerKind.INVITATION and ask.topic == Topic.BLOBS:
@@ -419,7 +420,7 @@ class Node:
         answer = await self.journal.write(self.share(connection.key).charged(work))
         if ask.topic == Topic.REVOKE:
             self._begin("parting with the revoked", self._part_with_revoked)
-        return answer
+        return abroad.without(answer, unreached)
 
     def _answer(self, peer: PeerKind, key: bytes, ask: Ask, now: float) -> Answer:
         answer = self.directory.answer(peer, key, ask, now)

@@ -105,9 +105,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """One for each that was asked for, names first; None: absent, or none of your business."""
+    """One for each that was asked for, names first; None: absent, or none of your business.
+
+    unreached: the agencies that had to be asked and did not answer; of their users what was known
+    before.
+    """
 
     people: tuple[Person | None, ...]
+    unreached: tuple[AgencyId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +295,9 @@ def encode_refusal(text: str) -> bytes:
 
 def _reply_fields(reply: Reply) -> Sequence[Value]:
     match reply:
-        case People(people):
-            return [None if person is None else _person_fields(person) for person in people]
+        case People(people, unreached):
+            listed = [None if one is None else _person_fields(one) for one in people]
+            return (listed, unreached)
         case Parcels(parcels):
             return [(parcel.number, parcel.body) for parcel in parcels]
         case PendingLinks(links):
@@ -310,8 +316,15 @@ def _person_fields(person: Person) -> Sequence[Value]:
 
 
 def _read_people(values: Fields) -> People:
-    people = codec.array(values, LOOKUP_MAX, "people")
-    return People(tuple(None if item is None else _person(item) for item in people))
+    listed, agencies = codec.record(values, 2, "people")
+    people = codec.array(listed, LOOKUP_MAX, "people")
+    found = tuple(None if item is None else _person(item) for item in people)
+    return People(found, _agencies(agencies, LOOKUP_MAX))
+
+
+def _agencies(value: object, most: int) -> tuple[AgencyId, ...]:
+    listed = codec.array(value, most, "agencies")
+    return tuple(AgencyId(codec.fixed(one, KEY_BYTES, "agency")) for one in listed)
 
 
 def _person(item: object) -> Person:
@@ -412,10 +425,7 @@ def _read_blobs(values: Fields) -> BlobStates:
             BlobState(
                 codec.uint(held, BLOB_CHUNKS_MAX, "chunks"),
                 Standing(codec.uint(standing, max(Standing), "standing")),
-                tuple(
-                    AgencyId(codec.fixed(one, KEY_BYTES, "agency"))
-                    for one in codec.array(holders, HOLDERS_MAX, "agencies")
-                ),
+                _agencies(holders, HOLDERS_MAX),
             )
         )
     return BlobStates(tuple(found))

@@ -7,7 +7,7 @@ import pytest
 
 from client import compose, identities, people
 from client.device import Device
-from node.errors import IdentityError
+from node.errors import IdentityError, NetworkError, UserError
 from protocol.entry import ChatId
 from protocol.identity import UserId
 from protocol.message import Text
@@ -86,13 +86,21 @@ class TestUnknown:
         ("name", "why"),
         [
             ("zoya@minzdrav", "your agency has enrolled nobody"),
-            ("zoya@mincifry", "or its node cannot be reached now"),
+            ("zoya@mincifry", "mincifry has enrolled nobody of that name"),
             ("zoya@nowhere", "not federated with any called nowhere"),
         ],
     )
     @pytest.mark.usefixtures("boris")
     def test_why(self, anna: Device, name: str, why: str) -> None:
-        """What to do next depends on it: look at the name, wait, or ask the administrator."""
-        told = people.why_not(anna, name)
-        assert told.startswith(f"{name} is not known: ")
-        assert why in told
+        """What to do next depends on it: look at the name, or ask the administrator."""
+        told = people.why_not(anna, name, ())
+        assert isinstance(told, UserError)
+        assert str(told).startswith(f"{name} is not known: ")
+        assert why in str(told)
+
+    def test_nobody_to_ask(self, anna: Device, boris: Device) -> None:
+        """The name may be right: it is to be tried again."""
+        agency = boris.profile.charter.agency
+        told = people.why_not(anna, "zoya@mincifry", (agency,))
+        assert isinstance(told, NetworkError)
+        assert "the node of mincifry cannot be reached" in str(told)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from node import service
-from node.errors import UserError
+from node.errors import NetworkError, UserError
 from node.service import PEER_CONNECTIONS_MAX
 from node.tls import client_context
 from protocol.entry import DeviceKey
@@ -230,7 +230,7 @@ async def test_a_question_outlives_its_session(federation: Federation) -> None:
     """An agency dials anew before it has answered: the question goes to the session that stays."""
 
     async def look_up() -> None:
-        with pytest.raises(UserError, match="or its node cannot be reached now"):
+        with pytest.raises(UserError, match="rogue has enrolled nobody of that name"):
             await federation.links["anna"].look_up(["eve@rogue"])
         answered.set()
 
@@ -251,6 +251,16 @@ async def test_a_question_outlives_its_session(federation: Federation) -> None:
         assert not answered.is_set()
         nobody = encode_answer(People((None,)))
         await second.send(Answer(again.number, 0, nobody))
+
+
+async def test_who_could_not_be_asked(federation: Federation) -> None:
+    """It is told apart from a name that nobody has; who is known from before is known still."""
+    anna = federation.links["anna"]
+    with pytest.raises(NetworkError, match="the node of rogue cannot be reached"):
+        await anna.look_up(["zoya@rogue"])
+    with pytest.raises(UserError, match="your agency has enrolled nobody"):
+        await anna.look_up(["zoya@north"])
+    assert await anna.look_up(["boris@south"]) == [federation.founded.users["boris"]]
 
 
 async def test_does_a_user_exist(federation: Federation) -> None:

@@ -112,6 +112,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
 REPLIES: list[tuple[Topic, Reply]] = [
     (Topic.ENROL, Enrolment(b"u", b"d", b"t", b"c", b"a")),
     (Topic.LOOKUP, People((PERSON, None))),
+    (Topic.LOOKUP, People((), (AgencyId(bytes(32)), AgencyId(b"\xff" * 32)))),
     (Topic.PREKEY, Done()),
     (Topic.PARCELS, Parcels((Parcel(3, b"x"), Parcel(4, b"")))),
     (Topic.LINK, LinkInvitation("ivor1.abc")),
