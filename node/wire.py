@@ -28,7 +28,10 @@ async def connect(endpoint: str, source: str | None = None) -> trio.SocketStream
     """
     host, port = split_endpoint(endpoint)
     with trio.fail_after(CONNECT_SECONDS_MAX):
-        transport = await trio.open_tcp_stream(host, port, local_address=source)
+        try:
+            transport = await trio.open_tcp_stream(host, port, local_address=source)
+        except UnicodeError as error:  # a part of the name is empty, or over 63 characters
+            raise OSError(f"{host} is no host name: {error}") from None
     keep_alive(transport)
     return transport
 

@@ -13,6 +13,7 @@ from node.config import Settings
 from node.errors import StorageError
 from node.service import Node
 from node.store import connect
+from node.trust import take_card
 from protocol.errors import Untrusted
 from tests.node.house import draw
 
@@ -36,3 +37,26 @@ async def test_what_fails_beside_the_sessions(tmp_path: Path, met: Exception) ->
         assert [one["what"] for one in logs] == ["something"]
         assert await node.journal.read(lambda: 7) == 7
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("host", ["mvd..example", f"{'m' * 64}.example", ".example"])
+async def test_a_card_with_what_is_no_host_name(tmp_path: Path, host: str) -> None:
+    """What another agency's card says must not end a node, now and at each start."""
+    north, other = (
+        agencies.create(
+            tmp_path / name, Founding(name, "RU", (endpoint,), {}), b"p", b"r", time.time(), draw
+        )
+        for name, endpoint in (("north", "north.example:7340"), ("mvd", f"{host}:7340"))
+    )
+    node = Node(north, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    take_card(node.replica.store.connection, other.card)
+    node._trust(node.directory.cards())
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run, lambda _host, _port: None)
+            with trio.fail_after(10):
+                while not any(one.get("agency") == "mvd" for one in logs):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            assert await node.journal.read(lambda: 7) == 7
+            nursery.cancel_scope.cancel()
+    assert host in next(one["why"] for one in logs if one.get("agency") == "mvd")
