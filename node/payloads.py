@@ -27,7 +27,7 @@ from protocol.redaction import Retention, custodians, retention
 from protocol.run import Entry, drop_payload, with_payload, without_payload
 
 AGED_ROWS_MAX = 1024  # looked at in one transaction
-WANTED_MAX = 256  # that one peer is asked for at a time
+WANTED_MAX = 32  # that one peer is asked for at a time, beside all else: see WANTS_SERVED_MAX
 SECOND_MS = 1000
 
 

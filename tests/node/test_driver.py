@@ -31,6 +31,7 @@ from protocol.frame import (
     authentic,
     encode_frame,
 )
+from protocol.limits import WANTS_SERVED_MAX
 from protocol.session import PeerKind
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
@@ -94,6 +95,25 @@ class TestTwoNodes:
             homes[0].replica.sharing.cursor(MVD)[0],
             homes[1].replica.sharing.cursor(MZ)[0],
         } == {home.replica.store.incarnation for home in homes}
+
+    async def test_many_payloads_that_are_wanted(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """However many it lacks: who asks for them is no attacker, and is not shown the door."""
+        talk = conversation(Dice(1), 0)
+        for number in range(WANTS_SERVED_MAX + 2):
+            talk.say(talk.people[number % 2], b"%d" % number)
+        for home in homes:
+            home.take(talk)
+        homes[1].replica.store.connection.execute(
+            "INSERT INTO dropped SELECT place, chat, entries.id, zeroblob(32), 0, 1"
+            " FROM entries JOIN chains ON no = place >> 32 WHERE lane = 1"
+        )
+        assert len(homes[1].replica.payloads.wanted(MZ)) <= WANTS_SERVED_MAX
+        pair = await join(nursery, *homes)
+        await until(lambda: all(connection.caught_up for connection in pair))
+        await until(lambda: homes[1].repeats != [])
+        assert not any(connection.failure for connection in pair)
 
     async def test_push(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
         """What is pushed is stored, handed on and acknowledged, in the order of pushing."""
