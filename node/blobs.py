@@ -8,6 +8,7 @@ Everything but the functions at the end runs inside the caller's transaction.
 """
 
 import os
+import random
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -26,6 +27,17 @@ from protocol.run import Entry
 
 FOLDER: Final = "blobs"
 LOOKED_AT_MAX: Final = 256  # blobs, at a time
+# From one chain to the next, so that it takes as long as there are chains, not blobs.
+OPEN_CHAINS: Final = """
+WITH RECURSIVE one (state, first) AS (
+    SELECT value, (SELECT min(place) FROM blobs WHERE state = value) FROM json_each(?)
+    UNION ALL
+    SELECT state, (SELECT min(place) FROM blobs WHERE state = one.state
+        AND place >= (one.first >> 32) + 1 << 32) FROM one WHERE first IS NOT NULL)
+SELECT state, first, (SELECT max(place) FROM blobs WHERE state = one.state
+    AND place < (one.first >> 32) + 1 << 32) FROM one WHERE first IS NOT NULL
+    ORDER BY random()
+"""
 _NAME_BYTES: Final = 16
 _OWNER_ONLY: Final = 0o600
 
@@ -98,10 +110,23 @@ class Blobs:
     def open(self, least: State) -> Sequence[StoredBlob]:
         """Return blobs that are not whole, from a state on.
 
-        Those on their way come first, the others in any order, so that each has its turn.
+        Of each chain some, others each time: nobody may ever bring the rest of them, and however
+        many there are of these, they must not be in the way of the others.
         """
+        states = str(list(range(least, State.WHOLE)))
+        rows = self._connection.execute(OPEN_CHAINS, (states,)).fetchall()
+        chains = convert(rows, list[tuple[int, int, int]])[:LOOKED_AT_MAX]
+        found: list[StoredBlob] = []
+        for state, first, last in chains:
+            start, most = random.randint(first, last), LOOKED_AT_MAX // len(chains)  # noqa: S311
+            after = self._some(state, start, last + 1, most)
+            found += [*after, *self._some(state, first, start, most - len(after))]
+        return found
+
+    def _some(self, state: int, start: int, stop: int, most: int) -> list[StoredBlob]:
         return self._select(
-            "state >= ? AND state < 3 ORDER BY state DESC, random() LIMIT ?", (least, LOOKED_AT_MAX)
+            "state = ? AND place >= ? AND place < ? ORDER BY place LIMIT ?",
+            (state, start, stop, most),
         )
 
     def _select(self, where: str, values: tuple[int | bytes, ...]) -> list[StoredBlob]:

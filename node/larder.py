@@ -5,7 +5,8 @@ setting those of others: all, or what its devices ask for. Few are on their way 
 nobody has just now is tried again later; while others wait, each has a turn.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,7 +129,7 @@ class Larder:
         self._crowded = False
         try:
             listed = await self._journal.read(partial(self._index.open, self._least))
-            for blob in sorted(listed, key=self._disappointment):
+            for blob in in_turn(sorted(listed, key=self._disappointment)):
                 if blob.entry in self._turns or self._is_later(blob):
                     continue
                 peers = await self._journal.read(partial(self.readers, blob.chat))
@@ -296,3 +297,13 @@ class Larder:
 def _may_have(connection: Connection, blob: StoredBlob) -> bool:
     """Whether a peer may have a blob: a node, or the device that wrote the message."""
     return connection.peer is PeerKind.NODE or connection.key == blob.author
+
+
+def in_turn(listed: Iterable[StoredBlob]) -> list[StoredBlob]:
+    """Put one blob of each author first, then a second: nobody has the turns of others."""
+    before: Counter[bytes] = Counter()
+    ranked: list[tuple[int, StoredBlob]] = []
+    for blob in listed:
+        ranked.append((before[blob.author], blob))
+        before[blob.author] += 1
+    return [blob for _, blob in sorted(ranked, key=lambda one: one[0])]
