@@ -16,6 +16,7 @@ from node.errors import IvorError, NetworkError, RefusedError
 from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
+from node.share import Share
 from protocol.errors import NotCanonical, PeerError
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, verify_card
@@ -59,6 +60,9 @@ class Asker(Protocol):
     journal: Journal
     directory: OwnDirectory
     larder: Larder
+
+    def share(self, key: bytes) -> Share:
+        """Return what all sessions of a peer have together."""
 
 
 async def look_up(node: Asker, ask: Ask) -> Sequence[AgencyId]:
@@ -190,7 +194,8 @@ async def tell_blobs(node: Asker, peer: PeerKind, key: bytes, ask: Ask) -> Answe
     if not isinstance(asked, GetBlobs):
         raise NotCanonical("a question about something else (SPEC 7.1)")
     try:
-        states = await node.journal.read(partial(node.larder.states, key, asked))
+        look = node.share(key).charged(partial(node.larder.states, key, asked))
+        states = await node.journal.read(look)
     except RefusedError as error:
         return refused(ask, error)
     if peer is PeerKind.DEVICE:

@@ -151,17 +151,22 @@ class Blobs:
 
         coming: their places. What was announced and never came takes no room.
         """
+        whole = blob.state is State.WHOLE or blob.place in coming
+        here = blob.announced.size if whole else self.count_held(blob) * CHUNK_BYTES
+        return blob.announced.size - here <= self.room(blob, quotas, coming)
+
+    def room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[int] = ()) -> int:
+        """Return how many bytes more of this chat and author may come. Looks at all blobs here."""
         held = self._connection.execute(
             "SELECT ifnull(sum(held) FILTER (WHERE chat = (SELECT chat FROM blobs WHERE place = ?1)"
             "), 0), ifnull(sum(held) FILTER (WHERE device = ?4), 0), ifnull(sum(held), 0)"
             " FROM (SELECT blobs.chat, device, CASE WHEN state = 3 OR place IN"
             " (SELECT value FROM json_each(?3)) THEN size ELSE"
             " (SELECT count(*) * ?2 FROM chunks WHERE blob = place) END AS held"
-            " FROM blobs JOIN chains ON no = place >> ?5 WHERE state > 0 AND place != ?1)",
+            " FROM blobs JOIN chains ON no = place >> ?5 WHERE state > 0)",
             (blob.place, CHUNK_BYTES, str(list(coming)), blob.author, SEQ_BITS),
         ).get
-        size = blob.announced.size
-        return all(int(one) + size <= most for one, most in zip(held, quotas, strict=True))
+        return min(most - int(one) for one, most in zip(held, quotas, strict=True))
 
     def begin(self, blob: StoredBlob, name: str) -> StoredBlob | None:
         """Give a blob the file of this name, if it has none; return it, None if it was dropped."""

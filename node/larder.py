@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from crypto.blob import CHUNK_BYTES
 from node import blobs
 from node.blobs import Quotas, State, StoredBlob
 from node.config import Settings
@@ -24,7 +25,7 @@ from node.fetching import Fetching
 from node.hub import Hub
 from node.journal import Journal
 from node.replica import Replica
-from protocol.entry import ChatId, EntryId
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Blob, Lacking, WantBlob
 from protocol.identity import AgencyId
 from protocol.limits import BLOBS_FETCHED_MAX
@@ -280,15 +281,19 @@ class Larder:
         """Say how far blobs are here. Raises RefusedError for who is not in the chat."""
         if not self._replica.sharing.may_read(peer, asked.chat):
             raise RefusedError("this node does not answer that to you")
-        return [self._state(self._index.find(asked.chat, entry)) for entry in asked.entries]
+        rooms: dict[DeviceKey, int] = {}
+        return [self._state(self._index.find(asked.chat, entry), rooms) for entry in asked.entries]
 
-    def _state(self, blob: StoredBlob | None) -> BlobState:
+    def _state(self, blob: StoredBlob | None, rooms: dict[DeviceKey, int]) -> BlobState:
+        """Say how far a blob is here. rooms: what was found for the authors of a chat."""
         if blob is None:
             return BlobState(0, Standing.NONE, ())
         held = self._index.count_held(blob)
         if blob.state is State.WHOLE:
             return BlobState(held, Standing.WHOLE, (AgencyId(self._replica.agency),))
-        if not self._index.has_room(blob, self._quotas, ()):
+        if blob.author not in rooms:
+            rooms[blob.author] = self._index.room(blob, self._quotas)
+        if blob.announced.size - held * CHUNK_BYTES > rooms[blob.author]:
             return BlobState(held, Standing.NO_ROOM, ())
         standing = Standing.COMING if blob.state >= self._least else Standing.UNWANTED
         return BlobState(held, standing, ())

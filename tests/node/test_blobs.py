@@ -21,7 +21,7 @@ from client.link import Link
 from crypto.blob import CHUNK_BYTES
 from node import blobs, dialler
 from node.backup import restore, save
-from node.blobs import Blobs, State, StoredBlob
+from node.blobs import Blobs, Quotas, State, StoredBlob
 from node.driver import Connection
 from node.errors import LimitReached, NetworkError, UserError
 from node.larder import in_turn
@@ -29,8 +29,8 @@ from node.store import SEQ_BITS, Store, connect
 from protocol.attachment import Announcement
 from protocol.entry import ChatId, DeviceKey, EntryId, Reference
 from protocol.frame import Blob, WantBlob
-from protocol.question import GetReceipts
-from protocol.reply import Receipts
+from protocol.question import GetBlobs, GetReceipts
+from protocol.reply import Receipts, Standing
 from tests.hostile.federation import eventually, now, one_settled, open_device, say
 from tests.realm import AGENCIES, Founded, Realm, copied, found
 
@@ -94,6 +94,11 @@ def turn_into_folder(path: Path) -> None:
     """Put something in the place of a file that does not unlink."""
     path.unlink()
     path.mkdir()
+
+
+async def serves_nothing(*_: WantBlob | bytes) -> Blob | None:
+    await trio.lowlevel.checkpoint()
+    return None
 
 
 async def sent(realm: Realm, file: Path) -> Reference:
@@ -381,6 +386,30 @@ async def test_one_device_does_not_fill_the_disk(realm: Realm, file: Path) -> No
         assert len(realm.files("north")) == 2
 
 
+async def test_a_question_about_many_looks_once(
+    realm: Realm, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 6.6: what room there is takes a look at all blobs; a device may ask about 64."""
+    fill(file, 9)
+    looks: list[StoredBlob] = []
+    room = Blobs.room
+
+    def counted(index: Blobs, blob: StoredBlob, quotas: Quotas, coming: Sequence[int] = ()) -> int:
+        looks.append(blob)
+        return room(index, blob, quotas, coming)
+
+    async with realm.running("north"), realm.online("anna") as (anna, link):
+        monkeypatch.setattr(link.fetching, "load", serves_nothing)
+        places = [realm.attach(anna, file) for _ in range(3)]
+        await link.write(bool)
+        await eventually(one_settled(link), "the messages are stored")
+        monkeypatch.setattr(Blobs, "room", counted)
+        asked = GetBlobs(realm.chat, tuple(place.id for place in places))
+        states = realm.nodes["north"].larder.states(anna.key, asked)
+        assert [one.standing for one in states] == [Standing.COMING] * 3
+        assert len(looks) == 1
+
+
 async def test_two_at_once_that_do_not_fit_together(realm: Realm, file: Path) -> None:
     """Case 51: neither is here when both begin; one is taken whole, of the other nothing is."""
     fill(file, 700_000)
@@ -532,11 +561,6 @@ def test_authors_take_turns() -> None:
 
 async def test_nobody_has_it(realm: Realm, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits is told who could have it."""
-
-    async def serves_nothing(*_: WantBlob | bytes) -> Blob | None:
-        await trio.lowlevel.checkpoint()
-        return None
-
     async with realm.running("north", "south"):
         async with realm.online("anna") as (anna, link):
             monkeypatch.setattr(link.fetching, "load", serves_nothing)
