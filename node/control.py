@@ -215,6 +215,10 @@ async def _respond(stream: trio.SocketStream, handler: Handler) -> Response:
         return Response(1, result=dict(await handler(request.command, request.arguments)))
     except (IvorError, PeerError) as error:
         return Response(1, error=Failure(exit_code(error), str(error)))
+    except Exception as error:  # our bug, met by one command: the node goes on
+        log.exception("a bug ended a command")
+        text = f"the node met a bug, which its log describes: {error!r}"
+        return Response(1, error=Failure(StorageError.exit_code, text))
 
 
 async def _read_request(stream: trio.SocketStream) -> Request:

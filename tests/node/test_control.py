@@ -44,6 +44,8 @@ async def echo(command: str, arguments: Mapping[str, object]) -> Mapping[str, ob
             raise RefusedError("not today")
         case "doubt":
             raise Untrusted("an altered card")
+        case "stumble":
+            raise ValueError("a bug")
         case _:
             return {"v": 1, "command": command} | dict(arguments)
 
@@ -101,7 +103,11 @@ class TestConversation:
 
     @pytest.mark.parametrize(
         ("command", "error", "text"),
-        [("refuse", RefusedError, "not today"), ("doubt", IdentityError, "an altered card")],
+        [
+            ("refuse", RefusedError, "not today"),
+            ("doubt", IdentityError, "an altered card"),
+            ("stumble", StorageError, "a bug"),
+        ],
     )
     async def test_errors_keep_their_kind(
         self,
@@ -114,6 +120,7 @@ class TestConversation:
         await nursery.start(serve_control, folder, echo)
         with pytest.raises(error, match=text):
             await asked(folder, command, {})
+        assert await asked(folder, "status", {})
         nursery.cancel_scope.cancel()
 
     @pytest.mark.parametrize(
