@@ -48,8 +48,11 @@ def save(folder: Path, file: Path) -> Kept:
     """Copy a node into a file, whole or not at all, while it runs or not.
 
     Reads one state of the database, as of now, through a connection of its own. Blocks: call it in
-    a thread. Raises StorageError, and then leaves an earlier file as it was.
+    a thread. Raises StorageError, and then leaves an earlier file as it was; UserError for a place
+    in the node's own folder, where it would take that of a key or of the database.
     """
+    if not file.name or file.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{file} is no place for a backup: name a file outside of {folder}")
     try:
         with private_draft(file) as draft:
             _copy(folder, Path(draft.name))

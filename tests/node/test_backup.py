@@ -15,6 +15,7 @@ from node.agency import (
     CARD_FILE,
     DATABASE_FILE,
     ROOT_FILE,
+    SERVICE_FILE,
     FolderRefused,
     Founding,
     open_agency,
@@ -101,6 +102,18 @@ class TestRestore:
         with pytest.raises(StorageError, match="No space left"):
             backup.restore(file, tmp_path / "again")
         assert {one.name for one in tmp_path.iterdir()} == {"minzdrav", "kept"}
+
+    @pytest.mark.parametrize("name", [DATABASE_FILE, SERVICE_FILE, "below/kept", "../minzdrav"])
+    def test_not_into_the_nodes_folder(self, folder: Path, name: str) -> None:
+        """A name typed in haste would take the place of what it was to save."""
+        before = {one: one.read_bytes() for one in folder.iterdir()}
+        with pytest.raises(UserError, match="no place for a backup"):
+            backup.save(folder, folder / name)
+        assert {one: one.read_bytes() for one in folder.iterdir()} == before
+
+    def test_not_over_everything(self, folder: Path) -> None:
+        with pytest.raises(UserError, match="no place for a backup"):
+            backup.save(folder, Path("/"))
 
     def test_not_over_a_node(self, folder: Path, tmp_path: Path) -> None:
         backup.save(folder, tmp_path / "kept")
