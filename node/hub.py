@@ -67,12 +67,14 @@ class Hub(Generic[One]):
     def remove(self, connection: One) -> None:
         """Take no more part. A connection that was never added is no error."""
         remaining = self._connections.get(connection.key, [])
-        if connection in remaining:
-            remaining.remove(connection)
+        if connection not in remaining:
+            return
+        remaining.remove(connection)
         if not remaining:
-            self._connections.pop(connection.key, None)
-            self._spread.down(connection.key)
+            del self._connections[connection.key]
         if connection.peer is PeerKind.NODE:
+            if not remaining:
+                self._spread.down(connection.key)
             self._tell_changed()
 
     def _tell_changed(self) -> None:

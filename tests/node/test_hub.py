@@ -14,6 +14,7 @@ from protocol.entry import CONTROL, ChatId, DeviceKey
 from protocol.frame import Run
 from protocol.intake import Outcome
 from protocol.session import PeerKind
+from protocol.spread import Spread
 
 SMALL, MIDDLE, LARGE = b"a" * 32, b"m" * 32, b"z" * 32
 DEVICE = b"d" * 32
@@ -71,6 +72,24 @@ class TestTwoSessionsWithOneAgency:
             hub.add(one)
         ends.close()
         assert hub.of(SMALL) == (stays,)
+
+
+class TestSpread:
+    def test_only_agencies_stand_on_rings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All trees are made anew where one comes or goes; devices do it all day."""
+        gone: list[bytes] = []
+        monkeypatch.setattr(Spread, "down", lambda _, peer: gone.append(peer))
+        hub = hub_of(SMALL)
+        nodes = [session(LARGE), session(LARGE)]
+        device, never_added = session(DEVICE, PeerKind.DEVICE), session(MIDDLE)
+        for one in (*nodes, device):
+            hub.add(one)
+        for one in (device, never_added, nodes[0]):
+            hub.remove(one)
+        assert gone == []
+        hub.remove(nodes[1])
+        assert gone == [LARGE]
+        assert hub.all() == []
 
 
 @dataclass
