@@ -27,7 +27,12 @@ from protocol.frame import (
     Seals,
     encode_frame,
 )
-from protocol.limits import HEADS_DELAY_SECONDS, HEADS_FAR_SECONDS, PREFIX_BYTES
+from protocol.limits import (
+    HEADS_CHAINS_MAX,
+    HEADS_DELAY_SECONDS,
+    HEADS_FAR_SECONDS,
+    PREFIX_BYTES,
+)
 from protocol.session import PeerKind
 from protocol.spread import Spread, Told, is_large
 
@@ -231,6 +236,7 @@ class Hub(Generic[One]):
         of_devices: dict[DeviceKey, list[Holding]] = {}
         for holding in holdings:
             of_devices.setdefault(holding.device, []).append(holding)
-        for device in sorted(of_devices):
+        for device, held in sorted(of_devices.items()):
             for connection in self._connections.get(device, ()):
-                connection.have(of_devices[device])
+                for at in range(0, len(held), HEADS_CHAINS_MAX):
+                    connection.have(held[at : at + HEADS_CHAINS_MAX])

@@ -11,8 +11,9 @@ from node.driver import Connection
 from node.hub import Hub
 from node.stored import Stored
 from protocol.entry import CONTROL, ChatId, DeviceKey
-from protocol.frame import Run
+from protocol.frame import Holding, Run
 from protocol.intake import Outcome
+from protocol.limits import HEADS_CHAINS_MAX
 from protocol.session import PeerKind
 from protocol.spread import Spread
 
@@ -28,6 +29,10 @@ class Peer:
     peer: PeerKind = PeerKind.NODE
     open: bool = True
     welcome: bool = False
+    told: list[Sequence[Holding]] = field(default_factory=list)
+
+    def have(self, holdings: Sequence[Holding]) -> None:
+        self.told.append(holdings)
 
     def close(self) -> None:
         self.open = False
@@ -90,6 +95,19 @@ class TestSpread:
         hub.remove(nodes[1])
         assert gone == [LARGE]
         assert hub.all() == []
+
+
+def test_holdings_are_told_in_frames_that_are_taken() -> None:
+    """SPEC 6.2: what comes together of one device may be more than a HAVE holds."""
+    hub, device = hub_of(SMALL), Peer(DEVICE, PeerKind.DEVICE)
+    hub.add(cast("Connection", device))
+    holdings = [
+        Holding(DeviceKey(LARGE), ChatId(at.to_bytes(32, "big")), DeviceKey(DEVICE), 1, 7)
+        for at in range(HEADS_CHAINS_MAX + 1)
+    ]
+    hub.holdings_noted(holdings)
+    assert [len(told) for told in device.told] == [HEADS_CHAINS_MAX, 1]
+    assert [one for told in device.told for one in told] == holdings
 
 
 @dataclass
