@@ -46,6 +46,7 @@ from protocol.frame import (
     Have,
     Holding,
     Lacking,
+    Run,
     WantBlob,
     authentic,
     decode_frame,
@@ -104,7 +105,7 @@ class Connection(Dealing):
         self._share = surroundings.share(key)
         self._told_of_newest = trio.Event()
         self._told_of_newest.set()
-        self._previewing: dict[ChatId, Callable[[Sequence[Entry]], Awaitable[None]]] = {}
+        self._previewing: dict[ChatId, list[Callable[[Sequence[Entry]], Awaitable[None]]]] = {}
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Condition()
         self._asked = 0
@@ -209,8 +210,7 @@ class Connection(Dealing):
             case Deliver(answer):
                 await self._deliver(answer)
             case Preview(runs):
-                entries = [entry for run in runs for entry in authentic(run)]
-                await self._previewing.pop(runs[0].chat)(entries)
+                await self._show(runs)
             case Close():
                 self._scope.cancel()
 
@@ -299,10 +299,15 @@ class Connection(Dealing):
     ) -> None:
         """Have the end of a chat shown, once, if it is far from what is here (SPEC 6.3).
 
-        show: gets authentic entries, judged by nobody.
+        show: gets authentic entries, judged by nobody. Who asks meanwhile is shown the same.
         """
-        self._previewing[chat] = show
+        self._previewing.setdefault(chat, []).append(show)
         await self._carry_out(self.look_ahead(chat))
+
+    async def _show(self, runs: Sequence[Run]) -> None:
+        entries = [entry for run in runs for entry in authentic(run)]
+        for show in self._previewing.pop(runs[0].chat, ()):
+            await show(entries)
 
     # Questions
 

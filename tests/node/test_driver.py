@@ -1,5 +1,6 @@
 """SPEC 6.1, 6.5: a connection, from bytes to a database and back; and what hostile peers can do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import trio.lowlevel
 
 from node.driver import Connection
 from node.errors import NetworkError
+from protocol.effect import Preview
 from protocol.entry import CONTENT, ChatId
 from protocol.errors import OutOfTurn
 from protocol.fork import encode_proof
@@ -32,6 +34,7 @@ from protocol.frame import (
     encode_frame,
 )
 from protocol.limits import WANTS_SERVED_MAX
+from protocol.run import Entry
 from protocol.session import PeerKind
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
@@ -114,6 +117,24 @@ class TestTwoNodes:
         await until(lambda: all(connection.caught_up for connection in pair))
         await until(lambda: homes[1].repeats != [])
         assert not any(connection.failure for connection in pair)
+
+    async def test_two_look_at_the_end_of_one_chat(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """Both are shown it once; that it comes again ends no session."""
+        talk = conversation(Dice(5), 30)
+        pair = await join(nursery, *homes)
+        shown: list[Sequence[Entry]] = []
+
+        async def show(entries: Sequence[Entry]) -> None:
+            await trio.lowlevel.checkpoint()
+            shown.append(entries)
+
+        for _ in range(2):
+            await pair[0].preview(talk.chat, show)
+        for _ in range(2):
+            await pair[0]._carry_out([Preview((talk.runs[-1],))])
+        assert shown == [authentic(talk.runs[-1])] * 2
 
     async def test_push(self, homes: tuple[Home, Home], nursery: trio.Nursery) -> None:
         """What is pushed is stored, handed on and acknowledged, in the order of pushing."""
