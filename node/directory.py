@@ -7,7 +7,7 @@
 Plain and synchronous. What is absent and what the asker may not know get one answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -35,7 +35,7 @@ from protocol.identity import (
     UserId,
 )
 from protocol.invitation import Purpose, encode_invitation
-from protocol.listing import check_listed, verify_head, verify_split
+from protocol.listing import Head, check_listed, verify_head, verify_split
 from protocol.name import Address, parse_address
 from protocol.question import (
     Approve,
@@ -117,6 +117,10 @@ class Directory:
         found = self.trust.examine(raw, allow_local=allow_local)
         self.trust.accept(found)
         return found.card
+
+    def own_head(self, now: float) -> Head:
+        """Return the head of our directory as it stands now, signed. now: seconds UTC."""
+        return self.witness.own_head(self.agency, now)
 
     def device_allowed(self, device: DeviceKey) -> bool:
         """Whether a device is one of our users', and not revoked."""
@@ -270,12 +274,19 @@ class Directory:
         match asked:
             case GetCard() | GetCards():
                 return self.trust.told(asked)
-            case question.Witness(_, splits):
+            case question.Witness(seen, splits):
                 self.witnessed(reply.Witnessed((), splits))
-                self.witness.own_head(self.agency, now)
+                if not self._is_behind(seen):
+                    self.own_head(now)
                 return self.witness.compared(asked)
             case question.GetDirectory(agency, serial):
                 return reply.Directory(self.witness.after(agency, serial))
+
+    def _is_behind(self, seen: Sequence[question.Seen]) -> bool:
+        """Whether others know newer heads of ours: a restored node is told them before it signs."""
+        newest = self.witness.latest(self.agency.id)
+        number = 0 if newest is None else newest.serial
+        return any(agency == self.agency.id and serial > number for agency, serial, _ in seen)
 
     def _receipts(self, peer: PeerKind, key: bytes, asked: question.GetReceipts) -> reply.Receipts:
         """Answer a node for ourselves, and a device for everybody."""

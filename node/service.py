@@ -434,6 +434,8 @@ class Node:
         """Carry out an operator's command that came through the control socket."""
         if command == "backup":
             file = operations.backup_file(arguments)
+            # What is not signed yet a restored node would sign anew, under the same number.
+            await self.journal.write(lambda: self.directory.own_head(time.time()))
             return await trio.to_thread.run_sync(
                 lambda: operations.backed_up(self.agency.folder, file)
             )

@@ -8,12 +8,14 @@ import structlog
 import trio
 
 from node import agency as agencies
-from node.agency import Founding
+from node.agency import DATABASE_FILE, Founding
+from node.backup import restore
 from node.config import Settings
 from node.errors import StorageError
 from node.service import Node
 from node.store import connect
 from node.trust import take_card
+from node.witness import Witness
 from protocol.errors import Untrusted
 from tests.node.house import draw
 
@@ -60,3 +62,18 @@ async def test_a_card_with_what_is_no_host_name(tmp_path: Path, host: str) -> No
             assert await node.journal.read(lambda: 7) == 7
             nursery.cancel_scope.cancel()
     assert host in next(one["why"] for one in logs if one.get("agency") == "mvd")
+
+
+async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> None:
+    """SPEC 7.5: what a restored node signs anew would contradict what the lost one showed."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    folder = tmp_path / "minzdrav"
+    agency = agencies.create(folder, founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(folder / DATABASE_FILE, None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, lambda _host, _port: None)
+        await node._operate("backup", {"file": str(tmp_path / "kept")})
+        nursery.cancel_scope.cancel()
+    restore(tmp_path / "kept", tmp_path / "again")
+    kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
+    assert kept == node.directory.witness.latest(agency.id) is not None

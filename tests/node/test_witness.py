@@ -131,6 +131,27 @@ class TestHonest:
         assert east.directory.witness.reach(mid.agency.id)[1] == 5
         assert not east.directory.witness.proofs()
 
+    def test_a_restored_one_does_not_accuse_itself(
+        self, houses: list[House], tmp_path: Path
+    ) -> None:
+        """Its backup is from after a change of users and before that was signed (case 79)."""
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        mid.directory.own_head(NOW)
+        enrolled(mid, "boris")
+        mid.connection.execute("VACUUM INTO ?", (str(tmp_path / "again"),))
+        look(east, mid, "boris")
+        again = House(mid.agency, tmp_path / "again")
+        asked = Asked(east.directory.witness.seen(), ())
+        said = again.ask(PeerKind.NODE, east.agency.id, asked, NOW + 99)
+        assert said == Witnessed((), ())
+        assert not compare(again, east)
+        assert again.directory.own_head(NOW + 99) == mid.directory.own_head(NOW + 99)
+        enrolled(again, "clara")
+        again.directory.own_head(NOW + 99)
+        assert not compare(east, again)
+        assert east.directory.witness.reach(mid.agency.id) == (3, 3)
+
     def test_a_user_is_shown_in_their_place(self, houses: list[House]) -> None:
         mid, east, _ = houses
         for number in range(7):
