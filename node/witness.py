@@ -8,7 +8,7 @@ The same tables serve nodes and devices. Calls that write run inside a transacti
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 import structlog
@@ -35,6 +35,8 @@ from protocol.reply import Witnessed
 from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX
 
 log = structlog.get_logger()
+
+SPLITS_AGENCY_MAX: Final = 8  # proofs against keys of one agency; guess
 
 # From one agency to the next, so that it takes as long as there are agencies, not heads.
 NEWEST_HEADS = """
@@ -184,10 +186,15 @@ class Witness:
     # Proofs
 
     def keep_split(self, split: Split) -> bool:
-        """Keep a proof against an agency, one for each registrar key; return whether it is new."""
+        """Keep a proof against an agency, one for each registrar key; return whether it is new.
+
+        An agency can make as many keys, and proofs, as it likes: a few say that its root is in bad
+        hands, and then no key of it is believed.
+        """
         self.connection.execute(
-            "INSERT OR IGNORE INTO splits VALUES (?, ?, ?)",
-            (split.agency, split.registrar, split.raw),
+            "INSERT OR IGNORE INTO splits SELECT ?1, ?2, ?3"
+            " WHERE (SELECT count(*) FROM splits WHERE agency = ?1) < ?4",
+            (split.agency, split.registrar, split.raw, SPLITS_AGENCY_MAX),
         )
         new = bool(self.connection.changes())
         if new:
@@ -195,13 +202,19 @@ class Witness:
         return new
 
     def proofs(self) -> tuple[bytes, ...]:
-        """Return the proofs that we hold."""
-        rows = self.connection.execute("SELECT proof FROM splits LIMIT ?", (SPLITS_MAX,))
+        """Return the proofs that we hold, of too many one of each agency, then a second."""
+        rows = self.connection.execute(
+            "SELECT proof FROM splits ORDER BY row_number() OVER (PARTITION BY agency), agency"
+            " LIMIT ?",
+            (SPLITS_MAX,),
+        )
         return tuple(row[0] for row in rows)
 
     def split(self, agency: AgencyId, registrar: bytes) -> Split | None:
-        """Return the proof against an agency that concerns its present registrar key."""
+        """Return the proof against an agency that concerns its present registrar key, or all."""
         raw = self.connection.execute(
-            "SELECT proof FROM splits WHERE agency = ? AND registrar = ?", (agency, registrar)
+            "SELECT proof FROM splits WHERE agency = ?1 AND (registrar = ?2 OR"
+            " (SELECT count(*) FROM splits WHERE agency = ?1) >= ?3) LIMIT 1",
+            (agency, registrar, SPLITS_AGENCY_MAX),
         ).get
         return None if raw is None else verify_split(raw)

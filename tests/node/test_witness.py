@@ -11,6 +11,7 @@ from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
 from node.errors import IdentityError
+from node.witness import SPLITS_AGENCY_MAX
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError, Unauthentic, Untrusted
 from protocol.frame import Answer, Ask
@@ -35,8 +36,8 @@ from protocol.reply import (
     verify_person,
 )
 from protocol.session import PeerKind
-from protocol.topic import Topic
-from tests.node.house import NOW, House, draw, enrolled
+from protocol.topic import SPLITS_MAX, Topic
+from tests.node.house import NOW, House, draw, enrolled, signer
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,27 @@ class TestMalicious:
             look(east, mid, "boris")
         assert known(east, "anna")
         assert not known(east, "boris")
+
+    def test_proofs_without_end_hide_no_other(self, houses: list[House]) -> None:
+        """An agency that makes keys, and proofs against them, fills nobody's table."""
+        mid, east, west = houses
+        first, second = sorted((mid, west), key=lambda house: house.agency.id)
+        root = agencies.open_root(first.agency.folder / agencies.ROOT_FILE, b"r")
+        now = first.agency.card.charter
+        for number in range(SPLITS_MAX + 1):
+            key = signer()
+            charter = verify_charter(
+                sign_charter(root, number, now.name, now.zone, key.public, now.archive)
+            )
+            east.directory.witness.agrees(sign_head(key, charter, None, [b"leaf"], 1).raw)
+        for leaf in (b"one", b"other"):
+            east.directory.witness.agrees(forged(second, None, leaf).raw)
+        proofs = [verify_split(raw) for raw in east.directory.witness.proofs()]
+        assert [split.agency for split in proofs[:2]] == [first.agency.id, second.agency.id]
+        assert len(proofs) == SPLITS_AGENCY_MAX + 1
+        for registrar in (first.agency.registrar, signer()):
+            assert east.directory.witness.split(first.agency.id, registrar.public)
+        assert east.directory.witness.split(second.agency.id, signer().public) is None
 
     def test_an_older_directory_is_not_taken(self, houses: list[House]) -> None:
         """To freeze one peer is to show it what is older than what another was shown."""
