@@ -1,9 +1,9 @@
 """What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -48,6 +48,8 @@ from protocol.topic import Topic
 
 log = structlog.get_logger()
 
+Result = TypeVar("Result")
+
 ANSWER_SECONDS_MAX = 5.0
 PAGES_MAX = 16  # of heads of one agency, in one go; guess
 
@@ -80,7 +82,7 @@ async def look_up(node: Asker, ask: Ask) -> Sequence[AgencyId]:
             if answer is None:
                 unreached.append(agency)
             else:
-                await node.journal.write(partial(node.directory.remember, agency, answer, body))
+                await _keep(node, agency, partial(node.directory.remember, agency, answer, body))
         except (PeerError, IvorError) as error:
             log.warning("look-up failed", agency=agency.hex()[:16], why=str(error))
 
@@ -128,6 +130,19 @@ async def _told(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Reply 
         return None
 
 
+async def _keep(node: Asker, peer: bytes, work: Callable[[], Result]) -> Result | None:
+    """Verify and write down what a peer has answered: in its turn, and at its expense (SPEC 6.6).
+
+    None if that takes too long, because the peer has more going on.
+    """
+    share = node.share(peer)
+    with trio.move_on_after(ANSWER_SECONDS_MAX):
+        async with share.turn():
+            pending = await node.journal.begin(share.charged(work))
+        return await pending()
+    return None
+
+
 async def compare_directories(node: Asker, connection: Connection) -> bool:
     """Compare with a peer which directories we were shown; return whether a proof is new.
 
@@ -155,7 +170,8 @@ async def _witness(node: Asker, connection: Connection, asked: Witness | GetDire
             answer = await connection.ask(topic, body)
             said = decode_answer(topic, answer.code, answer.body)
             if isinstance(said, Witnessed | Directory):
-                return await node.journal.write(partial(node.directory.witnessed, said))
+                witnessed = partial(node.directory.witnessed, said)
+                return bool(await _keep(node, connection.key, witnessed))
         except (PeerError, IvorError, Refusal) as error:
             log.warning("not compared", agency=connection.key.hex()[:16], why=str(error))
     return False
@@ -179,7 +195,8 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
         card = await node.journal.read(partial(node.directory.trust.card, agency))
         nodes = [] if card is None else [one.node for one in card.nodes]
         try:
-            await node.journal.write(partial(book.keep, agency, nodes, asked, said.receipts))
+            keep = partial(book.keep, agency, nodes, asked, said.receipts)
+            await _keep(node, agency, keep)
         except (PeerError, IvorError) as error:
             log.warning("receipts not kept", agency=agency.hex()[:16], why=str(error))
 

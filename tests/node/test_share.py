@@ -1,12 +1,16 @@
 """SPEC 6.6: what one peer may cost the others. Work takes the time that the test says."""
 
 import gc
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from node import abroad
 from node.share import BURST_SECONDS, MEMORY_SECONDS, PIECE_SECONDS_MAX, Shares
 
 PIECE = 0.03125
@@ -168,6 +172,37 @@ async def test_work_that_fails_is_paid_too(
         async with share.turn():
             share.charged(fail)()
     assert await work(shares, clock, b"greedy") == PIECE
+
+
+async def test_what_a_peer_answers_is_at_its_expense(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001
+) -> None:
+    """An agency may show heads of directories without end, each with signatures to verify."""
+
+    async def begin(work: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+        await trio.lowlevel.checkpoint()
+        done = work()
+
+        async def pending() -> bool:
+            await trio.lowlevel.checkpoint()
+            return done
+
+        return pending
+
+    def witnessed() -> bool:
+        clock.worked += PIECE
+        return True
+
+    node = cast(
+        "abroad.Asker", SimpleNamespace(share=shares.of, journal=SimpleNamespace(begin=begin))
+    )
+    await work(shares, clock, b"other")
+    begun = trio.current_time()
+    for _ in range(2):
+        assert await abroad._keep(node, b"peer", witnessed)
+    assert trio.current_time() - begun >= PIECE
 
 
 def test_nothing_is_kept_of_who_has_gone(shares: Shares, clock: Clock) -> None:
