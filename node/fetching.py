@@ -113,8 +113,8 @@ class Fetching:
         """Check, write and note what came."""
         came, active.came = active.came, []
         blob = active.blob
-        path = blobs.folder_of(self._home) / str(blob.file)
         try:
+            path = blobs.folder_of(self._home) / str(blob.file)
             wrong = await trio.to_thread.run_sync(_check_and_write, path, blob, came)
         except OSError as error:
             raise StorageError(f"a blob was not stored, the disk says: {error}") from error
@@ -218,8 +218,8 @@ class Fetching:
     async def _remove(self, blob: StoredBlob) -> None:
         if blob.file is None:
             return
-        path = blobs.folder_of(self._home) / blob.file
         try:
+            path = blobs.folder_of(self._home) / blob.file
             await trio.to_thread.run_sync(blobs.remove, path)
         except OSError as error:
             raise StorageError(f"a blob was not removed, the disk says: {error}") from error

@@ -483,6 +483,29 @@ async def test_a_full_disk_leaves_nothing_and_harms_nobody(
         await realm.whole("north", place)
 
 
+async def test_a_folder_that_is_gone_ends_no_node(realm: Realm, file: Path) -> None:
+    """Case 51: the disk that it was moved to is not there."""
+    folder = realm.base / "north" / blobs.FOLDER
+    if folder.exists():
+        folder.rmdir()
+    folder.symlink_to(realm.base / "unmounted")
+    async with realm.running("north"), realm.online("anna") as (anna, link):
+        place = realm.attach(anna, file)
+        await link.write(bool)
+        larder = realm.nodes["north"].larder
+
+        async def given_up() -> bool:
+            return place.id in larder._patience
+
+        await eventually(given_up, "it was tried")
+        await link.write(partial(keeping.redact, anna, realm.chat, place, "", now()))
+        await link.write(partial(say, anna, realm.chat, "the rest goes on"))
+        await eventually(one_settled(link), "the rest goes on")
+        folder.unlink()
+        await realm.nodes["north"]._scrub()
+        assert realm.stored("north", place) is None
+
+
 async def test_what_a_crash_left_is_removed(realm: Realm) -> None:
     fill(blobs.folder_of(realm.base / "north") / blobs.new_name(), 9)
     async with realm.running("north"):
