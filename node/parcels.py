@@ -59,7 +59,17 @@ class Parcels:
                 f"{room} may: connect it, so that it takes them, or revoke it"
             )
         self.connection.execute(
-            "INSERT INTO parcels (device, source, body) VALUES (?, ?, ?)", (device, source, body)
+            "INSERT INTO parcels VALUES (?, ?, ?, ?)", (self._number(), device, source, body)
+        )
+
+    def _number(self) -> int:
+        """Return a number that no parcel has had: a late TAKEN must not mean another one."""
+        return int(
+            self.connection.execute(
+                "INSERT INTO meta SELECT 'parcels', ifnull(max(no), 0) + 1 FROM parcels WHERE true"
+                " ON CONFLICT (key) DO UPDATE SET value = max(value + 1, excluded.value)"
+                " RETURNING value"
+            ).get
         )
 
     def _waiting_from(self, device: DeviceKey, source: bytes) -> tuple[int, int]:

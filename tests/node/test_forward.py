@@ -132,6 +132,20 @@ class TestWhoMay:
         assert scene.there.refused(PeerKind.NODE, scene.here.agency.id, asked).code == 8
 
 
+class TestTaken:
+    def test_a_number_means_one_parcel(self, scene: Scene) -> None:
+        """Two programs of a device took the first; what came between must not go with it."""
+        first, second = (scene.to(scene.there, scene.clara, body) for body in (b"1", b"2"))
+        scene.there.ask(PeerKind.NODE, scene.here.agency.id, first)
+        found = scene.there.device(scene.clara, GetParcels())
+        assert isinstance(found, Parcels)
+        taken = Taken(tuple(one.number for one in found.parcels))
+        scene.there.device(scene.clara, taken)
+        scene.there.ask(PeerKind.NODE, scene.here.agency.id, second)
+        scene.there.device(scene.clara, taken)
+        assert scene.waiting(scene.there, scene.clara) == [b"2"]
+
+
 class TestQuota:
     def test_by_number_and_not_at_the_cost_of_others(self, scene: Scene) -> None:
         asked = scene.to(scene.there, scene.clara)
