@@ -155,7 +155,8 @@ class Payloads:
         if number is None:
             return 0
         self._connection.execute(
-            "UPDATE dropped SET ground = ?, wanted = 0 WHERE place = ?", (ground.id, number)
+            "UPDATE dropped SET ground = ?, wanted = 0 WHERE place = ? AND id = ?",
+            (ground.id, number, place.id),
         )
         if self._connection.changes():
             return 0

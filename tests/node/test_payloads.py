@@ -17,6 +17,7 @@ from protocol.operation import Hold, Operation, Redact, SetPolicy, SetRole
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.run import pack
 from protocol.testing.cast import Person, agency
+from protocol.testing.chains import Chain, Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from protocol.testing.story import Seen
@@ -216,6 +217,24 @@ class TestRedacted:
         assert judge is not None
         redacted = target in judge.redactions.of()
         assert (here.payload(talk.chat, target) is None) is redacted
+
+    def test_what_stands_where_a_redacted_cover_was(self, talk: Conversation, here: Node) -> None:
+        """What only covered may be redacted, and then another entry takes its place."""
+        chain = Chain(talk.people[2].signers[0], talk.chat, CONTENT)
+        chain.add(Step(b"0", control=talk.story.heads(), epoch=talk.epochs[-1]))
+        cover = chain.add(Step(canary(20), generation=99))
+        (stored,) = here.take(chain.run(signed=[1]))
+        assert stored.appended == 1
+        here.take(say(talk, talk.people[0], redaction(cover.reference)))
+        other = chain.fork(1)
+        target = other.add(canary(21)).reference
+        (stored,) = here.take(other.run(1))
+        assert stored.appended == 1
+        run = say(talk, talk.people[0], redaction(target))
+        here.take(run)
+        assert here.payload(talk.chat, target) is None
+        assert not here.on_disk(canary(21))
+        assert (target.id, authentic(run)[0].id, 0) in here.rows()
 
 
 class TestAged:
