@@ -177,7 +177,8 @@ def contradiction(one: Head, other: Head) -> Split | None:
     """Return the proof if two heads cannot both be of one directory.
 
     That is: two of one agency and number with different bodies, or one whose `prev` is not the
-    head that has the number before.
+    head that has the number before. It is against the registrar of the older charter: who has
+    stolen a key that was replaced since cannot have the present one blamed.
     """
     earlier, later = sorted((one, other), key=lambda head: (head.serial, head.id))
     if one.agency != other.agency or earlier.id == later.id:
@@ -186,7 +187,8 @@ def contradiction(one: Head, other: Head) -> Split | None:
     if later.serial > earlier.serial + 1 or follows:
         return None
     raw = codec.encode((earlier.raw, later.raw))
-    return Split(later.agency, later.charter.registrar, later.serial, raw)
+    blamed = min((later, earlier), key=lambda head: head.charter.serial)
+    return Split(later.agency, blamed.charter.registrar, later.serial, raw)
 
 
 def verify_split(raw: bytes) -> Split:

@@ -227,7 +227,7 @@ class TestMalicious:
         first, second = sorted((mid, west), key=lambda house: house.agency.id)
         root = agencies.open_root(first.agency.folder / agencies.ROOT_FILE, b"r")
         now = first.agency.card.charter
-        for number in range(SPLITS_MAX + 1):
+        for number in reversed(range(SPLITS_MAX + 1)):
             key = signer()
             charter = verify_charter(
                 sign_charter(root, number, now.name, now.zone, key.public, now.archive)
@@ -307,6 +307,25 @@ class TestCharters:
         raw = sign_card(root, other, card.ca, card.nodes, 2)
         with pytest.raises(IdentityError, match="archive key"):
             east.directory.trust.renew(raw, allow_local=False)
+
+    def test_a_stolen_key_that_was_replaced_accuses_itself(self, houses: list[House]) -> None:
+        """Its thief signs, beside a head of the present key, another one of its number."""
+        mid, east, _ = houses
+        enrolled(mid, "anna")
+        look(east, mid, "anna")
+        root = agencies.open_root(mid.agency.folder / agencies.ROOT_FILE, b"r")
+        stolen, now = signer(), mid.agency.card.charter
+        before = verify_charter(
+            sign_charter(root, now.serial - 1, now.name, now.zone, stolen.public, now.archive)
+        )
+        for issued in range(8):  # of one the id is smaller than that of the honest head
+            head = sign_head(stolen, before, None, [b"x"], issued)
+            assert not east.directory.witness.agrees(head.raw)
+        assert east.directory.witness.split(mid.agency.id, stolen.public)
+        assert east.directory.witness.split(mid.agency.id, now.registrar) is None
+        enrolled(mid, "boris")
+        look(east, mid, "boris")
+        assert known(east, "boris")
 
     def test_the_head_of_a_replaced_registrar(self, houses: list[House]) -> None:
         """Who held the registrar's key before signs no directory now."""
