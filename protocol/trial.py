@@ -67,10 +67,15 @@ class Verdict:
 
 
 class Trial:
-    """One pass over a window of operations, on top of what a base verdict found."""
+    """One pass over a window of operations, on top of what a base verdict found.
+
+    What checkpoints in the base vouch for is set aside until those of the window are decided.
+    """
 
     def __init__(self, dag: Dag, register: Register, base: Verdict) -> None:
         self.effects = base.effects.without(0)
+        self._vouched = {one.proof: one.vouched for one in self.effects.branches}
+        self.effects.branches = tuple(replace(one, vouched=0) for one in self.effects.branches)
         self.voids: dict[EntryId, Void] = {}
         self._dag = dag
         self._register = register
@@ -131,12 +136,12 @@ class Trial:
             and self._decided(index, Role.OWNER)
         ]
         self.effects.branches = tuple(
-            self._vouched(branch, checkpoints) for branch in self.effects.branches
+            self._vouch(branch, checkpoints) for branch in self.effects.branches
         )
         return [index for index in pending if index not in checkpoints]
 
-    def _vouched(self, branch: Branch, checkpoints: Iterable[int]) -> Branch:
-        vouched = branch.vouched
+    def _vouch(self, branch: Branch, checkpoints: Iterable[int]) -> Branch:
+        vouched = self._vouched.get(branch.proof, 0)
         for index in checkpoints:
             past = self._dag.pasts[index]
             if self.effects.total >> index & 1 and past >> branch.proof & 1:

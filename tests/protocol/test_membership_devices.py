@@ -242,6 +242,19 @@ class TestForks:
         assert reason(story, one) is None
         assert "dina@mvd" in outcome(story)
 
+    def test_a_leave_that_an_owner_vouched_for_stays_void_whatever_arrives_beside(self) -> None:
+        """Leaves and quorums are decided before checkpoints, also when they are tried again."""
+        story = Story([*CAST, (OLGA, Role.ADMIN)])
+        one = story.tell(CLARA, Checkpoint(), [story.genesis])
+        other = story.retell(CLARA, Checkpoint((one.reference,)), one, [story.genesis])
+        proof = story.tell(BORIS, story.exposure(one, other), [story.genesis])
+        leave = story.retell(CLARA, Leave(()), one, [story.genesis])
+        story.tell(ANNA, Checkpoint(), [proof, leave])
+        assert reason(story, leave) == Void.FORKED
+        story.tell(OLGA, SetRole(CLARA.user, Role.READER, ()), [story.genesis])
+        assert reason(story, leave) == Void.FORKED
+        assert outcome(story)["clara@mz"] == Role.READER
+
     def test_only_for_what_the_owner_has_seen(self) -> None:
         story, one, _, proof = self.forked()
         late = story.tell(BORIS, Admit((grant(OLGA, Role.MEMBER),)), [])
