@@ -77,9 +77,12 @@ class Membership:
 
     @cached_property
     def agencies(self) -> frozenset[AgencyId]:
-        """The agencies whose nodes may hold the chat: with a member, and inside the policy."""
-        zones = {member.identity.agency: member.identity.zone for member in self.users.values()}
-        return frozenset(agency for agency, zone in zones.items() if self.policy.allows(zone))
+        """The agencies whose nodes may hold the chat: with a member inside the zones of the policy.
+
+        Members of one agency can have charters of different zones.
+        """
+        homes = {(member.agency, member.zone) for member in self.users.values()}
+        return frozenset(agency for agency, zone in homes if self.policy.allows(zone))
 
     @cached_property
     def sealed(self) -> frozenset[DeviceKey]:

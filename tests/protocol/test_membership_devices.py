@@ -391,6 +391,16 @@ class TestPolicy:
         story.tell(ANNA, SetPolicy(Policy(("RU-UDM",), 0, HistoryRule.FROM_JOIN)))
         assert resolve(story.history()).agencies == homes - {AgencyId(afar.agency.root.public)}
 
+    def test_an_agency_with_charters_of_two_zones(self) -> None:
+        """One member inside is enough, whichever of them anything was about last."""
+        afar = person("ivan@mz", "KZ")
+        story = Story([*CAST, (afar, Role.READER)])
+        home = AgencyId(ANNA.agency.root.public)
+        assert home in resolve(story.history()).agencies
+        for one in (afar, CLARA, afar):
+            story.tell(ANNA, SetRole(one.user, Role.MEMBER, ()))
+            assert home in resolve(story.history()).agencies
+
     def test_the_last_setting_holds(self) -> None:
         story = Story(CAST)
         story.tell(ANNA, SetPolicy(Policy(("RU-UDM",), 60, HistoryRule.FROM_JOIN)))
