@@ -24,7 +24,7 @@ from protocol.attachment import Announcement, encode_announcement
 from protocol.chat import Chat
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
 from protocol.grant import Grant
-from protocol.identity import UserId
+from protocol.identity import DEVICES_USER_MAX, UserId
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
 from protocol.operation import (
@@ -203,7 +203,7 @@ def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Refer
     member = judge.membership().users.get(user)
     if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
-    operation = Remove(user, content_heads(device, chat, member.devices))
+    operation = Remove(user, last_words(device, judge, user))
     return _change(device, judge, operation, now)
 
 
@@ -213,7 +213,7 @@ def set_role(device: Device, chat: ChatId, user: UserId, role: Role, now: int) -
     member = judge.membership().users.get(user)
     if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
-    operation = SetRole(user, role, content_heads(device, chat, member.devices))
+    operation = SetRole(user, role, last_words(device, judge, user))
     return _change(device, judge, operation, now)
 
 
@@ -227,7 +227,7 @@ def leave(device: Device, chat: ChatId, now: int) -> None:
             "you are the chat's only owner; make somebody else an owner first: "
             "ivor chat role CHAT USER owner"
         )
-    own = content_heads(device, chat, users[ours].devices) if ours in users else ()
+    own = last_words(device, judge, ours) if ours in users else ()
     append_control(device, judge, Leave(own), now)
 
 
@@ -235,6 +235,17 @@ def enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> None:
     """Bring another device of ours into a chat."""
     operation = Enroll(enrolment_of(device, certificate))
     _change(device, require(device, chat), operation, now)
+
+
+def last_words(device: Device, judge: Chat, user: UserId) -> tuple[Reference, ...]:
+    """Return the newest content that we have of all devices that a member ever had in a chat.
+
+    As many as an operation may name, present devices first.
+    """
+    present = judge.membership().users[user].devices
+    earlier = judge.history.devices_of(user) - present
+    found = content_heads(device, judge.id, present) + content_heads(device, judge.id, earlier)
+    return tuple(sorted(found[:DEVICES_USER_MAX]))
 
 
 def content_heads(

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from protocol.authority import Authority
 from protocol.dag import ControlEntry, Dag, EpochEntry
 from protocol.entry import DeviceKey
+from protocol.identity import UserId
 from protocol.operation import Genesis, credentials
 from protocol.policy import ChatKind
 
@@ -68,6 +69,11 @@ class History(Dag):
                 if device in credential.user.devices:
                     return credential.devices[credential.user.devices.index(device)]
         return None
+
+    def devices_of(self, user: UserId) -> AbstractSet[DeviceKey]:
+        """Return the devices that entries ever named for a user."""
+        claims = self.authority.register.claims
+        return {device for device, users in claims.items() if user in users}
 
     def names(self, device: DeviceKey) -> bool:
         """Whether an entry ever brought a device in, or put it out."""

@@ -15,7 +15,7 @@ from protocol.errors import Inadmissible, UsageError
 from protocol.history import History
 from protocol.identity import UserId
 from protocol.policy import Role
-from protocol.roster import OUT, Member, Membership, Void
+from protocol.roster import OUT, PROVEN, Member, Membership, Void
 from protocol.trial import Verdict, why
 
 __all__ = [
@@ -129,11 +129,16 @@ def content_void(
 def _last_seen(
     history: History, verdict: Verdict, cut: int, user: UserId, device: DeviceKey
 ) -> int:
-    """Return the last seq of a device that a removal, or one in its past, names; -1 for none."""
-    register = history.authority.register
+    """Return the last seq of a device that a removal, or one in its past, names; -1 for none.
+
+    Of those in its past only what somebody of rank has said: what carries its own proof may be by
+    whoever is put out, and name what is yet to be written.
+    """
+    register, effects = history.authority.register, verdict.effects
     bearing = register.acts.get(user, 0) | register.revocations.get(device, 0)
+    ranked = effects.total & ~effects.levels[PROVEN] | 1 << cut
     seen: list[Reference] = []
-    for index in bits(bearing & verdict.effects.total & history.pasts[cut]):
+    for index in bits(bearing & ranked & history.pasts[cut]):
         case = register.cases[index]
         seen += case.seen
         seen += (case.acts[user].seen or ()) if user in case.acts else ()

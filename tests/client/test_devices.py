@@ -14,8 +14,10 @@ from client.revoking import exposed, revoke_exposed, revoke_own
 from crypto.errors import SealRefused
 from node.errors import IdentityError, RefusedError, UserError
 from protocol import codec
+from protocol.dag import bits
 from protocol.entry import ChatId
 from protocol.errors import PeerError
+from protocol.membership import Void, content_void
 from tests.federation import PASSPHRASE, Federation, now
 
 
@@ -178,6 +180,22 @@ class TestRevoking:
         with pytest.raises(RefusedError):
             federation.say(phone, chat, "I am back")
         assert audit(boris, chat, lambda _: None).sound
+
+    def test_what_it_wrote_stays_when_its_user_is_removed(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, boris)
+        federation.carry(boris, phone)
+        federation.say(phone, chat, "from the phone")
+        with phone.transaction():
+            revoke_own(phone, phone.key, now())
+        federation.carry(phone, anna)
+        with anna.transaction():
+            compose.remove_member(anna, chat, boris.profile.user.user, now())
+        history = compose.require(anna, chat).history
+        entered = next(bits(history.authority.introductions(phone.key)))
+        assert content_void(history, phone.key, 0, history.pasts[entered]) is None
+        assert content_void(history, phone.key, 1, history.pasts[entered]) == Void.REMOVED
 
     def test_a_forking_device_is_exposed_and_put_out(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.entry import DeviceKey, EntryId
+from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible
 from protocol.identity import AgencyId
 from protocol.membership import (
@@ -363,6 +363,32 @@ class TestContent:
         start = history.past([story.genesis.id])
         assert content_void(history, CLARA.devices[0], 5, start) is None
         assert content_void(history, CLARA.devices[0], 6, start) == Void.REMOVED
+
+    @pytest.mark.parametrize("how", ["itself", "identity key", "fork", "leave"])
+    def test_nobody_keeps_a_place_to_write_at_by_what_they_say_of_themselves(
+        self, how: str
+    ) -> None:
+        """Clara names content to come of her device before she is removed."""
+        story = Story(CAST)
+        entered = story.tell(CLARA, Enroll(credential(CLARA, (1,))))
+        device = CLARA.devices[1]
+        ahead = (Reference(device, 1000, EntryId(bytes(32))),)
+        if how == "itself":
+            story.tell(CLARA, Revoke(device, None, None, ahead), number=1)
+        elif how == "identity key":
+            story.tell(CLARA, story.revocation(CLARA, 1, ahead))
+        elif how == "fork":
+            one = story.tell(CLARA, Checkpoint(), [entered], 1)
+            other = story.retell(CLARA, Checkpoint((one.reference,)), one, [entered])
+            story.tell(CLARA, replace(story.exposure(one, other), seen=ahead))
+        else:
+            story.tell(CLARA, Leave(ahead))
+            story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+        story.tell(BORIS, Remove(CLARA.user, (Reference(device, 3, EntryId(bytes(32))),)))
+        history = story.history()
+        past = history.past([entered.id])
+        assert content_void(history, device, 3, past) is None
+        assert content_void(history, device, 4, past) == Void.REMOVED
 
     def test_of_a_revoked_device(self) -> None:
         story = Story(CAST)
