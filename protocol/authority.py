@@ -3,16 +3,17 @@
 An operation that has no effect in the view of its own author is inert: void in every view, and at
 no cost there. A set is judged from what one of its latest operations has seen; what is beside that,
 and what this could shake, is tried again. So the cost is that of what is new and what it is about.
-Only proofs of forks reach further, and there all is judged anew.
+Only what owners vouch for of a forked chain reaches further, and there all is judged anew.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from protocol.assembly import assemble
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry, Dag, bits
-from protocol.entry import CONTROL, DeviceKey, EntryId
+from protocol.entry import DeviceKey, EntryId
 from protocol.errors import Inadmissible
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
@@ -27,6 +28,14 @@ LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
 LATEST = 8  # guess
 GENESIS = 0
 FIRST = 1 << GENESIS
+
+
+class _Ground(NamedTuple):
+    """What a window of operations is tried on: what is kept of a base."""
+
+    base: Verdict
+    kept: Verdict
+    window: int
 
 
 class Authority:
@@ -66,23 +75,20 @@ class Authority:
         if case.fault is not None:
             self._inert |= one
             return
-        anew = case.fork is not None and case.fork.lane == CONTROL
         if isinstance(entry.operation, Checkpoint):
-            anew = self._may_vouch(index, case, base)
-            if not anew:
+            if not self._may_vouch(index, case, base):
                 return
-        start = self._after[GENESIS] if anew else base
-        window = (base.scope | one) & ~start.scope
-        trial = self._tried(start, window)
+            self._unsettling |= one
+        shaken = 0 if case.fork is None else self._shaken(base, one)
+        ground = self._ground(base, one, shaken)
+        trial = self._tried(ground)
         if entry.id in trial.voids:
             self.register.cases[index] = replace(case, fault=trial.voids[entry.id])
             self._inert |= one
             return
         self.register.enter(index, case)
         self._bearing |= one
-        self._unsettling |= one if anew else 0
-        found = self._found(start, window, trial)
-        self._after[index] = replace(found, base=None) if anew else found
+        self._after[index] = self._found(ground, trial)
 
     def _settled(self, entry: ControlEntry, index: int, base: Verdict) -> Case:
         chain = bits(self._dag.chain(entry.device) & self._dag.pasts[index] & ~(1 << index))
@@ -150,12 +156,15 @@ class Authority:
         window = scope & ~base.scope
         if not window:
             return base
-        shaken = self._shaken(base, window)
+        ground = self._ground(base, window, self._shaken(base, window))
+        return self._found(ground, self._tried(ground))
+
+    def _ground(self, base: Verdict, window: int, shaken: int) -> _Ground:
+        """Return what to try a window on; all anew, if what owners vouch for could change."""
         if (window | shaken) & self._unsettling:
-            return self._anew(scope)
+            return self._start(base.scope | window)
         kept = base.without(shaken, self._dag) if shaken else base
-        trial = self._tried(kept, window | shaken)
-        return replace(self._found(kept, window | shaken, trial), base=base)
+        return _Ground(base, kept, window | shaken)
 
     def _nearest(self, scope: int) -> Verdict:
         """Return a verdict to start from, of what one of the latest operations has seen."""
@@ -173,7 +182,7 @@ class Authority:
         Whether an operation has effect depends on its own past, and on what is beside it about its
         author. So it is shaken if its author is whom an operation of the window, or a shaken one,
         is about; or if it comes after a shaken one and is about the same user. Decisions of a
-        quorum depend on all who ever were owners.
+        quorum depend on all who ever were owners. What carries its own proof depends on nothing.
         """
         register = self.register
         found, fresh = 0, window
@@ -187,29 +196,29 @@ class Authority:
                         concerned |= register.concerns.get(user, 0) >> index << index
                 if touched & register.owners:
                     concerned |= register.quorums
-            fresh = concerned & base.scope & ~FIRST & ~found
+            fresh = concerned & base.scope & ~FIRST & ~register.proven & ~found
             found |= fresh
         return found
 
-    def _anew(self, scope: int) -> Verdict:
-        start = self._after[GENESIS]
-        found = self._found(start, scope & ~FIRST, self._tried(start, scope & ~FIRST))
-        return replace(found, base=None)
+    def _start(self, scope: int) -> _Ground:
+        first = self._after[GENESIS]
+        return _Ground(first, first, scope & ~FIRST)
 
-    def _tried(self, base: Verdict, window: int) -> Trial:
-        trial = Trial(self._dag, self.register, base)
-        trial.run(bits(window))
+    def _tried(self, ground: _Ground) -> Trial:
+        trial = Trial(self._dag, self.register, ground.kept)
+        trial.run(bits(ground.window))
         return trial
 
-    def _found(self, base: Verdict, window: int, trial: Trial) -> Verdict:
+    def _found(self, ground: _Ground, trial: Trial) -> Verdict:
         changed: set[UserId] = set()
-        for index in bits(window):
+        for index in bits(ground.window):
             changed |= claimants(self.register, self.register.cases[index])
+        kept = ground.kept
         return Verdict(
-            base.scope | window,
+            kept.scope | ground.window,
             trial.effects,
-            {**base.voids, **trial.voids} if trial.voids else base.voids,
-            base,
+            {**kept.voids, **trial.voids} if trial.voids else kept.voids,
+            ground.base,
             frozenset(changed),
         )
 

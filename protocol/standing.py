@@ -6,12 +6,15 @@ order, so this is well founded. The user's role is what the last standing operat
 last ones have one rank and so say the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from protocol.case import Act, Case
 from protocol.dag import ControlEntry, bits
 from protocol.entry import DeviceKey
+from protocol.fork import Fork
 from protocol.identity import UserId
 from protocol.policy import Role
 from protocol.roster import OUT, PROVEN
@@ -27,7 +30,7 @@ class Register:
     authored: the entries by a user. concerns: those about a user. owners: whoever was made one by
     any entry. disputes: for a user the others who were named a device of theirs.
     named: for a user the devices that entries on them name, and which. removals: of a user.
-    departures: all that put out a user or a device.
+    departures: all that put out a user or a device. proven: revocations that carry their own proof.
     beside: for an entry on a user those on the same user that are concurrent with it, if there are
     any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
     length costs nothing.
@@ -49,6 +52,7 @@ class Register:
     concerns: dict[UserId, int] = field(default_factory=dict)
     disputes: dict[UserId, set[UserId]] = field(default_factory=dict)
     departures: int = 0
+    proven: int = 0
     policies: int = 0
     quorums: int = 0
 
@@ -59,6 +63,8 @@ class Register:
             self._act(index, user, act)
         if case.revoked or any(act.role == OUT for act in case.acts.values()):
             self.departures |= one
+        if case.proven:
+            self.proven |= one
         for device in case.revoked:
             self.revocations[device] = self.revocations.get(device, 0) | one
         if case.enrolled is not None:
@@ -111,47 +117,57 @@ class Register:
         return not (self.pasts[one] >> other & 1 or self.pasts[other] >> one & 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """Control entries of one device from a seq on, except those that an owner vouched for."""
+class Branch(NamedTuple):
+    """What a proof makes void: control entries of a device from a seq on, unless vouched for."""
 
-    proof: int
-    device: DeviceKey
     seq: int
-    vouched: int = 0
+    proof: int
 
-    def holds(self, index: int, entry: ControlEntry) -> bool:
-        """Whether an entry is one of these."""
-        return (
-            entry.device == self.device and entry.seq >= self.seq and not self.vouched >> index & 1
-        )
+
+Branches = Mapping[DeviceKey, Sequence[Branch]]
 
 
 class Effects:
     """The operations that have effect, by the level of their author; and what follows from them.
 
-    branches: what the proofs of forks among them make void.
+    branches: what the proofs of forks among them make void, by device, ascending. vouched: for each
+    of these proofs the entries that owners vouch for.
     """
 
-    __slots__ = ("_register", "branches", "levels", "total")
+    __slots__ = ("_register", "branches", "levels", "total", "vouched")
 
     def __init__(
         self,
         register: Register,
         levels: Sequence[int] = (0,) * LEVELS,
-        branches: tuple[Branch, ...] = (),
+        branches: Branches = MappingProxyType({}),
+        vouched: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._register = register
         self.branches = branches
+        self.vouched = vouched
         self.levels = list(levels)
         self.total = 0
         for level in levels:
             self.total |= level
 
     def without(self, operations: int) -> "Effects":
-        """Return the effects that are left without these operations."""
+        """Return the effects that are left without these operations, no proof among them."""
         kept = (level & ~operations if level & operations else level for level in self.levels)
-        return Effects(self._register, tuple(kept), self.branches)
+        return Effects(self._register, tuple(kept), self.branches, self.vouched)
+
+    def expose(self, proof: int, fork: Fork) -> None:
+        """Make void what follows on a fork of control entries."""
+        known = self.branches.get(fork.device, ())
+        found = tuple(sorted((*known, Branch(fork.seq, proof))))
+        self.branches = {**self.branches, fork.device: found}
+
+    def forked(self, index: int, entry: ControlEntry) -> bool:
+        """Whether an entry counts for nothing because its chain is forked."""
+        return any(
+            one.seq <= entry.seq and not self.vouched.get(one.proof, 0) >> index & 1
+            for one in self.branches.get(entry.device, ())
+        )
 
     def enter(self, index: int, level: int) -> None:
         """Let an operation have effect."""
@@ -272,8 +288,8 @@ class Effects:
         revocations = self._register.revocations.get(device, 0) & self.total & by
         if revocations & past and self.lost(device, past):
             return True
-        for branch in self.branches:
-            if branch.vouched >> index & 1:
+        for branch in self.branches.get(device, ()):
+            if self.vouched.get(branch.proof, 0) >> index & 1:
                 revocations &= ~(1 << branch.proof)
         return any(self._register.concurrent(index, one) for one in bits(revocations & ~past))
 

@@ -13,7 +13,7 @@ operations of higher levels did to the author concurrently. It has effect if tha
 So nothing of a lower level can change what a higher one decided, and there is no cycle.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from protocol.case import Case
@@ -24,7 +24,7 @@ from protocol.identity import UserId
 from protocol.operation import Checkpoint
 from protocol.policy import Role
 from protocol.roster import OUT, PROVEN, QUORUM, Void
-from protocol.standing import Branch, Effects, Register
+from protocol.standing import Effects, Register
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +57,11 @@ class Verdict:
         """Whether a fork's proof would add nothing."""
         if fork.lane != CONTROL:
             return self.effects.lost(fork.device, self.scope)
-        return any(
-            one.device == fork.device and one.seq <= fork.seq for one in self.effects.branches
-        )
+        return any(one.seq <= fork.seq for one in self.effects.branches.get(fork.device, ()))
 
     def forked(self, index: int, dag: Dag) -> bool:
         """Whether an entry counts for nothing because its chain is forked."""
-        return any(one.holds(index, dag.entries[index]) for one in self.effects.branches)
+        return self.effects.forked(index, dag.entries[index])
 
 
 class Trial:
@@ -74,8 +72,8 @@ class Trial:
 
     def __init__(self, dag: Dag, register: Register, base: Verdict) -> None:
         self.effects = base.effects.without(0)
-        self._vouched = {one.proof: one.vouched for one in self.effects.branches}
-        self.effects.branches = tuple(replace(one, vouched=0) for one in self.effects.branches)
+        self._vouched = self.effects.vouched
+        self.effects.vouched = {}
         self.voids: dict[EntryId, Void] = {}
         self._dag = dag
         self._register = register
@@ -107,12 +105,11 @@ class Trial:
 
     def _fork(self, index: int) -> None:
         fork = self._case(index).fork
-        if fork is None or fork.lane != CONTROL:
-            return
-        self.effects.branches += (Branch(index, fork.device, fork.seq),)
+        if fork is not None and fork.lane == CONTROL:
+            self.effects.expose(index, fork)
 
     def _forked(self, index: int) -> bool:
-        return any(one.holds(index, self._dag.entries[index]) for one in self.effects.branches)
+        return self.effects.forked(index, self._dag.entries[index])
 
     def _leaving(self, pending: Sequence[int]) -> list[int]:
         proofs = self.effects.levels[PROVEN]
@@ -135,18 +132,20 @@ class Trial:
             if isinstance(self._dag.entries[index].operation, Checkpoint)
             and self._decided(index, Role.OWNER)
         ]
-        self.effects.branches = tuple(
-            self._vouch(branch, checkpoints) for branch in self.effects.branches
-        )
+        self.effects.vouched = self._vouch(checkpoints)
         return [index for index in pending if index not in checkpoints]
 
-    def _vouch(self, branch: Branch, checkpoints: Iterable[int]) -> Branch:
-        vouched = self._vouched.get(branch.proof, 0)
+    def _vouch(self, checkpoints: Iterable[int]) -> Mapping[int, int]:
+        vouched = dict(self._vouched)
         for index in checkpoints:
             past = self._dag.pasts[index]
-            if self.effects.total >> index & 1 and past >> branch.proof & 1:
-                vouched |= past
-        return replace(branch, vouched=vouched)
+            if not self.effects.total >> index & 1:
+                continue
+            for branches in self.effects.branches.values():
+                for one in branches:
+                    if past >> one.proof & 1:
+                        vouched[one.proof] = vouched.get(one.proof, 0) | past
+        return vouched
 
     def _decided(self, index: int, level: int) -> bool:
         """Decide an operation if this is its level, and say whether it was."""

@@ -115,7 +115,9 @@ class TestLaws:
         history = history_of(entries)
         authority = history.authority
         within = history.past([entry.id for entry in entries[: cut + 1]])
-        kept, anew = authority.verdict(within), authority._anew(authority.verdict(within).scope)
+        kept = authority.verdict(within)
+        start = authority._start(kept.scope)
+        anew = authority._found(start, authority._tried(start))
         assert kept.effects.levels == anew.effects.levels
         assert kept.voids == anew.voids
         assert authority._amount(anew) == authority.roster(within)

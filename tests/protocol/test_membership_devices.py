@@ -1,5 +1,6 @@
 """SPEC 3.3, 3.5: devices, forks, content that counts for nothing, policies and other entries."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,7 @@ from protocol.operation import (
 from protocol.policy import HistoryRule, Policy, Role, narrow
 from protocol.testing.cast import Person, agency, credential, grant, person
 from protocol.testing.story import Story, Told
+from protocol.trial import Trial
 from tests.protocol.membership_cases import head
 from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, EGOR, OLGA, outcome, reason
 
@@ -290,6 +292,33 @@ class TestForks:
         story, one, other, _ = self.forked()
         told = story.tell(ANNA, story.exposure(one, other))
         assert reason(story, told) == Void.KNOWN
+
+    def test_a_proof_costs_no_more_than_what_it_is_about(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reader makes up devices and forks them without end: nothing else is tried again."""
+        tried: list[int] = []
+        run = Trial.run
+
+        def counted(trial: Trial, window: Iterable[int]) -> None:
+            listed = list(window)
+            tried.extend(listed)
+            run(trial, listed)
+
+        monkeypatch.setattr(Trial, "run", counted)
+        story = Story([*CAST, (EGOR, Role.READER)])
+        for number in range(20):
+            story.tell(ANNA, SetPolicy(Policy(("RU",), number, HistoryRule.SHARED)))
+        one = story.tell(CLARA, Checkpoint(), [story.genesis])
+        other = story.retell(CLARA, Checkpoint((one.reference,)), one, [story.genesis])
+        proof = story.exposure(one, other)
+        assert proof.fork is not None
+        for number in range(20):
+            device = DeviceKey(bytes([number]) * 32)
+            story.tell(EGOR, Revoke(device, replace(proof.fork, device=device), None, ()))
+        history = story.history()
+        assert resolve(history).void == {}
+        assert len(tried) == 40
 
     def test_a_fork_of_content_puts_the_device_out_and_no_more(self) -> None:
         story = Story(CAST)
