@@ -52,6 +52,7 @@ Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 Time = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 Size = Annotated[int, Meta(ge=0, le=PAYLOAD_BYTES_MAX)]
 ControlSize = Annotated[int, Meta(ge=0, le=OPERATION_BYTES_MAX)]
+KindCode = Annotated[int, Meta(ge=0, le=255)]
 
 
 class Reference(NamedTuple):
@@ -91,7 +92,7 @@ class ControlHeader(
     prev: Id | None
     links: References
     time: Time
-    kind: Annotated[int, Meta(ge=0, le=255)]
+    kind: KindCode
     payload_hash: Hash
     payload_size: ControlSize
 

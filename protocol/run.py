@@ -32,6 +32,7 @@ from protocol.entry import (
     Hash,
     Header,
     Id,
+    KindCode,
     Reference,
     References,
     Seq,
@@ -44,6 +45,7 @@ from protocol.entry import (
 from protocol.errors import LimitExceeded, NotCanonical, Unauthentic
 from protocol.limits import (
     COVER_ENTRIES_MAX,
+    HASH_BYTES,
     HEADER_BYTES_MAX,
     KEYFRAME_ENTRIES,
     OPERATION_BYTES_MAX,
@@ -73,7 +75,7 @@ class ControlRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Lane 0: milliseconds since the predecessor, kind, payload, links."""
 
     elapsed: int
-    kind: int
+    kind: KindCode
     payload: bytes
     links: References = ()
 
@@ -317,7 +319,7 @@ def _rebuild_content(
             control = control if record.control is None else record.control
             epoch = epoch if record.epoch is None else record.epoch
         fresh = record.control is not None or bool(record.links) or seq == start
-        if not epoch or not control or generation > SEQ_MAX:
+        if len(epoch) != HASH_BYTES or not control or not 0 <= generation <= SEQ_MAX:
             raise NotCanonical(f"seq {seq} lacks its epoch, control heads or generation (SPEC 6.4)")
         size, digest, payload, ground = _payload(record.payload)
         header = ContentHeader(

@@ -242,11 +242,27 @@ class TestAltered:
         )
         with pytest.raises(LimitExceeded):
             authentic(with_record(LONG.run(0, 1), 0, long))
-        generation = msgspec.structs.replace(
-            LONG.run(1, 2), context=Context(0, (FOUNDED,), epoch, SEQ_MAX)
-        )
+
+    @pytest.mark.parametrize(
+        "context",
+        [
+            Context(0, (FOUNDED,), seed("epoch"), SEQ_MAX),
+            Context(0, (FOUNDED,), seed("epoch"), -2),
+            Context(0, (FOUNDED,), b"epoch", 0),
+        ],
+    )
+    def test_a_context_out_of_range(self, context: Context) -> None:
+        run = msgspec.structs.replace(LONG.run(1, 2), context=context)
         with pytest.raises(NotCanonical):
-            authentic(generation)
+            authentic(run)
+
+    @pytest.mark.parametrize("kind", [-1, 256, 2**64 - 1])
+    def test_a_header_that_nobody_decodes_covers_nothing(self, kind: int) -> None:
+        """SPEC 2.4: every header of a cover is canonical, or a fork's proof could not be read."""
+        chain = Chain(signer("anna"), CHAT, CONTROL)
+        chain.extend([Step(), Step(kind=kind)])
+        with pytest.raises(NotCanonical):
+            authentic(chain.run(0, 2, signed=[1]))
 
 
 class Counting:
