@@ -250,7 +250,7 @@ class Effects:
     def brings(self, device: DeviceKey, user: UserId, within: int) -> bool:
         """Whether an effective operation within a set names a device for a user."""
         effective = self.total & within
-        if self._register.listings.get(device, 0) & effective:
+        if self._register.named.get(user, {}).get(device, 0) & effective:
             return True
         return any(
             (enrolled := self._register.cases[one].enrolled) is not None

@@ -419,6 +419,25 @@ class TestContent:
         assert content_void(history, device, 3, past) is None
         assert content_void(history, device, 4, past) == Void.REMOVED
 
+    def test_from_a_device_that_was_named_for_another(self) -> None:
+        """Its user's own grant is void; that somebody else has the device too is no grant of it."""
+        holder, other = sorted([CLARA, DINA], key=lambda one: one.user)
+        story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (holder, Role.MEMBER)])
+        start = [story.genesis]
+        device = other.devices[0]
+        claim = grant(holder, Role.MEMBER)
+        user = replace(claim.credential.user, devices=(device,))
+        claim = replace(claim, credential=replace(claim.credential, user=user))
+        claimed = story.tell(BORIS, Admit((claim,)), start)
+        named = story.tell(ANNA, Admit((grant(other, Role.MEMBER),)), start)
+        past = [claimed.id, named.id]
+        before = story.history()
+        assert content_void(before, device, 0, before.past(past)) is None
+        story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), [])
+        history = story.history()
+        assert reason(story, claimed) == Void.OUTRANKED
+        assert content_void(history, device, 0, history.past(past)) == Void.DEVICE
+
     def test_of_a_revoked_device(self) -> None:
         story = Story(CAST)
         told = story.tell(BORIS, Revoke(CLARA.devices[0], None, None, (head(CLARA, 2),)))
