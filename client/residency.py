@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from client.device import Device
 from node.errors import RefusedError, UserError
 from protocol.identity import UserId, verify_charter
-from protocol.name import check_zone, inside
-from protocol.policy import ZONES_MAX, Policy
+from protocol.name import check_zone
+from protocol.policy import ZONES_MAX, Policy, fewest
 
 
 def zones_of(device: Device, users: Sequence[UserId]) -> tuple[str, ...]:
     """Return the fewest zones that hold us and all of these known users, ascending."""
     found = {device.profile.charter.zone, *(zone_of(device, user) for user in users)}
-    return _fewest(found)
+    return fewest(found)
 
 
 def zone_of(device: Device, user: UserId) -> str:
@@ -28,17 +28,7 @@ def read_zones(text: str) -> tuple[str, ...]:
     zones = {check_zone(zone.strip().upper()) for zone in text.split(",")}
     if len(zones) > ZONES_MAX:
         raise UserError(f"{len(zones)} zones, at most {ZONES_MAX}: name wider ones")
-    return _fewest(zones)
-
-
-def _fewest(zones: set[str]) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            zone
-            for zone in zones
-            if not any(zone != other and inside(zone, other) for other in zones)
-        )
-    )
+    return fewest(zones)
 
 
 def check_zones(device: Device, policy: Policy, users: Sequence[UserId]) -> None:

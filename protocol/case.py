@@ -33,7 +33,7 @@ from protocol.operation import (
     SetPolicy,
     SetRole,
 )
-from protocol.policy import ChatKind, Policy, Role, narrow
+from protocol.policy import ChatKind, Policy, Role, fewest, narrow
 from protocol.roster import OUT, QUORUM, Membership, Void
 
 
@@ -163,7 +163,7 @@ def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membershi
         case SetRole(user, role, seen):
             member = view.users.get(user)
             if member is None:
-                return Case(author, fault=Void.STRANGER)
+                return Case(author, fault=direct or Void.STRANGER)
             identity = replace(member.identity, devices=tuple(sorted(member.devices)))
             acts = {user: Act(role, identity, seen if role < Role.MEMBER else None)}
             fault = direct or _crowded(view, 0, _writing(view, user, role, 0))
@@ -171,7 +171,7 @@ def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membershi
         case Revoke():
             return _revoked(operation, device, author, view)
         case SetPolicy(policy):
-            same = policy.zones == view.policy.zones
+            same = fewest(policy.zones) == view.policy.zones
             fault = None if narrow(view.policy.zones, policy.zones) else Void.NOWHERE
             need = Role.ADMIN if same else Role.OWNER
             return Case(author, fault=fault, need=need, policies=(policy,))

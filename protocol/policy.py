@@ -4,7 +4,7 @@ Zones only ever narrow. Retention and history can be set anew; of settings that 
 other the most restrictive wins, so no arrival order decides what is kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -80,11 +80,18 @@ def narrow(zones: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
     """Return the zones that are inside both lists, ascending; none if they do not meet."""
     met = {one for one in zones if any(inside(one, other) for other in others)}
     met |= {other for other in others if any(inside(other, one) for one in zones)}
-    return tuple(sorted(zone for zone in met if not _covered(zone, met)))
+    return fewest(met)
 
 
-def _covered(zone: str, zones: Iterable[str]) -> bool:
-    return any(zone != other and inside(zone, other) for other in zones)
+def fewest(zones: Collection[str]) -> tuple[str, ...]:
+    """Return the zones of a list that are inside no other of it, ascending: they hold as much."""
+    return tuple(
+        sorted(
+            zone
+            for zone in zones
+            if not any(zone != other and inside(zone, other) for other in zones)
+        )
+    )
 
 
 def combine(settings: Sequence[Policy], latest: Sequence[Policy]) -> Policy:
@@ -92,7 +99,7 @@ def combine(settings: Sequence[Policy], latest: Sequence[Policy]) -> Policy:
 
     settings: every effective one, the genesis' first. latest: those of them that no other has seen.
     """
-    zones = settings[0].zones
+    zones = fewest(settings[0].zones)
     for setting in settings[1:]:
         zones = narrow(zones, setting.zones)
     kept = [setting.retention for setting in latest if setting.retention]

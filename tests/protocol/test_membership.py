@@ -335,6 +335,7 @@ class TestDirect:
             Admit((grant(CLARA, Role.MEMBER),)),
             Remove(BORIS.user, ()),
             SetRole(BORIS.user, Role.MEMBER, ()),
+            SetRole(CLARA.user, Role.MEMBER, ()),
         ],
     )
     def test_nothing_changes_but_by_oneself(self, operation: Inner) -> None:

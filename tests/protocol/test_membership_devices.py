@@ -189,6 +189,22 @@ class TestDevices:
         told = story.tell(BORIS, Admit((replace(grant(CLARA, Role.MEMBER), credential=crowd),)))
         assert reason(story, told) == Void.LIMIT
 
+    @pytest.mark.parametrize("fault", [Void.AGENCY, Void.TAKEN, Void.LIMIT])
+    def test_an_enrolment_is_bound_as_a_grant_is(self, fault: Void) -> None:
+        story = Story(CAST)
+        one = credential(CLARA, (1,))
+        user = {
+            Void.AGENCY: replace(one.user, agency=AgencyId(agency("mvd").root.public)),
+            Void.TAKEN: replace(one.user, devices=BORIS.devices[:1]),
+            Void.LIMIT: one.user,
+        }[fault]
+        if fault is Void.LIMIT:
+            crowd = tuple(DeviceKey(bytes([number]) * 32) for number in range(31))
+            full = replace(credential(CLARA), user=replace(one.user, devices=crowd))
+            story.tell(BORIS, Admit((replace(grant(CLARA, Role.MEMBER), credential=full),)))
+        told = story.tell(CLARA, Enroll(replace(one, user=user)))
+        assert reason(story, told) == fault
+
 
 class TestForks:
     def forked(self) -> tuple[Story, Told, Told, Told]:
@@ -488,6 +504,18 @@ class TestPolicy:
         nowhere = story.tell(ANNA, SetPolicy(Policy(("KZ",), 0, HistoryRule.SHARED)))
         assert reason(story, nowhere) == Void.NOWHERE
         assert resolve(story.history()).policy.zones == ("RU-UDM",)
+
+    def test_zones_inside_others_add_nothing(self) -> None:
+        """Who names them again changes no zones, so an admin may."""
+        zones = ("RU", "RU-UDM")
+        story = Story(CAST, policy=Policy(zones, 0, HistoryRule.SHARED))
+        assert resolve(story.history()).policy.zones == ("RU",)
+        for seconds in (60, 70):
+            told = story.tell(BORIS, SetPolicy(Policy(zones, seconds, HistoryRule.SHARED)))
+            assert reason(story, told) is None
+        told = story.tell(BORIS, SetPolicy(Policy(("RU-UDM",), 60, HistoryRule.SHARED)))
+        assert reason(story, told) == Void.RANK
+        assert resolve(story.history()).policy == Policy(("RU",), 70, HistoryRule.SHARED)
 
     def test_zones_that_meet(self) -> None:
         assert narrow(("RU",), ("RU-PER", "RU-UDM")) == ("RU-PER", "RU-UDM")

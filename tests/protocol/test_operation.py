@@ -294,3 +294,6 @@ def test_limits() -> None:
             refused(operation)()
     with pytest.raises(LimitExceeded):
         refused(Redact(BORIS.devices[0], 1, 0, EntryId(bytes(32)), "x" * 513))()
+    with pytest.raises(LimitExceeded):
+        refused(Nack(EntryId(bytes(32)), 256))()
+    assert refused(Nack(EntryId(bytes(32)), 255))()

@@ -83,11 +83,26 @@ class TestQuorum:
         assert reason(story, again) == Void.REPLAYED
         assert outcome(story)["dina@mvd"] == Role.OWNER
 
-    def test_it_runs_out(self) -> None:
+    @pytest.mark.parametrize(("until", "void"), [(1, Void.REPLAYED), (2, None)])
+    def test_until_is_the_last_place_at_which_it_stands(
+        self, until: int, void: Void | None
+    ) -> None:
         story = Story(self.OWNERS)
         story.tell(ANNA, Checkpoint())
-        told = story.tell(ANNA, story.quorum(ANNA, [Remove(DINA.user, ())], [OLGA], until=1))
-        assert reason(story, told) == Void.REPLAYED
+        told = story.tell(ANNA, story.quorum(ANNA, [Remove(DINA.user, ())], [OLGA], until=until))
+        assert told.entry.seq == 2
+        assert reason(story, told) == void
+
+    def test_what_is_asked_first(self) -> None:
+        """That it is used up counts before its parts, and of these the first that is void."""
+        story = Story(self.OWNERS)
+        stranger = SetRole(EGOR.user, Role.ADMIN, ())
+        lowers = Admit((grant(BORIS, Role.READER),))
+        over = story.tell(ANNA, story.quorum(ANNA, [stranger], [OLGA], until=0))
+        one = story.tell(ANNA, story.quorum(ANNA, [stranger, lowers], [OLGA], until=7))
+        other = story.tell(ANNA, story.quorum(ANNA, [lowers, stranger], [OLGA], until=8))
+        found = [reason(story, told) for told in (over, one, other)]
+        assert found == [Void.REPLAYED, Void.STRANGER, Void.LOWERS]
 
     def test_nobody_else_publishes_it(self) -> None:
         story = Story(self.OWNERS)
