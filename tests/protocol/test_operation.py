@@ -296,4 +296,4 @@ def test_limits() -> None:
         refused(Redact(BORIS.devices[0], 1, 0, EntryId(bytes(32)), "x" * 513))()
     with pytest.raises(LimitExceeded):
         refused(Nack(EntryId(bytes(32)), 256))()
-    assert refused(Nack(EntryId(bytes(32)), 255))()
+    assert refused(Nack(EntryId(bytes(32)), 255))() == Nack(EntryId(bytes(32)), 255)
