@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import case, keygrant
+from crypto.archive import seal_bundle
+from protocol import case, codec, keygrant
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.epoch import check_departures, check_recipients, eligible
-from protocol.errors import Inadmissible, PeerError
+from protocol.errors import Inadmissible, NotCanonical, PeerError
 from protocol.history import History
 from protocol.identity import verify_prekey
 from protocol.keygrant import ChainKey, Granted
@@ -236,6 +237,17 @@ class TestGrants:
         parcel = keygrant.sign_ask(VERA.signers[0], CHAT, epochs, ANNA.devices[0], record)
         with pytest.raises(PeerError):
             keygrant.read(parcel)
+
+    @pytest.mark.parametrize("order", [(1, 0), (0, 0)])
+    def test_chains_out_of_order(self, order: Sequence[int]) -> None:
+        """Or twice: a grant has one spelling."""
+        record = verify_prekey(prekey_record(VERA.signers[0]))
+        info = codec.encode((CHAT, EPOCH, ANNA.devices[0], VERA.devices[0], record.id))
+        listed = [(bytes([one]) * 32, 0, bytes(32)) for one in order]
+        bundle = seal_bundle(record.public, info, b"k" * 32, codec.encode(listed))
+        found = Granted(CHAT, EPOCH, ANNA.devices[0], VERA.devices[0], record.id, bundle)
+        with pytest.raises(NotCanonical, match="ascending"):
+            keygrant.open_grant(found, prekey(VERA.devices[0]).private)
 
     def test_no_chain_at_all(self) -> None:
         parcel, private = sealed({})

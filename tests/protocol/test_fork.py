@@ -136,6 +136,13 @@ class TestBadCover:
             with pytest.raises(Unauthentic, match="does not follow"):
                 verify_fork(encode_proof(cover, other.cover(2)))
 
+    def test_path_that_goes_on_in_another_chat(self) -> None:
+        one, other = branches()
+        away = one.fork(3)
+        away.append(replace(away.header(Step()), chat=ChatId(bytes(32))), b"")
+        with pytest.raises(Unauthentic, match="does not follow"):
+            verify_fork(encode_proof(away.cover(2, 4), other.cover(2)))
+
     def test_signature(self) -> None:
         one, other = branches()
         for wrong in (one.entries[3].signature, bytes(64), other.entries[2].signature):

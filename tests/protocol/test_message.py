@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.codec import Value, encode
+from protocol.disclosure import Disclosed, Share
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import LimitExceeded, NotCanonical, PeerError
 from protocol.identity import UserId
@@ -124,3 +125,14 @@ def test_what_is_too_long_is_refused() -> None:
         decode_message(encode((1, bytes(TITLE_BYTES_MAX + 1))))
     with pytest.raises(LimitExceeded):
         decode_message(encode((2, (bytes(32), SEQ_MAX + 1, bytes(32)), b"x")))
+
+
+def test_what_a_share_may_weigh() -> None:
+    """Each message counts with 80 bytes more (SPEC 5.5)."""
+    small = Disclosed(EntryId(bytes(32)), b"", bytes(32))
+    full = Share((small, Disclosed(EntryId(bytes(32)), bytes(TEXT_BYTES_MAX - 160), bytes(32))))
+    assert decode_message(encode_message(full)) == full
+    letters = [(one.entry, one.plaintext, one.frank) for one in (*full.letters, small)]
+    for wrong, error in ((letters, LimitExceeded), ([], NotCanonical)):
+        with pytest.raises(error):
+            decode_message(encode((10, wrong)))

@@ -174,6 +174,18 @@ class TestRetention:
         told = story.tell(ANNA, story.quorum(ANNA, [keep_for(30)], []))
         assert retention(story.history()) == Retention(30, told.reference)
 
+    def test_of_equal_settings_the_smaller_id(self) -> None:
+        """In whatever order they came."""
+        story = Story(CAST)
+        told = [
+            story.tell(who, SetPolicy(Policy(("RU",), 60, HistoryRule.FROM_JOIN)), [story.genesis])
+            for who in (ANNA, BORIS)
+        ]
+        smaller = min(told, key=lambda one: one.id)
+        for order in (told, told[::-1]):
+            history = history_of([story.genesis.entry, *(one.entry for one in order)])
+            assert retention(history) == Retention(60, smaller.reference)
+
     def test_allowed_by_a_setting_with_a_retention_only(self) -> None:
         story = Story(CAST)
         ever, aged = story.tell(ANNA, keep_for(0)), story.tell(ANNA, keep_for(60))
