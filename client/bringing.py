@@ -16,7 +16,7 @@ import trio
 from client.device import Device
 from client.link import Link
 from node.blobs import State, StoredBlob, new_name
-from node.errors import LimitReached, NetworkError, UserError
+from node.errors import LimitReached, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, EntryId
 from protocol.question import GetBlobs
 from protocol.reply import BlobState, BlobStates, Standing
@@ -34,8 +34,16 @@ def _pauses() -> Iterator[float]:
 
 
 def waiting(device: Device) -> Sequence[StoredBlob]:
-    """Return the blobs of our own messages that our node is not known to have all of."""
-    return device.replica.blobs.whole_of(device.key)
+    """Return the blobs of our messages that our node takes and is not known to have all of.
+
+    It takes none of a chat that we are out of.
+    """
+    return [blob for blob in device.replica.blobs.whole_of(device.key) if _is_in(device, blob.chat)]
+
+
+def _is_in(device: Device, chat: ChatId) -> bool:
+    judge = device.replica.chat(chat)
+    return judge is not None and device.key in judge.membership().devices
 
 
 async def ask_state(link: Link, chat: ChatId, entry: EntryId) -> BlobState:
@@ -50,7 +58,10 @@ async def hand_over(device: Device, link: Link) -> list[tuple[StoredBlob, BlobSt
     """Let go of the blobs of which our node has all; return the others, and how far they are."""
     left = []
     for blob in await link.journal.read(partial(waiting, device)):
-        state = await ask_state(link, blob.chat, blob.entry)
+        try:
+            state = await ask_state(link, blob.chat, blob.entry)
+        except RefusedError:  # it knows already that we are out, or not yet that we are in
+            state = BlobState(0, Standing.NONE, ())
         if state.standing is Standing.WHOLE:
             await link.fetching.let_go(blob)
         else:

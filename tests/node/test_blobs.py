@@ -14,9 +14,10 @@ import structlog
 import trio
 from msgspec import structs
 
-from client import keeping
+from client import compose, keeping
 from client.bringing import bring_up, fetch, hand_over, spread
 from client.device import Device
+from client.exchange import visit
 from client.link import Link
 from crypto.blob import CHUNK_BYTES
 from node import blobs, dialler
@@ -30,7 +31,7 @@ from protocol.attachment import Announcement
 from protocol.entry import ChatId, DeviceKey, EntryId, Reference
 from protocol.frame import Blob, WantBlob
 from protocol.question import GetBlobs, GetReceipts
-from protocol.reply import Receipts, Standing
+from protocol.reply import BlobState, Receipts, Standing
 from tests.hostile.federation import eventually, now, one_settled, open_device, say
 from tests.realm import AGENCIES, Founded, Realm, copied, found
 
@@ -164,6 +165,35 @@ async def test_what_was_queued_offline_is_brought_later(realm: Realm, file: Path
             await eventually(one_settled(link), "the message is stored")
             await bring_up(device, link, bool, 10)
         await realm.whole("south", place)
+
+
+async def test_a_file_for_a_chat_that_we_are_out_of_holds_nothing_up(
+    realm: Realm, file: Path
+) -> None:
+    """The node tells us nothing more of that chat; the others go on."""
+    clara = open_device(realm.base, "clara")
+    realm.attach(clara, file)
+    with clara.transaction():
+        compose.leave(clara, realm.chat, now())
+    clara.close()
+    async with realm.running(), realm.online("clara") as (clara, link):
+        assert (await visit(clara, link, 10)).even
+        assert await hand_over(clara, link) == []
+
+
+async def test_a_node_that_refuses_to_speak_of_a_file_holds_nothing_up(
+    realm: Realm, file: Path
+) -> None:
+    """It may know before us that we are out."""
+    async with realm.running(), realm.online("clara") as (clara, link):
+        place = realm.attach(clara, file)
+        blob = clara.replica.blobs.find(realm.chat, place.id)
+        unknown = BlobState(0, Standing.NONE, ())
+        assert await hand_over(clara, link) == [(blob, unknown)]
+        realm.nodes["east"].replica.sharing.connection.execute(
+            "DELETE FROM readers WHERE peer = ?", (clara.key,)
+        )
+        assert await hand_over(clara, link) == [(blob, unknown)]
 
 
 async def test_an_upload_goes_on_where_it_was_cut_off(realm: Realm, file: Path) -> None:
