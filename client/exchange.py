@@ -23,8 +23,9 @@ from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
 from crypto.certificate import begins, public_pem
-from node.errors import LimitReached, NetworkError, RefusedError
+from node.errors import IvorError, NetworkError, StorageError
 from protocol.entry import ChatId
+from protocol.errors import PeerError
 from protocol.identity import AgencyId
 from protocol.question import Forward, Renew
 from protocol.reply import Certified
@@ -122,10 +123,10 @@ async def _forward(link: Link, parcel: Forward, away: set[AgencyId]) -> _Fate:
         return _Fate.AWAY
     try:
         await link.ask(parcel)
-    except NetworkError:
+    except (NetworkError, StorageError):  # 3 stands for both (SPEC 9)
         away.add(parcel.agency)
         return _Fate.AWAY
-    except (RefusedError, LimitReached):
+    except (IvorError, PeerError):  # another agency's node answers what it likes
         return _Fate.REFUSED
     return _Fate.KEPT
 

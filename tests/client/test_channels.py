@@ -3,15 +3,19 @@
 from dataclasses import replace
 
 import pytest
+from trio.testing import memory_stream_pair
 
 from client import compose, grants, mailbox
 from client.device import Device
 from client.epochs import start_epoch
+from client.exchange import hand_out
+from client.link import over
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
 from protocol import keygrant
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
+from protocol.frame import Answer
 from protocol.identity import verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
@@ -369,3 +373,29 @@ def test_a_recipient_takes_no_granted_key(
         grants.take(boris, forged(anna, boris, channel, federation, epoch))
     granted = "SELECT count(*) FROM senders WHERE epoch = ? AND granter IS NOT NULL"
     assert boris.connection.execute(granted, (epoch,)).get == 0
+
+
+class TestHandingOut:
+    """What another agency's node answers, ours passes on as it is (SPEC 7.4)."""
+
+    @pytest.mark.parametrize(
+        ("code", "refused"), [(0, 1), (1, 1), (3, 0), (4, 1), (5, 1), (7, 1), (8, 1)]
+    )
+    async def test_no_answer_ends_a_visit(
+        self,
+        anna: Device,
+        channel: ChatId,
+        code: int,
+        refused: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        async def answer(_topic: int, _body: bytes) -> Answer:
+            return Answer(0, code, b"no array")
+
+        ours, theirs = memory_stream_pair()
+        async with over(anna, ours) as link:
+            monkeypatch.setattr(link.connection, "ask", answer)
+            link.greeted.set()
+            await hand_out(anna, link)
+        assert anna.connection.execute("SELECT chat, refused FROM owed").get == (channel, refused)
+        await theirs.aclose()
