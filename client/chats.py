@@ -16,6 +16,7 @@ from node.errors import UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, Reference
 from protocol.errors import PeerError
+from protocol.limits import HASH_BYTES
 from protocol.membership import Membership, content_void
 from protocol.message import Title, decode_message
 from protocol.name import parse_address
@@ -129,15 +130,33 @@ def find(device: Device, text: str) -> Chat:
 
 
 def _fitting(known: Sequence[Summary], text: str) -> Sequence[Summary]:
-    """Return whose title is this; else whose title is this but for case; else whose id begins."""
-    wanted = unicodedata.normalize("NFC", text)
-    titles = [(unicodedata.normalize("NFC", one.label), one) for one in known]
-    exact = [one for title, one in titles if title == wanted]
-    loose = [one for title, one in titles if title.casefold() == wanted.casefold()]
+    """Return the chat of this id; else whose title is this, or else but for case, or id so begins.
+
+    Others choose titles: one that reads like an id, or like an address, takes nobody there.
+    """
     prefix = text.lower()
     is_prefix = len(prefix) >= PREFIX_CHARS_MIN and _HEX.fullmatch(prefix)
     by_id = [one for one in known if is_prefix and one.chat.hex().startswith(prefix)]
-    return exact or loose or by_id
+    if len(prefix) == 2 * HASH_BYTES and by_id:
+        return by_id
+    titles = [(unicodedata.normalize("NFC", _called(one)), one) for one in known]
+    wanted = unicodedata.normalize("NFC", text)
+    exact = [one for title, one in titles if title == wanted]
+    loose = [one for title, one in titles if title.casefold() == wanted.casefold()]
+    named = exact or loose
+    return [*named, *(one for one in by_id if one not in named)]
+
+
+def _called(one: Summary) -> str:
+    """Return what a person calls a chat by; an address is not taken from a title."""
+    return (one.partner or "") if _address(one.title) is not None else one.label
+
+
+def _address(text: str) -> str | None:
+    try:
+        return parse_address(text).text
+    except PeerError:
+        return None
 
 
 def find_direct(device: Device, text: str) -> Chat | None:
@@ -145,9 +164,8 @@ def find_direct(device: Device, text: str) -> Chat | None:
 
     Two people may each have begun one: then it is the one with the smaller id, for both.
     """
-    try:
-        name = parse_address(text).text
-    except PeerError:
+    name = _address(text)
+    if name is None:
         return None
     found = [
         one.chat

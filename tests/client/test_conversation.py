@@ -151,6 +151,24 @@ class TestNames:
         with pytest.raises(NoSuchChat):
             find(anna, "Budge")
 
+    def test_a_title_that_reads_like_an_id_takes_nobody_there(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        chat = federation.chat(anna, "Budget", boris)
+        for title in (chat.hex(), chat.hex()[:8]):
+            federation.chat(vera, title, boris)
+        assert find(boris, chat.hex()).id == find(boris, chat.hex()[:20].upper()).id == chat
+        with pytest.raises(UserError, match="fits 2 chats"):
+            find(boris, chat.hex()[:8])
+
+    def test_a_title_that_reads_like_an_address_takes_nobody_there(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device
+    ) -> None:
+        chat = federation.chat(vera, anna.profile.name, boris)
+        with pytest.raises(NoSuchChat):
+            find(boris, anna.profile.name)
+        assert find(boris, chat.hex()).id == chat
+
     def test_the_latest_valid_title_counts(
         self, federation: Federation, anna: Device, boris: Device
     ) -> None:
