@@ -154,6 +154,16 @@ class Device:
             self._undo()
             raise
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what a block writes if it fails, and nothing else. Use inside `transaction`."""
+        try:
+            with self.connection:  # a savepoint
+                yield
+        except BaseException:
+            self.replica.forget()
+            raise
+
     def _undo(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")

@@ -33,6 +33,7 @@ from protocol.identity import (
 from protocol.invitation import Invitation, decode_invitation
 from protocol.keygrant import kind_of
 from protocol.limits import KEY_BYTES
+from protocol.membership import is_lost
 from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, PutParcel, Taken
 from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks, People
 
@@ -118,13 +119,19 @@ def bring_in(device: Device, now: int) -> int:
     ).fetchall()
     devices = convert(rows, list[tuple[DeviceKey, bytes]])
     for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        if judge is None or device.key not in judge.membership().devices:
-            continue
         for key, certificate in devices:
-            if key not in judge.membership().devices:
-                count += _enroll(device, judge.id, certificate, now)
+            if _is_lacking(device, chat, key):
+                count += _enroll(device, chat, certificate, now)
     return count
+
+
+def _is_lacking(device: Device, chat: ChatId, key: DeviceKey) -> bool:
+    """Whether a chat that we are in lacks a device of ours that was not put out of it."""
+    judge = device.replica.chat(chat)
+    inside = {} if judge is None else judge.membership().devices
+    if judge is None or device.key not in inside or key in inside:
+        return False
+    return not is_lost(judge.history, key)
 
 
 def _enter(device: Device, now: int) -> int:
@@ -143,7 +150,8 @@ def _enter(device: Device, now: int) -> int:
 
 def _enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> int:
     try:
-        compose.enroll(device, chat, certificate, now)
+        with device.attempt():
+            compose.enroll(device, chat, certificate, now)
     except (RefusedError, PeerError):
         return 0  # revoked in this chat for good, or the chat is full
     return 1

@@ -66,7 +66,8 @@ def revoke_exposed(device: Device, now: int) -> Sequence[Exposed]:
             content_heads(device, one.chat, [one.device]),
         )
         try:
-            _revoke(device, judge, operation, now)
+            with device.attempt():
+                _revoke(device, judge, operation, now)
         except (RefusedError, PeerError):
             continue  # our own chain is forked too, or the chat has no room: others will do it
         done.append(one)

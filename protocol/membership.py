@@ -23,6 +23,7 @@ __all__ = [
     "Membership",
     "Void",
     "content_void",
+    "is_lost",
     "may_append",
     "may_enter",
     "may_write",
@@ -143,6 +144,11 @@ def _last_seen(
         seen += case.seen
         seen += (case.acts[user].seen or ()) if user in case.acts else ()
     return max((one.seq for one in seen if one.device == device), default=-1)
+
+
+def is_lost(history: History, device: DeviceKey) -> bool:
+    """Whether a device was put out, so that no enrolment brings it in (SPEC 3.3)."""
+    return history.authority.verdict(history.everything).effects.lost(device, history.everything)
 
 
 def _scope(history: History, within: int | None) -> int:

@@ -13,7 +13,7 @@ from client.linking import bring_in, read_code
 from client.revoking import exposed, revoke_exposed, revoke_own
 from crypto.errors import SealRefused
 from node.errors import IdentityError, RefusedError, UserError
-from protocol import codec
+from protocol import case, codec
 from protocol.dag import bits
 from protocol.entry import ChatId
 from protocol.errors import PeerError
@@ -216,6 +216,41 @@ class TestRevoking:
         result = audit(anna, chat, lambda _: None)
         assert result.forked == {boris.key}
         assert result.sound
+
+
+class TestBringingIn:
+    def test_one_that_was_put_out_is_not_brought_in_again(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        """SPEC 3.3: no enrolment would do it; the directory may still list it."""
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        with phone.transaction():
+            revoke_own(phone, phone.key, now())
+        federation.carry(phone, anna)
+        before = len(compose.require(anna, chat).history)
+        with anna.transaction():
+            assert bring_in(anna, now()) == 0
+        assert len(compose.require(anna, chat).history) == before
+
+    def test_what_has_no_effect_leaves_nothing(
+        self,
+        federation: Federation,
+        anna: Device,
+        boris: Device,
+        chat: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        federation.further(anna)
+        monkeypatch.setattr(case, "DEVICES_CHAT_MAX", 2)
+        before = len(compose.require(anna, chat).history)
+        with anna.transaction():
+            assert bring_in(anna, now()) == 0
+        assert len(compose.require(anna, chat).history) == before
+        federation.say(anna, chat, "after")
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == ["before", "after"]
+        assert audit(anna, chat, lambda _: None).sound
 
 
 def link_alone(federation: Federation, anna: Device) -> Device:
