@@ -235,16 +235,18 @@ def prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> Prekey
     ]
     if started and isinstance(started[-1].operation, EpochOperation):
         known.append(rules.author_prekey(started[-1].operation, member))
-    newest = max(known, key=lambda prekey: prekey.issued, default=None)
+    # One dated far ahead by a clock that was wrong must not go before those that follow it.
+    ahead = now + PREKEY_RENEW_SECONDS * SECOND_MS
+    newest = max(known, key=lambda one: (one.issued <= ahead, one.issued), default=None)
     if newest is None or now - newest.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
         return None
     return newest
 
 
 def own_prekey(device: Device, now: int) -> bytes:
-    """Return our prekey record, making a new one when the last is a week old."""
+    """Return our prekey record, making a new one when the last is a week old, or dated ahead."""
     row = device.connection.execute(
-        "SELECT record, issued FROM prekeys ORDER BY issued DESC LIMIT 1"
+        "SELECT record, issued FROM prekeys WHERE issued <= ? ORDER BY issued DESC LIMIT 1", (now,)
     ).fetchone()
     if row is not None and now - row[1] < PREKEY_RENEW_SECONDS * SECOND_MS:
         return bytes(row[0])
@@ -252,7 +254,11 @@ def own_prekey(device: Device, now: int) -> bytes:
 
 
 def make_prekey(device: Device, now: int) -> bytes:
-    """Make and keep a prekey; erase those that are over 14 days old."""
+    """Make and keep a prekey; erase those that are over 14 days old.
+
+    The 14 days of one that a wrong clock has dated ahead begin now.
+    """
+    device.connection.execute("UPDATE prekeys SET issued = ? WHERE issued >= ?", (now - 1, now))
     prekey = PrekeyPair(device.random(PREKEY_PRIVATE_BYTES))
     record = sign_prekey(device.secrets.device, prekey.public, now)
     device.connection.execute(

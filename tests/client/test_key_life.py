@@ -21,6 +21,7 @@ from protocol.limits import (
     PREKEY_RENEW_SECONDS,
 )
 from protocol.message import Text
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.federation import Federation, now
 
 DAY = 24 * 3600 * 1000
@@ -74,6 +75,30 @@ class TestPrekeys:
         assert prekeys(anna)
         assert erase_prekeys(anna, end) == 1
         assert not prekeys(anna)
+
+    def test_one_that_a_wrong_clock_dated_ahead_lives_no_longer(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        ahead = now() + 365 * DAY
+        with boris.transaction():
+            epochs.make_prekey(boris, ahead)
+            chat = compose.new_chat(
+                boris,
+                ChatKind.GROUP,
+                "",
+                Policy((federation.zone,), 0, HistoryRule.FROM_JOIN),
+                [(anna.profile.user.user, Role.MEMBER)],
+                ahead,
+            )
+        federation.carry(boris, anna)
+        with boris.transaction():
+            made = epochs.own_prekey(boris, now())
+            assert epochs.own_prekey(boris, now()) == made
+        anna.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (made, boris.key))
+        sealed_to = epochs.prekey_of(anna, compose.require(anna, chat), boris.key, now())
+        assert sealed_to == verify_prekey(made)
+        erase_prekeys(boris, now() + PREKEY_ERASE_SECONDS * 1000)
+        assert not prekeys(boris)
 
     def test_nobody_seals_to_a_prekey_that_its_owner_has_erased(
         self, federation: Federation, anna: Device, boris: Device
