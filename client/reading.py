@@ -177,9 +177,9 @@ class Follower:
         found = []
         for letter in select(
             self._device,
-            "chat = ? AND (no > ? OR no IN (SELECT value FROM json_each(?)))"
+            "chat = ? AND (no > ? AND no <= ? OR no IN (SELECT value FROM json_each(?)))"
             " ORDER BY depth, time, id",
-            (self._chat, self._after, str(sorted(self._waiting))),
+            (self._chat, self._after, newest, str(sorted(self._waiting))),
         ):
             if letter.state is State.SEALED:
                 self._waiting.add(letter.no)

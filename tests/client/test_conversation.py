@@ -1,13 +1,15 @@
 """Devices of several agencies write to each other: who can read what, and who can no more."""
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 
-from client import compose, mailbox
+from client import compose, mailbox, reading
 from client.audit import audit
 from client.chats import NoSuchChat, find, find_direct, find_letter, title_of
 from client.delivery import progress_of
 from client.device import Device, open_device
-from client.mailbox import State
+from client.mailbox import Letter, State, select
 from client.reading import Follower, Reader, letters
 from client.residency import check_zones, read_zones, zones_of
 from node.errors import IdentityError, RefusedError, UserError
@@ -233,6 +235,22 @@ class TestFollowing:
         assert follower.fresh() == []
         boris.connection.execute("UPDATE mailbox SET state = ?", (State.OPEN,))
         assert [letter.reference for letter in follower.fresh()] == [place]
+
+    def test_what_another_process_writes_meanwhile_comes_once(
+        self, federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chat = federation.chat(anna, "", boris)
+        follower = Follower(anna, compose.require(anna, chat))
+        federation.say(anna, chat, "one")
+
+        def late(asking: Device, where: str, values: Sequence[int | bytes]) -> Iterator[Letter]:
+            monkeypatch.undo()
+            federation.say(anna, chat, "two")
+            return select(asking, where, values)
+
+        monkeypatch.setattr(reading, "select", late)
+        found = [letter.message for _ in range(3) for letter in follower.fresh()]
+        assert found == [Text("one", None), Text("two", None)]
 
     def test_progress_follows_what_agencies_say(
         self, federation: Federation, anna: Device, boris: Device
