@@ -157,7 +157,8 @@ def _write_plaintext(
             "you may not write in this chat: you were removed, or you are a reader in it"
         )
     epoch = epoch_for(device, chat, now)
-    nacks.publish(device, now)
+    while nacks.publish(device, now):  # it may rule out what was chosen
+        epoch = epoch_for(device, chat, now)
     chain = sender_chain(device, chat.id, epoch, device.key)
     if isinstance(chain, NoKey):
         raise RefusedError("this device holds no key for the chat's epoch; run 'ivor sync' first")

@@ -11,6 +11,7 @@ from client.mailbox import State, letters
 from protocol import epoch
 from protocol.entry import ChatId, EntryId
 from protocol.limits import PREKEY_ERASE_SECONDS
+from protocol.nack import shunned
 from tests.cheating import seal_wrongly
 from tests.federation import Federation, now
 
@@ -71,6 +72,27 @@ def test_who_finds_it_while_writing_writes_in_another(
     assert epoch_of(anna, chat) != bad
     federation.carry(anna, boris)
     assert federation.texts(boris, chat) == ["hello"]
+
+
+def test_who_finds_it_while_writing_leaves_the_others_of_its_author(
+    federation: Federation,
+    anna: Device,
+    boris: Device,
+    vera: Device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SPEC 4.2, rule 1 for whoever has seen a nack, be it their own."""
+    chat = federation.chat(vera, "", anna, boris)
+    seal_wrongly(federation, vera, chat, anna, hidden=True)
+    monkeypatch.setattr(nacks, "publish", lambda _device, _now: 0)
+    federation.carry(vera, anna)
+    monkeypatch.undo()
+    federation.say(anna, chat, "hello")
+    judge = compose.require(anna, chat)
+    assert len(nacks.told(judge)) == 1
+    written = epoch_of(anna, chat)
+    assert written is not None
+    assert written not in shunned(judge.history, judge.history.everything, anna.key)
 
 
 def test_an_erased_prekey_is_nobodys_fault(
