@@ -76,12 +76,9 @@ def sealed_file(
             f"{path} has {size} bytes, at most about {BLOB_BYTES_MAX >> 30} GiB can be sent: "
             "hand it over by other means"
         )
-    name = new_name()
-    place = folder_of(device.folder) / name
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(place, flags, _OWNER_ONLY)
+    place, descriptor = _begun(folder_of(device.folder))
+    name = place.name
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # `sweep` lets it be
         key = device.random(BLOB_KEY_BYTES)
         digest, tree = _seal(stream, size, BlobCipher(key), descriptor, told)
         os.fdatasync(descriptor)
@@ -94,6 +91,21 @@ def sealed_file(
         if name not in device.replica.blobs.files():
             place.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _begun(folder: Path) -> tuple[Path, int]:
+    """Make an empty file, and lock it so that `sweep` lets it be. Raises StorageError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        while True:
+            place = folder / new_name()
+            descriptor = os.open(place, flags, _OWNER_ONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return place, descriptor
+            os.close(descriptor)  # it was swept before it was locked
+    except OSError as error:
+        raise StorageError(f"{folder} takes no file, the disk says: {error.strerror}") from error
 
 
 def _seal(
@@ -145,11 +157,14 @@ def sweep(device: Device) -> None:
     """Remove files of blobs that a crash has left and that nobody is about to keep."""
     folder = folder_of(device.folder)
     for name in [one.name for one in folder.iterdir()]:
-        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # another process has swept it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if name not in device.replica.blobs.files():
-                (folder / name).unlink()
+                (folder / name).unlink(missing_ok=True)
         except BlockingIOError:
             pass  # it is being sealed just now
         finally:

@@ -1,5 +1,7 @@
 """Large files on one device: sealed, opened, and refused if they are not what was promised."""
 
+import errno
+import fcntl
 import os
 import tracemalloc
 from hashlib import sha256
@@ -15,7 +17,7 @@ from client.files import readable
 from client.mailbox import read_letter
 from crypto.blob import CHUNK_BYTES, CHUNK_PLAIN_BYTES
 from node.blobs import StoredBlob, folder_of, new_name
-from node.errors import EvidenceError, UserError
+from node.errors import EvidenceError, StorageError, UserError
 from protocol.attachment import Attachment
 from protocol.entry import ChatId
 from tests.federation import Federation, now
@@ -111,6 +113,57 @@ def test_what_is_left_over_is_swept_and_what_is_being_sealed_is_not(
             compose.send_attached(anna, chat, sealed, now(), None)
     sweep(anna)
     assert [one.name for one in folder_of(anna.folder).iterdir()] == [sealed.file]
+
+
+def test_what_is_swept_before_it_is_locked_is_begun_anew(
+    tmp_path: Path, anna: Device, chat: ChatId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the message would go out, and its file be nowhere."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(300_000))
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.undo()
+        sweep(anna)  # of another process
+        fcntl.flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    blob, message = attach(anna, chat, file)
+    assert written(anna, blob, message) == file.read_bytes()
+
+
+def test_two_processes_sweep_at_once(anna: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late_open(path: Path, flags: int) -> int:
+        monkeypatch.undo()
+        sweep(anna)
+        return os.open(path, flags)
+
+    def late_lock(descriptor: int, how: int) -> None:
+        monkeypatch.undo()
+        sweep(anna)
+        fcntl.flock(descriptor, how)
+
+    left_over = folder_of(anna.folder) / new_name()
+    for module, name, late in ((os, "open", late_open), (fcntl, "flock", late_lock)):
+        left_over.write_bytes(b"a crash left this")
+        monkeypatch.setattr(module, name, late)
+        sweep(anna)
+        assert not left_over.exists()
+
+
+def test_a_disk_that_takes_no_file_is_told(
+    tmp_path: Path, anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(300_000))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with readable(file, "") as stream:
+        monkeypatch.setattr(os, "open", full)
+        with pytest.raises(StorageError, match="No space"):
+            sealed_file(anna, file, stream, "", bool).__enter__()
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, anna: Device, chat: ChatId) -> None:
