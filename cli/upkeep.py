@@ -81,9 +81,8 @@ def sync(
     tell_decided(done.decided)
     for one in done.revoked:
         note(f"a device forked its log and was put out: {one.device.hex()[:16]}; see chat show")
-    for warning in (done.warning, *suspects):
-        if warning is not None:
-            note(warning)
+    for warning in (*done.warnings, *suspects):
+        note(warning)
     if not done.even:
         note("not everything came in time: run it again")
     if changed:

@@ -44,7 +44,7 @@ class Visit:
 
     even: whether both sides had all in time. came: how many messages became readable, by chat.
     archived: messages from another device of ours.
-    revoked: devices that were caught, and put out by us. warning: a parcel that was thrown away.
+    revoked: devices that were caught, and put out by us. warnings: what was not taken, and why.
     decided: proposals of ours that enough owners have signed, and that are published now.
     """
 
@@ -52,7 +52,7 @@ class Visit:
     came: Counter[ChatId]
     archived: int
     revoked: Sequence[Exposed]
-    warning: str | None
+    warnings: Sequence[str]
     decided: Sequence[Decided] = ()
 
 
@@ -89,7 +89,8 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
-    return Visit(even, came, history.readable, revoked, history.refused, decided)
+    warnings = list(dict.fromkeys((*link.refused, *history.refused)))
+    return Visit(even, came, history.readable, revoked, warnings, decided)
 
 
 class _Fate(Enum):

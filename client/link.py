@@ -25,14 +25,14 @@ from client.reading import Line
 from node import tls
 from node.dealing import Dealing, greeting_for
 from node.driver import Connection
-from node.errors import NetworkError, reported
+from node.errors import IdentityError, NetworkError, reported
 from node.fetching import Fetching
 from node.journal import Journal
 from node.share import Share, Shares
 from node.stored import Stored
 from node.wire import TLS_SECONDS_MAX, connect
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.errors import Untrusted
+from protocol.errors import PeerError, Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
 from protocol.question import GetCard, GetReceipts, Lookup, PutPrekey, Question, encode_question
@@ -106,6 +106,7 @@ class Link:
         self._device = device
         self._heard = heard
         self._came: Counter[ChatId] = Counter()
+        self.refused: list[str] = []  # why cards and people were not taken up
         outbox = Outbox(device, self._push)
         self.journal = Journal(
             device.connection, device.replica.forget, device.refresh, outbox.appended
@@ -286,7 +287,7 @@ class Link:
             renamed = (await self._told(Lookup(names=names))).people if names else ()
             for person in (*told, *renamed):
                 if person is not None:
-                    await self._keep(person, suspects)
+                    await self._try_to_keep(person, suspects)
 
     async def _take_cards(self) -> None:
         """Take up our agency's newer card, and those that our node has taken of others."""
@@ -298,9 +299,16 @@ class Link:
             told = await self.ask(asked)
             if not isinstance(told, Cards):
                 return
-            await self.write(partial(people.keep_cards, self._device, told))
+            self.refused += await self.write(partial(people.keep_cards, self._device, told))
             if len(told.cards) < CARDS_MAX:
                 return
+
+    async def _try_to_keep(self, person: Person, suspects: Collection[AgencyId]) -> None:
+        """Keep what the node tells of a companion; who is not to be believed is left as known."""
+        try:
+            await self._keep(person, suspects)
+        except (IdentityError, PeerError) as error:
+            self.refused.append(str(error))
 
     async def _keep(self, person: Person, suspects: Collection[AgencyId]) -> None:
         """Keep what the node tells of a companion, unless it is another or the agency lies."""

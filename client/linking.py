@@ -7,7 +7,7 @@ into every chat, and hands over what it has read.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -175,12 +175,15 @@ async def send_history(
 
 @dataclass(slots=True)
 class History:
-    """How much of the history has come. parts: None until the first segment tells."""
+    """How much of the history has come. parts: None until the first segment tells.
+
+    refused: why parcels were thrown away.
+    """
 
     parts: int | None = None
     came: int = 0
     readable: int = 0
-    refused: str | None = None
+    refused: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -201,7 +204,7 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
                     continue
                 segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
             except (PeerError, IdentityError) as error:
-                history.refused = str(error)
+                history.refused.append(str(error))
                 continue
             await link.write(partial(archive.keep, device, segment))
             history.parts = segment.parts

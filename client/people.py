@@ -14,6 +14,7 @@ from crypto.fingerprint import safety_number
 from node.errors import IdentityError, IvorError, NetworkError, UserError
 from node.trust import take_card
 from protocol.entry import DeviceKey
+from protocol.errors import PeerError
 from protocol.grant import Credential, Grant, verified
 from protocol.identity import (
     AgencyId,
@@ -81,11 +82,16 @@ def cards_seen(device: Device) -> GetCards:
     return GetCards(seen[:INCARNATION_BYTES], int.from_bytes(seen[INCARNATION_BYTES:]))
 
 
-def keep_cards(device: Device, said: Cards) -> None:
-    """Keep the cards of an answer, and how far it reaches. Raises as `keep_card` does."""
+def keep_cards(device: Device, said: Cards) -> list[str]:
+    """Keep the cards of an answer, and how far it reaches; return why some were not taken."""
+    refused = []
     for raw in said.cards:
-        keep_card(device, raw)
+        try:
+            keep_card(device, raw)
+        except (IdentityError, PeerError) as error:
+            refused.append(str(error))
     device.note(_CARDS, said.incarnation + said.newest.to_bytes(_NUMBER_BYTES))
+    return refused
 
 
 def name_of(person: Person) -> str:

@@ -1,12 +1,19 @@
-"""A node that hangs up: what its device's owner is told."""
+"""A node that hangs up, or tells what is not to be believed: what its device's owner is told."""
 
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+from client import people
 from client.device import Device
 from client.link import over
+from node.agency import ROOT_FILE, Agency, open_root
 from node.errors import NetworkError
+from protocol.identity import UserId, sign_card, sign_charter
+from protocol.limits import INCARNATION_BYTES
+from protocol.question import GetCard, GetCards, Lookup, Question, Witness
+from protocol.reply import Cards, Done, OwnCard, People, Person, Reply, Witnessed
+from tests.federation import Federation, now
 
 
 async def test_before_its_greeting_a_device_may_be_revoked(anna: Device) -> None:
@@ -29,3 +36,49 @@ async def test_a_reset_says_the_same(anna: Device, monkeypatch: pytest.MonkeyPat
         with pytest.raises(NetworkError, match="may be revoked"):
             await link.settle(1)
     await trio.aclose_forcefully(theirs)
+
+
+def another_archive_key(agency: Agency) -> bytes:
+    """A newer card of an agency, as an operator may have accepted it."""
+    root = open_root(agency.folder / ROOT_FILE, b"root")
+    known = agency.card.charter
+    charter = sign_charter(
+        root, known.serial + 1, known.name, known.zone, known.registrar, bytes(32)
+    )
+    return sign_card(root, charter, agency.card.ca, agency.card.nodes, now())
+
+
+async def test_what_is_not_believed_of_one_agency_holds_nothing_up(
+    federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation.chat(anna, "", boris)
+    cards = (
+        another_archive_key(federation.agencies["mincifry"]),
+        federation.agency("mosgor").card.raw,
+    )
+    unlisted: dict[UserId, Person] = {
+        device.profile.user.user: federation.persons[device.profile.name]
+        for device in (anna, boris)
+    }
+
+    async def ask(question: Question) -> Reply:
+        match question:
+            case GetCard():
+                return OwnCard(None)
+            case GetCards():
+                return Cards(bytes(INCARNATION_BYTES), 1, cards)
+            case Witness():
+                return Witnessed((), ())
+            case Lookup(_, users):
+                return People(tuple(unlisted[user] for user in users))
+            case _:
+                return Done()
+
+    ours, theirs = memory_stream_pair()
+    async with over(anna, ours) as link:
+        monkeypatch.setattr(link, "ask", ask)
+        await link.refresh()
+    assert ["archive key" in one for one in link.refused] == [True, False, False]
+    assert people.cards_seen(anna).since == 1
+    assert people.trusted(anna, federation.agencies["mosgor"].id)
+    await theirs.aclose()
