@@ -13,7 +13,7 @@ from client.chats import title_of
 from client.device import Device
 from client.epochs import start_epoch
 from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, describe, motions, owners
-from client.writing import append_control
+from client.writing import append_control, may_sign
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, Reference
@@ -54,6 +54,8 @@ def approve(device: Device, chat: Chat, asked: Asked, now: int) -> Reference:
 
 def settle(device: Device, now: int) -> Sequence[Decided]:
     """Publish those proposals of ours that enough owners have signed; return which."""
+    if not may_sign(device):
+        return ()
     rows = device.connection.execute("SELECT chat, id FROM proposed").fetchall()
     done = []
     for chat_id, entry in convert(rows, list[tuple[ChatId, bytes]]):

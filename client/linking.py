@@ -18,6 +18,7 @@ from client.arrivals import open_waiting
 from client.device import Device
 from client.link import Link
 from client.witnessing import keep_listed
+from client.writing import may_sign
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, DeviceKey
 from protocol.errors import PeerError
@@ -110,7 +111,7 @@ def bring_in(device: Device, now: int) -> int:
     place of a lost one it first enters by itself (SPEC 5.3). now: milliseconds. Call inside a
     transaction.
     """
-    if device.secrets.user is None:
+    if device.secrets.user is None or not may_sign(device):
         return 0
     count = _enter(device, now)
     rows = device.connection.execute(

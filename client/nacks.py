@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from msgspec import convert
 
 from client.device import Device
-from client.writing import append_control
+from client.writing import append_control, may_sign
 from node.errors import RefusedError
 from protocol.chat import Chat
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -51,6 +51,8 @@ def publish(device: Device, now: int) -> int:
 
     Call inside a transaction. now: milliseconds.
     """
+    if not may_sign(device):
+        return 0
     rows = device.connection.execute(
         "SELECT chat, epoch, reason FROM bad_seals WHERE told = 0"
     ).fetchall()

@@ -13,7 +13,7 @@ from client.compose import content_heads
 from client.device import Device
 from client.epochs import start_epoch
 from client.link import Link
-from client.writing import append_control
+from client.writing import append_control, may_sign
 from crypto.signing import Signer
 from node.errors import NetworkError, RefusedError
 from protocol import question
@@ -54,8 +54,8 @@ def exposed(device: Device) -> list[Exposed]:
 
 def revoke_exposed(device: Device, now: int) -> Sequence[Exposed]:
     """Revoke each device that a proof exposes; any member may. Return which. now: milliseconds."""
-    done = []
-    for one in exposed(device):
+    done: list[Exposed] = []
+    for one in exposed(device) if may_sign(device) else ():
         judge = device.replica.chat(one.chat)
         if judge is None:
             continue

@@ -73,6 +73,11 @@ def append(device: Device, chat: ChatId, header: Header, payload: bytes) -> Entr
     return made
 
 
+def may_sign(device: Device) -> bool:
+    """Whether this is no old copy of the device, and cannot be one: what is due is left else."""
+    return not (device.replica.sharing.outrun() or device.displaced)
+
+
 def _check_copy(device: Device) -> None:
     """Refuse to sign a place of the log that this very device may have signed before (I16)."""
     if device.replica.sharing.outrun():

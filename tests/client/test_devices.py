@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client import archive, compose
+from client import archive, compose, nacks
 from client.audit import Audit, audit
+from client.deciding import settle
 from client.device import Device, open_device
 from client.linking import bring_in, read_code
 from client.revoking import exposed, revoke_exposed, revoke_own
@@ -16,6 +17,7 @@ from node.errors import IdentityError, RefusedError, UserError
 from protocol import case, codec
 from protocol.dag import bits
 from protocol.entry import ChatId
+from protocol.epoch import NackReason
 from protocol.errors import PeerError
 from protocol.membership import Void, content_void
 from tests.federation import PASSPHRASE, Federation, now
@@ -251,6 +253,42 @@ class TestBringingIn:
         federation.carry(anna, boris)
         assert federation.texts(boris, chat) == ["before", "after"]
         assert audit(anna, chat, lambda _: None).sound
+
+
+class TestOldCopy:
+    @pytest.mark.parametrize("what", ["outrun", "displaced"])
+    def test_it_reads_and_leaves_what_it_would_have_to_sign(
+        self,
+        federation: Federation,
+        tmp_path: Path,
+        anna: Device,
+        boris: Device,
+        chat: ChatId,
+        what: str,
+    ) -> None:
+        """SPEC 2.5: a nack, an enrolment and a revocation are due; none of them ends a visit."""
+        federation.further(anna)
+        old, twin = copied(anna, tmp_path / "old"), copied(boris, tmp_path / "twin")
+        for device, text in ((boris, "one story"), (twin, "another story")):
+            federation.say(device, chat, text)
+            federation.carry(device, old)
+        if what == "outrun":
+            old.replica.sharing.note_outrun()
+        old.displaced = what == "displaced"
+        epoch = compose.require(old, chat).history.entries[1].id
+        with old.transaction():
+            nacks.note_bad_seal(old, chat, epoch, NackReason.DOES_NOT_OPEN)
+        federation.say(boris, chat, "still read")
+        federation.carry(boris, old)
+        before = len(compose.require(old, chat).history)
+        assert exposed(old)
+        with old.transaction():
+            assert (bring_in(old, now()), list(revoke_exposed(old, now()))) == (0, [])
+            assert list(settle(old, now())) == []
+        assert len(compose.require(old, chat).history) == before
+        assert "still read" in federation.texts(old, chat)
+        for device in (old, twin):
+            device.close()
 
 
 def link_alone(federation: Federation, anna: Device) -> Device:
