@@ -2,10 +2,18 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 
+import pytest
+from asn1crypto import cms
+from asn1crypto.x509 import Certificate, Name
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +49,39 @@ def test_any_bytes_are_refused(raw: bytes) -> None:
     except SignatureFault:
         return
     raise AssertionError("no signature was taken for one")
+
+
+def without_certificate() -> bytes:
+    """A signature that names no certificate as its signer's."""
+    found = cms.ContentInfo.load(made()[0])
+    for attribute in found["content"]["signer_infos"][0]["signed_attrs"]:
+        if attribute["type"].native == "signing_certificate_v2":
+            attribute["values"] = [{"certs": []}]
+    return bytes(found.dump(force=True))
+
+
+def with_key_of_another_kind() -> bytes:
+    """A signature that says ECDSA, by a certificate with an Ed25519 key."""
+    key, name = Ed25519PrivateKey.generate(), x509.Name([])
+    day = datetime.fromtimestamp(NOW, UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, day, day)
+    der = builder.sign(key, None).public_bytes(Encoding.DER)
+    found = cms.ContentInfo.load(made()[0])
+    found["content"]["certificates"] = [Certificate.load(der)]
+    info = found["content"]["signer_infos"][0]
+    info["sid"] = {"issuer_and_serial_number": {"issuer": Name.build({}), "serial_number": 7}}
+    for attribute in info["signed_attrs"]:
+        if attribute["type"].native == "signing_certificate_v2":
+            attribute["values"] = [{"certs": [{"cert_hash": sha256(der).digest()}]}]
+    return bytes(found.dump(force=True))
+
+
+@pytest.mark.parametrize("make", [without_certificate, with_key_of_another_kind])
+def test_what_trips_the_libraries_is_refused(make: Callable[[], bytes]) -> None:
+    """Any member can send it; it stays in the log, and all who are in the chat check it."""
+    _, ca, _ = made()
+    with pytest.raises(SignatureFault, match="malformed"):
+        check_detached(make(), DIGEST, ca)
 
 
 @given(st.binary(min_size=32, max_size=32))
