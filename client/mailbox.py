@@ -16,7 +16,7 @@ from msgspec import convert
 
 from client import grants
 from client.device import Device
-from client.epochs import NoKey, advanced, save_sender_chain, sender_chain
+from client.epochs import SECOND_MS, NoKey, advanced, save_sender_chain, sender_chain
 from crypto import content, schedule
 from crypto.errors import ContentRefused
 from node.store import Branch, StoredChat
@@ -32,6 +32,7 @@ from protocol.entry import (
     header_before_commitment,
 )
 from protocol.errors import PeerError, UsageError
+from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Message, decode_message
 from protocol.run import Entry, rebuild
 
@@ -39,7 +40,7 @@ from protocol.run import Entry, rebuild
 class State(IntEnum):
     """How far a message is."""
 
-    SEALED = 0  # its epoch's seal has not come yet
+    SEALED = 0  # its epoch's seal, or a payload that should be here, has not come yet
     OPEN = 1
     UNREADABLE = 2  # its epoch was not sealed to this device
     REFUSED = 3  # what is inside is not what the header promises
@@ -60,7 +61,10 @@ class Letter:
 
 
 class _Opened(NamedTuple):
-    """What opening an entry gave; the last three are None unless the state is OPEN."""
+    """What opening an entry gave; the last three are None unless the state is OPEN.
+
+    Of one that is SEALED, frank is the key of its generation if only its payload is lacking.
+    """
 
     state: State
     message: Message | None = None
@@ -172,20 +176,22 @@ def _open_sealed(device: Device, which: str, values: Sequence[bytes]) -> list[Le
     """Open what can be opened of the entries that wait for a key. which: a further condition."""
     found = []
     rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time FROM mailbox"  # noqa: S608 - ours
+        "SELECT no, chat, device, seq, id, depth, time, frank FROM mailbox"  # noqa: S608 - ours
         f" WHERE state = 0 {which} ORDER BY chat, device, seq",
         tuple(values),
     ).fetchall()
-    for no, chat, reference, depth, time in convert(
+    for no, chat, reference, depth, time, seed in convert(
         [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
-        list[tuple[int, ChatId, Reference, int, int]],
+        list[tuple[int, ChatId, Reference, int, int, bytes | None]],
     ):
-        opened = _open(device, chat, read_entry(device, chat, reference))
-        if opened.state is not State.SEALED:
+        entry = read_entry(device, chat, reference)
+        opened = _open(device, chat, entry) if seed is None else _unseal(device, entry, seed)
+        if (opened.state, opened.frank) != (State.SEALED, seed):
             device.connection.execute(
                 "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE no = ?",
                 (opened.state, opened.plaintext, opened.frank, no),
             )
+        if opened.state is not State.SEALED:
             found.append(Letter(no, chat, reference, depth, time, opened.state, opened.message))
     return found
 
@@ -229,17 +235,38 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     if found.generation != header.generation:
         return _Opened(closed)
     seed, following = schedule.advance(found.chain)
-    before = header_before_commitment(header)
     save_sender_chain(device, header.epoch, header.device, header.generation + 1, following)
-    if entry.payload is None:
+    opened = _unseal(device, entry, seed)
+    if found.granter is None or opened.state is State.OPEN:
+        return opened
+    if entry.payload is None:  # what nothing was opened with is not known to be right
         return _Opened(State.GONE)
+    lied = grants.distrust(device, chat, header, found.granter)
+    return _Opened(State.SEALED) if lied else opened
+
+
+def _unseal(device: Device, entry: Entry, seed: bytes) -> _Opened:
+    """Open an entry with the key of its generation, or keep that for a payload that is wanted."""
+    header = entry.header
+    if entry.payload is None or not isinstance(header, ContentHeader):
+        wanted = _is_wanted(device, entry.id)
+        return _Opened(State.SEALED, frank=seed) if wanted else _Opened(State.GONE)
+    before = header_before_commitment(header)
     try:
         sealed = ciphertext_of(header, entry.payload)
         frank, plaintext = content.open_content(seed, before, header.pc, sealed)
         return _Opened(State.OPEN, decode_message(plaintext), plaintext, frank)
     except (ContentRefused, PeerError):
-        lied = found.granter is not None and grants.distrust(device, chat, header, found.granter)
-        return _Opened(State.SEALED if lied else State.REFUSED)
+        return _Opened(State.REFUSED)
+
+
+def _is_wanted(device: Device, entry: EntryId) -> bool:
+    """Whether somebody's word that a payload is gone is not ours, for as long as a prekey lives."""
+    since = device.replica.payloads.clock() - PREKEY_ERASE_SECONDS * SECOND_MS
+    found = device.connection.execute(
+        "SELECT 1 FROM dropped WHERE id = ? AND wanted = 1 AND at > ?", (entry, since)
+    ).get
+    return found is not None
 
 
 def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: bytes) -> bool:

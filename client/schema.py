@@ -81,7 +81,7 @@ CREATE TABLE mailbox (           -- one row a content entry, in the order of arr
     time INTEGER NOT NULL,
     state INTEGER NOT NULL,      -- mailbox.State
     plaintext BLOB,
-    frank BLOB,                  -- opens the commitment in the header
+    frank BLOB,                  -- opens the commitment in the header; of state 0, see `mailbox`
     void INTEGER NOT NULL DEFAULT 0,
     shared BLOB);                -- the device of another user that has shared it with us
 CREATE INDEX mailbox_order ON mailbox (chat, depth, time, id);

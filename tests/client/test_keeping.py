@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
+from msgspec import structs
 
 from client import archive, compose, device, enrol, keeping
+from client.arrivals import take_in
 from client.audit import audit
 from client.chats import title_of
 from client.device import Device
@@ -17,13 +20,16 @@ from client.reading import Line, Reader, letters
 from node.agency import Agency
 from node.errors import RefusedError, UserError
 from node.store import connect
-from protocol.entry import ChatId, EntryId, Reference
+from protocol.entry import CONTENT, ChatId, EntryId, Reference
+from protocol.frame import Run
 from protocol.identity import AgencyId, NodeId
+from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Edit
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.receipt import Receipt, sign_receipt
-from protocol.redaction import custodians
-from tests.federation import Federation, now
+from protocol.redaction import custodians, retention
+from protocol.run import drop_payload
+from tests.federation import Federation, now, runs
 
 SECRET = "канарейка, которую никто не должен найти"
 DAY = 24 * 3600
@@ -193,6 +199,64 @@ class TestRetention:
         keep_for(boris, chat, DAY)
         policy = compose.require(boris, chat).membership().policy
         assert (policy.retention, policy.history) == (DAY, HistoryRule.FROM_JOIN)
+
+
+class TestGoneTooEarly:
+    """A node, by a wrong clock or on purpose, says "gone" of what should be there (SPEC 2.6)."""
+
+    @pytest.fixture
+    def boris(self, federation: Federation) -> Device:
+        return federation.official("boris@mincifry")
+
+    @pytest.fixture
+    def whole(self, federation: Federation, anna: Device, boris: Device) -> Run:
+        """What anna has written; boris got the first of it, and the rest without payloads."""
+        chat = federation.chat(anna, "", boris)
+        keep_for(anna, chat, DAY)
+        federation.say(anna, chat, "here")
+        federation.carry(anna, boris)
+        for text in ("one", "two"):
+            federation.say(anna, chat, text)
+        found = retention(compose.require(anna, chat).history)
+        assert found is not None
+        (run,) = [run for run in runs(anna, chat) if run.lane == CONTENT]
+        bare = [msgspec.Raw(drop_payload(bytes(one), found.ground)) for one in run.records]
+        federation._bring(boris, structs.replace(run, records=tuple(bare)))
+        assert [one.letter.state for one in lines(boris, chat)] == [State.OPEN, *2 * [State.SEALED]]
+        return run
+
+    def test_it_is_read_when_it_comes(
+        self, federation: Federation, anna: Device, boris: Device, whole: Run
+    ) -> None:
+        federation.say(anna, whole.chat, "three")
+        federation.carry(anna, boris)
+        assert federation.texts(boris, whole.chat) == ["here", "one", "two", "three"]
+        assert audit(boris, whole.chat, lambda _: None).sound
+
+    def test_its_key_goes_with_a_redaction(
+        self, federation: Federation, anna: Device, boris: Device, whole: Run
+    ) -> None:
+        for one in lines(anna, whole.chat)[1:]:
+            redact(anna, whole.chat, one.letter.reference)
+        federation.carry(anna, boris)
+        assert keys(boris) == [None, None]
+
+    def test_its_key_goes_after_fourteen_days(
+        self, boris: Device, whole: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert None not in keys(boris)
+        later = now() + PREKEY_ERASE_SECONDS * 1000
+        monkeypatch.setattr(boris.replica.payloads, "clock", lambda: later)
+        with boris.transaction():
+            take_in(boris, later)
+        assert keys(boris) == [None, None]
+        assert [one.letter.state for one in lines(boris, whole.chat)][1:] == [State.GONE] * 2
+
+
+def keys(owner: Device) -> list[bytes | None]:
+    """What opens, or would open, all messages but the first."""
+    rows = owner.connection.execute("SELECT frank FROM mailbox WHERE seq > 0 ORDER BY seq")
+    return [row[0] for row in rows]
 
 
 class TestReceipts:
