@@ -5,6 +5,7 @@ The secret itself is never stored.
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from client.device import Device
 from client.owing import owe_all
 from client.writing import append_control, next_place
 from crypto import merkle, schedule
-from crypto.sealing import PREKEY_PRIVATE_BYTES
+from crypto.errors import SealRefused
+from crypto.sealing import PREKEY_PRIVATE_BYTES, takes_seals
 from crypto.sealing import Prekey as PrekeyPair
 from protocol import epoch as rules
 from protocol.chat import Chat
@@ -189,11 +191,13 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
     """
     prekeys, skipped = _prekeys(device, chat, now)
     secret = device.random(SECRET_BYTES)
-    place = next_place(device, chat)
-    shareable = chat.membership().policy.history is HistoryRule.SHARED
-    operation, seals = rules.build(
-        place, secret, prekeys, skipped, own_prekey(device, now), shareable=shareable
-    )
+    try:
+        operation, seals = _build(device, chat, secret, prekeys, skipped, now)
+    except SealRefused:
+        malformed = {one for one, public in prekeys.items() if not takes_seals(public)}
+        prekeys = {one: public for one, public in prekeys.items() if one not in malformed}
+        skipped |= malformed
+        operation, seals = _build(device, chat, secret, prekeys, skipped, now)
     entry = append_control(device, chat, operation, now)
     kept = [
         Seal(at, seal, tuple(path))
@@ -204,6 +208,20 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
     if chat.history.is_channel:
         owe_all(device, chat, entry.id, now)
     return entry.id
+
+
+def _build(
+    device: Device,
+    chat: Chat,
+    secret: bytes,
+    prekeys: Mapping[DeviceKey, bytes],
+    skipped: AbstractSet[DeviceKey],
+    now: int,
+) -> tuple[EpochOperation, list[bytes]]:
+    place = next_place(device, chat)
+    shareable = chat.membership().policy.history is HistoryRule.SHARED
+    own = own_prekey(device, now)
+    return rules.build(place, secret, prekeys, skipped, own, shareable=shareable)
 
 
 def _prekeys(device: Device, chat: Chat, now: int) -> tuple[dict[DeviceKey, bytes], set[DeviceKey]]:

@@ -12,6 +12,7 @@ from msgspec import convert
 from client.device import Device
 from client.epochs import own_prekey, prekey_of
 from client.owing import owe
+from crypto.errors import SealRefused
 from node.errors import IdentityError
 from protocol import keygrant
 from protocol.chat import Chat
@@ -261,9 +262,11 @@ def _grant(
     prekey = prekey_of(device, judge, reader, now) if record is None else verify_prekey(record)
     if not chains or prekey is None:
         return None
-    body = keygrant.seal_grant(
-        device.secrets.device, chat, epoch, prekey, chains, device.random(KEY_BYTES)
-    )
+    key = device.random(KEY_BYTES)
+    try:
+        body = keygrant.seal_grant(device.secrets.device, chat, epoch, prekey, chains, key)
+    except SealRefused:  # a prekey that is none: its reader has to ask with another
+        return None
     return Forward(chat, member.agency, reader, body)
 
 

@@ -83,6 +83,15 @@ def seal(public: bytes, info: bytes, plaintext: bytes) -> bytes:
         raise SealRefused(refusal) from None
 
 
+def takes_seals(public: bytes) -> bool:
+    """Whether a peer's prekey is an X-Wing key, so that `seal` takes it."""
+    try:
+        seal(public, b"", bytes(SECRET_BYTES))
+    except SealRefused:
+        return False
+    return True
+
+
 def open_seal(private: bytes, info: bytes, sealed: bytes) -> bytes:
     """Decrypt what `seal` made for the prekey of these 32 private bytes.
 

@@ -16,7 +16,7 @@ from protocol import keygrant
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer
-from protocol.identity import verify_prekey
+from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Forward
@@ -254,6 +254,17 @@ class TestAttacks:
         for receiver in (dina.key, vera.key):
             with pytest.raises(PeerError, match="does not open"):
                 keygrant.open_grant(replace(found, receiver=receiver), private)
+
+    def test_who_asks_with_no_key_holds_nobody_up(
+        self, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        started = compose.require(anna, channel).history.entries[1].id
+        no_key = sign_prekey(vera.secrets.device, bytes(1216), now())
+        asked = keygrant.sign_ask(vera.secrets.device, channel, [started], anna.key, no_key)
+        with anna.transaction():
+            grants.take(anna, asked)
+            assert grants.due(anna, now()) == []
+        assert anna.connection.execute("SELECT count(*) FROM owed").get == 0
 
     @pytest.mark.usefixtures("channel")
     def test_a_grant_is_for_one_epoch_of_one_chat(self, anna: Device, vera: Device) -> None:

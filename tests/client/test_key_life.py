@@ -8,12 +8,13 @@ import pytest
 
 from client import compose, device, enrol, epochs
 from client.device import Device
+from client.epochs import start_epoch
 from client.erasure import empty_log, erase_prekeys
 from client.folder import DATABASE_FILE
 from node.store import connect
 from protocol.chat import Chat
 from protocol.entry import ChatId, EntryId
-from protocol.identity import verify_prekey
+from protocol.identity import sign_prekey, verify_prekey
 from protocol.limits import (
     EPOCH_MESSAGES_MAX,
     EPOCH_RENEW_SECONDS,
@@ -129,6 +130,26 @@ def judge(owner: Device, chat: ChatId) -> Chat:
     found = owner.replica.chat(chat)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("mlkem", [b"\xff", b"\x00"])
+def test_who_publishes_no_key_is_skipped_and_holds_nobody_up(
+    federation: Federation, anna: Device, boris: Device, vera: Device, mlkem: bytes
+) -> None:
+    """A record that is signed may hold any 1,216 bytes; nobody can seal to these."""
+    chat = federation.chat(anna, "", boris, vera)
+    record = sign_prekey(boris.secrets.device, mlkem * 1184 + bytes(32), now())
+    anna.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (record, boris.key))
+    with anna.transaction():
+        started = start_epoch(anna, compose.require(anna, chat), now())
+    found = compose.require(anna, chat).history.epoch(started)
+    assert found is not None
+    assert found.operation.skipped == (boris.key,)
+    federation.say(anna, chat, "hello")
+    federation.carry(anna, vera)
+    assert federation.texts(vera, chat) == ["hello"]
+    with anna.transaction():
+        compose.remove_member(anna, chat, vera.profile.user.user, now())
 
 
 def write(owner: Device, chat: ChatId, when: int) -> EntryId | None:
