@@ -160,14 +160,11 @@ def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
     past = chat.history.everything
     membership = chat.membership()
     current = device.replica.last_epoch(chat.id, device.key)
-    unusable = set(shunned(chat.history, past, device.key))
-    while True:
-        found = rules.eligible(chat.history, past, membership, current, unusable)
-        if found is None:
-            return start_epoch(device, chat, now)
+    ruled_out = shunned(chat.history, past, device.key)
+    for found in rules.choices(chat.history, past, membership, current, ruled_out):
         if _usable(device, chat, found, now):
             return found
-        unusable.add(found)
+    return start_epoch(device, chat, now)
 
 
 def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:

@@ -10,7 +10,7 @@ them to one secret for all. A seal says for whom, in which entry, of which chat 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from functools import cache, partial
@@ -251,13 +251,24 @@ def eligible(
     before, if any; the result is that or one of better rank. unusable: epochs that we cannot or
     will not use: no secret, older than `EPOCH_RENEW_SECONDS`, or `EPOCH_MESSAGES_MAX` reached.
     """
+    return next(choices(history, past, membership, current, unusable), None)
+
+
+def choices(
+    history: History,
+    past: int,
+    membership: Membership,
+    current: EntryId | None,
+    unusable: AbstractSet[EntryId],
+) -> Iterator[EntryId]:
+    """Yield all that `eligible` may return, the best first: members can start many."""
     least = None if current is None else rank(history, current)
     root = cache(partial(_root_without, membership.sealed))
     held = (history.entries[index].id for index in bits(history.epochs & past))
     ranked = [(rank(history, entry), entry) for entry in held if entry not in unusable]
     for standing, entry in sorted(ranked, reverse=True):
         if least is not None and standing < least:
-            return None
+            return
         found = history.epoch(entry)
         if (
             found is not None
@@ -266,5 +277,4 @@ def eligible(
             and not _outlived(history, found, past)
             and void_reason(history, entry, past) is None
         ):
-            return entry
-    return None
+            yield entry

@@ -12,8 +12,10 @@ from client.epochs import start_epoch
 from client.erasure import empty_log, erase_prekeys
 from client.folder import DATABASE_FILE
 from node.store import connect
+from protocol import epoch
 from protocol.chat import Chat
 from protocol.entry import ChatId, EntryId
+from protocol.history import History
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.limits import (
     EPOCH_MESSAGES_MAX,
@@ -160,6 +162,28 @@ def write(owner: Device, chat: ChatId, when: int) -> EntryId | None:
 
 
 class TestEpochs:
+    def test_many_that_cannot_be_used_are_looked_at_once(
+        self, federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A member can start as many as they like, dated so that nobody uses them."""
+        chat = federation.chat(anna, "", boris)
+        with boris.transaction():
+            for _ in range(40):
+                start_epoch(boris, compose.require(boris, chat), 1)
+        federation.carry(boris, anna)
+        looked_at: list[EntryId] = []
+
+        known = epoch.rank
+
+        def rank(history: History, one: EntryId) -> tuple[int, int]:
+            looked_at.append(one)
+            return known(history, one)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(epoch, "rank", rank)
+            write(anna, chat, now())
+        assert 40 <= len(looked_at) < 100
+
     def test_renewed_after_a_week(
         self, federation: Federation, anna: Device, boris: Device
     ) -> None:
