@@ -11,7 +11,7 @@ from msgspec import Struct
 WARM_UP_SHARE: Final = 0.25
 GREW_SHARE_MIN: Final = 0.2  # of a type's objects, before it is named
 GREW_MIN: Final = 500
-FITTED: Final = ("rss_mib", "sqlite_mib", "fds", "tasks", "threads", "objects")
+FITTED: Final = ("rss_mib", "sqlite_mib", "fds", "tasks", "threads", "blocks")
 
 
 class Sample(Struct, frozen=True, tag_field="what", tag="sample", kw_only=True):

@@ -1,7 +1,8 @@
 """A node in a process of its own, whose parent may look inside: FOLDER PORT.
 
-Tells `ready`. `look` on stdin is answered by `looked`: tasks of trio, objects that the garbage
-collector tracks, memory that SQLite has (its page cache fills at first), entries stored. `count` is
+Tells `ready`. `look` on stdin is answered by `looked`: tasks of trio, blocks of memory that Python
+has given out, memory that SQLite has (its page cache fills at first), entries stored; all without
+taking memory itself, as a list of all objects would. `count` is
 answered by `counted`: the objects by type, and with PYTHONTRACEMALLOC=1 the bytes by line.
 """
 
@@ -52,7 +53,7 @@ async def answer(reading: apsw.Connection) -> None:
                 tell(
                     "looked",
                     tasks=trio.lowlevel.current_statistics().tasks_living,
-                    objects=len(gc.get_objects()),
+                    blocks=sys.getallocatedblocks(),
                     sqlite_mib=apsw.memory_used() / 2**20,
                     entries=float(reading.execute(ENTRIES).get),
                 )

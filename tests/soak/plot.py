@@ -20,7 +20,7 @@ PANELS: Final = (
     ("sqlite_mib", "memory of SQLite, MiB"),
     ("fds", "open descriptors"),
     ("tasks", "tasks of trio"),
-    ("objects", "objects of the collector"),
+    ("blocks", "blocks of memory that Python has given out"),
     ("p99", "delivery, p99, ms"),
     ("disk_mib", "disk, MiB, journal included"),
 )
