@@ -180,10 +180,18 @@ class Node:
             if chat in ageless:
                 continue
             begun = trio.current_time()
-            at: int | None = 0
-            while at is not None:
-                at = await self.journal.write(partial(self.replica.age, chat, at))
+            try:
+                await self._drop_aged_of(chat)
+            except StorageError:
+                raise
+            except Exception:  # what is stored of it is damaged, or our bug: the others go on
+                log.exception("what has aged in a chat was not dropped", chat=chat.hex()[:16])
             await trio.sleep(SWEEP_REST_SHARE * (trio.current_time() - begun))
+
+    async def _drop_aged_of(self, chat: ChatId) -> None:
+        at: int | None = 0
+        while at is not None:
+            at = await self.journal.write(partial(self.replica.age, chat, at))
 
     async def _scrub(self) -> None:
         """Remove blobs that were dropped, and empty the database's log, if anything was."""

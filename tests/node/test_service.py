@@ -16,7 +16,8 @@ from node.service import Node
 from node.store import connect
 from node.trust import take_card
 from node.witness import Witness
-from protocol.errors import Untrusted
+from protocol.entry import ChatId
+from protocol.errors import NotCanonical, Untrusted
 from tests.node.house import draw
 
 
@@ -77,3 +78,32 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     restore(tmp_path / "kept", tmp_path / "again")
     kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
     assert kept == node.directory.witness.latest(agency.id) is not None
+
+
+async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 66: what ages in the others goes, and the node goes on; the operator mends it."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    chats = [ChatId(bytes([number]) * 32) for number in range(3)]
+    for chat in chats:
+        node.replica.store.create_chat(chat)
+    aged: list[ChatId] = []
+
+    def age(chat: ChatId, start: int) -> None:
+        assert start == 0
+        if chat == chats[0]:
+            raise NotCanonical("a record that does not fit")
+        if chat == chats[1]:
+            raise KeyError("a row that is not there")
+        aged.append(chat)
+
+    monkeypatch.setattr(node.replica, "age", age)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, lambda _host, _port: None)
+        with trio.fail_after(10):
+            while not aged:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        assert await node.journal.read(lambda: 7) == 7
+        nursery.cancel_scope.cancel()
+    assert aged == chats[2:]
