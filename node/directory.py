@@ -186,9 +186,10 @@ class Directory:
         heads = {one.listing.head for one in listed if one.listing is not None}
         if not all(self.witness.agrees(head) for head in heads):
             return
+        wanted = None if asked is None else decode_question(Topic.LOOKUP, asked)
         for person, known in zip(listed, found, strict=True):
-            self.people.cache(person, known)
-        wanted = Lookup() if asked is None else decode_question(Topic.LOOKUP, asked)
+            if not isinstance(wanted, Lookup) or _is_about(wanted, known):
+                self.people.cache(person, known)
         if isinstance(wanted, Lookup):
             self.people.forget(
                 agency,
@@ -385,6 +386,10 @@ class Directory:
             return None
         ours = identity.verify_charter(person.charter).agency == self.agency.id
         return person if ours else None
+
+
+def _is_about(asked: Lookup, known: KnownPerson) -> bool:
+    return known.user.name in asked.names or known.user.user in asked.users
 
 
 def refused(ask: frame.Ask, error: IvorError | PeerError) -> frame.Answer:

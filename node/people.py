@@ -156,17 +156,25 @@ class People:
             self.connection.execute("DELETE FROM meta WHERE key = ?", (LISTED,))
 
     def cache(self, person: Person, known: KnownPerson) -> None:
-        """Keep a checked user of another agency, with exactly the devices that it lists."""
+        """Keep a checked user of another agency, with exactly the devices that it lists.
+
+        Of others nothing stays: an agency may list new ones each time.
+        """
         user = known.user
         if user.agency == self.agency:
             return
+        self.connection.execute(
+            "DELETE FROM devices WHERE user IN"
+            " (SELECT id FROM users WHERE agency = ? AND name = ?)",
+            (user.agency, user.name),
+        )
         if not self.keep_user(
             user.user, user.agency, user.name, person.charter, person.certificate
         ):
             return
         listing = None if person.listing is None else codec.encode(listing_fields(person.listing))
         self.connection.execute("UPDATE users SET listing = ? WHERE id = ?", (listing, user.user))
-        self.connection.execute("UPDATE devices SET revoked = 1 WHERE user = ?", (user.user,))
+        self.connection.execute("DELETE FROM devices WHERE user = ?", (user.user,))
         for key, device in zip(user.devices, person.devices, strict=True):
             self.keep_device(key, user.user, device.certificate, device.prekey)
 
@@ -174,9 +182,11 @@ class People:
         """Drop cached users whom their agency no longer knows. Never one of our own."""
         if agency == self.agency:
             return
-        self.connection.executemany(
-            "DELETE FROM users WHERE agency = ? AND name = ?", [(agency, name) for name in names]
-        )
-        self.connection.executemany(
-            "DELETE FROM users WHERE agency = ? AND id = ?", [(agency, user) for user in users]
-        )
+        for column, values in (("name", names), ("id", users)):
+            whose = f"WHERE agency = ? AND {column} = ?"
+            listed = [(agency, value) for value in values]
+            self.connection.executemany(
+                f"DELETE FROM devices WHERE user IN (SELECT id FROM users {whose})",  # noqa: S608
+                listed,
+            )
+            self.connection.executemany(f"DELETE FROM users {whose}", listed)  # noqa: S608

@@ -137,6 +137,36 @@ class TestForeign:
         assert looked_up(house, PeerKind.DEVICE, anna.device.public, asked) == (None,)
 
     @pytest.mark.usefixtures("federated")
+    def test_nothing_stays_of_what_is_not_listed_any_more(
+        self, house: House, foreign: House
+    ) -> None:
+        """An agency may have new users, and new devices of theirs, each time it is asked."""
+        asked = Lookup(("boris@mincifry",))
+        for _ in range(3):
+            boris = enrolled(foreign, "boris")
+            self.forwarded(house, foreign, asked)
+            (device,) = house.connection.execute("SELECT id FROM devices").fetchall()
+            assert device == (boris.device.public,)
+            foreign.directory.people.revoke([DeviceKey(boris.device.public)])
+        self.forwarded(house, foreign, asked)
+        for table in ("users", "devices"):
+            assert house.connection.execute(f"SELECT count(*) FROM {table}").get == 0  # noqa: S608
+
+    @pytest.mark.usefixtures("federated")
+    def test_whom_nobody_asked_about_is_not_kept(self, house: House, foreign: House) -> None:
+        for name in ("boris", "clara"):
+            enrolled(foreign, name)
+        both, one = (
+            encode_question(Lookup(names))[1]
+            for names in (("boris@mincifry", "clara@mincifry"), ("boris@mincifry",))
+        )
+        ask = Ask(2, Topic.LOOKUP, both)
+        answer = foreign.directory.answer(PeerKind.NODE, house.agency.id, ask, NOW)
+        house.directory.remember(foreign.agency.id, answer, one)
+        assert house.directory.people.by_name("boris@mincifry") is not None
+        assert house.directory.people.by_name("clara@mincifry") is None
+
+    @pytest.mark.usefixtures("federated")
     def test_a_refusal_changes_nothing(self, house: House, foreign: House) -> None:
         anna = enrolled(house)
         enrolled(foreign, "boris")
