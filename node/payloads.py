@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
-from msgspec import convert
+from msgspec import convert, structs
 
 from node.blobs import Blobs
 from node.store import SEQ_BITS, Branch, Store, StoredChat
@@ -27,8 +27,19 @@ from protocol.redaction import Retention, custodians, retention
 from protocol.run import Entry, drop_payload, with_payload, without_payload
 
 AGED_ROWS_MAX = 1024  # looked at in one transaction
-WANTED_MAX = 32  # that one peer is asked for at a time, beside all else: see WANTS_SERVED_MAX
+WANTED_MAX = 32  # wants of one peer at a time, beside all else: see WANTS_SERVED_MAX
+WANTED_ROWS_MAX = 4096  # that these may be of; guess
 SECOND_MS = 1000
+_OF_PEER = """
+FROM dropped INDEXED BY dropped_wanted CROSS JOIN readers USING (chat)
+    JOIN chats ON chats.no = dropped.chat JOIN chains ON chains.no = place >> 32
+    WHERE wanted = 1 AND peer = ?1
+"""
+WANTED = f"""
+SELECT chats.id, device, dropped.id, place {_OF_PEER}
+    ORDER BY place < (SELECT place {_OF_PEER} ORDER BY dropped.id < ?2, dropped.id LIMIT 1), place
+    LIMIT ?3
+"""
 
 
 def now_ms() -> int:
@@ -118,20 +129,21 @@ class Payloads:
     def wanted(self, peer: bytes) -> list[Want]:
         """Return the payloads that a peer is to be asked for, in chats that it may read.
 
-        If there are many, others each time: ids are hashes, so it matters not where one begins.
+        If there are many, others each time: ids are hashes, so one of them is drawn to begin with.
+        Those that follow each other in a chain are one want.
         """
-        rows = self._connection.execute(
-            "SELECT chats.id, device, dropped.id, place FROM dropped INDEXED BY dropped_wanted"
-            " CROSS JOIN readers USING (chat) JOIN chats ON chats.no = dropped.chat"
-            " JOIN chains ON chains.no = place >> ?"
-            " WHERE wanted = 1 AND peer = ? ORDER BY dropped.id < ?, dropped.id LIMIT ?",
-            (SEQ_BITS, peer, self.random(HASH_BYTES), WANTED_MAX),
-        )
-        wants = []
+        rows = self._connection.execute(WANTED, (peer, self.random(HASH_BYTES), WANTED_ROWS_MAX))
+        wants: list[Want] = []
+        before = -1
         for chat, device, entry, place in rows:
-            seq = place & (1 << SEQ_BITS) - 1
-            prefix = entry[:PREFIX_BYTES]
-            wants.append(Want(ChatId(chat), DeviceKey(device), CONTENT, prefix, seq, seq + 1))
+            prefix, seq = entry[:PREFIX_BYTES], place & (1 << SEQ_BITS) - 1
+            if place == before + 1 and seq:
+                wants[-1] = structs.replace(wants[-1], prefix=prefix, stop=seq + 1)
+            elif len(wants) == WANTED_MAX:
+                break
+            else:
+                wants.append(Want(ChatId(chat), DeviceKey(device), CONTENT, prefix, seq, seq + 1))
+            before = place
         return wants
 
     # What goes

@@ -350,7 +350,7 @@ class TestWanted:
         self, talk: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Where more are wanted than are asked for at once, none has to wait for the others."""
-        targets = {place(talk, 0, seq).id: place(talk, 0, seq) for seq in range(3)}
+        targets = {one.id: one for one in (place(talk, *at) for at in ((0, 0), (0, 2), (1, 1)))}
         say(talk, talk.people[0], keep_for(DAY_MS // 1000))
         ground = talk.story.told[-1].reference
         node = Node(tmp_path / "node.db")
@@ -365,6 +365,26 @@ class TestWanted:
             assert [want.prefix for want in payloads.wanted(MVD)] == [start[:8]]
         payloads.random = partial(_first_bytes, b"\xff" * 32)
         assert [want.prefix for want in payloads.wanted(MVD)] == [min(targets)[:8]]
+
+    def test_those_that_follow_each_other_are_one_want(
+        self, talk: Conversation, tmp_path: Path
+    ) -> None:
+        targets = {one.id: one for one in (place(talk, 0, seq) for seq in range(3))}
+        say(talk, talk.people[0], keep_for(DAY_MS // 1000))
+        ground = talk.story.told[-1].reference
+        node = Node(tmp_path / "node.db")
+        for run in sorted(talk.runs, key=lambda run: run.lane):
+            first = authentic(run)[0].id
+            node.take(bare(talk, targets[first], ground) if first in targets else run)
+        payloads, last = node.replica.payloads, place(talk, 0, 2)
+        payloads.random = partial(_first_bytes, place(talk, 0, 0).id)
+        (want,) = payloads.wanted(MVD)
+        assert (want.start, want.stop, want.prefix) == (0, 3, last.id[:8])
+        payloads.random = partial(_first_bytes, place(talk, 0, 1).id)
+        assert [(want.start, want.stop) for want in payloads.wanted(MVD)] == [(1, 3), (0, 1)]
+        node.take(talk.chains[last.device, CONTENT].run())
+        assert payloads.wanted(MVD) == []
+        assert node.payload(talk.chat, last) == canary(4)
 
     def test_redacted_after_all(self, talk: Conversation, tmp_path: Path) -> None:
         target = place(talk, 0, 2)
