@@ -42,6 +42,7 @@ _OF_A_CHAT: Final = (
             "forks",
             "sealless",
             "holdings",
+            "unheard",
             "blobs",
             "chains",
         )

@@ -7,7 +7,8 @@ from unittest import mock
 
 import pytest
 
-from node.damage import damaged, mend, structure
+from node.agency import DATABASE_FILE
+from node.damage import _OF_A_CHAT, damaged, mend, structure
 from node.errors import StorageError
 from node.replica import Replica
 from node.store import connect
@@ -151,6 +152,20 @@ def contents(file: Path) -> dict[ChatId, set[bytes]]:
     found = {chat: ids(replica, chat) for chat in replica.store.chats()}
     replica.store.connection.close()
     return found
+
+
+def test_what_is_forgotten_leaves_no_row(folder: Path) -> None:
+    """Another chat will have its number, and would have what is left of it."""
+    connection = connect(folder / DATABASE_FILE, None)
+    columns = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'chat' AND type = 'INTEGER'"
+    tables = [
+        name
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        if connection.execute(columns, (name,)).get
+    ]
+    connection.close()
+    assert "unheard" in tables
+    assert {one for one in tables if not any(f" {one} " in done for done in _OF_A_CHAT)} == set()
 
 
 def test_a_broken_file(folder: Path) -> None:
