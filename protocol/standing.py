@@ -238,14 +238,16 @@ class Effects:
 
     def lost(self, device: DeviceKey, within: int) -> bool:
         """Whether a device is out: for good by proof, else until a grant that knows of it."""
-        pasts = self._register.pasts
-        for index in bits(self._register.revocations.get(device, 0) & self.total & within):
-            back = self._register.listings.get(device, 0) & self.total & within
-            if self.levels[PROVEN] >> index & 1 or not any(
-                pasts[other] >> index & 1 for other in bits(back)
-            ):
-                return True
-        return False
+        effective = self.total & within
+        revoked = self._register.revocations.get(device, 0) & effective
+        if revoked & self.levels[PROVEN]:
+            return True
+        back = self._register.listings.get(device, 0) & effective
+        while revoked and back:
+            seen = self._register.pasts[back.bit_length() - 1]
+            revoked &= ~seen
+            back &= ~seen
+        return bool(revoked)
 
     def brings(self, device: DeviceKey, user: UserId, within: int) -> bool:
         """Whether an effective operation within a set names a device for a user."""

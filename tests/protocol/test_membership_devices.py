@@ -1,10 +1,12 @@
 """SPEC 3.3, 3.5: devices, forks, content that counts for nothing, policies and other entries."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
 
+from protocol import standing
+from protocol.dag import bits
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible
 from protocol.identity import AgencyId
@@ -99,6 +101,25 @@ class TestDevices:
         assert CLARA.devices[0] not in resolve(story.history()).devices
         story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
         assert CLARA.devices[0] in resolve(story.history()).devices
+
+    def test_revoked_and_taken_back_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only the last of either is looked at, not each pair of them."""
+        story = Story(CAST)
+        for _ in range(30):
+            story.tell(BORIS, Revoke(CLARA.devices[0], None, None, ()))
+            story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+        history = story.history()
+        effects = history.authority.verdict(history.everything).effects
+        looked: list[int] = []
+
+        def counted(members: int) -> Iterator[int]:
+            for one in bits(members):
+                looked.append(one)
+                yield one
+
+        monkeypatch.setattr(standing, "bits", counted)
+        assert not effects.lost(CLARA.devices[0], -1)
+        assert len(looked) <= 2
 
     def test_enrolling_does_not_undo_a_revocation_by_rank(self) -> None:
         story = Story(CAST)
