@@ -1,22 +1,24 @@
 """Evidence files (SPEC 5.10): what they prove, and that one wrong byte shows where it stands."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.entry import CONTENT, EntryId
+from protocol.checkpoint import Anchor, certify_archive, make_anchor
+from protocol.entry import CONTENT, EntryId, Place, Reference
 from protocol.evidence import EvidenceRefused, Findings, check
 from protocol.exhibit import FRAME, MAGIC, ControlPart, plan, write_evidence
-from protocol.identity import verify_charter
+from protocol.identity import AgencyId, verify_charter
 from protocol.lane import Rule
 from protocol.limits import COVER_ENTRIES_MAX
 from protocol.message import Text, decode_message
 from protocol.operation import Admit, Enroll, Remove
 from protocol.policy import Role
-from protocol.testing.cast import Person, credential, grant, person
+from protocol.testing.cast import Person, archive_signer, credential, grant, person
 from protocol.testing.chains import Step
 from protocol.testing.exhibits import Record
 from protocol.testing.histories import Dice
@@ -171,6 +173,25 @@ def test_progress_tells_all_bytes() -> None:
     told: list[int] = []
     check(raw, None, told.append)
     assert sum(told) == len(raw) - len(MAGIC)
+
+
+def test_a_certificate_of_a_colleague_vouches_for_nobody() -> None:
+    """The agency's word is for a user's device: not for another user who has that device."""
+    home, other = AgencyId(ANNA.agency.root.public), person("vera@mz")
+
+    def misnamed(who: Person, place: Place, heads: Sequence[Reference]) -> Anchor:
+        signer = archive_signer(who)
+        certificate = certify_archive(
+            who.agency.archive, home, other.user, who.devices[0], signer.public
+        )
+        return make_anchor(signer, certificate, place, heads)
+
+    talk = Record.of(CAST, misnamed)
+    talk.write(ANNA, "one")
+    talk.checkpoint(ANNA)
+    with pytest.raises(EvidenceRefused) as caught:
+        check(talk.file())
+    assert caught.value.rule is Rule.CHECKPOINT
 
 
 def test_an_omitted_checkpoint_covers_nothing() -> None:

@@ -33,13 +33,27 @@ from protocol.operation import (
 )
 from protocol.policy import HistoryRule, Policy, Role, narrow
 from protocol.testing.cast import Person, agency, credential, grant, person
-from protocol.testing.story import Story, Told
+from protocol.testing.story import Story, Told, history_of
 from protocol.trial import Trial
 from tests.protocol.membership_cases import head
 from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, EGOR, OLGA, outcome, reason
 
 
 class TestDevices:
+    def test_of_two_admissions_the_smaller_id_names_the_user(self) -> None:
+        """In whatever order they came: the charters may differ."""
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        told = [
+            story.tell(who, Admit((grant(DINA, Role.MEMBER, (0, number)),)), [story.genesis])
+            for number, who in ((1, ANNA), (2, OLGA))
+        ]
+        number = 1 + told.index(min(told, key=lambda one: one.id))
+        for order in (told, told[::-1]):
+            history = history_of([story.genesis.entry, *(one.entry for one in order)])
+            found = resolve(history).users[DINA.user]
+            assert found.devices == set(DINA.devices)
+            assert found.identity == credential(DINA, (0, number)).user
+
     def test_enrolled_by_the_user(self) -> None:
         story = Story(CAST)
         story.tell(CLARA, Enroll(credential(CLARA, (1,))))
