@@ -85,8 +85,6 @@ def deliver(device: Device, parts: Sequence[Stored]) -> list[Letter]:
             for part in parts
             if part.run.chat == chat and part.run.lane == CONTENT
         ]
-        for author in {queue[0].header.device for queue in waiting if queue}:
-            found += _open_sealed(device, "AND chat = ? AND device = ?", (chat, author))
         found += _place(device, chat, waiting)
     return found
 
@@ -119,12 +117,27 @@ def _place(device: Device, chat: ChatId, waiting: Sequence[deque[Entry]]) -> lis
         for queue in waiting:
             while queue and (depth := _depth(device, queue[0])) is not None:
                 entry = queue.popleft()
+                if _is_behind(device, chat, entry):
+                    place = (chat, entry.header.device)
+                    found += _open_sealed(device, "AND chat = ? AND device = ?", place)
                 letter = _insert(device, chat, entry, depth, _open(device, chat, entry))
                 found += [] if letter.state is State.SEALED else [letter]
                 progress = True
         if not progress:
             raise UsageError("content was stored before its ancestors have a row (SPEC 10)")
     return found
+
+
+def _is_behind(device: Device, chat: ChatId, entry: Entry) -> bool:
+    """Whether the key of an epoch is here that earlier messages of the author may wait for.
+
+    All that waits is not tried at each message: a member can withhold seals, and write on.
+    """
+    header = entry.header
+    if not isinstance(header, ContentHeader):
+        return False
+    found = sender_chain(device, chat, header.epoch, header.device)
+    return not isinstance(found, NoKey) and found.generation < header.generation
 
 
 def _depth(device: Device, entry: Entry) -> int | None:

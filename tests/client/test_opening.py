@@ -15,7 +15,7 @@ from client.epochs import start_epoch
 from client.link import Link
 from client.mailbox import State
 from node.errors import StorageError
-from protocol.entry import ChatId
+from protocol.entry import ChatId, Reference
 from protocol.message import Text
 from protocol.run import Entry
 from tests.federation import PASSPHRASE, Federation, now, runs
@@ -139,3 +139,33 @@ async def test_a_device_sends_nothing_before_it_is_durable(
     assert len(pushed) == 1
     await link.write(say)
     assert len(pushed) == 2
+
+
+def test_what_waits_for_a_key_is_not_tried_at_each_message(
+    federation: Federation,
+    anna: Device,
+    boris: Device,
+    chat: ChatId,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A member withholds a seal and writes on; when it comes all is read."""
+    with anna.transaction():
+        start_epoch(anna, compose.require(anna, chat), now())
+    for number in range(20):
+        federation.say(anna, chat, str(number))
+    bring(federation, anna, boris, chat)
+    bring(federation, anna, boris, chat)
+    federation.say(anna, chat, "last")
+    tried: list[Reference] = []
+    reading = mailbox.read_entry
+
+    def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
+        tried.append(place)
+        return reading(device, chat, place)
+
+    monkeypatch.setattr(mailbox, "read_entry", read_entry)
+    bring(federation, anna, boris, chat)
+    assert not tried
+    federation.carry(anna, boris)
+    expected = ["first", *"abc", *map(str, range(20)), "last"]
+    assert federation.texts(boris, chat) == expected
