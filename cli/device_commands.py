@@ -278,7 +278,7 @@ def revoke(
     """Give up a device, lost or this one: nothing is sealed to it any more, in any chat."""
     import trio
 
-    from client.revoking import revoke_own
+    from client.revoking import revoke_own, still_in
     from node.errors import RefusedError
 
     with opened(home, passphrase_file) as device:
@@ -287,12 +287,14 @@ def revoke(
             raise RefusedError("nothing was done")
         with device.transaction():
             chats = revoke_own(device, target.device, now_ms())
+            left = len(still_in(device, target.device))
         problem = trio.run(_tell_node, device, target)
         Output(as_json).facts(
             {
                 "device": target.device.hex(),
                 "label": target.label,
                 "chats": chats,
+                "still_in": left,
                 "state": "queued" if problem else "stored",
                 "problem": problem,
             }
@@ -302,6 +304,9 @@ def revoke(
         if problem is not None:
             note(f"the node does not know yet ({problem}): run the same command again")
             raise typer.Exit(3)
+        if left:
+            note(f"it is still in {left} chats where this device cannot write: ask others there")
+            raise typer.Exit(RefusedError.exit_code)
 
 
 def _choose(device: "Device", which: str) -> "DeviceCertificate":

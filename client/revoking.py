@@ -78,21 +78,35 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
     """Put a device of ours out of every chat that it is in; return of how many.
 
     Any device may do so to itself. Raises RefusedError if another one would have to, and this is
-    a device without the user identity key.
+    a device without the user identity key. Where it does not work `still_in` tells.
     """
     if target != device.key:
         _identity_key(device)
     count = 0
-    for chat in device.replica.store.chats():
+    for chat in still_in(device, target):
         judge = device.replica.chat(chat)
-        if judge is None or not {target, device.key} <= judge.membership().devices.keys():
+        if judge is None:
             continue
         seen = content_heads(device, chat, [target])
         proof = None if target == device.key else _by_user(device, chat, target)
-        _revoke(device, judge, Revoke(target, None, proof, seen), now)
+        try:
+            with device.attempt():
+                _revoke(device, judge, Revoke(target, None, proof, seen), now)
+        except (RefusedError, PeerError):
+            continue  # our own chain is forked there: it must not save the device elsewhere
         count += 1
     device.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (target,))
     return count
+
+
+def still_in(device: Device, target: DeviceKey) -> list[ChatId]:
+    """Return the chats of this device in which a device of ours is."""
+    found = []
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        if judge is not None and {target, device.key} <= judge.membership().devices.keys():
+            found.append(chat)
+    return found
 
 
 async def tell_node(device: Device, link: Link, target: DeviceKey, seconds: float) -> None:

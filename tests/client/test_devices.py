@@ -10,8 +10,9 @@ from client import archive, compose, nacks
 from client.audit import Audit, audit
 from client.deciding import settle
 from client.device import Device, open_device
+from client.epochs import start_epoch
 from client.linking import bring_in, read_code
-from client.revoking import exposed, revoke_exposed, revoke_own
+from client.revoking import exposed, revoke_exposed, revoke_own, still_in
 from crypto.errors import SealRefused
 from node.errors import IdentityError, RefusedError, UserError
 from protocol import case, codec
@@ -198,6 +199,25 @@ class TestRevoking:
         entered = next(bits(history.authority.introductions(phone.key)))
         assert content_void(history, phone.key, 0, history.pasts[entered]) is None
         assert content_void(history, phone.key, 1, history.pasts[entered]) == Void.REMOVED
+
+    def test_one_chat_does_not_keep_a_lost_device_in_the_others(
+        self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        """Where our own chain is forked nobody takes our word."""
+        other = federation.chat(anna, "", boris)
+        phone = federation.further(anna)
+        with anna.transaction():
+            assert bring_in(anna, now()) == 2
+        twin = copied(anna, tmp_path / "twin")
+        for device in (anna, twin):
+            with device.transaction():
+                start_epoch(device, compose.require(device, chat), now())
+        federation.carry(twin, anna)
+        twin.close()
+        with anna.transaction():
+            assert revoke_own(anna, phone.key, now()) == 1
+        assert still_in(anna, phone.key) == [chat]
+        assert phone.key not in compose.require(anna, other).membership().devices
 
     def test_a_forking_device_is_exposed_and_put_out(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
