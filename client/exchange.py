@@ -4,6 +4,7 @@ Order matters: first both sides are even, then what came is opened, then what it
 written (a caught device is revoked, a further device of ours is brought in), and that is sent too.
 """
 
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,8 +23,9 @@ from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
-from crypto.certificate import begins, public_pem
-from node.errors import IvorError, NetworkError, StorageError
+from crypto.certificate import begins, key_of, public_pem
+from node import tls
+from node.errors import IdentityError, IvorError, NetworkError, StorageError
 from protocol.entry import ChatId
 from protocol.errors import PeerError
 from protocol.identity import AgencyId
@@ -205,7 +207,10 @@ async def _refresh(device: Device, link: Link, age: int) -> None:
     if await link.journal.read(partial(renewal_due, device, now)):
         reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
         if isinstance(reply, Certified):
-            await link.write(partial(_keep_credential, device, reply.certificate))
+            try:
+                await link.write(partial(keep_credential, device, reply.certificate))
+            except IdentityError as error:  # the present one is good for 60 days more
+                link.refused.append(str(error))
 
 
 def renewal_due(device: Device, now: int) -> bool:
@@ -214,5 +219,18 @@ def renewal_due(device: Device, now: int) -> bool:
     return now - begins(pem) * 1000 >= RENEW_MS
 
 
-def _keep_credential(device: Device, certificate: bytes) -> None:
-    device.connection.execute("UPDATE profile SET tls = ?", (certificate,))
+def keep_credential(device: Device, pem: bytes) -> None:
+    """Check and keep our new TLS certificate: without one that is ours no node can be reached.
+
+    Raises IdentityError; then the present one stays.
+    """
+    card = device.profile.card
+    agency = card.charter.agency
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem.decode())
+        peer = tls.peer_identity(der, {agency: card}, agency, time.time())
+    except (PeerError, ValueError) as error:
+        raise IdentityError(f"our node gave a TLS certificate that is none: {error}") from None
+    if peer != tls.DevicePeer(device.key) or key_of(der) != public_pem(device.secrets.tls_key):
+        raise IdentityError("our node gave a TLS certificate for another device, or another key")
+    device.connection.execute("UPDATE profile SET tls = ?", (pem,))

@@ -1,13 +1,17 @@
 """Another label for this device, and who keeps which certificate of it."""
 
 import dataclasses
+import os
+import time
 
 import pytest
 
 from client import compose, exchange, people, renaming
 from client.device import Device, open_device
 from client.linking import bring_in
+from crypto.certificate import make_key, public_pem
 from node import agency as agencies
+from node.agency import device_certificate
 from node.errors import IdentityError, LimitReached, RefusedError, UserError
 from protocol.identity import DeviceCertificate, verify_device
 from protocol.policy import Role
@@ -127,3 +131,25 @@ def test_the_tls_certificate_is_renewed_at_its_time_all_the_same(
     with anna.transaction():
         renaming.keep(anna, "desk", raw)
     assert exchange.renewal_due(anna, due)
+
+
+def test_a_tls_certificate_that_is_not_ours_is_not_kept(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """With one that is for nothing the device could not even ask for another."""
+    agency = federation.agencies["minzdrav"]
+    key = public_pem(anna.secrets.tls_key)
+    before = anna.connection.execute("SELECT tls FROM profile").get
+    for said in (
+        b"garbage",
+        boris.profile.tls_certificate,
+        device_certificate(agency, anna.key, public_pem(make_key()), time.time(), os.urandom),
+        device_certificate(agency, boris.key, key, time.time(), os.urandom),
+    ):
+        with pytest.raises(IdentityError, match="our node gave"), anna.transaction():
+            exchange.keep_credential(anna, said)
+    assert anna.connection.execute("SELECT tls FROM profile").get == before
+    renewed = device_certificate(agency, anna.key, key, time.time(), os.urandom)
+    with anna.transaction():
+        exchange.keep_credential(anna, renewed)
+    assert anna.connection.execute("SELECT tls FROM profile").get == renewed
