@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from node.errors import IvorError
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
+    from protocol.errors import PeerError
     from protocol.message import Message
 
 ChatName = Annotated[
@@ -224,7 +225,7 @@ def _deliver(
 ) -> None:
     """Bring a message to the node, with its file if it has one, and tell how far it is."""
     from client.delivery import progress_of
-    from node.errors import LimitReached, RefusedError
+    from node.errors import NetworkError, RefusedError, exit_code
 
     brought = _bring(device, chat, place, wait, timeout)
     progress, problem = progress_of(device, chat.id, place), brought.problem
@@ -244,8 +245,8 @@ def _deliver(
             "problem": None if problem is None else str(problem),
         },
     )
-    if isinstance(problem, LimitReached):
-        raise typer.Exit(LimitReached.exit_code)
+    if problem is not None and not isinstance(problem, NetworkError):
+        raise typer.Exit(exit_code(problem))
     if progress.refused:
         raise typer.Exit(RefusedError.exit_code)
     everywhere = progress.everywhere and brought.holders in (None, progress.of)
@@ -261,7 +262,7 @@ class Brought(NamedTuple):
     holders: how many agencies have all of its file; None if it has none, or nobody was asked.
     """
 
-    problem: "IvorError | None" = None
+    problem: "IvorError | PeerError | None" = None
     holders: int | None = None
 
 
@@ -272,7 +273,8 @@ def _bring(
     import trio
 
     from client.link import linked
-    from node.errors import LimitReached, NetworkError
+    from node.errors import IvorError
+    from protocol.errors import PeerError
 
     async def run() -> Brought:
         async with linked(device) as link:
@@ -280,7 +282,7 @@ def _bring(
 
     try:
         return trio.run(run)
-    except (NetworkError, LimitReached) as error:
+    except (IvorError, PeerError) as error:  # it is written, whatever became of it: say so
         return Brought(error)
 
 

@@ -21,6 +21,7 @@ from client.device import open_device
 from client.erasure import empty_log
 from client.reading import Reader, letters
 from node.errors import UserError
+from protocol.errors import Untrusted
 from protocol.limits import TEXT_BYTES_MAX
 from protocol.message import Edit
 from tests.cheating import seal_wrongly
@@ -50,6 +51,19 @@ class TestOffline:
     def test_who_waits_is_told_that_it_did_not_come_in_time(self, anna: Official) -> None:
         assert "queued" in anna("send", "Бюджет", "x", "--wait", "all", code=3)
         assert "not in time" in anna.said
+
+    def test_what_is_written_is_told_whoever_answers(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a script would write it again: it goes when the node is itself."""
+
+        async def dial(*_: object) -> None:
+            raise Untrusted("another node than the card names")
+
+        monkeypatch.setattr("client.link.dial", dial)
+        (sent,) = anna.json("send", chat[:8], "once", code=4)
+        assert (sent["type"], sent["state"]) == ("sent", "queued")
+        assert sent["problem"] == "another node than the card names"
 
     def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:
         (made,) = anna.json("chat", "new", "Новый", boris.device.profile.name)
