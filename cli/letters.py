@@ -33,7 +33,8 @@ MARGIN: Final = "    │ "
 BENEATH: Final = "    └ "
 WIDTH_MIN: Final = 20
 _NOTES: Final = {
-    State.SEALED: "its key, or its text, has not come yet",
+    State.SEALED: "its key has not come yet",
+    State.LACKING: "its text has not come yet: who was asked says that it is gone",
     State.UNREADABLE: "cannot be read here: its key was not for this device",
     State.REFUSED: "refused: what is inside breaks a rule, or is not what its author signed",
     State.GONE: "gone: this chat keeps messages for a time only",

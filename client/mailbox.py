@@ -40,11 +40,15 @@ from protocol.run import Entry, rebuild
 class State(IntEnum):
     """How far a message is."""
 
-    SEALED = 0  # its epoch's seal, or a payload that should be here, has not come yet
+    SEALED = 0  # its epoch's seal has not come yet
     OPEN = 1
     UNREADABLE = 2  # its epoch was not sealed to this device
     REFUSED = 3  # what is inside is not what the header promises
     GONE = 4  # its payload was dropped, by a redaction or by age (SPEC 2.6)
+    LACKING = 5  # its payload is said to be gone, and should not be: somebody may have it
+
+
+WAITING = frozenset({State.SEALED, State.LACKING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Letter:
 class _Opened(NamedTuple):
     """What opening an entry gave; the last three are None unless the state is OPEN.
 
-    Of one that is SEALED, frank is the key of its generation if only its payload is lacking.
+    frank: of one that is LACKING the key of its generation.
     """
 
     state: State
@@ -101,12 +105,12 @@ def open_waiting(device: Device) -> list[Letter]:
 
     Call inside `Device.transaction`.
     """
-    return _open_sealed(device, "", ())
+    return _open_waiting(device, "", ())
 
 
 def open_waiting_in(device: Device, chat: ChatId) -> list[Letter]:
     """The same in one chat: for the transaction that keeps a seal of it."""
-    return _open_sealed(device, "AND chat = ?", (chat,))
+    return _open_waiting(device, "AND chat = ?", (chat,))
 
 
 def _place(device: Device, chat: ChatId, waiting: Sequence[deque[Entry]]) -> list[Letter]:
@@ -119,9 +123,9 @@ def _place(device: Device, chat: ChatId, waiting: Sequence[deque[Entry]]) -> lis
                 entry = queue.popleft()
                 if _is_behind(device, chat, entry):
                     place = (chat, entry.header.device)
-                    found += _open_sealed(device, "AND chat = ? AND device = ?", place)
+                    found += _open_waiting(device, "AND chat = ? AND device = ?", place)
                 letter = _insert(device, chat, entry, depth, _open(device, chat, entry))
-                found += [] if letter.state is State.SEALED else [letter]
+                found += [] if letter.state in WAITING else [letter]
                 progress = True
         if not progress:
             raise UsageError("content was stored before its ancestors have a row (SPEC 10)")
@@ -185,26 +189,29 @@ def keep_own(device: Device, chat: ChatId, entry: Entry, plaintext: bytes, frank
     _insert(device, chat, entry, depth, _Opened(State.OPEN, None, plaintext, frank))
 
 
-def _open_sealed(device: Device, which: str, values: Sequence[bytes]) -> list[Letter]:
-    """Open what can be opened of the entries that wait for a key. which: a further condition."""
+def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[Letter]:
+    """Open what can be opened of the entries that wait. which: a further condition."""
     found = []
     rows = device.connection.execute(
-        "SELECT no, chat, device, seq, id, depth, time, frank FROM mailbox"  # noqa: S608 - ours
-        f" WHERE state = 0 {which} ORDER BY chat, device, seq",
+        "SELECT no, chat, device, seq, id, depth, time, state, frank FROM mailbox"  # noqa: S608
+        f" WHERE state IN (0, 5) {which} ORDER BY chat, device, seq",
         tuple(values),
     ).fetchall()
-    for no, chat, reference, depth, time, seed in convert(
+    for no, chat, reference, depth, time, state, seed in convert(
         [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
-        list[tuple[int, ChatId, Reference, int, int, bytes | None]],
+        list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     ):
         entry = read_entry(device, chat, reference)
-        opened = _open(device, chat, entry) if seed is None else _unseal(device, entry, seed)
-        if (opened.state, opened.frank) != (State.SEALED, seed):
+        if state is State.LACKING and seed is not None:
+            opened = _unseal(device, entry, seed)
+        else:
+            opened = _open(device, chat, entry)
+        if opened.state is not state:
             device.connection.execute(
                 "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE no = ?",
                 (opened.state, opened.plaintext, opened.frank, no),
             )
-        if opened.state is not State.SEALED:
+        if opened.state not in WAITING:
             found.append(Letter(no, chat, reference, depth, time, opened.state, opened.message))
     return found
 
@@ -263,7 +270,7 @@ def _unseal(device: Device, entry: Entry, seed: bytes) -> _Opened:
     header = entry.header
     if entry.payload is None or not isinstance(header, ContentHeader):
         wanted = _is_wanted(device, entry.id)
-        return _Opened(State.SEALED, frank=seed) if wanted else _Opened(State.GONE)
+        return _Opened(State.LACKING, frank=seed) if wanted else _Opened(State.GONE)
     before = header_before_commitment(header)
     try:
         sealed = ciphertext_of(header, entry.payload)

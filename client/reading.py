@@ -11,7 +11,7 @@ from functools import cached_property
 from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
-from client.mailbox import Letter, State, select
+from client.mailbox import WAITING, Letter, select
 from client.sharing import sharer
 from node.blobs import State as BlobState
 from protocol.chat import Chat
@@ -164,8 +164,8 @@ class Follower:
         self._device = device
         self._chat = chat.id
         self._after = self._newest()
-        sealed = select(device, "chat = ? AND state = ?", (chat.id, State.SEALED))
-        self._waiting = {letter.no for letter in sealed}
+        waiting = select(device, "chat = ? AND state IN (0, 5)", (chat.id,))
+        self._waiting = {letter.no for letter in waiting}
 
     def _newest(self) -> int:
         found = self._device.connection.execute("SELECT ifnull(max(no), 0) FROM mailbox").get
@@ -181,7 +181,7 @@ class Follower:
             " ORDER BY depth, time, id",
             (self._chat, self._after, newest, str(sorted(self._waiting))),
         ):
-            if letter.state is State.SEALED:
+            if letter.state in WAITING:
                 self._waiting.add(letter.no)
                 continue
             self._waiting.discard(letter.no)

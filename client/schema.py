@@ -81,11 +81,11 @@ CREATE TABLE mailbox (           -- one row a content entry, in the order of arr
     time INTEGER NOT NULL,
     state INTEGER NOT NULL,      -- mailbox.State
     plaintext BLOB,
-    frank BLOB,                  -- opens the commitment in the header; of state 0, see `mailbox`
+    frank BLOB,                  -- opens the commitment in the header; if LACKING, the payload
     void INTEGER NOT NULL DEFAULT 0,
     shared BLOB);                -- the device of another user that has shared it with us
 CREATE INDEX mailbox_order ON mailbox (chat, depth, time, id);
-CREATE INDEX mailbox_sealed ON mailbox (state, chat, device, seq) WHERE state = 0;
+CREATE INDEX mailbox_waiting ON mailbox (state, chat, device, seq) WHERE state IN (0, 5);
 
 CREATE TABLE linked (            -- the newest entry of others that our own entries link to
     chat BLOB NOT NULL,

@@ -222,7 +222,10 @@ class TestGoneTooEarly:
         (run,) = [run for run in runs(anna, chat) if run.lane == CONTENT]
         bare = [msgspec.Raw(drop_payload(bytes(one), found.ground)) for one in run.records]
         federation._bring(boris, structs.replace(run, records=tuple(bare)))
-        assert [one.letter.state for one in lines(boris, chat)] == [State.OPEN, *2 * [State.SEALED]]
+        assert [one.letter.state for one in lines(boris, chat)] == [
+            State.OPEN,
+            *2 * [State.LACKING],
+        ]
         return run
 
     def test_it_is_read_when_it_comes(

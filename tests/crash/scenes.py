@@ -34,6 +34,7 @@ SECRET = b"a passphrase of nobody's"
 TITLE = "Budget"
 CONTENT = b"1;2;3\n" * 4000
 STORAGE = 3
+FAILURE = '{"v": 1, "type": "failure"'  # with --json
 
 
 class World:
@@ -221,7 +222,7 @@ def check_told(done: Done, fault: Action) -> None:
     assert "Traceback" not in done.err, done.err
     assert "a bug" not in done.err, done.err
     if fault in {Action.EIO, Action.FULL}:
-        said = [line for line in done.err.splitlines() if line.startswith("ivor: ")]
+        said = [line for line in done.err.splitlines() if line.startswith(("ivor: ", FAILURE))]
         assert (done.code, len(said)) in {(0, 0), (STORAGE, 1)}, (done.code, done.err)
 
 

@@ -374,8 +374,7 @@ def i3_seals_arrive(rest: Rest) -> None:
     for device in rest.devices:
         node = device.home.replica
         rows = device.connection.execute(
-            "SELECT chat, device, seq, id FROM mailbox WHERE state = ? AND frank IS NULL",
-            (mailbox.State.SEALED,),
+            "SELECT chat, device, seq, id FROM mailbox WHERE state = ?", (mailbox.State.SEALED,)
         ).fetchall()
         for chat, place in convert(
             [(row[0], row[1:]) for row in rows], list[tuple[ChatId, Reference]]
