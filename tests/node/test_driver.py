@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from node.candidates import CANDIDATE_BYTES
 from node.driver import Connection
 from node.errors import NetworkError
 from protocol.effect import Preview
@@ -326,14 +327,16 @@ def head_of(run: Run) -> Head:
 
 
 class TestForgotten:
-    @pytest.mark.parametrize("forgotten", [False, True])
+    @pytest.mark.parametrize(("forgotten", "reached"), [(None, 7), (MVD, 0), (MZ, 7)])
     async def test_no_cursor_passes_what_was_forgotten(
         self,
         tmp_path: Path,
         nursery: trio.Nursery,
-        forgotten: bool,  # noqa: FBT001 - the case
+        monkeypatch: pytest.MonkeyPatch,
+        forgotten: bytes | None,
+        reached: int,
     ) -> None:
-        """A failed transaction drops chats not stored yet: their heads must be told again."""
+        """Chats not stored yet that made room must be told again, by whoever had told of them."""
         talk = conversation(Dice(5), 5)
         home = Home(tmp_path / "late.db", LATE)
         nursery.start_soon(home.journal.run)
@@ -343,10 +346,15 @@ class TestForgotten:
         while not isinstance(await peer.hear(), Pong):
             pass
         await until(lambda: len(home.replica.candidates) > 0)
-        if forgotten:
-            home.replica.forget()
+        candidates = home.replica.candidates
+        if forgotten is not None:
+            for number in range(10):
+                candidates.of(forgotten, ChatId(number.to_bytes(32)))
+            monkeypatch.setattr("node.candidates.CANDIDATES_BYTES_MAX", 10 * CANDIDATE_BYTES)
+            candidates.make_room()
+            assert candidates.lost(forgotten) > 0
         await peer.say(Heads(7, 1, ()))
         while not isinstance(await peer.hear(), Seen):
             pass
         _, cursor = home.replica.sharing.cursor(MVD)
-        assert cursor == (0 if forgotten else 7)
+        assert cursor == reached

@@ -283,6 +283,8 @@ class TestCandidates:
         assert replica.candidates.lost(MVD) > 50
         assert replica.candidates.lost(MZ) == 0
         assert first.chat in replica.candidates._brought[MZ]
+        replica.forget()
+        assert (len(replica.candidates), replica.candidates.lost(MZ)) == (0, 1)
 
     def test_bounded_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("node.candidates.CANDIDATES_BYTES_MAX", 1)
