@@ -139,6 +139,9 @@ class Hub(Generic[One]):
                     connection.push(raw)
                 else:
                     connection.changed()
+        for peer in sorted(stored.left):
+            for connection in self._connections.get(peer, ()):
+                connection.changed()
         welcome = stored.readers if self._own in stored.entered else stored.entered
         for peer in sorted(welcome):
             for connection in self._connections.get(peer, ()):

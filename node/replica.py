@@ -123,13 +123,14 @@ class Replica(SealedChats):
         if admission.forked and admission.branch is None:
             fork = self._fork(stored, entries, accepted[0])
         readers: AbstractSet[bytes] = frozenset()
-        entered: AbstractSet[bytes] = frozenset()
+        before: AbstractSet[bytes] = frozenset()
         bare: Mapping[int, bytes] = {}
         if admission.known and run.lane == CONTENT:
             self.payloads.fill(chat, stored, entries[: admission.known])
         if accepted:
             accepted, bare = self._store(chat, stored, admission)
-            readers, entered = self._share(chat, stored, run.lane)
+            before = self.sharing.readers(stored)
+            readers = self._share(chat, stored, run.lane, before)
         sealless = self.lacking_seals(chat, stored, accepted)
         outcome = _outcome(entries, admission)
         return Stored(
@@ -142,7 +143,8 @@ class Replica(SealedChats):
             admission.refusal,
             signatures(run, entries),
             bare,
-            entered=entered,
+            entered=readers - before,
+            left=before - readers,
         )
 
     def _store(
@@ -172,25 +174,25 @@ class Replica(SealedChats):
         return self.payloads.age(judge, stored, start)
 
     def _share(
-        self, chat: Chat, stored: StoredChat, lane: int
-    ) -> tuple[AbstractSet[bytes], AbstractSet[bytes]]:
-        """Keep who may see a chat now; return them, and those among them who could not before."""
+        self, chat: Chat, stored: StoredChat, lane: int, before: AbstractSet[bytes]
+    ) -> AbstractSet[bytes]:
+        """Keep who may see a chat now; return them. before: who could until now."""
         if lane != CONTROL:
-            return self.sharing.readers(stored), frozenset()
-        readers, before = self.readers(chat), self.sharing.readers(stored)
+            return before
+        readers = self.readers(chat)
         self.sharing.set_readers(stored, readers)
         if readers - before:
             self.store.touch(stored)
         for peer in sorted(before - readers):  # each takes numbers of the change counter
             self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
-        return readers, readers - before
+        return readers
 
     def welcome(self) -> None:
         """Let new devices that lost their predecessors see the chats of their users (SPEC 6.3)."""
         for chat_id in self.sharing.awaiting():
             chat, stored = self.chat(chat_id), self.store.chat(chat_id)
             if chat is not None and stored is not None:
-                self._share(chat, stored, CONTROL)
+                self._share(chat, stored, CONTROL, self.sharing.readers(stored))
 
     def _until_removal(
         self, chat: Chat, stored: StoredChat, peer: bytes

@@ -17,8 +17,8 @@ from protocol.run import Entry
 class Stored:
     """What a transaction changes.
 
-    entries: those that are new here, as stored. entered: the readers that it lets in. live: whether
-    it was pushed.
+    entries: those that are new here, as stored. entered, left: the readers that it lets in, and
+    puts out. live: whether it was pushed.
     """
 
     outcome: Outcome
@@ -32,6 +32,7 @@ class Stored:
     bare: Mapping[int, bytes] = field(default_factory=dict)
     live: bool = False
     entered: AbstractSet[bytes] = frozenset()
+    left: AbstractSet[bytes] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -76,6 +77,7 @@ class Stored:
             self.signatures,
             {**self.bare, **rest.bare},
             entered=self.entered | rest.entered,
+            left=self.left | rest.left,
         )
 
 

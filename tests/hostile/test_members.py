@@ -437,6 +437,21 @@ async def test_the_removed_are_told(federation: Federation) -> None:
     assert lengths == sorted({*lengths})
 
 
+async def test_the_removed_are_told_over_a_standing_session(federation: Federation) -> None:
+    """SPEC 6.3: nobody has to connect anew, or to hear of another chat, to learn of it."""
+    await federation.finish()
+    anna, boris = federation.device("anna"), federation.device("boris")
+    chat, who = federation.founded.open, federation.founded.users["boris"]
+    async with linked(anna) as link, linked(boris) as standing:
+        for one in (link, standing):
+            await one.greeted.wait()
+            await eventually(one_settled(one), "all is stored")
+        await link.write(partial(compose.remove_member, anna, chat, who, now()))
+        await eventually(partial(_knows_itself_out, boris, chat), "the removed knows")
+    for device in (anna, boris):
+        device.close()
+
+
 async def _knows_itself_out(device: Device, chat: ChatId) -> bool:
     judge = device.replica.chat(chat)
     return judge is not None and device.key not in judge.membership().devices

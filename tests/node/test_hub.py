@@ -29,6 +29,7 @@ class Peer:
     peer: PeerKind = PeerKind.NODE
     open: bool = True
     welcome: bool = False
+    news: bool = False
     told: list[Sequence[Holding]] = field(default_factory=list)
 
     def have(self, holdings: Sequence[Holding]) -> None:
@@ -41,7 +42,7 @@ class Peer:
         self.welcome = True
 
     def changed(self) -> None:
-        pass
+        self.news = True
 
 
 def session(key: bytes, peer: PeerKind = PeerKind.NODE) -> Connection:
@@ -155,3 +156,14 @@ class TestLettingIn:
         stored = Stored(Outcome(0), run, readers={SMALL, MIDDLE, LARGE}, entered={entered})
         hub.hand_on(stored, session(DEVICE, PeerKind.DEVICE))
         assert [peer.welcome for peer in peers] == again
+
+
+def test_who_is_put_out_is_told() -> None:
+    """SPEC 6.3: over the session that stands, though nothing is pushed to it any more."""
+    hub, peers = hub_of(SMALL), [Peer(MIDDLE), Peer(DEVICE, PeerKind.DEVICE), Peer(LARGE)]
+    for peer in peers:
+        hub.add(cast("Connection", peer))
+    run = Run(ChatId(SMALL), DeviceKey(DEVICE), CONTROL, 0, None, None, (Raw(b"\x00"),), ())
+    stored = Stored(Outcome(0), run, readers={SMALL}, left={MIDDLE, DEVICE})
+    hub.hand_on(stored, session(DEVICE, PeerKind.DEVICE))
+    assert [peer.news for peer in peers] == [True, True, False]
