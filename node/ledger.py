@@ -40,6 +40,15 @@ class ChatLedger:
         chain = self._chat.chains.get((device, lane), ())
         return [branch.branch for branch in chain if branch.base <= seq < branch.length]
 
+    def goes_on(self, branch: int, entries: Sequence[Entry]) -> bool:
+        """Tell whether these are what covers the head of a branch, if anything does.
+
+        What is covered by another branch alone could not be shown to anybody without that.
+        """
+        first = entries[0].header
+        target = self._chat.chains[first.device, first.lane][branch]
+        return target.length != first.seq or not self._store.covered_otherwise(target, entries)
+
     def length(self, device: DeviceKey, lane: int) -> int:
         """Return the length of the longest branch."""
         chain = self._chat.chains.get((device, lane), ())
@@ -60,6 +69,11 @@ class CandidateLedger:
     def takes_branch(self, entries: Sequence[Entry]) -> bool:
         """Tell that there is room: a candidate is bounded as a whole."""
         del entries
+        return True
+
+    def goes_on(self, branch: int, entries: Sequence[Entry]) -> bool:
+        """Tell that they do: what covers the parts of a candidate is kept with each."""
+        del branch, entries
         return True
 
     def branch_of(self, device: DeviceKey, lane: int, seq: int, entry: EntryId) -> int | None:

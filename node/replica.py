@@ -257,11 +257,10 @@ class Replica(SealedChats):
         stored = self.store.create_chat(chat.id)
         rivals: list[Sequence[Entry]] = []
         for entries, cover in candidate.accepted:
-            branch = self._branch_for(stored, entries[0])
+            branch = self._branch_for(stored, entries)
             if branch is None and (entries[0].header.device, CONTROL) in stored.chains:
                 rivals.append([*entries, *cover])
             self.store.append(stored, entries, branch, self.payloads.clock())
-        for entries, cover in candidate.accepted:
             self.store.keep_cover(stored, entries[-1], cover)
         self.sharing.set_readers(stored, readers)
         self.remember(chat)
@@ -274,15 +273,19 @@ class Replica(SealedChats):
         fork = next((proof for proof in proofs if proof is not None), None)
         return readers, sealless, fork
 
-    def _branch_for(self, stored: StoredChat, first: Entry) -> int | None:
-        """Return the branch that an entry goes on with, None if it begins one."""
-        header = first.header
+    def _branch_for(self, stored: StoredChat, entries: Sequence[Entry]) -> int | None:
+        """Return the branch that entries go on with, None if they begin one."""
+        header = entries[0].header
         ledger = ChatLedger(self.store, stored)
         if header.prev is None:
             return None
         branch = ledger.branch_of(header.device, header.lane, header.seq - 1, header.prev)
         begins = branch in ledger.branches_at(header.device, header.lane, header.seq)
-        return None if begins else branch
+        return (
+            branch
+            if branch is not None and not begins and ledger.goes_on(branch, entries)
+            else None
+        )
 
     def _fork(self, stored: StoredChat, entries: Sequence[Entry], first: Entry) -> Forked | None:
         """Build and keep the proof that `first` and what is stored at its place are a fork."""

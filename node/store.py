@@ -6,7 +6,7 @@ transactions. Nothing here judges an entry: `replica` does, and then appends.
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from protocol.fork import Cover
 from protocol.frame import Run, Want
 from protocol.limits import (
     COVER_ENTRIES_MAX,
+    HEADER_BYTES_MAX,
     INCARNATION_BYTES,
     KEYFRAME_ENTRIES,
     RUN_BYTES_MAX,
@@ -194,14 +195,20 @@ class Store:
         else:
             target = chain[branch]
         place = target.no << SEQ_BITS
-        self.connection.execute(
-            "DELETE FROM entries WHERE place >= ? AND place < ?",
-            (place | target.length, target.no + 1 << SEQ_BITS),
-        )
+        signed = self._uncover(target, entries)
         entries = [self._relative(chain, target, entries[0]), *entries[1:]]
         self.connection.executemany(
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-            [(place | e.header.seq, e.id, e.record, e.signature, _since(e, now)) for e in entries],
+            [
+                (
+                    place | e.header.seq,
+                    e.id,
+                    e.record,
+                    e.signature or signed.get(e.id),
+                    _since(e, now),
+                )
+                for e in entries
+            ],
         )
         if first.lane == CONTROL:
             self.connection.executemany(
@@ -217,6 +224,33 @@ class Store:
             "UPDATE chains SET length = ?, head = ?, changed = ? WHERE no = ?",
             (target.length, target.head, self.next_change(), target.no),
         )
+
+    def _cover(self, branch: Branch) -> Sequence[Row]:
+        """Return what stands after the head of a branch, to cover it."""
+        rows = self.connection.execute(
+            "SELECT place, id, record, signature FROM entries WHERE place >= ? AND place < ?"
+            " ORDER BY place",
+            (branch.no << SEQ_BITS | branch.length, branch.no + 1 << SEQ_BITS),
+        )
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+    def covered_otherwise(self, branch: Branch, entries: Sequence[Entry]) -> bool:
+        """Tell whether what covers the head of a branch is another one's than these entries."""
+        return any(row[1] != e.id for row, e in zip(self._cover(branch), entries, strict=False))
+
+    def _uncover(self, branch: Branch, entries: Sequence[Entry]) -> Mapping[bytes, bytes | None]:
+        """Remove what entries stand in the place of; a cover that goes on after them stays.
+
+        Return its signatures: what it has covered may have no other.
+        """
+        cover = self._cover(branch)
+        replaced = cover[: len(entries)]
+        if replaced and replaced[-1][1] != entries[len(replaced) - 1].id:
+            replaced = cover
+        self.connection.executemany(
+            "DELETE FROM entries WHERE place = ?", [(row[0],) for row in replaced]
+        )
+        return {row[1]: row[3] for row in replaced}
 
     def _relative(self, chain: Sequence[Branch], branch: Branch, entry: Entry) -> Entry:
         """Return an entry with its record relative to the predecessor that is stored here.
@@ -235,15 +269,15 @@ class Store:
         """Keep what follows an unsigned head, up to a signed entry.
 
         These do not count as stored, and the next append replaces them; but without them nobody
-        could be shown that what is stored is authentic.
+        could be shown that what is stored is authentic. What covers it already stays.
         """
         header = last.header
         branch = self.branch_of(chat, header.device, header.lane, header.seq, last.id)
         target = None if branch is None else chat.chains[header.device, header.lane][branch]
-        if target is None or target.head != last.id:
+        if target is None or target.head != last.id or self._cover(target):
             return
         self.connection.executemany(
-            "INSERT OR REPLACE INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
+            "INSERT INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
             [(target.no << SEQ_BITS | e.header.seq, e.id, e.record, e.signature) for e in cover],
         )
 
@@ -367,26 +401,39 @@ class Store:
         branch = self.branch_with_prefix(chain, want.stop - 1, want.prefix)
         if branch is None:
             return None
+        rows = self._covered(chain, branch, want, RUN_BYTES_MAX)
+        fits = bool(rows)
+        if not fits:
+            more = self._covered(chain, branch, want, RUN_BYTES_MAX + HEADER_BYTES_MAX)
+            rows = more[: 1 + next((at for at, row in enumerate(more) if row[3]), 0)]
+        if not rows:
+            return None
+        prev, context = self.context_before(chain, branch, want.lane, want.start)
+        records = [row[2] for row in rows]
+        if not fits and context is not None:
+            context, records[0] = _shortest(want, prev, context, records[0])
+        if len(records) > 1 and sum(map(len, records)) > RUN_BYTES_MAX:
+            return None
+        signatures = _signatures(rows) if want.lane == CONTROL else _cover(rows)
+        raws = tuple(map(msgspec.Raw, records))
+        return Run(want.chat, want.device, want.lane, want.start, prev, context, raws, signatures)
+
+    def _covered(
+        self, chain: Sequence[Branch], branch: Branch, want: Want, bytes_max: int
+    ) -> list[Row]:
+        """Return rows from `want.start` on, as many as fit and as signatures among them cover."""
         rows: list[Row] = []
         size = signed = 0
         for row in self.rows(chain, branch, want.start, branch.length + COVER_ENTRIES_MAX):
             size += len(row[2])
             shown = row[0] >= branch.length and signed == len(rows)
-            if rows and (size > RUN_BYTES_MAX or shown):
+            if rows and (size > bytes_max or shown or len(rows) - signed >= COVER_ENTRIES_MAX):
                 break
             rows.append(row)
             signed = len(rows) if row[3] is not None else signed
             if len(rows) >= RUN_ENTRIES_MAX or (signed == len(rows) and row[0] >= want.stop - 1):
                 break
-        del rows[signed:]
-        if not rows:
-            return None
-        prev, context = self.context_before(chain, branch, want.lane, want.start)
-        records = tuple(msgspec.Raw(row[2]) for row in rows)
-        signatures = _signatures(rows) if want.lane == CONTROL else _cover(rows)
-        return Run(
-            want.chat, want.device, want.lane, want.start, prev, context, records, signatures
-        )
+        return rows[:signed]
 
     def branch_with_prefix(self, chain: Sequence[Branch], seq: int, prefix: bytes) -> Branch | None:
         """Return the branch whose entry at `seq` has an id that begins with `prefix`."""
@@ -456,6 +503,23 @@ def empty_log(connection: apsw.Connection) -> bool:
     except OSError as error:
         raise StorageError(f"the database's log is not emptied: {error}") from error
     return True
+
+
+def _shortest(
+    want: Want, prev: EntryId | None, context: Context, record: bytes
+) -> tuple[Context, bytes]:
+    """Return the context relative to which the record at the start of a run is shortest.
+
+    Whoever signs rarely may have sent it so, in a run of which the true record would be too much.
+    Whoever gets it puts it right again (SPEC 6.4).
+    """
+    entry = rebuild(want.chat, want.device, want.lane, want.start, prev, context, [record])[0]
+    header, body = entry.header, entry.ground if entry.payload is None else entry.payload
+    if body is None:
+        return context, record
+    like = context_after(header)
+    like = like._replace(generation=max(0, like.generation - 1))
+    return like, pack(header, body, like)
 
 
 def _signatures(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:

@@ -52,6 +52,9 @@ class Ledger(Protocol):
     def takes_branch(self, entries: Sequence[Entry]) -> bool:
         """Tell whether there is room for a further branch of a chain, beginning with these."""
 
+    def goes_on(self, branch: int, entries: Sequence[Entry]) -> bool:
+        """Tell whether these may stand after the head of a branch, which nothing else covers."""
+
     def length(self, device: DeviceKey, lane: int) -> int:
         """Return the number of entries in the longest branch."""
 
@@ -138,6 +141,7 @@ class Chat:
         first = fresh[0].header
         branch: int | None = 0
         before = START
+        parts = False
         if first.prev is not None:
             branch = ledger.branch_of(first.device, first.lane, first.seq - 1, first.prev)
             if branch is None:
@@ -145,8 +149,9 @@ class Chat:
                 gap = Missing(first.device, first.lane, first.seq - 1, first.prev, have)
                 return Admission(missing=(gap,), known=known)
             before = ledger.context_after(first.device, first.lane, first.seq - 1, branch)
+            parts = not ledger.goes_on(branch, fresh)
         rivals = ledger.branches_at(first.device, first.lane, first.seq)
-        begins = branch in rivals or (first.seq == 0 and bool(rivals))
+        begins = parts or branch in rivals or (first.seq == 0 and bool(rivals))
         if begins and not ledger.takes_branch(fresh):
             return Admission(known=known, surplus=True)
         judged = self._judge(fresh, before, ledger)

@@ -18,12 +18,12 @@ from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, E
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want, authentic
-from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES
+from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES, RUN_BYTES_MAX
 from protocol.operation import Admit
 from protocol.policy import Role
 from protocol.run import Entry, pack
 from protocol.testing import network
-from protocol.testing.cast import agency, grant
+from protocol.testing.cast import Person, agency, grant
 from protocol.testing.chains import Chain, Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
@@ -111,6 +111,77 @@ class TestAppend:
         assert served is not None
         assert [entry.id for entry in authentic(served)] == [one.id for one in chain.entries]
 
+    def test_a_cover_that_comes_again_without_its_signature(self) -> None:
+        """What it covered is still authentic: else nobody could be shown it, ever."""
+        talk, anna, boris = who_waits_for_another()
+        chain = talk.chain(anna, CONTENT)
+        replica = node()
+        take(replica, *(run for run in talk.runs if run.lane == CONTROL))
+        (waits,) = take(replica, chain.run(0, 64, signed=[63]))
+        assert (waits.appended, len(waits.outcome.missing)) == (63, 1)
+        take(replica, talk.chain(boris, CONTENT).run())
+        (stored,) = take(replica, chain.run(63, signed=[126]))
+        assert stored.appended == 64
+        check_covers(replica, talk.chat)
+
+    def test_a_part_of_a_cover_comes(self) -> None:
+        """The rest of it covers on, though what comes would be covered by something farther."""
+        talk, anna, boris = who_waits_for_another()
+        chain = talk.chain(anna, CONTENT)
+        replica = node()
+        take(replica, *(run for run in talk.runs if run.lane == CONTROL))
+        take(replica, chain.run(0, 64, signed=[63]))
+        take(replica, chain.run(0, 20, signed=[19]), chain.run(20, 64, signed=[63]))
+        check_covers(replica, talk.chat)
+        take(replica, talk.chain(boris, CONTENT).run())
+        take(replica, chain.run(63, 64, signed=[63]), chain.run(64, signed=[126]))
+        check_covers(replica, talk.chat)
+
+    def test_a_cover_that_another_branch_would_replace(self) -> None:
+        """Each has a place: the peer of whoever serves them must not take that for a lie."""
+        talk, anna, _ = who_waits_for_another()
+        branch = talk.fork(anna, 63, 64)
+        replica = node()
+        take(replica, *(run for run in talk.runs if run.lane == CONTROL))
+        take(replica, talk.chain(anna, CONTENT).run(0, 64, signed=[63]))
+        (stored,) = take(replica, branch.run(63, signed=[126]))
+        assert stored.appended == 64
+        first, second = (chain.entries[at].id[:8] for chain, at in ((branch, 62), (branch, 126)))
+        wants = [Want(talk.chat, branch.device, CONTENT, first, 0, 63)]
+        wants.append(Want(talk.chat, branch.device, CONTENT, second, 63, 127))
+        for want in wants:
+            served = replica.store.run(want)
+            assert served is not None
+            assert len(authentic(served)) == len(served.records) >= want.stop - want.start
+        uncovered = Want(talk.chat, branch.device, CONTENT, second, 0, 127)
+        assert replica.store.run(uncovered) is None
+
+    def test_a_run_that_fits_by_a_lie(self) -> None:
+        """A wrong context makes a record short; with the true one the run would be too long."""
+        talk = conversation(Dice(0), 0)
+        anna, *others = talk.people
+        talk.say(anna, b"first")
+        for who in (*others, anna):
+            talk.start_epoch(who)
+        for _ in range(4):
+            talk.say(anna, bytes(50_000))
+        chain = talk.chain(anna, CONTENT)
+        header = chain.entries[1].header
+        assert isinstance(header, ContentHeader)
+        lie = chain.context(1)._replace(control=header.control)
+        first = pack(header, chain.entries[1].payload, lie)
+        so_far = len(first) + sum(len(chain.record(seq)) for seq in range(2, 5))
+        talk.say(anna, bytes(RUN_BYTES_MAX - so_far - 100))
+        true = chain.run(1, signed=[5])
+        records = (msgspec.Raw(first), *true.records[1:])
+        run = msgspec.structs.replace(true, context=lie, records=records)
+        sizes = [sum(len(bytes(raw)) for raw in one.records) for one in (run, true)]
+        assert sizes[0] <= RUN_BYTES_MAX < sizes[1]
+        replica = node()
+        take(replica, *(one for one in talk.runs if one.lane == CONTROL), chain.run(0, 1), run)
+        check_covers(replica, talk.chat)
+        assert entries(replica, talk.chat) == all_of(talk)
+
     def test_again(self) -> None:
         """Case 36: duplicates write nothing."""
         talk = conversation(Dice(4), 20)
@@ -140,6 +211,18 @@ def network_of(talk: Conversation) -> network.Replica:
     for run in talk.runs:
         made.take(run)
     return made
+
+
+def who_waits_for_another() -> tuple[Conversation, Person, Person]:
+    """Return a chat in which anna's entry 63 answers boris, and hers before that do not."""
+    talk = conversation(Dice(0), 0)
+    anna, boris = talk.people[:2]
+    for number in range(63):
+        talk.say(anna, b"%d" % number)
+    talk.say(boris, b"an answer")
+    for number in range(64):
+        talk.say(anna, b"%d" % number)
+    return talk, anna, boris
 
 
 class TestCandidates:
