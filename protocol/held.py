@@ -68,6 +68,11 @@ class Work:
         want = self.want
         return want is not None and branch_of(want) == branch and self.reached < want.stop
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether all that was asked for is stored: what is behind may be there as a cover only."""
+        return self.want is not None and self.reached >= self.want.stop
+
     def lacks(self, branch: Branch) -> bool:
         """Whether it waits for an entry of this chain whose id begins so."""
         (_, device, lane), prefix = branch

@@ -398,7 +398,7 @@ class Intake:
             self._hold(work)
         elif outcome.reached >= work.stop:
             self._backtracks.pop(work.place, None)
-        elif not outcome.surplus:
+        elif not (outcome.surplus or work.has_answered):
             self._refusals += 1
             if self._refusals > REFUSALS_MAX:
                 raise OutOfTurn(f"over {REFUSALS_MAX} runs that no rule allows (SPEC 6.6)")

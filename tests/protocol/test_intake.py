@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from protocol import frame as frames
 from protocol.effect import (
@@ -302,6 +303,17 @@ class TestIntake:
         one.judged(answer, Outcome(asked.start, (), refused, surplus, asked.start, judged))
         assert one.finished() == [1]
         assert one.ask(0.0) == []
+
+    def test_a_cover_that_no_rule_allows(self) -> None:
+        """SPEC 2.4: the end of a cover need not be admissible, and whoever serves it has to."""
+        heads = [structs.replace(want(number), stop=4) for number in range(REFUSALS_MAX + 1)]
+        one = intake(*heads)
+        assert one.ask(0.0) == heads
+        for number in range(len(heads)):
+            run = run_at(number)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(4, refused=True))
+        assert one.finished() == [1]
 
     def test_refusals(self) -> None:
         """A run that no rule allows closes its want; too many of them the session."""
