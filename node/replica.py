@@ -4,8 +4,10 @@ The one place where bytes of a peer become entries of ours. Everything here runs
 transaction that `journal` holds open; nothing is acknowledged to anyone before that is durable.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cache, partial
 
 import apsw
 
@@ -130,7 +132,7 @@ class Replica(SealedChats):
         if accepted:
             accepted, bare = self._store(chat, stored, admission)
             before = self.sharing.readers(stored)
-            readers = self._share(chat, stored, run.lane, before)
+            readers = self._share(chat, stored, accepted, before)
         sealless = self.lacking_seals(chat, stored, accepted)
         outcome = _outcome(entries, admission)
         return Stored(
@@ -174,34 +176,36 @@ class Replica(SealedChats):
         return self.payloads.age(judge, stored, start)
 
     def _share(
-        self, chat: Chat, stored: StoredChat, lane: int, before: AbstractSet[bytes]
+        self, chat: Chat, stored: StoredChat, new: Sequence[Entry], before: AbstractSet[bytes]
     ) -> AbstractSet[bytes]:
-        """Keep who may see a chat now; return them. before: who could until now."""
-        if lane != CONTROL:
+        """Keep who may see a chat now; return them. before: who could until these were new."""
+        if new and new[0].header.lane != CONTROL:
             return before
         readers = self.readers(chat)
         self.sharing.set_readers(stored, readers)
         if readers - before:
             self.store.touch(stored)
+        since = len(chat.history.entries) - len(new)
+        seen = cache(partial(self._readers_of_first, chat))
         for peer in sorted(before - readers):  # each takes numbers of the change counter
-            self.sharing.set_former(peer, self._until_removal(chat, stored, peer))
+            counts = range(since + 1, len(chat.history.entries))
+            count = since + 1 + bisect_right(counts, 0, key=lambda at: int(peer not in seen(at)))
+            self.sharing.set_former(peer, self._lengths(chat, stored, count))
         return readers
+
+    def _readers_of_first(self, chat: Chat, count: int) -> AbstractSet[bytes]:
+        return self.readers_by(resolve(chat.history, (1 << count) - 1))
 
     def welcome(self) -> None:
         """Let new devices that lost their predecessors see the chats of their users (SPEC 6.3)."""
         for chat_id in self.sharing.awaiting():
             chat, stored = self.chat(chat_id), self.store.chat(chat_id)
             if chat is not None and stored is not None:
-                self._share(chat, stored, CONTROL, self.sharing.readers(stored))
+                self._share(chat, stored, (), self.sharing.readers(stored))
 
-    def _until_removal(
-        self, chat: Chat, stored: StoredChat, peer: bytes
-    ) -> list[tuple[int, int, int]]:
-        """Return how long the control chains were once this reader was out (SPEC 6.3)."""
+    def _lengths(self, chat: Chat, stored: StoredChat, count: int) -> list[tuple[int, int, int]]:
+        """Return how long the control chains were when so many entries were here (SPEC 6.3)."""
         history = chat.history
-        count = len(history.entries)
-        while count > 1 and peer not in self.readers_by(resolve(history, (1 << count - 1) - 1)):
-            count -= 1
         lengths: dict[bytes, int] = {}
         for one in history.entries[:count]:
             lengths[one.device] = max(lengths.get(one.device, 0), one.seq + 1)

@@ -1,8 +1,12 @@
 """SPEC 6.3: who may see a chat, what whoever is out is still shown, and what a return brings."""
 
+import pytest
+
 from node.seals import OLDEST
 from protocol.entry import CONTROL, ChatId
 from protocol.frame import Want
+from protocol.history import History
+from protocol.membership import Membership, resolve
 from protocol.operation import Admit, Checkpoint, Leave, Remove
 from protocol.policy import Role
 from protocol.testing.cast import grant
@@ -55,6 +59,31 @@ class TestReaders:
             talk.chat, anna.devices[0], CONTROL, bytes(later.id[:8]), 0, later.entry.seq + 1
         )
         assert replica.serve(want, LATE) is None, "what came after is not shown"
+
+    def test_a_removal_with_much_behind_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is found in one run, for all who are out, without asking of each entry who was in."""
+        talk = conversation(Dice(6), 0)
+        anna = talk.people[0]
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER, (0, 1, 2)),))))
+        replica = node(LATE)
+        for run in talk.runs:
+            take(replica, run)
+        out = len(talk.chain(anna, CONTROL).entries)
+        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
+        for _ in range(100):
+            talk.tell(anna, talk.story.tell(anna, Checkpoint()))
+        asked: list[int | None] = []
+
+        def resolved(history: History, within: int | None = None) -> Membership:
+            asked.append(within)
+            return resolve(history, within)
+
+        monkeypatch.setattr("node.replica.resolve", resolved)
+        (stored,) = take(replica, talk.chain(anna, CONTROL).run(out))
+        assert stored.left == {LATE, *FYODOR.devices}
+        assert len(asked) < 10
+        rows = replica.store.connection.execute("SELECT DISTINCT length FROM former").get
+        assert rows == out + 1
 
     def test_who_was_brought_back_and_leaves_is_shown_it(self) -> None:
         """Also if somebody who had seen them leave, and not come back, has written last."""
