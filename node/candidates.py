@@ -4,12 +4,12 @@ Each peer has its own of each, so none can push out, or add to, what another has
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from node.ledger import CandidateLedger
 from protocol.chat import Admission, Chat
-from protocol.entry import ChatId
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.run import Entry
 
 CANDIDATES_BYTES_MAX = 64 * 1024 * 1024
@@ -19,15 +19,31 @@ ENTRY_BYTES = 1024  # in memory, of an entry, apart from its record; guess
 
 @dataclass(slots=True)
 class Candidate:
-    """A chat as one peer has brought it. accepted: parts of chains, and what covers their ends."""
+    """A chat as one peer has brought it. accepted: parts of chains, and what covers their ends.
+
+    heads: of each device, the last entry of each branch. awaited: ids that others wait for.
+    """
 
     chat: Chat
+    awaited: Container[EntryId]
+    heads: dict[DeviceKey, set[EntryId]] = field(default_factory=dict)
     accepted: list[tuple[Sequence[Entry], Sequence[Entry]]] = field(default_factory=list)
     size: int = CANDIDATE_BYTES
 
     def judge(self, entries: Sequence[Entry]) -> Admission:
         """Admit control entries to the judge of this chat."""
-        return self.chat.admit(entries, CandidateLedger(self.chat.history))
+        return self.chat.admit(
+            entries, CandidateLedger(self.chat.history, self.heads, self.awaited)
+        )
+
+    def accept(self, entries: Sequence[Entry], cover: Sequence[Entry]) -> None:
+        """Keep entries that were admitted."""
+        first = entries[0].header
+        heads = self.heads.setdefault(first.device, set())
+        if first.prev is not None:
+            heads.discard(first.prev)
+        heads.add(entries[-1].id)
+        self.accepted.append((entries, cover))
 
     def join(self, other: "Candidate") -> None:
         """Add what another peer has brought of the same chat."""
@@ -36,13 +52,14 @@ class Candidate:
             if admission.entries:
                 count = admission.known + len(admission.entries)
                 rest = cover_after([*entries, *cover], count)
-                self.accepted.append((admission.entries, rest))
+                self.accept(admission.entries, rest)
 
 
 class Candidates:
-    """The candidates of all peers."""
+    """The candidates of all peers. awaited: ids of entries that others wait for."""
 
-    def __init__(self) -> None:
+    def __init__(self, awaited: Container[EntryId] = ()) -> None:
+        self._awaited = awaited
         self._brought: dict[bytes, OrderedDict[ChatId, Candidate]] = {}
         self._sizes: Counter[bytes] = Counter()
         self._lost: Counter[bytes] = Counter()
@@ -61,7 +78,7 @@ class Candidates:
         """Return what a peer has brought of a chat."""
         brought = self._brought.setdefault(peer, OrderedDict())
         if chat not in brought:
-            brought[chat] = Candidate(Chat(chat))
+            brought[chat] = Candidate(Chat(chat), self._awaited)
             self._sizes[peer] += CANDIDATE_BYTES
         return brought[chat]
 
@@ -70,7 +87,7 @@ class Candidates:
     ) -> None:
         """Keep entries that were admitted to a candidate."""
         candidate = self.of(peer, chat)
-        candidate.accepted.append((entries, cover))
+        candidate.accept(entries, cover)
         size = sum(len(entry.record) + ENTRY_BYTES for entry in entries)
         candidate.size += size
         self._sizes[peer] += size

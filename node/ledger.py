@@ -1,7 +1,8 @@
 """What the judge of a chat asks of what is stored: `protocol.chat.Ledger`, twice (SPEC 2.4)."""
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from node.store import Store, StoredChat
 from protocol.chat import Missing
@@ -63,13 +64,22 @@ class ChatLedger:
 class CandidateLedger:
     """What a chat that is not ours (yet) answers: only its control lane, from memory."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(
+        self,
+        history: History,
+        heads: Mapping[DeviceKey, AbstractSet[EntryId]],
+        awaited: Container[EntryId],
+    ) -> None:
         self._history = history
+        self._heads = heads
+        self._awaited = awaited
 
     def takes_branch(self, entries: Sequence[Entry]) -> bool:
-        """Tell that there is room: a candidate is bounded as a whole."""
-        del entries
-        return True
+        """Tell whether they go on with a branch, or there is room, as where a chat is stored."""
+        first = entries[0].header
+        heads = self._heads.get(first.device, frozenset())
+        known = first.prev in heads or len(heads) < BRANCHES_MAX
+        return known or any(entry.id in self._awaited for entry in entries)
 
     def goes_on(self, branch: int, entries: Sequence[Entry]) -> bool:
         """Tell that they do: what covers the parts of a candidate is kept with each."""

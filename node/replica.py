@@ -57,8 +57,8 @@ class Replica(SealedChats):
         super().__init__(connection, agency, owner)
         self.blobs = Blobs(self.store, owner)
         self.payloads = Payloads(self.store, self.blobs, agency, owner, clock)
-        self.candidates = Candidates()
         self._awaited = Awaited()
+        self.candidates = Candidates(self._awaited)
 
     def forget(self) -> None:
         """Drop what is cached: after a rollback, or when another process wrote."""

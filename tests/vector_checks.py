@@ -156,7 +156,7 @@ def check_membership(case: Inputs) -> Value:
         if "result" in case._case:
             chat.restore(header, entry.id, payload)
             continue
-        found = chat.admit([entry], CandidateLedger(chat.history))
+        found = chat.admit([entry], CandidateLedger(chat.history, {}, ()))
         if found.refusal is not None:
             raise found.refusal
     return amounts(case, chat)

@@ -19,7 +19,7 @@ from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want, authentic
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES, RUN_BYTES_MAX
-from protocol.operation import Admit
+from protocol.operation import Admit, Checkpoint
 from protocol.policy import Role
 from protocol.run import Entry, pack
 from protocol.testing import network
@@ -321,6 +321,34 @@ class TestCandidates:
             take(replica, run)
         take(replica, other.run())
         check_forked(replica, talk, (chain, branch, other))
+
+    def test_forked_many_ways(self) -> None:
+        """As where a chat is stored: of many branches no more is kept than others refer to."""
+        talk = conversation(Dice(2), 0)
+        anna, boris = talk.people[:2]
+        chain = talk.chain(anna, CONTROL)
+        told = talk.story.tell(anna, Checkpoint(), seen=[])
+        branches = []
+        for number in range(3 * BRANCHES_MAX):
+            branch = chain.fork(2)
+            header = msgspec.structs.replace(told.header, time=told.header.time + number)
+            branch.append(header, told.payload)
+            branches.append(branch)
+        last = branches[-1].entries[-1]
+        joined = talk.story.tell(boris, Admit((grant(FYODOR, Role.MEMBER),)), seen=[])
+        other = Chain(boris.signers[0], talk.chat, CONTROL)
+        links = tuple(sorted((*joined.header.links, last.reference)))
+        other.append(msgspec.structs.replace(joined.header, links=links), joined.payload)
+        replica = node(LATE)
+        brought = take(replica, chain.run(), *(branch.run(2) for branch in branches))
+        assert sum(one.outcome.surplus for one in brought) == 2 * BRANCHES_MAX
+        (waits,) = take(replica, other.run())
+        assert [item.id for item in waits.outcome.missing] == [last.id]
+        take(replica, branches[-1].run(2), other.run())
+        stored = replica.store.chat(talk.chat)
+        assert stored is not None
+        assert len(stored.chains[chain.device, CONTROL]) == BRANCHES_MAX + 1
+        check_covers(replica, talk.chat)
 
     def test_brought_by_two(self) -> None:
         """What each has brought counts when the chat is adopted, though neither has all."""
