@@ -352,10 +352,14 @@ class Replica(SealedChats):
 
     def set_aside(self, chats: Sequence[ChatHeads], peer: bytes) -> None:
         """Keep what is not heard of these, for when the peer is let in."""
-        for item in chats:
-            stored = self.store.chat(item.chat)
-            if stored is not None and not self.may_bring(peer, item.chat):
-                self.sharing.note_unheard(peer, stored, item.heads)
+        unheard = [
+            (stored, head)
+            for item in chats
+            if not self.may_bring(peer, item.chat)
+            and (stored := self.store.chat(item.chat)) is not None
+            for head in item.heads
+        ]
+        self.sharing.note_unheard(peer, unheard)
 
     def take_up(self, peer: bytes) -> list[Want]:
         """Return what we lack of what was set aside of a peer that is in those chats now."""

@@ -212,11 +212,14 @@ class Sharing:
             (peer, incarnation, cursor),
         )
 
-    def note_unheard(self, peer: bytes, chat: StoredChat, heads: Iterable[Head]) -> None:
-        """Remember what a peer listed of a chat that it may not see; of too much, the newest."""
+    def note_unheard(self, peer: bytes, heads: Iterable[tuple[StoredChat, Head]]) -> None:
+        """Remember what a peer listed of chats that it may not see; of too much, the newest."""
         self.connection.executemany(
             "INSERT OR REPLACE INTO unheard VALUES (?, ?, ?, ?, ?, ?)",
-            [(peer, chat.no, head.device, head.lane, head.seq, head.prefix) for head in heads],
+            [
+                (peer, chat.no, head.device, head.lane, head.seq, head.prefix)
+                for chat, head in heads
+            ],
         )
         self.connection.execute(
             "DELETE FROM unheard WHERE rowid IN (SELECT rowid FROM unheard WHERE peer = ?"

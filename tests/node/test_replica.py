@@ -648,6 +648,23 @@ class TestCompare:
         rows = replica.store.connection.execute("SELECT peer, device FROM unheard ORDER BY device")
         assert rows.fetchall() == [(LATE, head.device) for head in heads[2:]]
 
+    def test_a_page_of_many_chats_is_bounded_at_once(self) -> None:
+        """Whoever was in thousands of chats lists one head of each, as often as they like."""
+        replica = node()
+        chats = [ChatId(number.to_bytes(32)) for number in range(20)]
+        for chat in chats:
+            replica.store.create_chat(chat)
+        head = Head(DeviceKey(bytes(32)), CONTENT, 0, bytes(8))
+        removing: list[str] = []
+
+        def trace(_: object, statement: str, __: object) -> bool:
+            removing.extend([statement] if statement.startswith("DELETE") else [])
+            return True
+
+        replica.store.connection.exec_trace = trace
+        replica.set_aside([ChatHeads(chat, (head,)) for chat in chats], LATE)
+        assert len(removing) == 1
+
 
 class TestHoldings:
     def test_in_ones_own_name(self) -> None:
