@@ -55,6 +55,7 @@ from protocol.frame import (
     Run,
     Seal,
     Seals,
+    Want,
     WantBlob,
     WantSeals,
     authentic,
@@ -139,6 +140,7 @@ class Dealing(ABC):
         self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
         self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
+        self._payloads_wanted: Sequence[Want] = ()
         self._let_in = True
         self._seals_before: int = NEWEST  # where the next page begins of those to be asked for
 
@@ -248,7 +250,7 @@ class Dealing(ABC):
         """Ask for payloads that came dropped, though nothing that we know asks to drop them."""
 
         def look() -> After:
-            wants = self._replica.payloads.wanted(self.key)
+            self._payloads_wanted = wants = self._replica.payloads.wanted(self.key)
             return lambda: [Send(want) for want in wants]
 
         return [Look(look)] if self.open and self.peer is not PeerKind.INVITATION else []
@@ -265,7 +267,7 @@ class Dealing(ABC):
             case LoadChunk() | TakeChunk():
                 return [effect]
             case Admit(runs, live):
-                return self._admit(runs, live=live)
+                return self._admit(runs, live=live and not self._brings_payload(runs[0]))
             case NoteHoldings(holdings):  # a device stores for nobody else
                 return [] if self.peer is PeerKind.DEVICE else [Note(holdings)]
             case _:
@@ -377,6 +379,14 @@ class Dealing(ABC):
         return new, [] if new is None else sorted(self._replica.readers_of(new.chat))
 
     # Admission
+
+    def _brings_payload(self, run: Run) -> bool:
+        """Whether it was asked for, beside the session: then it was not pushed (SPEC 6.5)."""
+        chain = run.chat, run.device, run.lane
+        return any(
+            (want.chat, want.device, want.lane) == chain and want.start <= run.start < want.stop
+            for want in self._payloads_wanted
+        )
 
     def _admit(self, runs: Sequence[Run], *, live: bool) -> Steps:
         """Verify runs here, and let the disk work on them meanwhile.
