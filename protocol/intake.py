@@ -204,6 +204,9 @@ class Intake:
         under_way = (*self._queued[CONTROL], *self._asked, *self._busy)
         return frozenset(chat for chat, _, lane in under_way if lane == CONTROL)
 
+    def _awaits_control(self, want: Want) -> bool:
+        return want.lane == CONTENT and want.chat in self._control_under_way()
+
     def backlog(self, chat: ChatId) -> list[Want]:
         """Return what is yet to come of a chat's content, once its control lane is here."""
         if chat in self._control_under_way():
@@ -340,7 +343,7 @@ class Intake:
         work.reached = outcome.reached
         self._check_branch(work, outcome)
         self._settle(work, outcome)
-        if work.want is not None and outcome.surplus and run.chat in self._control_under_way():
+        if outcome.surplus and work.want is not None and self._awaits_control(work.want):
             self._queue(work.want)  # the chat may yet turn out to be ours
         if self._is_over(work.place):
             self._give_up(work.place)

@@ -338,6 +338,18 @@ class TestIntake:
             one.judged(run, Outcome(run.start, surplus=True))
         assert one.finished() == [1]
 
+    def test_control_without_a_place_is_asked_for_once(self) -> None:
+        """One branch too many, or of a chat that the peer has left meanwhile."""
+        heads = [want(0, lane=CONTROL), want(1, lane=CONTROL)]
+        one = intake(*heads)
+        assert one.ask(0.0) == heads
+        for number in range(len(heads)):
+            run = run_at(number, lane=CONTROL)
+            one.received(run, 0.0)
+            one.judged(run, Outcome(0, surplus=True))
+            assert one.ask(0.0) == []
+        assert one.finished() == [1]
+
     def test_held_until_the_ancestor_comes(self) -> None:
         one = intake(want(0))
         one.ask(0.0)
