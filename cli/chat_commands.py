@@ -265,11 +265,21 @@ def _about_member(
         def about(users: "Sequence[UserId]") -> "Reference | None":
             del users
             fresh = require(device, judge.id)
-            return work(device, fresh, member_named(fresh, user))
+            return work(device, fresh, _once_a_member(fresh, user))
 
         made = change(device, [], about)
         record = {"chat": judge.id.hex(), "user": user, "change": done}
         made.tell(as_json, record | proposed(device, judge.id, made.result))
+
+
+def _once_a_member(judge: "Chat", user: str) -> "UserId":
+    """Return the member of this name, or who left under it. Raises UserError."""
+    from client.compose import leavers
+    from protocol.name import parse_address
+
+    name = parse_address(user).text
+    left = {one.user for one in leavers(judge) if one.name == name}
+    return left.pop() if len(left) == 1 else member_named(judge, user)
 
 
 def member_named(judge: "Chat", user: str) -> "UserId":

@@ -100,13 +100,28 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
 
 
 def still_in(device: Device, target: DeviceKey) -> list[ChatId]:
-    """Return the chats of this device in which a device of ours is."""
+    """Return the chats of this device in which a device of ours is, or can go on writing."""
     found = []
     for chat in device.replica.store.chats():
         judge = device.replica.chat(chat)
-        if judge is not None and {target, device.key} <= judge.membership().devices.keys():
+        devices = {} if judge is None else judge.membership().devices
+        if judge is None or device.key not in devices:
+            continue
+        if target in devices or _writes_on(device, judge, target):
             found.append(chat)
     return found
+
+
+def _writes_on(device: Device, chat: Chat, target: DeviceKey) -> bool:
+    """Whether a device gave itself up by naming content that nobody has shown us (SPEC 3.5)."""
+    words = {
+        one.device: one.operation.seen
+        for one in chat.history.entries
+        if isinstance(one.operation, Revoke) and one.operation.device == target
+    }
+    named = [one.seq for one in words.get(target, ()) if one.device == target]
+    here = [one.seq for one in content_heads(device, chat.id, [target])]
+    return words.keys() == {target} and max(named, default=-1) > max(here, default=-1)
 
 
 async def tell_node(device: Device, link: Link, target: DeviceKey, seconds: float) -> None:

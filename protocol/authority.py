@@ -8,6 +8,7 @@ Only what owners vouch for of a forked chain reaches further, and there all is j
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from protocol.assembly import assemble
@@ -93,7 +94,8 @@ class Authority:
     def _settled(self, entry: ControlEntry, index: int, base: Verdict) -> Case:
         chain = bits(self._dag.chain(entry.device) & self._dag.pasts[index] & ~(1 << index))
         earlier = (self._dag.entries[other] for other in chain)
-        case = settle(entry, self.roster(base.scope), earlier)
+        holder = partial(base.effects.holder, within=base.scope)
+        case = settle(entry, self.roster(base.scope), earlier, holder)
         if case.fault is None and case.fork is not None and base.knows(case.fork):
             return replace(case, fault=Void.KNOWN)
         return case

@@ -4,7 +4,7 @@ A case depends on the entry and its causal past alone, so it is settled once, wh
 arrives. What entries that the author had not seen make of it is for `standing` and `authority`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -72,6 +72,8 @@ class Case:
     signers: tuple[tuple[DeviceKey, UserId], ...] = ()
 
 
+Holder = Callable[[DeviceKey], UserId | None]
+
 BEARING: Final = (
     Genesis,
     Admit,
@@ -95,15 +97,18 @@ def open_case(genesis: Genesis, device: DeviceKey) -> Case:
     return Case(author, acts=_granted(genesis.grants), policies=(genesis.policy,))
 
 
-def settle(entry: ControlEntry, view: Membership, past: Iterable[ControlEntry]) -> Case:
+def settle(
+    entry: ControlEntry, view: Membership, past: Iterable[ControlEntry], holder: Holder
+) -> Case:
     """Settle any other operation that bears on membership.
 
     view: the membership of the entry's causal past. past: the earlier entries of its own chain.
+    holder: for whom something with effect in the causal past names a device, present or not.
     """
     author = view.devices.get(entry.device, entrant(entry, view))
     if author is None:
         return Case(None, fault=Void.NOT_A_MEMBER)
-    case = _asked(entry, author, view)
+    case = _asked(entry, author, view, holder)
     if isinstance(entry.operation, Quorum) and _used(entry, entry.operation, past):
         return replace(case, fault=Void.REPLAYED)
     return case
@@ -131,7 +136,7 @@ def least_role(operation: Operation, author: UserId, view: Membership) -> Role:
     return Role.READER if isinstance(operation, Nack) else Role.MEMBER
 
 
-def _asked(entry: ControlEntry, author: UserId, view: Membership) -> Case:
+def _asked(entry: ControlEntry, author: UserId, view: Membership, holder: Holder) -> Case:
     match entry.operation:
         case Leave(seen):
             return Case(author, leave=True, acts={author: Act(OUT, None, seen)})
@@ -142,16 +147,18 @@ def _asked(entry: ControlEntry, author: UserId, view: Membership) -> Case:
                 fault = _unfit([(identity, view.users[author].role)], view)
             return Case(author, fault=fault, enrolled=identity)
         case Quorum():
-            return _quorum(entry.operation, author, view)
+            return _quorum(entry.operation, author, view, holder)
         case Checkpoint():
             return Case(author, need=Role.MEMBER)
         case Admit() | Remove() | SetRole() | Revoke() | SetPolicy():
-            return _ranked(entry.operation, entry.device, author, view)
+            return _ranked(entry.operation, entry.device, author, view, holder)
         case Genesis() | EpochOperation() | Redact() | Nack() | Hold():
             raise Inadmissible("a genesis stands first in its chat and nowhere else (SPEC 3.2)")
 
 
-def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membership) -> Case:
+def _ranked(
+    operation: Inner, device: DeviceKey, author: UserId, view: Membership, holder: Holder
+) -> Case:
     """Settle what the author's rank has to allow, here or as a part of a quorum's decision."""
     direct = Void.DIRECT if view.kind == ChatKind.DIRECT else None
     match operation:
@@ -169,7 +176,8 @@ def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membershi
             fault = direct or _crowded(view, 0, _writing(view, user, role, 0))
             return Case(author, fault=fault, need=Role.ADMIN, acts=acts)
         case Revoke():
-            return _revoked(operation, device, author, view)
+            holds = view.devices.get(operation.device) or holder(operation.device)
+            return _revoked(operation, device, author, holds)
         case SetPolicy(policy):
             same = fewest(policy.zones) == view.policy.zones
             fault = None if narrow(view.policy.zones, policy.zones) else Void.NOWHERE
@@ -177,8 +185,11 @@ def _ranked(operation: Inner, device: DeviceKey, author: UserId, view: Membershi
             return Case(author, fault=fault, need=need, policies=(policy,))
 
 
-def _revoked(operation: Revoke, device: DeviceKey, author: UserId, view: Membership) -> Case:
-    user = view.devices.get(operation.device)
+def _revoked(operation: Revoke, device: DeviceKey, author: UserId, user: UserId | None) -> Case:
+    """Settle a revocation of a user's device, also of one that was put out before.
+
+    Whoever holds a device can give it up and name content that it has yet to write.
+    """
     signed = operation.by_user
     fault = None
     if user is None and operation.fork is None:
@@ -197,8 +208,8 @@ def _revoked(operation: Revoke, device: DeviceKey, author: UserId, view: Members
     )
 
 
-def _quorum(quorum: Quorum, author: UserId, view: Membership) -> Case:
-    cases = [_ranked(one, quorum.author, author, view) for one in quorum.operations]
+def _quorum(quorum: Quorum, author: UserId, view: Membership, holder: Holder) -> Case:
+    cases = [_ranked(one, quorum.author, author, view, holder) for one in quorum.operations]
     acts: dict[UserId, Act] = {}
     revoked: dict[DeviceKey, UserId | None] = {}
     for case in cases:

@@ -260,6 +260,11 @@ class Effects:
             for one in bits(self._register.enrolments.get(user, 0) & effective)
         )
 
+    def holder(self, device: DeviceKey, within: int) -> UserId | None:
+        """Return the user for whom `brings` holds, of several the one with the smaller id."""
+        claims = self._register.claims.get(device, ())
+        return min((user for user in claims if self.brings(device, user, within)), default=None)
+
     def reach(self, index: int, user: UserId, device: DeviceKey, level: int) -> int:
         """Return the role that an entry's author can make use of, as far as levels above decide.
 

@@ -13,14 +13,16 @@ from client.device import Device, open_device
 from client.epochs import start_epoch
 from client.linking import bring_in, read_code
 from client.revoking import exposed, revoke_exposed, revoke_own, still_in
+from client.writing import append_control
 from crypto.errors import SealRefused
 from node.errors import IdentityError, RefusedError, UserError
 from protocol import case, codec
 from protocol.dag import bits
-from protocol.entry import ChatId
+from protocol.entry import ChatId, EntryId, Reference
 from protocol.epoch import NackReason
 from protocol.errors import PeerError
 from protocol.membership import Void, content_void
+from protocol.operation import Leave, Revoke
 from tests.federation import PASSPHRASE, Federation, now
 
 
@@ -184,6 +186,39 @@ class TestRevoking:
             federation.say(phone, chat, "I am back")
         assert audit(boris, chat, lambda _: None).sound
 
+    def test_a_stolen_one_that_gave_itself_up_is_cut_off(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        """SPEC 3.5: what it named in giving itself up was yet to be written."""
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        with phone.transaction():
+            ahead = (Reference(phone.key, 1000, EntryId(bytes(32))),)
+            giving = Revoke(phone.key, None, None, ahead)
+            append_control(phone, compose.require(phone, chat), giving, now())
+        federation.carry(phone, anna)
+        assert still_in(anna, phone.key) == [chat]
+        with anna.transaction():
+            assert revoke_own(anna, phone.key, now()) == 1
+            assert revoke_own(anna, phone.key, now()) == 0
+        federation.carry(anna, boris)
+        assert fate(boris, chat, phone, 0) == Void.DEVICE
+
+    def test_who_left_so_can_be_put_out(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId
+    ) -> None:
+        federation.say(boris, chat, "seen")
+        federation.carry(boris, anna)
+        with boris.transaction():
+            ahead = (Reference(boris.key, 1000, EntryId(bytes(32))),)
+            append_control(boris, compose.require(boris, chat), Leave(ahead), now())
+        federation.carry(boris, anna)
+        assert fate(anna, chat, boris, 1) is None
+        with anna.transaction():
+            compose.remove_member(anna, chat, boris.profile.user.user, now())
+        assert fate(anna, chat, boris, 0) is None
+        assert fate(anna, chat, boris, 1) == Void.REMOVED
+
     def test_what_it_wrote_stays_when_its_user_is_removed(
         self, federation: Federation, anna: Device, boris: Device, chat: ChatId
     ) -> None:
@@ -195,10 +230,8 @@ class TestRevoking:
         federation.carry(phone, anna)
         with anna.transaction():
             compose.remove_member(anna, chat, boris.profile.user.user, now())
-        history = compose.require(anna, chat).history
-        entered = next(bits(history.authority.introductions(phone.key)))
-        assert content_void(history, phone.key, 0, history.pasts[entered]) is None
-        assert content_void(history, phone.key, 1, history.pasts[entered]) == Void.REMOVED
+        assert fate(anna, chat, phone, 0) is None
+        assert fate(anna, chat, phone, 1) == Void.REMOVED
 
     def test_one_chat_does_not_keep_a_lost_device_in_the_others(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
@@ -314,6 +347,13 @@ class TestOldCopy:
 def link_alone(federation: Federation, anna: Device) -> Device:
     """A further device before it is in any chat."""
     return federation.further(anna)
+
+
+def fate(device: Device, chat: ChatId, author: Device, seq: int) -> Void | None:
+    """Why content by a device that has seen no more than how it came in does not count."""
+    history = compose.require(device, chat).history
+    entered = next(bits(history.authority.introductions(author.key)))
+    return content_void(history, author.key, seq, history.pasts[entered])
 
 
 def copied(device: Device, folder: Path) -> Device:

@@ -9,7 +9,7 @@ from typing import Final
 
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.membership import Void
-from protocol.operation import Admit, Enroll, Remove, SetPolicy, SetRole
+from protocol.operation import Admit, Enroll, Remove, Revoke, SetPolicy, SetRole
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.testing.cast import Person, credential, grant, person
 from protocol.testing.story import Story
@@ -218,6 +218,25 @@ def a_lost_first_device() -> WorkedCase:
     )
 
 
+def given_up_by_a_thief() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER)])
+    stolen = CLARA.devices[0]
+    ahead = Revoke(stolen, None, None, (head(CLARA, 200),))
+    story.tell(CLARA, ahead, [story.genesis])
+    story.tell(BORIS, Revoke(stolen, None, None, (head(CLARA, 4),)))
+    return WorkedCase(
+        "j",
+        "a thief gives C's device up, and names what is yet to be written: B cuts it off",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, CLARA: Role.MEMBER},
+        {},
+        (
+            Content("what B had seen", stolen, 4, (story.genesis.id,), None),
+            Content("what the thief writes", stolen, 5, (story.genesis.id,), Void.DEVICE),
+        ),
+    )
+
+
 CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     duel,
     readmission_beside_removal,
@@ -228,10 +247,11 @@ CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     past_the_frontier,
     concurrent_settings,
     a_lost_first_device,
+    given_up_by_a_thief,
 )
 
 
 def make_cases() -> Iterator[WorkedCase]:
-    """Yield the cases, (a) to (i)."""
+    """Yield the cases, (a) to (j)."""
     for make in CASES:
         yield make()

@@ -91,7 +91,7 @@ class Oracle:
             return open_case(entry.operation, entry.device)
         seen = self.pasts[number] - {number}
         chain = [self.entries[one] for one in seen if self.entries[one].device == entry.device]
-        case = settle(entry, self.resolve(seen), chain)
+        case = settle(entry, self.resolve(seen), chain, lambda device: self._holder(device, seen))
         if case.fault is None and case.fork is not None and self._known(case.fork, seen):
             return Case(case.author, fault=Void.KNOWN)
         return case
@@ -105,6 +105,26 @@ class Oracle:
             one and one.lane == CONTROL and one.device == fork.device and one.seq <= fork.seq
             for one in forks
         )
+
+    def _holder(self, device: DeviceKey, seen: View) -> UserId | None:
+        ruling = self.ruling(seen)
+        named = [(user, self._named(ruling, user, seen)) for user in self._claimants(ruling)]
+        return min((user for user, devices in named if device in devices), default=None)
+
+    def _claimants(self, ruling: Ruling) -> set[UserId]:
+        enrolled = [self.case(number).enrolled for number in ruling.levels]
+        return self._users(ruling) | {one.user for one in enrolled if one is not None}
+
+    def _named(self, ruling: Ruling, user: UserId, within: View) -> set[DeviceKey]:
+        """Return the devices that what has effect in a set names for a user."""
+        devices: set[DeviceKey] = set()
+        for case in (self.case(number) for number in ruling.levels.keys() & within):
+            act = case.acts.get(user)
+            if act is not None and act.identity is not None:
+                devices.update(act.identity.devices)
+            if case.enrolled is not None and case.enrolled.user == user:
+                devices.update(case.enrolled.devices)
+        return devices
 
     def inert(self, number: int) -> Void | None:
         """Return why an operation is void in every set, None if it is not."""

@@ -445,10 +445,11 @@ class TestContent:
         assert content_void(history, CLARA.devices[0], 6, start) == Void.REMOVED
 
     @pytest.mark.parametrize("how", ["itself", "identity key", "fork", "leave"])
+    @pytest.mark.parametrize("then", ["remove", "revoke", "identity key", "owners"])
     def test_nobody_keeps_a_place_to_write_at_by_what_they_say_of_themselves(
-        self, how: str
+        self, how: str, then: str
     ) -> None:
-        """Clara names content to come of her device before she is removed."""
+        """Clara names content to come of her device, which is put out all the same."""
         story = Story(CAST)
         entered = story.tell(CLARA, Enroll(credential(CLARA, (1,))))
         device = CLARA.devices[1]
@@ -464,11 +465,33 @@ class TestContent:
         else:
             story.tell(CLARA, Leave(ahead))
             story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
-        story.tell(BORIS, Remove(CLARA.user, (Reference(device, 3, EntryId(bytes(32))),)))
+        seen = (Reference(device, 3, EntryId(bytes(32))),)
+        void = Void.DEVICE
+        if then == "remove":
+            void = Void.REMOVED
+            story.tell(BORIS, Remove(CLARA.user, seen))
+        elif then == "revoke":
+            story.tell(BORIS, Revoke(device, None, None, seen))
+        elif then == "identity key":
+            story.tell(CLARA, story.revocation(CLARA, 1, seen))
+        else:
+            story.tell(ANNA, story.quorum(ANNA, [Revoke(device, None, None, seen)], []))
         history = story.history()
         past = history.past([entered.id])
         assert content_void(history, device, 3, past) is None
-        assert content_void(history, device, 4, past) == Void.REMOVED
+        assert content_void(history, device, 4, past) == void
+
+    def test_who_may_not_revoke_a_device_may_not_once_it_is_out(self) -> None:
+        """An admin cuts off no device of an owner, nor anybody one of another's by a signature."""
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        story.tell(OLGA, Revoke(OLGA.devices[0], None, None, (head(OLGA, 9),)))
+        ranked = story.tell(BORIS, Revoke(OLGA.devices[0], None, None, ()))
+        theirs = story.revocation(CLARA).by_user
+        signed = story.tell(CLARA, Revoke(OLGA.devices[0], None, theirs, ()))
+        assert [reason(story, one) for one in (ranked, signed)] == [Void.RANK, Void.STRANGER]
+        history = story.history()
+        start = history.past([story.genesis.id])
+        assert content_void(history, OLGA.devices[0], 9, start) is None
 
     def test_from_a_device_that_was_named_for_another(self) -> None:
         """Its user's own grant is void; that somebody else has the device too is no grant of it."""
