@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol.dag import bits
-from protocol.entry import CONTENT, EntryId, Reference
+from protocol.entry import CONTENT, DeviceKey, EntryId, Reference
 from protocol.history import History
 from protocol.identity import UserId
 from protocol.membership import resolve, void_reason
 from protocol.operation import Hold, Redact
 from protocol.roster import Member
+from protocol.standing import Effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +40,74 @@ class Retention(NamedTuple):
     ground: Reference
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A redaction by a member, which counts or not."""
+
+    target: Reference
+    redaction: Redaction
+
+
 class Redactions:
-    """The effective redactions of one history, kept up at the cost of what is new in it."""
+    """The effective redactions of one history, kept up at the cost of what changes in it."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._bearing = 0
-        self._judged = 0
+        self._taken = 0
+        self._effects: Effects | None = None
+        self._authors: dict[tuple[UserId, DeviceKey], list[_Case]] = {}
+        self._counting: dict[Reference, dict[EntryId, Redaction]] = {}
         self._found: dict[Reference, Redaction] = {}
 
     def of(self) -> Mapping[Reference, Redaction]:
         """Return what is redacted, by place; of several redactions that of the smallest id."""
         history = self._history
-        bearing = history.authority.bearing
-        if bearing != self._bearing:
-            self._bearing, self._judged, self._found = bearing, 0, {}
-        for index in bits(history.redactions & ~self._judged):
-            self._judge(index)
-        self._judged = history.redactions
+        if history.authority.bearing != self._bearing:
+            self._bearing = history.authority.bearing
+            self._try_again()
+        for index in bits(history.redactions & ~self._taken):
+            self._take(index)
+        self._taken = history.redactions
         return self._found
 
-    def _judge(self, index: int) -> None:
+    def _try_again(self) -> None:
+        """Judge again what is by those for whom something has effect now that had not, or no more.
+
+        A redaction hangs on its author's role, and on what puts out their device or its branch.
+        """
+        before = self._effects
+        self._effects = self._history.authority.verdict(self._history.everything).effects
+        if before is None:
+            return
+        for (user, device), cases in self._authors.items():
+            if self._effects.differ(before, user, device):
+                for case in cases:
+                    self._judge(case)
+
+    def _take(self, index: int) -> None:
         entry = self._history.entries[index]
         operation = entry.operation
         if not isinstance(operation, Redact) or operation.lane != CONTENT:
             return
-        target = _named(operation)
-        earlier = self._found.get(target)
-        if earlier is not None and earlier.ground.id < entry.id:
-            return
         by = resolve(self._history, self._history.past_of(entry.id)).member_of(entry.device)
-        if by is not None and void_reason(self._history, entry.id) is None:
-            self._found[target] = Redaction(_place(self._history, index), by, operation.reason)
+        if by is None:
+            return
+        redaction = Redaction(_place(self._history, index), by, operation.reason)
+        case = _Case(_named(operation), redaction)
+        self._authors.setdefault((by.user, entry.device), []).append(case)
+        self._judge(case)
+
+    def _judge(self, case: _Case) -> None:
+        counting = self._counting.setdefault(case.target, {})
+        entry = case.redaction.ground.id
+        counting.pop(entry, None)
+        if void_reason(self._history, entry) is None:
+            counting[entry] = case.redaction
+        if counting:
+            self._found[case.target] = counting[min(counting)]
+        else:
+            self._found.pop(case.target, None)
 
 
 def allows(history: History, ground: Reference, target: Reference) -> bool:

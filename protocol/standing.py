@@ -260,6 +260,22 @@ class Effects:
             for one in bits(self._register.enrolments.get(user, 0) & effective)
         )
 
+    def differ(self, other: "Effects", user: UserId, device: DeviceKey) -> bool:
+        """Whether `reach` or `forked` may find otherwise of this author's entries than by these."""
+        register = self._register
+        about = register.acts.get(user, 0) | register.revocations.get(device, 0)
+        about |= register.listings.get(device, 0)
+        if any(
+            about & (ours ^ theirs) for ours, theirs in zip(self.levels, other.levels, strict=True)
+        ):
+            return True
+        return self.exposed(device) != other.exposed(device)
+
+    def exposed(self, device: DeviceKey) -> Sequence[tuple[Branch, int]]:
+        """Return the branches of a device that proofs make void, each with what is vouched for."""
+        branches = self.branches.get(device, ())
+        return [(one, self.vouched.get(one.proof, 0)) for one in branches]
+
     def holder(self, device: DeviceKey, within: int) -> UserId | None:
         """Return the user for whom `brings` holds, of several the one with the smaller id."""
         claims = self._register.claims.get(device, ())

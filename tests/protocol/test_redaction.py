@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import redaction
 from protocol.chat import Admission
 from protocol.dag import ControlEntry
 from protocol.entry import CONTENT, CONTROL, DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, LimitExceeded, NotCanonical
 from protocol.frame import Run, authentic
 from protocol.history import History
+from protocol.membership import void_reason
 from protocol.operation import (
     Hold,
     Kind,
@@ -27,6 +29,7 @@ from protocol.operation import (
 )
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.redaction import Redactions, Retention, allows, custodians, retention
+from protocol.roster import Void
 from protocol.run import pack
 from protocol.testing.cast import Person, person
 from protocol.testing.conversations import Conversation, conversation
@@ -88,6 +91,30 @@ class TestWhoRedacts:
         history.add(story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), start).entry)
         assert found.of() == {}
         assert allows(history, told.reference, TARGET)  # headers must still come through
+
+    def test_costs_what_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each is judged when it comes, and again only with what is about its author."""
+        story = Story(CAST)
+        history = story.history()
+        found = Redactions(history)
+        judged: list[EntryId] = []
+
+        def counting(history: History, entry: EntryId) -> Void | None:
+            judged.append(entry)
+            return void_reason(history, entry)
+
+        monkeypatch.setattr(redaction, "void_reason", counting)
+        for seq in range(20):
+            told = story.tell(BORIS, redact(TARGET._replace(seq=seq)), [story.genesis])
+            history.add(told.entry)
+            assert len(found.of()) == seq + 1
+        for role in (Role.MEMBER, Role.READER):
+            history.add(story.tell(ANNA, SetRole(CLARA.user, role, ()), [story.genesis]).entry)
+            assert len(found.of()) == 20
+        assert len(judged) == 20
+        history.add(story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), [story.genesis]).entry)
+        assert not found.of()
+        assert len(judged) == 40
 
     def test_after_a_removal(self) -> None:
         """A removed admin backdates a redaction: nobody who knows of the removal drops for it."""
