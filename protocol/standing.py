@@ -33,7 +33,7 @@ class Register:
     departures: all that put out a user or a device. proven: revocations that carry their own proof.
     beside: for an entry on a user those on the same user that are concurrent with it, if there are
     any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
-    length costs nothing.
+    length costs nothing. giving: for a user the entries that give each role.
     """
 
     pasts: Sequence[int]
@@ -47,6 +47,7 @@ class Register:
     removals: dict[UserId, int] = field(default_factory=dict)
     beside: dict[UserId, dict[int, int]] = field(default_factory=dict)
     contested: dict[UserId, int] = field(default_factory=dict)
+    giving: dict[UserId, dict[int, int]] = field(default_factory=dict)
     owners: set[UserId] = field(default_factory=set)
     authored: dict[UserId, int] = field(default_factory=dict)
     concerns: dict[UserId, int] = field(default_factory=dict)
@@ -84,6 +85,8 @@ class Register:
         one = 1 << index
         self._compare(index, user)
         self.acts[user] = self.acts.get(user, 0) | one
+        giving = self.giving.setdefault(user, {})
+        giving[act.role] = giving.get(act.role, 0) | one
         if act.role == OUT:
             self.removals[user] = self.removals.get(user, 0) | one
         if act.role == Role.OWNER:
@@ -204,21 +207,20 @@ class Effects:
         return self._stand(user, self._register.acts.get(user, 0) & self.total & within)
 
     def _stand(self, user: UserId, acts: int) -> int:
-        contested = acts & self._register.contested.get(user, 0)
-        standing = acts & ~contested
+        register = self._register
+        contested = acts & register.contested.get(user, 0)
         if not contested & (contested - 1):
             return acts
-        beside = self._register.beside[user]
-        ranks = {
-            index: (self.level(index), -self.act(index, user).role) for index in bits(contested)
-        }
-        higher = 0
-        rank = None
-        for index in sorted(ranks, key=ranks.__getitem__, reverse=True):
-            if ranks[index] != rank:
-                rank, higher = ranks[index], standing
-            if not beside[index] & higher:
-                standing |= 1 << index
+        standing = acts & ~contested
+        beside, giving = register.beside[user], register.giving[user]
+        for level in reversed(self.levels):
+            for role in sorted(giving) if level & contested else ():
+                rank = contested & level & giving[role]
+                higher = standing & contested
+                standing |= rank
+                for index in bits(rank) if higher else ():
+                    if beside[index] & higher:
+                        standing ^= 1 << index
         return standing
 
     def counts(self, index: int, user: UserId) -> bool:
