@@ -113,13 +113,13 @@ def _wanted(
 ) -> "Policy":
     from client.residency import read_zones
     from node.errors import UserError
-    from protocol.policy import HistoryRule, Policy
+    from protocol.policy import HistoryRule, Policy, covering
 
     rules = {one.name.lower().replace("_", "-"): one for one in HistoryRule}
     if history is not None and history not in rules:
         raise UserError(f"history is {' or '.join(rules)}, not {history!r}")
     return Policy(
-        before.zones if zones is None else read_zones(zones),
+        covering(before.zones) if zones is None else read_zones(zones),
         before.retention if retention is None else read_span(retention),
         before.history if history is None else rules[history],
     )

@@ -33,7 +33,7 @@ from protocol.operation import (
     SetPolicy,
     SetRole,
 )
-from protocol.policy import ChatKind, Policy, Role, fewest, narrow
+from protocol.policy import ChatKind, Policy, Role, narrow
 from protocol.roster import OUT, QUORUM, Membership, Void
 
 
@@ -179,9 +179,9 @@ def _ranked(
             holds = view.devices.get(operation.device) or holder(operation.device)
             return _revoked(operation, device, author, holds)
         case SetPolicy(policy):
-            same = fewest(policy.zones) == view.policy.zones
-            fault = None if narrow(view.policy.zones, policy.zones) else Void.NOWHERE
-            need = Role.ADMIN if same else Role.OWNER
+            met = narrow(view.policy.zones, policy.zones)
+            fault = None if met else Void.NOWHERE
+            need = Role.ADMIN if met == view.policy.zones else Role.OWNER
             return Case(author, fault=fault, need=need, policies=(policy,))
 
 
@@ -216,9 +216,10 @@ def _quorum(quorum: Quorum, author: UserId, view: Membership, holder: Holder) ->
         acts.update(case.acts)
         revoked.update(case.revoked)
     devices = [quorum.author, *(one.device for one in quorum.signatures)]
+    alone = next((case.fault for case in cases if case.fault is not None), None)
     return Case(
         author,
-        fault=next((case.fault for case in cases if case.fault is not None), None),
+        fault=alone or _crowded_by(quorum.operations, view),
         need=QUORUM,
         acts=acts,
         revoked=revoked,
@@ -268,6 +269,24 @@ def _unfit(identities: Iterable[tuple[VerifiedUser, Role]], view: Membership) ->
             return Void.LIMIT
         fresh += len(added)
         writing += _writing(view, identity.user, role, len(added))
+    return _crowded(view, fresh, writing)
+
+
+def _crowded_by(operations: Iterable[Inner], view: Membership) -> Void | None:
+    """Return `LIMIT` if decisions that are each in order bring in too many devices together."""
+    fresh = writing = 0
+    for operation in operations:
+        match operation:
+            case Admit(grants):
+                for grant in grants:
+                    user = grant.credential.user
+                    added = len(set(user.devices) - view.devices.keys())
+                    fresh += added
+                    writing += _writing(view, user.user, grant.role, added)
+            case SetRole(member, role):
+                writing += _writing(view, member, role, 0)
+            case _:
+                pass
     return _crowded(view, fresh, writing)
 
 

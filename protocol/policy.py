@@ -94,6 +94,18 @@ def fewest(zones: Collection[str]) -> tuple[str, ...]:
     )
 
 
+def covering(zones: Collection[str]) -> tuple[str, ...]:
+    """Return zones that hold these, as many as a setting may name: it does not narrow them.
+
+    Those in force can be more, where settings meet; as they are inside those of a genesis, wider
+    ones can always be named.
+    """
+    found = fewest(zones)
+    while len(found) > ZONES_MAX and "-" in (deepest := max(found, key=lambda one: one.count("-"))):
+        found = fewest({*found, deepest.rpartition("-")[0]})
+    return found
+
+
 def combine(settings: Sequence[Policy], latest: Sequence[Policy]) -> Policy:
     """Return the policy in force.
 

@@ -31,7 +31,7 @@ from protocol.operation import (
     SetPolicy,
     SetRole,
 )
-from protocol.policy import HistoryRule, Policy, Role, narrow
+from protocol.policy import ZONES_MAX, HistoryRule, Policy, Role, covering, narrow
 from protocol.testing.cast import Person, agency, credential, grant, person
 from protocol.testing.story import Story, Told, history_of
 from protocol.trial import Trial
@@ -574,6 +574,33 @@ class TestPolicy:
         told = story.tell(BORIS, SetPolicy(Policy(("RU-UDM",), 60, HistoryRule.SHARED)))
         assert reason(story, told) == Void.RANK
         assert resolve(story.history()).policy == Policy(("RU",), 70, HistoryRule.SHARED)
+
+    def test_more_zones_than_a_setting_names_can_be_left_as_they_are(self) -> None:
+        """Where settings meet there can be more than 16: who names wider ones narrows nothing."""
+        first = ("RU-A", *(f"RU-B-{number:02}" for number in range(15)))
+        second = (*(f"RU-A-{number:02}" for number in range(15)), "RU-B")
+        story = Story(CAST, policy=Policy(first, 0, HistoryRule.SHARED))
+        story.tell(ANNA, SetPolicy(Policy(second, 0, HistoryRule.SHARED)))
+        zones = resolve(story.history()).policy.zones
+        assert len(zones) == 30
+        wider = covering(zones)
+        assert len(wider) <= ZONES_MAX
+        told = story.tell(BORIS, SetPolicy(Policy(wider, 60, HistoryRule.SHARED)))
+        assert reason(story, told) is None
+        assert resolve(story.history()).policy == Policy(zones, 60, HistoryRule.SHARED)
+        told = story.tell(BORIS, SetPolicy(Policy(wider[1:], 60, HistoryRule.SHARED)))
+        assert reason(story, told) == Void.RANK
+
+    @pytest.mark.parametrize(
+        ("zones", "wider"),
+        [
+            (("RU", "RU-UDM"), ("RU",)),
+            (tuple(f"RU-{number}" for number in range(17)), ("RU",)),
+            (tuple(f"Z{number:02}" for number in range(17)), tuple(f"Z{n:02}" for n in range(17))),
+        ],
+    )
+    def test_wider_zones(self, zones: tuple[str, ...], wider: tuple[str, ...]) -> None:
+        assert covering(zones) == wider
 
     def test_zones_that_meet(self) -> None:
         assert narrow(("RU",), ("RU-PER", "RU-UDM")) == ("RU-PER", "RU-UDM")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol import case
 from protocol.membership import (
     Void,
     resolve,
@@ -66,6 +67,15 @@ class TestQuorum:
         story = Story(self.OWNERS)
         told = story.tell(BORIS, story.quorum(BORIS, [Remove(DINA.user, ())], [ANNA, OLGA]))
         assert reason(story, told) == Void.UNSIGNED
+
+    @pytest.mark.parametrize("room", [4, 5])
+    def test_its_decisions_share_the_room(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        """Each alone fits into the chat, together they do not."""
+        monkeypatch.setattr(case, "DEVICES_CHAT_MAX", room)
+        story = Story(CAST)
+        parts = [Admit((grant(who, Role.MEMBER),)) for who in (DINA, EGOR)]
+        told = story.tell(ANNA, story.quorum(ANNA, parts, []))
+        assert reason(story, told) == (None if room == len(CAST) + 2 else Void.LIMIT)
 
     def test_a_sole_owner_is_enough(self) -> None:
         story = Story(CAST)
