@@ -10,7 +10,7 @@ own user, and each message must fit the commitment in a signed header. What come
 waits. Keys are never handed over, so what an epoch protects stays so.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import convert
@@ -28,7 +28,7 @@ from protocol.disclosure import (
     letter_fields,
     read_letters,
 )
-from protocol.entry import DeviceKey, EntryId
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
 from protocol.limits import SIGNATURE_BYTES
 from protocol.topic import PARCEL_BYTES_MAX
@@ -151,6 +151,22 @@ def keep_letters(device: Device, letters: Sequence[Disclosed]) -> None:
         "INSERT INTO disclosed VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(one.entry, one.plaintext, one.frank) for one in letters],
     )
+    forget_redacted(device, device.replica.store.chats())
+
+
+def forget_redacted(device: Device, chats: Iterable[ChatId]) -> None:
+    """Keep nothing of what is redacted in these chats, though its entry may never come.
+
+    Call inside the transaction that makes it known.
+    """
+    if not device.connection.execute("SELECT 1 FROM disclosed LIMIT 1").get:
+        return
+    for chat in chats:
+        judge = device.replica.chat(chat)
+        redacted = judge.redactions.of() if judge is not None else ()
+        device.connection.executemany(
+            "DELETE FROM disclosed WHERE id = ?", [(place.id,) for place in redacted]
+        )
 
 
 def take_up(device: Device) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from client import archive, mailbox, nacks, sharing
 from client.device import Device
 from node.stored import Stored
-from protocol.entry import ChatId
+from protocol.entry import CONTROL, ChatId
 
 
 def take_in(device: Device, now: int) -> list[mailbox.Letter]:
@@ -33,6 +33,7 @@ def deliver(device: Device, parts: Sequence[Stored]) -> list[mailbox.Letter]:
     """Place and open what is being stored; return as `take_in`. Call inside that transaction."""
     opened = mailbox.deliver(device, parts)
     sharing.accept(device, opened)
+    archive.forget_redacted(device, {one.run.chat for one in parts if one.run.lane == CONTROL})
     return opened
 
 

@@ -22,6 +22,7 @@ from crypto.errors import ContentRefused
 from node.store import Branch, StoredChat
 from node.stored import Stored
 from protocol.attachment import ciphertext_of
+from protocol.disclosure import Share
 from protocol.entry import (
     CONTENT,
     ChatId,
@@ -308,14 +309,38 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     if not hmac.compare_digest(content.franking_commitment(frank, before, plaintext), header.pc):
         return False
     try:
-        decode_message(plaintext)
+        message = decode_message(plaintext)
     except PeerError:
+        return False
+    if speaks_of_dropped(device, chat, message):
+        forget(device, EntryId(entry))
         return False
     device.connection.execute(
         "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
         (State.OPEN, plaintext, frank, entry),
     )
     return True
+
+
+def speaks_of_dropped(device: Device, chat: ChatId, message: Message | None) -> bool:
+    """Whether a share holds a message of its chat that was dropped here: it has to go too."""
+    letters = message.letters if isinstance(message, Share) else ()
+    return any(
+        device.connection.execute(
+            "SELECT 1 FROM dropped JOIN chats ON no = dropped.chat"
+            " WHERE dropped.id = ? AND wanted = 0 AND chats.id = ?",
+            (one.entry, chat),
+        ).get
+        for one in letters
+    )
+
+
+def forget(device: Device, entry: EntryId) -> None:
+    """Keep nothing of what a message says. Call inside a transaction."""
+    device.connection.execute(
+        "UPDATE mailbox SET state = ?, plaintext = NULL, frank = NULL WHERE id = ?",
+        (State.GONE, entry),
+    )
 
 
 def _read(plaintext: bytes | None) -> Message | None:

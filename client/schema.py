@@ -108,14 +108,24 @@ CREATE TABLE signing (           -- keys for signing documents
     certificate BLOB,            -- DER; NULL until the node has certified it
     ends INTEGER NOT NULL) WITHOUT ROWID;
 
--- What was dropped is dropped from the mailbox in the same transaction (State.GONE). What is still
--- sealed first has its key chain moved on, and then goes.
+-- What was dropped is dropped from the mailbox in the same transaction (State.GONE), and so are the
+-- shares that hold it, known by their bytes (`protocol.disclosure`). What is still sealed first has
+-- its key chain moved on, and then goes.
+CREATE INDEX mailbox_shares ON mailbox (chat) WHERE substr(plaintext, 1, 2) = x'920a';
 CREATE TRIGGER dropped_here AFTER INSERT ON dropped WHEN NEW.wanted = 0 BEGIN
     UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
+    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL
+        WHERE chat = (SELECT id FROM chats WHERE no = NEW.chat)
+        AND substr(plaintext, 1, 2) = x'920a'
+        AND instr(plaintext, CAST(x'93c420' || NEW.id AS BLOB));
     DELETE FROM disclosed WHERE id = NEW.id;
 END;
 CREATE TRIGGER dropped_after_all AFTER UPDATE ON dropped WHEN NEW.wanted = 0 BEGIN
     UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL WHERE id = NEW.id AND state != 0;
+    UPDATE mailbox SET state = 4, plaintext = NULL, frank = NULL
+        WHERE chat = (SELECT id FROM chats WHERE no = NEW.chat)
+        AND substr(plaintext, 1, 2) = x'920a'
+        AND instr(plaintext, CAST(x'93c420' || NEW.id AS BLOB));
     DELETE FROM disclosed WHERE id = NEW.id;
 END;
 

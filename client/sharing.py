@@ -12,7 +12,14 @@ from msgspec import convert
 
 from client import compose
 from client.device import Device
-from client.mailbox import Letter, State, accept_disclosed, read_entry
+from client.mailbox import (
+    Letter,
+    State,
+    accept_disclosed,
+    forget,
+    read_entry,
+    speaks_of_dropped,
+)
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.disclosure import (
@@ -98,6 +105,8 @@ def accept(device: Device, opened: Sequence[Letter]) -> int:
     for letter in opened:
         if isinstance(letter.message, Share):
             taken += sum(_accept(device, letter, one) for one in letter.message.letters)
+            if speaks_of_dropped(device, letter.chat, letter.message):
+                forget(device, letter.reference.id)
     return taken
 
 

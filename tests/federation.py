@@ -176,18 +176,22 @@ class Federation:
 
     def carry(self, source: Device, target: Device) -> None:
         """Bring the target all that the source has and the target may have; open it there."""
-        source.refresh()
         for lane in (CONTROL, CONTENT):
-            waiting = [run for chat in source.replica.store.chats() for run in runs(source, chat)]
-            waiting = [run for run in waiting if run.lane == lane]
-            for _ in range(PATIENCE):
-                before = len(waiting)
-                waiting = [run for run in waiting if not self._bring(target, run)]
-                if not waiting or len(waiting) == before:
-                    break
+            self.carry_lane(source, target, lane)
         self._carry_seals(source, target)
         with target.transaction():
             take_in(target, now())
+
+    def carry_lane(self, source: Device, target: Device, lane: int) -> None:
+        """Bring the target the entries of one lane."""
+        source.refresh()
+        waiting = [run for chat in source.replica.store.chats() for run in runs(source, chat)]
+        waiting = [run for run in waiting if run.lane == lane]
+        for _ in range(PATIENCE):
+            before = len(waiting)
+            waiting = [run for run in waiting if not self._bring(target, run)]
+            if not waiting or len(waiting) == before:
+                break
 
     def _bring(self, target: Device, run: Run) -> bool:
         """Append a run; tell whether that is settled, for good or bad."""

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from client import archive, compose, device, enrol, keeping
+from client import archive, compose, device, enrol, keeping, sharing
 from client.arrivals import take_in
 from client.audit import audit
 from client.chats import title_of
@@ -20,11 +20,12 @@ from client.reading import Line, Reader, letters
 from node.agency import Agency
 from node.errors import RefusedError, UserError
 from node.store import connect
-from protocol.entry import CONTENT, ChatId, EntryId, Reference
+from protocol.disclosure import Share
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
 from protocol.frame import Run
 from protocol.identity import AgencyId, NodeId
 from protocol.limits import PREKEY_ERASE_SECONDS
-from protocol.message import Edit
+from protocol.message import Edit, Text, decode_message
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.receipt import Receipt, sign_receipt
 from protocol.redaction import custodians, retention
@@ -55,6 +56,11 @@ def on_disk(owner: Device, text: str = SECRET) -> bool:
 def redact(owner: Device, chat: ChatId, place: Reference, reason: str = "") -> None:
     with owner.transaction():
         keeping.redact(owner, chat, place, reason, now())
+
+
+def shares(owner: Device) -> int:
+    rows = owner.connection.execute("SELECT plaintext FROM mailbox WHERE state = ?", (State.OPEN,))
+    return sum(isinstance(decode_message(row[0]), Share) for row in rows)
 
 
 def keep_for(owner: Device, chat: ChatId, seconds: int) -> None:
@@ -139,6 +145,55 @@ class TestRedaction:
         assert federation.texts(phone, chat) == ["kept"]
         assert not on_disk(phone)
         assert audit(phone, chat, lambda _: None).faults == []
+
+    def test_with_what_a_further_device_waits_for(self, federation: Federation) -> None:
+        """History comes to it before the log, or after it, without the entry itself."""
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        place = federation.say(anna, chat, SECRET)
+        phone = federation.further(anna)
+        with anna.transaction():
+            compose.enroll(anna, chat, phone.profile.device_certificate, now())
+        parcels = archive.pack(anna, federation.prekey(phone))
+
+        def keep() -> None:
+            for parcel in parcels:
+                with phone.transaction():
+                    archive.keep(phone, archive.unpack(phone, parcel))
+
+        keep()
+        federation.carry_lane(anna, phone, CONTROL)
+        assert on_disk(phone)
+        redact(anna, chat, place)
+        federation.carry_lane(anna, phone, CONTROL)
+        assert not on_disk(phone)
+        keep()
+        assert not on_disk(phone)
+
+    def test_with_the_shares_that_hold_it(self, federation: Federation) -> None:
+        """Whether the share is opened before the redaction is known, after it, or handed on."""
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        vera = federation.official("vera@mincifry")
+        chat = federation.chat(anna, "", boris)
+        with anna.transaction():
+            before = compose.require(anna, chat).membership().policy
+            shared = Policy(before.zones, before.retention, HistoryRule.SHARED)
+            keeping.set_policy(anna, chat, shared, now())
+        place = federation.say(anna, chat, SECRET)
+        with anna.transaction():
+            compose.send(anna, chat, Text("a reply", place), now(), None)
+            compose.add_members(anna, chat, [(vera.profile.user.user, Role.MEMBER)], now())
+            sharing.share(anna, chat, 1, now())
+            sharing.share(anna, chat, 2, now())
+        federation.carry(anna, boris)
+        assert shares(boris) == 2
+        redact(anna, chat, place)
+        for owner in (anna, boris, vera):
+            federation.carry(anna, owner)
+            assert shares(owner) == 1, "the other one holds a reply to it alone"
+            assert not on_disk(owner)
+            assert federation.texts(owner, chat) == ["a reply"]
+            assert audit(owner, chat, lambda _: None).faults == []
 
     def test_who_may(self, federation: Federation) -> None:
         anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
