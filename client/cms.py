@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asn1crypto import cms
+from asn1crypto.x509 import Certificate
 from pyhanko.sign.general import (
     SigningError,
     extract_signer_info,
@@ -90,11 +91,15 @@ def _check(raw: bytes, digest: bytes, authority: bytes) -> Detached:
         raise SignatureFault("the CMS signature is not ECDSA with SHA-256")
     if not named >= _ATTRIBUTES:
         raise SignatureFault("the CMS signature lacks an attribute (SPEC 5.8)")
-    certificate = extract_certs_for_validation(signed).signer_cert
+    inside = extract_certs_for_validation(signed)
+    certificate, anchor = inside.signer_cert, Certificate.load(authority)
     intact, valid = validate_sig_integrity(info, certificate, "data", digest)
     if not valid:
         raise SignatureFault("the CMS signature is not one of its certificate's key")
     if not intact:
         raise SignatureFault("the CMS signature is over another file")
+    signatory = read_signatory(bytes(certificate.dump()), authority)
+    if anchor.public_key.dump() not in [one.public_key.dump() for one in inside.other_certs]:
+        raise SignatureFault("the CMS signature comes without its CA's certificate (SPEC 5.8)")
     time = find_unique_cms_attribute(info["signed_attrs"], "signing_time").native
-    return Detached(read_signatory(bytes(certificate.dump()), authority), time.timestamp())
+    return Detached(signatory, time.timestamp())

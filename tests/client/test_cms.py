@@ -84,6 +84,16 @@ def test_what_trips_the_libraries_is_refused(make: Callable[[], bytes]) -> None:
         check_detached(make(), DIGEST, ca)
 
 
+def test_the_authority_is_inside() -> None:
+    """SPEC 5.8: whoever has the signature and trusts the CA's key needs nothing else."""
+    raw, ca, _ = made()
+    found = cms.ContentInfo.load(raw)
+    inside = found["content"]["certificates"]
+    found["content"]["certificates"] = [one.chosen for one in inside if one.chosen.dump() != ca]
+    with pytest.raises(SignatureFault, match="without its CA"):
+        check_detached(bytes(found.dump(force=True)), DIGEST, ca)
+
+
 @given(st.binary(min_size=32, max_size=32))
 def test_another_file_is_refused(digest: bytes) -> None:
     raw, ca, _ = made()
