@@ -28,6 +28,7 @@ from protocol.identity import DEVICES_USER_MAX, UserId, VerifiedUser
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
 from protocol.operation import (
+    QUORUM_LABEL,
     Admit,
     Enroll,
     Genesis,
@@ -38,9 +39,10 @@ from protocol.operation import (
     Remove,
     SetRole,
     credentials,
+    quorum_message,
 )
 from protocol.policy import ChatKind, Policy, Role
-from protocol.proposal import Proposal
+from protocol.proposal import Consent, Proposal
 
 NONCE_BYTES = 16
 
@@ -117,6 +119,19 @@ def _once(
             "INSERT INTO once VALUES (?, ?, ?, ?)", (once, chat, written.seq, written.id)
         )
     return written
+
+
+def consent(
+    device: Device, chat: Chat, asked: Reference, proposal: Proposal, now: int
+) -> Reference:
+    """Tell a chat that we sign a proposal of its owners, which stands at `asked`.
+
+    Raises IdentityError as `send`, unless it is to put those very members out.
+    """
+    identities.check_proposal(device, chat, proposal)
+    message = quorum_message(chat.id, asked.device, proposal.until, proposal.operations)
+    signature = device.secrets.device.sign(QUORUM_LABEL, message)
+    return _write(device, chat, Consent(asked, signature), now)
 
 
 def send_attached(
@@ -325,6 +340,7 @@ def _grant_to(device: Device, chat: Chat, readers: Iterator[DeviceKey], now: int
 def _propose(device: Device, chat: Chat, operation: Inner, now: int) -> Reference:
     """Ask the other owners; `deciding.settle` publishes when enough of them have signed."""
     proposal = Proposal(next_until(device, chat), (operation,))
+    identities.check_proposal(device, chat, proposal)
     place = _write(device, chat, proposal, now)
     device.connection.execute("INSERT INTO proposed VALUES (?, ?)", (place.id, chat.id))
     return place

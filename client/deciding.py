@@ -17,8 +17,7 @@ from client.writing import append_control, may_sign
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, Reference
-from protocol.operation import QUORUM_LABEL, SIGNERS_MAX, Admit, Quorum, quorum_message
-from protocol.proposal import Consent
+from protocol.operation import SIGNERS_MAX, Admit, Quorum
 from protocol.roster import Void
 
 
@@ -46,10 +45,7 @@ def approve(device: Device, chat: Chat, asked: Asked, now: int) -> Reference:
         raise RefusedError("that proposal would be open for too long; nothing was signed")
     if ours == asked.author or ours in asked.signed:
         raise UserError("you have signed that already; the other owners have to")
-    proposal = asked.proposal
-    message = quorum_message(chat.id, asked.place.device, proposal.until, proposal.operations)
-    signature = device.secrets.device.sign(QUORUM_LABEL, message)
-    return compose.send(device, chat.id, Consent(asked.place, signature), now, None)
+    return compose.consent(device, chat, asked.place, asked.proposal, now)
 
 
 def settle(device: Device, now: int) -> Sequence[Decided]:

@@ -9,6 +9,8 @@ from client.device import Device
 from node.errors import IdentityError
 from protocol.chat import Chat
 from protocol.identity import UserId, VerifiedUser
+from protocol.operation import Remove
+from protocol.proposal import Proposal
 
 
 def note(device: Device, user: VerifiedUser) -> bool:
@@ -50,6 +52,13 @@ def check(device: Device, chat: Chat) -> None:
         member = membership.users.get(user)
         if member is not None and not membership.sealed.isdisjoint(member.devices):
             raise IdentityError(warning(name))
+
+
+def check_proposal(device: Device, chat: Chat, proposal: Proposal) -> None:
+    """As `check`, for a proposal or its consent: that such members be put out closes nothing."""
+    known = changed(device)
+    if not all(isinstance(one, Remove) and one.user in known for one in proposal.operations):
+        check(device, chat)
 
 
 def warning(name: str) -> str:

@@ -132,6 +132,41 @@ def test_a_changed_identity_does_not_hold_back_what_is_decided(
         compose.send(anna, chat, Text("to whom?", None), now(), None)
 
 
+def begin_anew(federation: Federation, device: Device, *names: str) -> None:
+    with device.transaction():
+        for name in names:
+            known = people.checked(device, federation.persons[name])
+            assert identities.note(device, replace(known, user=UserId(bytes(32))))
+
+
+def test_a_changed_owner_is_put_out_by_the_others(
+    federation: Federation, anna: Device, boris: Device, vera: Device, chat: ChatId
+) -> None:
+    """SPEC 5.4: of all that is written there, this alone is not held back."""
+    for device in (anna, boris):
+        begin_anew(federation, device, vera.profile.name)
+    asked = remove(anna, chat, vera)
+    federation.carry(anna, boris)
+    sign(boris, chat, asked)
+    federation.carry(boris, anna)
+    assert [one.void for one in settled(anna)] == [None]
+
+
+def test_nothing_else_is_proposed_or_signed_before_a_changed_identity(
+    federation: Federation, anna: Device, boris: Device, olga: Device, chat: ChatId
+) -> None:
+    asked = remove(anna, chat, boris)
+    federation.carry(anna, boris)
+    for device in (anna, boris):
+        begin_anew(federation, device, olga.profile.name)
+    with pytest.raises(IdentityError, match="olga@minzdrav has another identity"):
+        remove(anna, chat, boris)
+    with pytest.raises(IdentityError), anna.transaction():
+        compose.set_role(anna, chat, olga.profile.user.user, Role.OWNER, now())
+    with pytest.raises(IdentityError, match="olga@minzdrav has another identity"):
+        sign(boris, chat, asked)
+
+
 def test_who_may_sign(
     federation: Federation, anna: Device, boris: Device, olga: Device, vera: Device, chat: ChatId
 ) -> None:
