@@ -108,6 +108,10 @@ class Device:
         """What the device shows in TLS."""
         return Credential(self.profile.tls_certificate, self.secrets.tls_key)
 
+    def reread(self) -> None:
+        """Take up what this or another process has renewed since: certificates, and the card."""
+        self.profile = self._read_profile()
+
     def _read_profile(self) -> Profile:
         try:
             row = self.connection.execute(

@@ -385,6 +385,7 @@ async def linked(device: Device, heard: Heard = bool) -> AsyncIterator[Link]:
     joins a large chat, so nobody else keeps them; the mailbox has them.
     Raises NetworkError when no node answers, Untrusted when it is not ours.
     """
+    device.reread()
     stream = await dial(device.profile.card, device.credential)
     async with over(device, stream, heard) as link:
         yield link

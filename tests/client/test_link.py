@@ -1,15 +1,22 @@
 """A node that hangs up, or tells what is not to be believed: what its device's owner is told."""
 
+import os
+import time
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from client import people
+import client.link
+from client import exchange, people
 from client.device import Device
-from client.link import over
-from node.agency import ROOT_FILE, Agency, open_root
+from client.link import linked, over
+from crypto.certificate import public_pem
+from node.agency import ROOT_FILE, Agency, device_certificate, open_root
 from node.errors import NetworkError
-from protocol.identity import UserId, sign_card, sign_charter
+from node.tls import Credential
+from protocol.identity import Card, UserId, sign_card, sign_charter
 from protocol.limits import INCARNATION_BYTES
 from protocol.question import GetCard, GetCards, Lookup, Question, Witness
 from protocol.reply import Cards, Done, OwnCard, People, Person, Reply, Witnessed
@@ -36,6 +43,36 @@ async def test_a_reset_says_the_same(anna: Device, monkeypatch: pytest.MonkeyPat
         with pytest.raises(NetworkError, match="may be revoked"):
             await link.settle(1)
     await trio.aclose_forcefully(theirs)
+
+
+async def test_a_process_that_runs_for_months_dials_with_what_was_renewed(
+    federation: Federation, anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificate is good for 90 days, and its node may have moved to another address."""
+    shown: list[tuple[Card, Credential]] = []
+
+    async def dial(card: Card, credential: Credential) -> trio.abc.Stream:
+        shown.append((card, credential))
+        ours, theirs = memory_stream_pair()
+        await theirs.aclose()
+        return ours
+
+    monkeypatch.setattr(client.link, "dial", dial)
+    agency, key = federation.agencies["minzdrav"], public_pem(anna.secrets.tls_key)
+    renewed = device_certificate(agency, anna.key, key, time.time(), os.urandom)
+    root, known = open_root(agency.folder / ROOT_FILE, b"root"), agency.card.charter
+    charter = sign_charter(
+        root, known.serial + 1, known.name, known.zone, known.registrar, known.archive
+    )
+    node = replace(agency.card.nodes[0], endpoints=("127.0.0.2:9",))
+    with anna.transaction():
+        exchange.keep_credential(anna, renewed)
+        people.keep_card(anna, sign_card(root, charter, agency.card.ca, (node,), now()))
+    async with linked(anna):
+        pass
+    ((card, credential),) = shown
+    assert credential.certificate == renewed
+    assert card.nodes[0].endpoints == ("127.0.0.2:9",)
 
 
 def another_archive_key(agency: Agency) -> bytes:
