@@ -6,7 +6,7 @@ right, and neither signs a seq that the other has used (I16).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,15 @@ import apsw
 from msgspec import convert
 
 from client import joining
-from client.folder import DATABASE_FILE, Random, Secrets, place_of, read_secrets
+from client.folder import (
+    DATABASE_FILE,
+    Random,
+    Secrets,
+    count_of,
+    keep_count,
+    place_of,
+    read_secrets,
+)
 from node.errors import StorageError, UserError
 from node.replica import Replica
 from node.store import connect
@@ -68,18 +76,30 @@ class Device:
         return place_of(self.folder)
 
     def _is_displaced(self) -> bool:
-        """Whether the folder was copied or brought back since the node was last asked."""
-        here = self._place()
+        """Whether the folder, or the database in it, was copied or brought back since last asked.
+
+        What was counted is read first: another process may be writing.
+        """
+        counted, here = count_of(self.folder), self._place()
         known = self.noted("place")
         if known is None and here:
             self.connection.execute(
                 "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
             )
-        return known not in (None, here)
+        return known not in (None, here) or counted > self._count()
+
+    def _count(self) -> int:
+        """Return how many entries of this device are here."""
+        return int(
+            self.connection.execute(
+                "SELECT ifnull(sum(length), 0) FROM chains WHERE device = ?", (self.key,)
+            ).get
+        )
 
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
         self.note("place", self._place())
+        keep_count(self.folder, self._count())
         self.displaced = False
 
     def noted(self, what: str) -> int | bytes | None:
@@ -175,6 +195,9 @@ class Device:
 
     def close(self) -> None:
         """Close the database."""
+        with suppress(apsw.Error):
+            if not self.displaced:
+                keep_count(self.folder, self._count())
         self.connection.close()
 
 

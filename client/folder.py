@@ -3,11 +3,13 @@
 device.key   the device's signing key, its ML-DSA key, its TLS key, the database key, and on a
 user's first device the user identity key; argon2id from a passphrase, mode 0600
 device.db    everything else, encrypted at rest with the database key
+device.count how many entries of this device the database has had, so that an old one is noticed
 
 The key file is written last: where it is, there is a device (`joining` has what comes before).
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,10 +25,12 @@ Random = Callable[[int], bytes]
 
 KEY_FILE = "device.key"
 DATABASE_FILE = "device.db"
+COUNT_FILE = "device.count"
 PURPOSE = "device"
 VERSION = 1
 SECRETS_BYTES_MAX = 4096
 DATABASE_KEY_BYTES = 32
+_PLACE_MAX = (1 << 62) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,30 @@ def is_device(folder: Path) -> bool:
 
 
 def place_of(folder: Path) -> int:
-    """Return a number that a device's folder keeps until it is copied or brought back.
+    """Return a number that a device's folder keeps until it, or a file in it, is brought back.
 
-    It is when the key file's inode was changed last, which no program that copies can set. 0
-    while the device is being made.
+    It is of when the key file's inode was changed last, which no program that copies can set, and
+    of which inode the database is. 0 while the device is being made.
     """
-    return (folder / KEY_FILE).stat().st_ctime_ns if is_device(folder) else 0
+    if not is_device(folder):
+        return 0
+    changed = (folder / KEY_FILE).stat().st_ctime_ns
+    return (changed ^ (folder / DATABASE_FILE).stat().st_ino) & _PLACE_MAX
+
+
+def count_of(folder: Path) -> int:
+    """Return how many entries of the device the database had when that was last kept."""
+    try:
+        return int((folder / COUNT_FILE).read_bytes())
+    except (OSError, ValueError):
+        return 0
+
+
+def keep_count(folder: Path, count: int) -> None:
+    """Keep how many entries of the device its database has. A disk that is full loses nothing."""
+    if is_device(folder) and count != count_of(folder):
+        with suppress(OSError):
+            write_private(folder / COUNT_FILE, b"%d" % count)
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:

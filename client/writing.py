@@ -88,8 +88,9 @@ def _check_copy(device: Device) -> None:
         )
     if device.displaced:
         raise NetworkError(
-            "this folder was copied or brought back since it was last in use: before it writes it "
-            "must ask its node whether the device wrote more meanwhile; run 'ivor sync'"
+            "this folder, or the database in it, was copied or brought back since it was last in "
+            "use: before it writes it must ask its node whether the device wrote more meanwhile; "
+            "run 'ivor sync'"
         )
 
 

@@ -11,11 +11,12 @@ from client.audit import Audit, audit
 from client.deciding import settle
 from client.device import Device, open_device
 from client.epochs import start_epoch
+from client.folder import COUNT_FILE, DATABASE_FILE
 from client.linking import bring_in, read_code
 from client.revoking import exposed, revoke_exposed, revoke_own, still_in
 from client.writing import append_control
 from crypto.errors import SealRefused
-from node.errors import IdentityError, RefusedError, UserError
+from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol import case, codec
 from protocol.dag import bits
 from protocol.entry import ChatId, EntryId, Reference
@@ -342,6 +343,37 @@ class TestOldCopy:
         assert "still read" in federation.texts(old, chat)
         for device in (old, twin):
             device.close()
+
+
+@pytest.mark.usefixtures("boris")
+@pytest.mark.parametrize("how", ["written over", "another file", "with its count"])
+def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
+    federation: Federation, tmp_path: Path, anna: Device, chat: ChatId, how: str
+) -> None:
+    """SPEC 2.5: what copies only what has changed leaves the key file as it is."""
+    anna.close()
+    kept = shutil.copytree(anna.folder, tmp_path / "kept")
+    wrote = open_device(anna.folder, PASSPHRASE, anna.random)
+    assert not wrote.displaced
+    federation.say(wrote, chat, "lost with the old copy")
+    wrote.close()
+    for file in (DATABASE_FILE, COUNT_FILE) if how == "with its count" else (DATABASE_FILE,):
+        if how != "written over":
+            (anna.folder / file).rename(tmp_path / file)
+        shutil.copyfile(kept / file, anna.folder / file)
+    back = open_device(anna.folder, PASSPHRASE, anna.random)
+    assert back.displaced
+    with pytest.raises(NetworkError, match="brought back"):
+        federation.say(back, chat, "a fork")
+    back.close()
+    back = open_device(anna.folder, PASSPHRASE, anna.random)
+    assert back.displaced
+    back.settle_here()
+    federation.say(back, chat, "after its node was asked")
+    back.close()
+    back = open_device(anna.folder, PASSPHRASE, anna.random)
+    assert not back.displaced
+    back.close()
 
 
 def link_alone(federation: Federation, anna: Device) -> Device:

@@ -6,7 +6,7 @@ must be there to be read. `check` looks at what a crash has left.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -223,9 +223,14 @@ async def _read(journal: Journal, work: Callable[[], Entries]) -> Entries:
     return await journal.read(work)
 
 
-def here() -> AbstractContextManager[object]:
+@contextmanager
+def here() -> Iterator[None]:
     """A copied folder is no folder that was brought back, for once."""
-    return mock.patch("client.device.place_of", return_value=1)
+    with (
+        mock.patch("client.device.place_of", return_value=1),
+        mock.patch("client.device.count_of", return_value=0),
+    ):
+        yield
 
 
 class DeviceWork:
