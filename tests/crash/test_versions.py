@@ -54,7 +54,7 @@ def test_an_earlier_version_opens(version: str, tmp_path: Path) -> None:
     (chat,) = anna.replica.store.chats()
     assert federation.texts(anna, chat) == list(TEXTS)
     federation.say(anna, chat, "later")
-    assert bring(anna, node) == 1
+    assert bring(anna, node) >= 1  # a checkpoint, and an epoch, may be due since it was made
     anna.close()
     node.store.connection.close()
 
