@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 device_app = typer.Typer(help="Your devices: link a further one, rename this one, give one up.")
 SETTLE_SECONDS = 5.0
 HISTORY_SECONDS = 60.0
+HAND_OVER_SECONDS = 20.0  # in which the new device takes nothing
 PREFIX_CHARS_MIN = 4
 
 
@@ -59,6 +60,8 @@ def link_device(
     """Link a further device: without CODE on the old one, with it on the new one."""
     import trio
 
+    from client import handing
+
     output = Output(as_json)
     if code is not None:
         _join_as_further(code, label, home, passphrase_file, output)
@@ -66,7 +69,8 @@ def link_device(
     with opened(home, passphrase_file) as device:
         certificate = trio.run(_approve_next, device, yes, output)
         with progress("handing over history", None):
-            parts = trio.run(_introduce, device, certificate)
+            parts = trio.run(_introduce, device)
+        left = handing.waiting(device)
         output.facts(
             {
                 "type": "linked",
@@ -74,8 +78,11 @@ def link_device(
                 "label": certificate.label,
                 "chats": len(device.replica.store.chats()),
                 "history_parts": parts,
+                "history_left": left,
             }
         )
+        for said in handing.unfinished(device):
+            note(said)
 
 
 async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceCertificate":
@@ -101,18 +108,18 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
         return await linking.approve(device, link, pending)
 
 
-async def _introduce(device: "Device", certificate: "DeviceCertificate") -> int:
+async def _introduce(device: "Device") -> int:
     """Bring an approved device into every chat, and hand over what we have read."""
     from functools import partial
 
-    from client import linking
+    from client import handing, linking
     from client.link import linked
 
     async with linked(device) as link:
         await link.settle(SETTLE_SECONDS)
         await link.write(partial(linking.bring_in, device, now_ms()))
         await link.settle(SETTLE_SECONDS)
-        return await linking.send_history(device, link, certificate.device, lambda *_: None)
+        return await handing.hand_over(device, link, HAND_OVER_SECONDS)
 
 
 def _join_as_further(
@@ -162,7 +169,10 @@ def _join_as_further(
             }
         )
         if not history.complete:
-            note("the history has not come whole yet: 'ivor sync' fetches the rest")
+            note(
+                "the history has not come whole yet: 'ivor sync' fetches the rest, first on the "
+                "old device, then here"
+            )
 
 
 def _take_history(device: "Device") -> "History":

@@ -12,6 +12,7 @@ waits. Keys are never handed over, so what an epoch protects stays so.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from msgspec import convert
 
@@ -37,9 +38,10 @@ VERSION = 1
 LABEL = "archive"
 LETTERS_BYTES_MAX = 800 * 1024  # of one segment; leaves room for seal, certificate and frame
 LETTERS_MAX = 3000  # of one segment: a structure holds 16,384 elements
-PARTS_MAX = 1024  # parcels that may wait for a device
+PARTS_MAX = 1 << 16
 PREKEY_ID_BYTES = 16
 TAKEN_AT_ONCE = 256  # of what was disclosed: that much is in memory
+_NUMBER_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +53,81 @@ class Segment:
     letters: tuple[Disclosed, ...] = field(repr=False)
 
 
-def pack(device: Device, prekey: Prekey) -> list[bytes]:
-    """Return the parcels with all that this device can read, the newest first.
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """Where a history goes on: with what is numbered below this in the mailbox, as this part.
+
+    parts: of how many, as was counted when it began; 0 before.
+    """
+
+    below: int
+    part: int
+    parts: int
+
+
+BEGIN: Final = Onward(_NUMBER_MAX, 0, 0)
+
+
+def next_parcel(device: Device, prekey: Prekey, at: Onward) -> tuple[bytes, Onward | None]:
+    """Return the parcel with what comes next, and where it goes on; None: it was the last.
 
     prekey: of the new device, checked. At least one parcel, so that its end can be seen.
     """
-    found = list(segments(device))[:PARTS_MAX] or [[]]
-    return [_seal(device, prekey, part, len(found), letters) for part, letters in enumerate(found)]
+    letters, below = segment(device, at.below)
+    part = at.part + 1
+    if not below or part == PARTS_MAX:
+        return _seal(device, prekey, at.part, part, letters), None
+    parts = max(at.parts or _count(device), part + 1)
+    return _seal(device, prekey, at.part, parts, letters), Onward(below, part, parts)
 
 
 def segments(device: Device) -> Iterator[list[Disclosed]]:
     """Yield what this device can read, the newest first, in pieces that fit a parcel."""
+    below = _NUMBER_MAX
+    while below:
+        letters, below = segment(device, below)
+        if letters:
+            yield letters
+
+
+def segment(device: Device, below: int) -> tuple[list[Disclosed], int]:
+    """Return the newest of what is numbered below this, as much as fits a parcel.
+
+    And the number below which it goes on, 0 if that was all.
+    """
     rows = device.connection.execute(
-        "SELECT id, plaintext, frank FROM mailbox WHERE state = ? ORDER BY no DESC", (State.OPEN,)
+        "SELECT no, id, plaintext, frank FROM mailbox WHERE state = ? AND no < ? ORDER BY no DESC",
+        (State.OPEN, below),
     )
-    segment: list[Disclosed] = []
+    letters: list[Disclosed] = []
     size = 0
-    for entry, plaintext, frank in rows:
-        added = len(plaintext) + LETTER_OVERHEAD_BYTES
-        if segment and (size + added > LETTERS_BYTES_MAX or len(segment) >= LETTERS_MAX):
-            yield segment
-            segment, size = [], 0
-        segment.append(Disclosed(EntryId(entry), plaintext, frank))
+    for number, entry, plaintext, frank in rows:
+        size += len(plaintext) + LETTER_OVERHEAD_BYTES
+        if _is_full(len(letters), size):
+            return letters, below
+        letters.append(Disclosed(EntryId(entry), plaintext, frank))
+        below = number
+    return letters, 0
+
+
+def _is_full(letters: int, size: int) -> bool:
+    """Whether one more than so many letters, with which they are so large, is too much."""
+    return letters > 0 and (size > LETTERS_BYTES_MAX or letters >= LETTERS_MAX)
+
+
+def _count(device: Device) -> int:
+    """Return how many parts all that this device can read would be."""
+    parts, letters, size = 1, 0, 0
+    rows = device.connection.execute(
+        "SELECT length(plaintext) FROM mailbox WHERE state = ? ORDER BY no DESC", (State.OPEN,)
+    )
+    for (length,) in rows:
+        added = length + LETTER_OVERHEAD_BYTES
         size += added
-    if segment:
-        yield segment
+        if _is_full(letters, size):
+            parts, letters, size = parts + 1, 0, added
+        letters += 1
+    return min(parts, PARTS_MAX)
 
 
 def _seal(device: Device, prekey: Prekey, part: int, parts: int, letters: list[Disclosed]) -> bytes:

@@ -20,6 +20,7 @@ from client.bringing import hand_over
 from client.deciding import Decided, settle
 from client.device import Device
 from client.erasure import drop_aged, empty_log, erase_prekeys
+from client.handing import hand_on, unfinished
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed
@@ -91,8 +92,19 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
-    warnings = list(dict.fromkeys((*link.refused, *history.refused)))
+    await hand_on(device, link)
+    left = await link.journal.read(partial(unfinished, device))
+    warnings = list(dict.fromkeys((*link.refused, *history.refused, *_to_come(history), *left)))
     return Visit(even, came, history.readable, revoked, warnings, decided)
+
+
+def _to_come(history: History) -> Sequence[str]:
+    """Say that more of the history is to come from another device of ours, if it is."""
+    said = (
+        f"{history.left} parts of the history are to come: run 'ivor sync' on the device that has "
+        "linked this one, and here again"
+    )
+    return [said] if history.left else []
 
 
 class _Fate(Enum):
@@ -161,6 +173,7 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(empty_log, device))
     await link.fetching.clear()
     await hand_over(device, link)
+    await hand_on(device, link)
     await trade_keys(device, link)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 from msgspec import convert
 
-from client import archive, compose, grants, people
+from client import archive, compose, grants, handing, people
 from client.arrivals import open_waiting
 from client.device import Device
 from client.link import Link
@@ -29,13 +29,12 @@ from protocol.identity import (
     endorse_link,
     read_link,
     verify_device,
-    verify_prekey,
 )
 from protocol.invitation import Invitation, decode_invitation
 from protocol.keygrant import kind_of
 from protocol.limits import KEY_BYTES
 from protocol.membership import is_lost
-from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, PutParcel, Taken
+from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, Taken
 from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks, People
 
 POLL_SECONDS = 1.0
@@ -97,6 +96,7 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     certificate = verify_device(reply.certificate, device.profile.charter)
     if (certificate.device, certificate.user) != (wanted.device, user.public):
         raise IdentityError("the node certified another device than you approved; nothing was done")
+    await link.write(partial(handing.begin, device, certificate.device))
     found = await link.ask(Lookup(users=(device.profile.user.user,)))
     for person in found.people if isinstance(found, People) else ():
         if person is not None:
@@ -158,38 +158,23 @@ def _enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> int:
     return 1
 
 
-async def send_history(
-    device: Device, link: Link, target: DeviceKey, advance: Callable[[int, int], None]
-) -> int:
-    """Hand over what we have read; return the number of messages. advance: told (done, of)."""
-    raw = await link.journal.read(
-        lambda: device.connection.execute("SELECT prekey FROM devices WHERE id = ?", (target,)).get
-    )
-    if raw is None:
-        raise NetworkError("the node does not show the new device's prekey; run this again")
-    parcels = await link.journal.read(partial(archive.pack, device, verify_prekey(raw)))
-    for done, parcel in enumerate(parcels, 1):
-        await link.ask(PutParcel(target, parcel))
-        advance(done, len(parcels))
-    return len(parcels)
-
-
 @dataclass(slots=True)
 class History:
-    """How much of the history has come. parts: None until the first segment tells.
+    """How much of the history has come. parts: how many it has, None until a segment tells.
 
-    refused: why parcels were thrown away.
+    left: how many are to come; they come in order. refused: why parcels were thrown away.
     """
 
     parts: int | None = None
+    left: int = 0
     came: int = 0
     readable: int = 0
     refused: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether all segments have come."""
-        return self.parts is not None and self.came >= self.parts
+        """Whether the last segment has come."""
+        return self.parts is not None and self.left == 0
 
 
 async def take_parcels(device: Device, link: Link, history: History) -> None:
@@ -209,6 +194,7 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
                 continue
             await link.write(partial(archive.keep, device, segment))
             history.parts = segment.parts
+            history.left = segment.parts - segment.part - 1
             history.came += 1
         await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
         if history.came:
@@ -223,12 +209,18 @@ def _take_up(device: Device) -> int:
 async def take_history(
     device: Device, link: Link, seconds: float, advance: Callable[[History], None]
 ) -> History:
-    """Wait until the whole history has come, or for that long. advance: told how far it is."""
+    """Wait for the whole history, as long as some of it comes within so many seconds.
+
+    advance: told how far it is.
+    """
     history = History()
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(seconds) as waiting:
         while not history.complete:
+            before = history.came
             await take_parcels(device, link, history)
             advance(history)
+            if history.came > before:
+                waiting.deadline = trio.current_time() + seconds
             if not history.complete:
                 await trio.sleep(POLL_SECONDS)
     return history

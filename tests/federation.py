@@ -20,6 +20,7 @@ from pathlib import Path
 from msgspec import convert
 
 from client import compose, enrol, mailbox, people
+from client.archive import BEGIN, Onward, next_parcel
 from client.arrivals import deliver, take_in
 from client.device import Device
 from client.joining import Start
@@ -144,6 +145,15 @@ class Federation:
         """Close every database."""
         for device in self.devices:
             device.close()
+
+    def parcels(self, source: Device, target: Device) -> list[bytes]:
+        """The history of a device, as it hands it over to another."""
+        found: list[bytes] = []
+        at: Onward | None = BEGIN
+        while at is not None:
+            parcel, at = next_parcel(source, self.prekey(target), at)
+            found.append(parcel)
+        return found
 
     # What officials do
 

@@ -49,7 +49,7 @@ class TestArchive:
         self, federation: Federation, anna: Device, chat: ChatId
     ) -> None:
         phone = link(federation, anna)
-        parcels = archive.pack(anna, federation.prekey(phone))
+        parcels = federation.parcels(anna, phone)
         with phone.transaction():
             for parcel in parcels:
                 archive.keep(phone, archive.unpack(phone, parcel))
@@ -73,7 +73,7 @@ class TestArchive:
     ) -> None:
         phone = link(federation, anna)
         anna.connection.execute("UPDATE mailbox SET plaintext = ?", (b"\x93\x00\xc4\x01x\xc0",))
-        (parcel,) = archive.pack(anna, federation.prekey(phone))
+        (parcel,) = federation.parcels(anna, phone)
         with phone.transaction():
             archive.keep(phone, archive.unpack(phone, parcel))
         federation.carry(anna, phone)
@@ -85,7 +85,7 @@ class TestArchive:
         self, federation: Federation, anna: Device, at: int
     ) -> None:
         phone = link(federation, anna)
-        (parcel,) = archive.pack(anna, federation.prekey(phone))
+        (parcel,) = federation.parcels(anna, phone)
         altered = bytearray(parcel)
         altered[at] ^= 1
         with pytest.raises((PeerError, IdentityError)):
@@ -96,10 +96,10 @@ class TestArchive:
         self, federation: Federation, anna: Device, boris: Device
     ) -> None:
         phone = link(federation, anna)
-        (parcel,) = archive.pack(boris, federation.prekey(phone))
+        (parcel,) = federation.parcels(boris, phone)
         with pytest.raises((PeerError, IdentityError)):
             archive.unpack(phone, parcel)
-        (right,) = archive.pack(anna, federation.prekey(phone))
+        (right,) = federation.parcels(anna, phone)
         with pytest.raises((PeerError, IdentityError, SealRefused)):
             archive.unpack(boris, right)
         phone.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (anna.key,))
@@ -113,9 +113,7 @@ class TestArchive:
         for number in range(4):
             federation.say(anna, chat, str(number))
         phone = federation.further(anna)
-        segments = [
-            archive.unpack(phone, one) for one in archive.pack(anna, federation.prekey(phone))
-        ]
+        segments = [archive.unpack(phone, one) for one in federation.parcels(anna, phone)]
         assert [(one.part, one.parts, len(one.letters)) for one in segments] == [
             (0, 3, 2),
             (1, 3, 2),
@@ -133,7 +131,7 @@ class TestArchive:
         """SPEC 5.6: `from` has to be a device of one's own."""
         boris, vera = federation.official("boris@mincifry"), federation.official("vera@mincifry")
         phone = federation.further(boris)
-        (parcel,) = archive.pack(vera, federation.prekey(phone))
+        (parcel,) = federation.parcels(vera, phone)
         with pytest.raises(IdentityError, match="no device of yours"):
             archive.unpack(phone, parcel)
 

@@ -133,11 +133,11 @@ class TestRedaction:
         place = federation.say(anna, chat, SECRET)
         federation.say(anna, chat, "kept")
         phone = federation.further(anna)
-        early = archive.pack(anna, federation.prekey(phone))
+        early = federation.parcels(anna, phone)
         redact(anna, chat, place)
         with anna.transaction():
             compose.enroll(anna, chat, phone.profile.device_certificate, now())
-        late = archive.pack(anna, federation.prekey(phone))
+        late = federation.parcels(anna, phone)
         for parcel in (*early, *late):
             with phone.transaction():
                 archive.keep(phone, archive.unpack(phone, parcel))

@@ -1,0 +1,122 @@
+"""History on its way to a further device of ours: what has no room at the node waits (SPEC 5.6).
+
+    begin(device, target)                     # once it is certified, in a transaction
+    await hand_on(device, link)               # at each visit: until the node has no room
+    await hand_over(device, link, 20.0)       # stay, as long as the new device makes room
+
+How far it is stands in the database, so that whoever is killed, or finds no room, goes on there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from functools import partial
+from typing import Final
+
+import trio
+from msgspec import convert
+
+from client.archive import BEGIN, Onward, next_parcel
+from client.device import Device
+from client.link import Link
+from node.errors import LimitReached, RefusedError
+from protocol import codec
+from protocol.entry import DeviceKey
+from protocol.identity import verify_prekey
+from protocol.question import PutParcel
+
+LOOK_SECONDS: Final = 1.0
+_NOTED: Final = "history "
+_NOTE_BYTES_MAX: Final = 64
+
+
+def begin(device: Device, target: DeviceKey) -> None:
+    """Owe a device of ours all that we can read. Call inside a transaction."""
+    _keep(device, target, BEGIN)
+
+
+def owed(device: Device) -> dict[DeviceKey, Onward]:
+    """Return which devices of ours are owed history, and how far they have it."""
+    rows = device.connection.execute(
+        "SELECT key, value FROM meta WHERE key GLOB ? ORDER BY key", (f"{_NOTED}*",)
+    ).fetchall()
+    return {
+        DeviceKey(bytes.fromhex(name.removeprefix(_NOTED))): _read(raw)
+        for name, raw in convert(rows, list[tuple[str, bytes]])
+    }
+
+
+def _read(raw: bytes) -> Onward:
+    return Onward(*convert(codec.decode(raw, _NOTE_BYTES_MAX), tuple[int, int, int]))
+
+
+def waiting(device: Device) -> int:
+    """Return how many parts of history wait here for further devices, as far as that is known."""
+    return sum(max(1, at.parts - at.part) for at in owed(device).values())
+
+
+async def hand_on(device: Device, link: Link) -> int:
+    """Bring history to the node until it has no room; return how many parts that were."""
+    brought = 0
+    for target in await link.journal.read(partial(owed, device)):
+        brought += await _bring(device, link, target)
+    return brought
+
+
+async def hand_over(device: Device, link: Link, seconds: float) -> int:
+    """Bring history for as long as there is room at least every so many seconds; as `hand_on`."""
+    brought, end = 0, trio.current_time() + seconds
+    while True:
+        more = await hand_on(device, link)
+        if more:
+            brought, end = brought + more, trio.current_time() + seconds
+        if not await link.journal.read(partial(owed, device)) or trio.current_time() > end:
+            return brought
+        await trio.sleep(LOOK_SECONDS)
+
+
+async def _bring(device: Device, link: Link, target: DeviceKey) -> int:
+    brought = 0
+    while made := await link.write(partial(_next, device, target)):
+        parcel, onward = made
+        try:
+            await link.ask(PutParcel(target, parcel))
+        except (LimitReached, RefusedError):
+            break
+        await link.write(partial(_keep, device, target, onward))
+        brought += 1
+    return brought
+
+
+def _next(device: Device, target: DeviceKey) -> tuple[bytes, Onward | None] | None:
+    """Return the next parcel, and where it goes on; None if there is none, or no prekey for it."""
+    at = owed(device).get(target)
+    row = device.connection.execute(
+        "SELECT prekey, revoked FROM devices WHERE id = ?", (target,)
+    ).fetchone()
+    if at is None or row is None:
+        return None
+    prekey, revoked = row
+    if revoked:
+        _keep(device, target, None)
+    if revoked or prekey is None:
+        return None
+    return next_parcel(device, verify_prekey(prekey), at)
+
+
+def _keep(device: Device, target: DeviceKey, at: Onward | None) -> None:
+    """Keep how far a device has our history; None: it has all of it, or is owed none."""
+    name = f"{_NOTED}{target.hex()}"
+    if at is None:
+        device.connection.execute("DELETE FROM meta WHERE key = ?", (name,))
+    else:
+        device.note(name, codec.encode(astuple(at)))
+
+
+def unfinished(device: Device) -> Sequence[str]:
+    """Say what waits here for further devices, if something does."""
+    parts = waiting(device)
+    said = (
+        f"{parts} parts of the history wait here until your new device has taken what is at the "
+        "node: run 'ivor sync' there, and here again"
+    )
+    return [said] if parts else []

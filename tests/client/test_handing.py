@@ -1,0 +1,156 @@
+"""A history that is larger than the node's room for it: it goes on as room appears (SPEC 5.6)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from client import archive, handing, linking
+from client.device import Device, open_device
+from client.exchange import tend
+from client.link import Link, over
+from client.linking import History, bring_in, take_history, take_parcels
+from client.mailbox import State
+from client.revoking import revoke_own
+from node import parcels
+from node.parcels import Parcels
+from node.store import connect
+from protocol import reply
+from protocol.entry import ChatId, DeviceKey
+from protocol.question import GetParcels, PutParcel, Question, Taken
+from tests.federation import PASSPHRASE, Federation, now
+
+TEXTS = [str(number) for number in range(9)]  # and a title: five parts of two
+
+
+class Post:
+    """The parcels of a node, with room for two, and links of devices to it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+        monkeypatch.setattr(parcels, "WAITING_MAX", 2)
+        monkeypatch.setattr(archive, "LETTERS_MAX", 2)
+        monkeypatch.setattr(handing, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(linking, "POLL_SECONDS", 0.01)
+        self._patch = monkeypatch
+        self._parcels = Parcels(connect(folder / "post.db", None), device.profile.charter.agency)
+
+    @asynccontextmanager
+    async def link(self, device: Device) -> AsyncIterator[Link]:
+        async def ask(question: Question) -> reply.Reply:
+            return self._answer(device.key, question)
+
+        ours, theirs = memory_stream_pair()
+        async with over(device, ours) as link:
+            self._patch.setattr(link, "ask", ask)
+            yield link
+        await theirs.aclose()
+
+    def _answer(self, device: DeviceKey, question: Question) -> reply.Reply:
+        match question:
+            case PutParcel(target, body):
+                self._parcels.put(target, body)
+            case GetParcels():
+                return reply.Parcels(self._parcels.waiting(device))
+            case Taken(numbers):
+                self._parcels.take(device, numbers)
+            case _:
+                pass
+        return reply.Done()
+
+
+@pytest.fixture
+def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anna: Device) -> Post:
+    return Post(tmp_path, monkeypatch, anna)
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Device) -> ChatId:
+    made = federation.chat(anna, "Budget")
+    for text in TEXTS:
+        federation.say(anna, made, text)
+    return made
+
+
+@pytest.fixture
+def phone(federation: Federation, anna: Device, chat: ChatId) -> Device:
+    del chat
+    made = federation.further(anna)
+    with anna.transaction():
+        bring_in(anna, now())
+        handing.begin(anna, made.key)
+    federation.carry(anna, made)
+    return made
+
+
+async def test_it_goes_on_where_it_was_the_newest_first(
+    federation: Federation, post: Post, anna: Device, phone: Device, chat: ChatId
+) -> None:
+    """No visit fails for it, and neither device keeps count in memory alone."""
+    first, history = anna, History()
+    for brought, left, read in ((2, 3, TEXTS[5:]), (2, 1, TEXTS[1:]), (1, 0, TEXTS)):
+        async with post.link(first) as link, post.link(phone) as other:
+            assert await handing.hand_on(first, link) == brought
+            assert await handing.hand_on(first, link) == 0
+            assert handing.waiting(first) == left
+            await take_parcels(phone, other, history)
+        assert (history.parts, history.left, history.complete) == (5, left, left == 0)
+        assert federation.texts(phone, chat) == read
+        first.close()
+        first = open_device(anna.folder, PASSPHRASE, anna.random)
+    assert not handing.unfinished(first)
+    first.close()
+
+
+async def test_while_both_are_there_it_comes_whole(
+    federation: Federation, post: Post, anna: Device, phone: Device, chat: ChatId
+) -> None:
+    came: list[int] = []
+    async with post.link(anna) as link, post.link(phone) as other, trio.open_nursery() as nursery:
+        nursery.start_soon(handing.hand_over, anna, link, 5)
+        history = await take_history(phone, other, 5, lambda one: came.append(one.came))
+    assert history.complete
+    assert came[-1] == history.came == 5
+    assert federation.texts(phone, chat) == TEXTS
+
+
+async def test_a_new_device_that_takes_nothing_is_not_waited_for(
+    post: Post, anna: Device, phone: Device
+) -> None:
+    anna.note("refreshed", now())
+    async with post.link(anna) as link:
+        await tend(anna, link)
+        assert handing.waiting(anna) == 3
+        with trio.fail_after(5):
+            assert await handing.hand_over(anna, link, 0.1) == 0
+    (said,) = handing.unfinished(anna)
+    assert "3 parts" in said
+    assert phone.key in handing.owed(anna)
+
+
+async def test_what_is_written_meanwhile_moves_no_end(
+    federation: Federation, post: Post, anna: Device, phone: Device, chat: ChatId
+) -> None:
+    """What the device in between can read anew, or no more, is there or is not; the end is seen."""
+    history = History()
+    async with post.link(anna) as link, post.link(phone) as other:
+        await handing.hand_on(anna, link)
+        federation.say(anna, chat, "later")
+        anna.connection.execute("UPDATE mailbox SET state = ? WHERE no < 6", (State.GONE,))
+        await take_parcels(phone, other, history)
+        assert await handing.hand_on(anna, link) == 1
+        await take_parcels(phone, other, history)
+    assert history.complete
+    assert not handing.owed(anna)
+
+
+async def test_a_device_that_was_given_up_gets_nothing_more(
+    post: Post, anna: Device, phone: Device
+) -> None:
+    with anna.transaction():
+        revoke_own(anna, phone.key, now())
+    async with post.link(anna) as link:
+        assert await handing.hand_on(anna, link) == 0
+    assert not handing.owed(anna)
