@@ -154,7 +154,7 @@ class TestRedaction:
         phone = federation.further(anna)
         with anna.transaction():
             compose.enroll(anna, chat, phone.profile.device_certificate, now())
-        parcels = archive.pack(anna, federation.prekey(phone))
+        parcels = federation.parcels(anna, phone)
 
         def keep() -> None:
             for parcel in parcels:
