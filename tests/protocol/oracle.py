@@ -1,6 +1,7 @@
-"""SPEC 3.3 and 3.4 written down a second time, as they stand: sets, no caches of parts, no speed.
+"""SPEC 3.3 to 3.5 written down a second time, as they stand: sets, no caches of parts, no speed.
 
     found = Oracle(entries).resolve(past)         the same as protocol.membership.resolve
+    Oracle(entries).content_void(device, seq, control)               the same as content_void there
 
 Only the step *Alone* is shared with the code under test. Sets hold numbers of entries, in causal
 order; every set that is judged holds the past of each of its entries.
@@ -65,6 +66,38 @@ class Oracle:
             [one for number in self._last(settings) for one in self.case(number).policies],
         )
         return Membership(genesis.chat_kind, policy, members, devices, self.void(within))
+
+    def content_void(self, device: DeviceKey, seq: int, control: View) -> Void | None:
+        """Return why a content entry counts for nothing by all entries (SPEC 3.5)."""
+        ruling = self.ruling(frozenset(range(len(self.entries))))
+        author = self.resolve(control).devices.get(device)
+        if author is None or self._role(ruling, author, control) < Role.MEMBER:
+            return Void.NOT_A_MEMBER
+        if self._lost(ruling, device, control) or device not in self._named(
+            ruling, author, control
+        ):
+            return Void.DEVICE
+        for number in ruling.levels.keys() - control:
+            act = self.case(number).acts.get(author)
+            lowers = (
+                act is not None and act.seen is not None and self._binds(ruling, number, author)
+            )
+            if lowers and seq > self._cut(ruling, number, author, device):
+                return Void.REMOVED
+        revoked = [n for n in ruling.levels.keys() - control if device in self.case(n).revoked]
+        beyond = any(seq > self._cut(ruling, number, author, device) for number in revoked)
+        return Void.DEVICE if beyond else None
+
+    def _cut(self, ruling: Ruling, number: int, user: UserId, device: DeviceKey) -> int:
+        seen = {-1}
+        for other in self.pasts[number] & ruling.levels.keys():
+            case = self.case(other)
+            if other != number and ruling.levels[other] == PROVEN:
+                continue
+            named = list(case.seen) if user in case.acts or device in case.revoked else []
+            named += (case.acts[user].seen or ()) if user in case.acts else ()
+            seen |= {one.seq for one in named if one.device == device}
+        return max(seen)
 
     def void(self, within: View) -> Mapping[EntryId, Void]:
         """Return the operations on membership that have no effect in a set, checkpoints apart."""

@@ -1,0 +1,159 @@
+"""Stories about what reaches furthest in SPEC 3.3: a forked chain, and who vouches for it.
+
+    story = forked_early(random, steps)
+
+A device forks near the beginning; it leaves, enrols, decides and acts on both branches. Others tell
+of it, vouch for what they have seen, and act on it and on each other, each knowing little.
+"""
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from protocol.entry import EntryId, Reference
+from protocol.membership import may_enter, resolve
+from protocol.operation import (
+    Admit,
+    Checkpoint,
+    Enroll,
+    Hold,
+    Inner,
+    Leave,
+    Operation,
+    Redact,
+    Remove,
+    Revoke,
+    SetPolicy,
+    SetRole,
+)
+from protocol.policy import HistoryRule, Policy, Role
+from protocol.testing.cast import DEVICES, Person, credential, grant, person
+from protocol.testing.story import Story, Told
+
+CAST = [person(name) for name in ("anna@mz", "boris@mz", "clara@mz", "dina@mvd", "egor@mvd")]
+ROLES = [Role.OWNER, Role.OWNER, Role.ADMIN, Role.ADMIN, Role.MEMBER]
+ZONES = [("RU",), ("RU-UDM",), ("RU", "RU-UDM"), ("RU-PER", "RU-UDM")]
+SEQS = 4
+
+
+def forked_early(random: Random, steps: int) -> Story:
+    """Tell such a story; each entry is admissible by its own past."""
+    cast = CAST[: random.choice((4, 5))]
+    roles = [Role.OWNER, *(random.choice(ROLES) for _ in cast[1:])]
+    story = Story(list(zip(cast, roles, strict=True)))
+    motif = _Motif(random, story, cast, random.choice(cast[1:]))
+    motif.fork()
+    owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
+    for _ in range(steps):
+        motif.step(owners)
+    return story
+
+
+class _Motif:
+    """A story in the making. forker: whose first device forks."""
+
+    def __init__(self, random: Random, story: Story, cast: list[Person], forker: Person) -> None:
+        self._random = random
+        self._story = story
+        self._cast = cast
+        self._forker = forker
+        self._history = story.history()
+
+    def fork(self) -> None:
+        """Let the device write on two or more branches."""
+        forker, story = self._forker, self._story
+        if self._flip(2):
+            self._keep(story.tell(forker, Enroll(credential(forker, (1,))), [story.genesis]))
+        self._keep(story.tell(forker, self._said(forker), self._some()))
+        first = story.tell(forker, self._said(forker), self._some())
+        if self._keep(first):
+            for _ in range(self._random.randint(1, 3)):
+                self._keep(story.retell(forker, self._said(forker), first, self._some()))
+        for _ in range(self._random.randint(0, 2)):
+            self._keep(story.tell(forker, self._said(forker), self._some()))
+
+    def step(self, owners: list[Person]) -> None:
+        """Let somebody tell of a fork, vouch, or do something else."""
+        random, story = self._random, self._story
+        who, seen = random.choice(self._cast), None if self._flip(4) else self._some()
+        forks = list(_forks(story))
+        if forks and self._flip(4):
+            one, other = random.choice(forks)
+            self._keep(story.tell(who, story.exposure(one, other), seen))
+        elif self._flip(3):
+            vouched = Checkpoint(story.heads()[: random.randint(0, 2)])
+            self._keep(story.tell(random.choice(owners), vouched, seen))
+        else:
+            said = self._said(who) if self._flip(2) else self._inner(who)
+            self._keep(story.tell(who, said, seen))
+
+    def _flip(self, sides: int) -> bool:
+        return self._random.randrange(sides) == 0
+
+    def _some(self) -> list[Told]:
+        told = self._story.told
+        return self._random.sample(told, min(len(told), self._random.randint(1, 3)))
+
+    def _keep(self, told: Told) -> bool:
+        """Keep what was told last, if it is new and its device may append it."""
+        entry, history = told.entry, self._history
+        parents = [link.id for link in entry.links] + ([entry.prev] if entry.prev else [])
+        past = history.past(parents)
+        admitted = bool(past) and (
+            entry.device in resolve(history, past).devices or may_enter(history, entry, past)
+        )
+        if entry.id in history or not admitted:
+            self._story.untell()
+            return False
+        history.add(entry)
+        return True
+
+    def _inner(self, who: Person) -> Inner:
+        """Return what needs a rank, mostly about the device that forks."""
+        random = self._random
+        other = random.choice([self._forker, *self._cast])
+        number, role = random.randrange(DEVICES), random.choice(list(Role))
+        seen = self._heads(other, number)
+        policy = Policy(
+            random.choice(ZONES), random.choice((0, 60)), random.choice(list(HistoryRule))
+        )
+        makers: list[Callable[[], Inner]] = [
+            lambda: Admit((grant(other, role, (0, number) if number else (0,)),)),
+            lambda: Remove(other.user, seen),
+            lambda: SetRole(other.user, role, seen),
+            lambda: Revoke(random.choice((who, other)).devices[number], None, None, seen),
+            lambda: SetPolicy(policy),
+        ]
+        return random.choice(makers)()
+
+    def _said(self, who: Person) -> Operation:
+        """Return what somebody says of themselves, decides, or redacts."""
+        random, story = self._random, self._story
+        number = random.randrange(DEVICES)
+        others = [one for one in self._cast if one is not who]
+        seen = self._heads(who, number)
+        target = random.choice(self._cast).devices[0]
+        makers: list[Callable[[], Operation]] = [
+            lambda: Leave(()),
+            lambda: Leave(seen),
+            lambda: Enroll(credential(who, (number,))),
+            lambda: Checkpoint(story.heads()[: random.choice((0, 1, 8))]),
+            lambda: story.quorum(who, [self._inner(who)], others, random.choice((1, 2, 3, 999))),
+            lambda: story.revocation(who, number, seen),
+            lambda: Revoke(who.devices[number], None, None, seen),
+            lambda: Redact(target, 1, random.randrange(2), EntryId(bytes(32)), "spam"),
+            lambda: Hold(random.choice(others).user, self._flip(3)),
+            lambda: self._inner(who),
+        ]
+        return random.choice(makers)()
+
+    def _heads(self, who: Person, number: int) -> tuple[Reference, ...]:
+        return (Reference(who.devices[number], self._random.randrange(SEQS), EntryId(bytes(32))),)
+
+
+def _forks(story: Story) -> Iterator[tuple[Told, Told]]:
+    places: dict[tuple[bytes, int], list[Told]] = {}
+    for told in story.told:
+        places.setdefault((told.entry.device, told.entry.seq), []).append(told)
+    for found in places.values():
+        if len(found) > 1:
+            yield found[0], found[-1]
