@@ -172,7 +172,7 @@ class Fetch(Generic[Source]):
         state = self._sources.get(source)
         if state is None:
             return
-        lacked = sorted(state.asked.intersection(range(start, stop)))
+        lacked = sorted(one for one in state.asked if start <= one < stop)
         if lacked:
             self._rest(state, lacked, now)
 

@@ -207,3 +207,11 @@ def test_a_blob_of_any_size_ends(count: int) -> None:
     fetch.kept(start)
     assert fetch.complete
     assert fetch.deadline(0) == NEVER
+
+
+def test_what_a_source_lacks_costs_what_it_was_asked_for() -> None:
+    fetch: Fetch[str] = Fetch(40, ())
+    fetch.joined("liar")
+    (ask, *_) = fetch.ask(0.0)
+    fetch.lacking("liar", ask.start, 2**62, 0.0)
+    assert fetch.idle
