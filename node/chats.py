@@ -4,13 +4,17 @@ from collections import OrderedDict
 from collections.abc import Set as AbstractSet
 
 import apsw
+import structlog
 
+from node.errors import DamagedError
 from node.sharing import Sharing
 from node.store import SEQ_BITS, Store, StoredChat
 from protocol.chat import Chat
 from protocol.entry import CONTENT, CONTROL, ChatId, ControlHeader, DeviceKey, EntryId
 from protocol.membership import Membership
 from protocol.run import Entry, rebuild
+
+log = structlog.get_logger()
 
 CHATS_JUDGED_MAX = 512
 HEADERS_READ_MAX = 4096
@@ -34,7 +38,10 @@ class Chats:
         self._headers.clear()
 
     def chat(self, chat: ChatId) -> Chat | None:
-        """Return the judge of a stored chat, None when it is not stored."""
+        """Return the judge of a stored chat, None when it is not stored.
+
+        Raises DamagedError if what is stored of it is not what was written.
+        """
         cached = self._chats.get(chat)
         if cached is not None:
             self._chats.move_to_end(chat)
@@ -42,9 +49,23 @@ class Chats:
         stored = self.store.chat(chat)
         if stored is None:
             return None
-        judge = self._restore(stored)
+        try:
+            judge = self._restore(stored)
+        except apsw.Error:
+            raise
+        except Exception as error:  # a wrong byte may lead to anything
+            raise DamagedError(f"chat {chat.hex()[:16]} is damaged: {error}") from error
         self.remember(judge)
         return judge
+
+    def is_readable(self, chat: ChatId) -> bool:
+        """Tell whether a chat can be judged, if it is stored: else it is as if it were not here."""
+        try:
+            self.chat(chat)
+        except DamagedError as error:
+            log.warning("a chat is left alone", reason=str(error))
+            return False
+        return True
 
     def _restore(self, stored: StoredChat) -> Chat:
         judge = Chat(stored.id)

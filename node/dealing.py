@@ -303,6 +303,8 @@ class Dealing(ABC):
                 if not sharing.may_read(self.key, chat):
                     self._put_off.append(effect)
                     return list
+                if not self._replica.is_readable(chat):
+                    return list
                 seals_for = partial(self._replica.seals_for, chat, epoch)
                 found = seals_for(mine)
                 whole = len(found) == len(mine)
@@ -351,6 +353,8 @@ class Dealing(ABC):
 
     def _keep(self, effect: _Keeps) -> Kept:
         match effect:
+            case StoreSeals(chat) | StoreFork(Forked(chat)) if not self._replica.is_readable(chat):
+                return Kept()
             case StoreSeals(chat, epoch, seals):
                 kept = self._replica.keep_seals(chat, epoch, seals, self.key)
                 return Kept(self._told.keeping_seals(chat, epoch, kept))
@@ -422,7 +426,7 @@ class Dealing(ABC):
 
     def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> Kept:
         chat = parts[0][0].chat
-        if not self._replica.may_bring(self.key, chat):
+        if not (self._replica.may_bring(self.key, chat) and self._replica.is_readable(chat)):
             self._welcome.discard(chat)
             return Kept(then=partial(self._refused, [run for run, _ in parts]))
         noted = self._replica.sharing.next_sealless()

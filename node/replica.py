@@ -199,7 +199,8 @@ class Replica(SealedChats):
     def welcome(self) -> None:
         """Let new devices that lost their predecessors see the chats of their users (SPEC 6.3)."""
         for chat_id in self.sharing.awaiting():
-            chat, stored = self.chat(chat_id), self.store.chat(chat_id)
+            readable = self.is_readable(chat_id)
+            chat, stored = self.chat(chat_id) if readable else None, self.store.chat(chat_id)
             if chat is not None and stored is not None:
                 self._share(chat, stored, (), self.sharing.readers(stored))
 

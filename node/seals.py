@@ -68,7 +68,7 @@ class SealedChats(Chats):
         found = []
         page = self.sharing.sealless(peer, before)
         for _, chat_id, epoch in page:
-            chat = self.chat(chat_id)
+            chat = self.chat(chat_id) if self.is_readable(chat_id) else None
             entry = None if chat is None else chat.history.epoch(epoch)
             if chat is not None and entry is not None:
                 devices = self._concerned(chat, entry)

@@ -27,7 +27,7 @@ from node.dealing import Dealing, greeting_for
 from node.dialler import keep_dialling
 from node.directory import Directory
 from node.driver import Connection
-from node.errors import IvorError, NetworkError, StorageError
+from node.errors import DamagedError, IvorError, NetworkError, StorageError
 from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
@@ -182,8 +182,10 @@ class Node:
             begun = trio.current_time()
             try:
                 await self._drop_aged_of(chat)
-            except StorageError:
-                raise
+            except StorageError as error:
+                if not isinstance(error, DamagedError):
+                    raise
+                log.warning("what has aged in a chat was not dropped", reason=str(error))
             except Exception:  # what is stored of it is damaged, or our bug: the others go on
                 log.exception("what has aged in a chat was not dropped", chat=chat.hex()[:16])
             await trio.sleep(SWEEP_REST_SHARE * (trio.current_time() - begun))

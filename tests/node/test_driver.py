@@ -38,6 +38,7 @@ from protocol.frame import (
 from protocol.limits import WANTS_SERVED_MAX
 from protocol.run import Entry
 from protocol.session import PeerKind
+from protocol.testing import conversations
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import LATE, MVD, MZ, Home, Peer, all_of, join, until
@@ -130,6 +131,23 @@ class TestTwoNodes:
         connection = pair[1]
         await until(lambda: connection._share.runs.borrowed_tokens == 0)
         assert homes[1].repeats == []
+        assert not any(connection.failure for connection in pair)
+
+    async def test_a_damaged_chat_is_left_alone(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is no fault of the peer, which goes on with the other chats, whatever comes of it."""
+        damaged = conversation(Dice(5), 3)
+        monkeypatch.setattr(conversations, "NAMES", conversations.NAMES[::-1])
+        whole = conversation(Dice(6), 3)
+        for talk in (damaged, whole):
+            homes[0].take(talk)
+        homes[1].take(damaged, 2)
+        homes[1].replica.store.connection.execute("UPDATE entries SET record = x'c1'")
+        homes[1].replica.forget()
+        pair = await join(nursery, *homes)
+        await until(lambda: homes[1].entries(whole.chat) == all_of(whole))
+        await until(lambda: all(connection.caught_up for connection in pair))
         assert not any(connection.failure for connection in pair)
 
     async def test_two_look_at_the_end_of_one_chat(
