@@ -9,9 +9,10 @@ All that is kept here came from one peer, and is bounded (SPEC 6.6).
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from msgspec import structs
 
@@ -22,6 +23,7 @@ from protocol.limits import HELD_BYTES_MAX, HELD_ENTRIES_MAX, HELD_RUNS_MAX, PRE
 
 Place = tuple[ChatId, DeviceKey, int]
 Branch = tuple[Place, bytes]
+Key = TypeVar("Key", Place, Branch)
 
 
 def branch_of(want: Want) -> Branch:
@@ -85,13 +87,26 @@ class Work:
         here = (item.device, item.lane) == self.place[1:] and at >= 0
         return here and self.waiting[at : at + PREFIX_BYTES] == item.id[:PREFIX_BYTES]
 
+    def lacking(self) -> Iterable[Branch]:
+        """Return the entries that it waits for: their chains, and how their ids begin."""
+        chat = self.run.chat
+        return dict.fromkeys(((chat, i.device, i.lane), i.id[:PREFIX_BYTES]) for i in self.missing)
+
+    def giving(self) -> Iterable[Branch]:
+        """Return the entries of the rest of it, in the same way."""
+        begins = range(0, len(self.waiting), PREFIX_BYTES)
+        return dict.fromkeys((self.place, self.waiting[at : at + PREFIX_BYTES]) for at in begins)
+
     def waits_on(self) -> set[Place]:
         """Return the chains of which it waits for an entry."""
         return {(self.run.chat, item.device, item.lane) for item in self.missing}
 
 
 class Held:
-    """The runs that wait, the oldest first; found by their chain, and by those they wait for."""
+    """The runs that wait, the oldest first.
+
+    They are found by their chain, by those that they wait for, by entry, and by their own entries.
+    """
 
     def __init__(self) -> None:
         self.entries = 0
@@ -99,6 +114,8 @@ class Held:
         self._works: OrderedDict[int, Work] = OrderedDict()
         self._at: dict[Place, dict[int, Work]] = {}
         self._waiters: dict[Place, dict[int, Work]] = {}
+        self._lacking: dict[Branch, dict[int, Work]] = {}
+        self._giving: dict[Branch, dict[int, Work]] = {}
 
     def __len__(self) -> int:
         return len(self._works)
@@ -114,6 +131,10 @@ class Held:
         self._at.setdefault(work.place, {})[id(work)] = work
         for place in work.waits_on():
             self._waiters.setdefault(place, {})[id(work)] = work
+        for entry in work.lacking():
+            self._lacking.setdefault(entry, {})[id(work)] = work
+        for entry in work.giving():
+            self._giving.setdefault(entry, {})[id(work)] = work
         self.entries += len(records)
         self.bytes += work.size
 
@@ -123,6 +144,10 @@ class Held:
         _forget(self._at, work.place, work)
         for place in work.waits_on():
             _forget(self._waiters, place, work)
+        for entry in work.lacking():
+            _forget(self._lacking, entry, work)
+        for entry in work.giving():
+            _forget(self._giving, entry, work)
         self.entries -= len(work.run.records)
         self.bytes -= work.size
 
@@ -148,8 +173,15 @@ class Held:
 
     def waiting_for(self, work: Work) -> Sequence[Work]:
         """Return those that wait for what is not stored of this run."""
-        waiters = self._waiters.get(work.place, {}).values()
-        return [one for one in waiters if any(work.covers(item) for item in one.missing)]
+        waiters: dict[int, Work] = {}
+        for entry in work.giving():
+            waiters |= self._lacking.get(entry, {})
+        return [one for one in waiters.values() if any(map(work.covers, one.missing))]
+
+    def gives(self, place: Place, item: Missing) -> bool:
+        """Whether a missing entry is in the rest of a run that is held."""
+        works = self._giving.get((place, item.id[:PREFIX_BYTES]), {})
+        return any(work.covers(item) for work in works.values())
 
     def ready(self, place: Place, reached: int) -> Sequence[Work]:
         """Take out the runs that may go on now, and those that may go on with them.
@@ -171,7 +203,7 @@ class Held:
         return [*taken.values()]
 
 
-def _forget(index: dict[Place, dict[int, Work]], place: Place, work: Work) -> None:
-    del index[place][id(work)]
-    if not index[place]:
-        del index[place]
+def _forget(index: dict[Key, dict[int, Work]], key: Key, work: Work) -> None:
+    del index[key][id(work)]
+    if not index[key]:
+        del index[key]

@@ -387,6 +387,8 @@ class Intake:
 
     def _seek_on(self, work: Work) -> None:
         """Ask for what held runs still miss of a chain, if this run does not bring it."""
+        if work.place in self._asked or work.place in self._busy:
+            return
         reached = work.stored
         for waiter in self._held.waiting_on(work.place):
             for item in waiter.missing:
@@ -436,7 +438,7 @@ class Intake:
         if queued is not None:
             self._queue_first(queued)
             return
-        if any(held.covers(item) for held in self._held.of(place)):
+        if self._held.gives(place, item):
             return
         start = item.have
         if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back

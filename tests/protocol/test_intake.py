@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from protocol import frame as frames
+from protocol.chat import Missing
 from protocol.effect import (
     Admit,
     Compare,
@@ -17,6 +18,7 @@ from protocol.effect import (
 from protocol.entry import CONTENT, CONTROL, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn, PeerError
 from protocol.frame import Absent, ChatHeads, Head, Heads, Run, Seen, Want
+from protocol.held import Work
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
@@ -349,6 +351,30 @@ class TestIntake:
             one.judged(run, Outcome(0, surplus=True))
             assert one.ask(0.0) == []
         assert one.finished() == [1]
+
+    def test_many_that_wait_for_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each is found by the entry that it waits for, and not by looking at all of them."""
+        one, count = intake(want(0)), 100
+        one.ask(0.0)
+        for number in range(count):
+            run = run_at(0, 10 + number, 1)
+            one.received(run, 0.0)
+            waits = missing(0, 9 + number)
+            own = ids(0, run.start, run.start + 1)
+            one.judged(run, Outcome(run.start, waits, first=run.start, ids=own))
+        looked: list[object] = []
+        covers = Work.covers
+
+        def counted(work: Work, item: Missing) -> bool:
+            looked.append(item)
+            return covers(work, item)
+
+        monkeypatch.setattr(Work, "covers", counted)
+        gap = run_at(0, 5, 5)
+        one.received(gap, 0.0)
+        again = one.judged(gap, Outcome(10))
+        assert len(again) == count
+        assert len(looked) <= 2 * count
 
     def test_held_until_the_ancestor_comes(self) -> None:
         one = intake(want(0))
