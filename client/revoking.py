@@ -18,7 +18,7 @@ from crypto.signing import Signer
 from node.errors import NetworkError, RefusedError
 from protocol import question
 from protocol.chat import Chat
-from protocol.entry import ChatId, DeviceKey
+from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.errors import PeerError
 from protocol.fork import verify_fork
 from protocol.identity import sign_revocation
@@ -88,7 +88,7 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
         if judge is None:
             continue
         seen = content_heads(device, chat, [target])
-        proof = None if target == device.key else _by_user(device, chat, target)
+        proof = None if target == device.key else _by_user(device, chat, target, seen)
         try:
             with device.attempt():
                 _revoke(device, judge, Revoke(target, None, proof, seen), now)
@@ -148,8 +148,10 @@ def _identity_key(device: Device) -> Signer:
     return device.secrets.user
 
 
-def _by_user(device: Device, chat: ChatId, target: DeviceKey) -> UserSignature:
-    signature = _identity_key(device).sign(REVOKE_LABEL, revoke_message(chat, target))
+def _by_user(
+    device: Device, chat: ChatId, target: DeviceKey, seen: Sequence[Reference]
+) -> UserSignature:
+    signature = _identity_key(device).sign(REVOKE_LABEL, revoke_message(chat, target, seen))
     return UserSignature(device.profile.user.user, signature)
 
 

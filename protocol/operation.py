@@ -99,7 +99,7 @@ class Enroll:
 
 @dataclass(frozen=True, slots=True)
 class UserSignature:
-    """The identity key of `user` over label "revoke", chat and device."""
+    """The identity key of `user` over label "revoke", chat, device and `seen`."""
 
     user: UserId
     signature: bytes
@@ -254,9 +254,12 @@ def encode_operation(operation: Operation) -> bytes:
     return codec.encode(_fields(operation))
 
 
-def revoke_message(chat: ChatId, device: DeviceKey) -> bytes:
-    """Return what a user's identity key signs, label "revoke", to put a device out of a chat."""
-    return chat + device
+def revoke_message(chat: ChatId, device: DeviceKey, seen: Sequence[Reference]) -> bytes:
+    """Return what a user's identity key signs, label "revoke", to put a device out of a chat.
+
+    Also what it had written by then: others could else bring the signature again without that.
+    """
+    return codec.encode((chat, device, tuple(seen)))
 
 
 def quorum_message(
@@ -368,13 +371,13 @@ def _read_revoke(fields: Sequence[object], chat: ChatId) -> Revoke:
         fork = verify_fork(codec.binary(fields[1], OPERATION_BYTES_MAX, "fork proof"))
         if (fork.chat, fork.device) != (chat, device):
             raise Unauthentic("the fork proof is of another chat or device (SPEC 2.5)")
-    by_user = None
+    by_user, seen = None, field.read_seen(fields[3])
     if fields[2] is not None:
         user, signature = codec.record(fields[2], 2, "user signature")
         by_user = UserSignature(field.read_user(user), field.read_signature(signature))
-        message = revoke_message(chat, device)
+        message = revoke_message(chat, device, seen)
         _check_signature(by_user.user, REVOKE_LABEL, message, by_user.signature)
-    return Revoke(device, fork, by_user, field.read_seen(fields[3]))
+    return Revoke(device, fork, by_user, seen)
 
 
 def _read_set_policy(fields: Sequence[object], _: ChatId) -> SetPolicy:

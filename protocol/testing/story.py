@@ -182,7 +182,7 @@ class Story:
     def revocation(self, who: Person, number: int = 0, seen: Sequence[Reference] = ()) -> Revoke:
         """Return the revocation of a person's device, signed with their identity key."""
         device = who.devices[number]
-        signature = who.identity.sign(REVOKE_LABEL, revoke_message(self.chat, device))
+        signature = who.identity.sign(REVOKE_LABEL, revoke_message(self.chat, device, seen))
         return Revoke(device, None, UserSignature(who.user, signature), tuple(seen))
 
     def exposure(self, one: Told, other: Told) -> Revoke:
