@@ -70,6 +70,7 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Sign a file, and ask others of the chat to; or, with --request, as you were asked."""
+    from client.chats import find_member
     from client.documents import read_file
     from client.signing_keys import Token
     from node.errors import UserError
@@ -80,7 +81,7 @@ def sign(
     file = read_file(path)
     with opened(home, passphrase_file) as device:
         judge = _newest(device, chat)
-        asked = [_member(judge, name) for name in ask or []]
+        asked = [find_member(judge, name) for name in ask or []]
         found = _request_for(device, _known(device, judge), file, request)
         with _key(device, place, pin_file) as signing:
             prepared = _prepare(device, signing, file, found, detached=detached)
@@ -179,17 +180,6 @@ def _known(device: "Device", judge: "Chat") -> "list[Approval]":
     # What pyHanko finds wrong is told once, as our own error.
     logging.getLogger("pyhanko").setLevel(logging.CRITICAL)
     return read(device, judge, now_ms())
-
-
-def _member(judge: "Chat", name: str) -> "UserId":
-    from node.errors import UserError
-    from protocol.name import parse_address
-
-    address = parse_address(name).text
-    for one in judge.membership().users.values():
-        if one.name == address:
-            return one.user
-    raise UserError(f"{address} is not in this chat and could not see it; 'ivor chat add' first")
 
 
 def _request_for(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from protocol.identity import UserId
 
 chat = typer.Typer(help="Begin chats, and change who is in them.", no_args_is_help=True)
-UserName = Annotated[str, typer.Argument(help="Such as boris@mincifry.", metavar="USER")]
+UserName = Annotated[
+    str, typer.Argument(help="Such as boris@mincifry, or the beginning of its key.", metavar="USER")
+]
 UserNames = Annotated[list[str], typer.Argument(help="Such as boris@mincifry.", metavar="USER…")]
 
 MEMBERS_MAX: Final = 31  # one entry grants 32 users their roles, its author among them
@@ -273,25 +275,18 @@ def _about_member(
 
 
 def _once_a_member(judge: "Chat", user: str) -> "UserId":
-    """Return the member of this name, or who left under it. Raises UserError."""
+    """Return the member of this name or key, else who left under that name. Raises UserError."""
+    from client.chats import find_member
     from client.compose import leavers
-    from protocol.name import parse_address
-
-    name = parse_address(user).text
-    left = {one.user for one in leavers(judge) if one.name == name}
-    return left.pop() if len(left) == 1 else member_named(judge, user)
-
-
-def member_named(judge: "Chat", user: str) -> "UserId":
-    """Return the member of this name. Raises UserError."""
     from node.errors import UserError
-    from protocol.name import parse_address
 
-    name = parse_address(user).text
-    found = [one.user for one in judge.membership().users.values() if one.name == name]
-    if len(found) != 1:
-        raise UserError(f"{name} is not in this chat; 'ivor chat show' lists who is")
-    return found[0]
+    try:
+        return find_member(judge, user)
+    except UserError:
+        left = {one.user for one in leavers(judge) if one.name == user}
+        if len(left) != 1:
+            raise
+        return left.pop()
 
 
 @chat.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.chat_commands import UserName, chat, member_named
+from cli.chat_commands import UserName, chat
 from cli.opening import SETTLE_SECONDS, Home, Offline, change, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
@@ -163,9 +163,10 @@ def hold(
     """
     with opened(home, passphrase_file) as device:
         from client import keeping
+        from client.chats import find_member
 
         judge = locate(device, name)
-        found = member_named(judge, user)
+        found = find_member(judge, user)
         work = partial(keeping.hold, device, judge.id, found, now_ms(), ends=end)
         made = change(device, [], lambda _: work())
         done = "no custodian any more" if end else "custodian"

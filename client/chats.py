@@ -16,6 +16,7 @@ from node.errors import UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, Reference
 from protocol.errors import PeerError
+from protocol.identity import UserId
 from protocol.limits import HASH_BYTES
 from protocol.membership import Membership, content_void
 from protocol.message import Title, decode_message
@@ -25,6 +26,7 @@ from protocol.roster import Void
 
 PREFIX_CHARS_MIN = 4
 SHORT_CHARS = 8
+KEY_CHARS = 16
 _TITLE_BEGINS = b"\x92\x01"  # an array of two, the first of which is Title's number
 _HEX = re.compile(r"[0-9a-f]+")
 
@@ -162,17 +164,43 @@ def _address(text: str) -> str | None:
 def find_direct(device: Device, text: str) -> Chat | None:
     """Return the direct chat with a user, `anna@minzdrav`; None if there is none.
 
-    Two people may each have begun one: then it is the one with the smaller id, for both.
+    Two people may each have begun one: then it is the one with the smaller id, for both. One with
+    an identity that the name does not mean any more is not it.
     """
     name = _address(text)
     if name is None:
         return None
+    known = device.connection.execute("SELECT id FROM users WHERE name = ?", (name,)).get
     found = [
         one.chat
         for one in summaries(device)
         if one.membership.kind is ChatKind.DIRECT and one.partner == name and one.ours
+        if known is None or known in one.membership.users
     ]
     return device.replica.chat(min(found)) if found else None
+
+
+def find_member(judge: Chat, text: str) -> UserId:
+    """Return the member of this name, or whose key so begins. Raises UserError.
+
+    Two have one name if one of them has begun anew, or somebody poses as them.
+    """
+    users = judge.membership().users
+    prefix = text.lower()
+    if len(prefix) >= SHORT_CHARS and _HEX.fullmatch(prefix):
+        found = [user for user in users if user.hex().startswith(prefix)]
+    else:
+        text = parse_address(text).text
+        found = [user for user, one in users.items() if one.name == text]
+    if not found:
+        raise UserError(f"{text} is not in this chat; 'ivor chat show' lists who is")
+    if len(found) > 1:
+        keys = ", ".join(user.hex()[:KEY_CHARS] for user in sorted(found))
+        raise UserError(
+            f"{len(found)} members are called {text}, with the keys {keys}: name one by its key; "
+            f"'ivor verify' shows which key {text} has now"
+        )
+    return found[0]
 
 
 def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:

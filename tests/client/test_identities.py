@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from client import compose, identities, people
+from client import chats, compose, identities, people
 from client.device import Device
 from node.errors import IdentityError, NetworkError, UserError
 from protocol.entry import ChatId
@@ -69,6 +69,35 @@ class TestChanged:
         with anna.transaction():
             found = compose.remove_member(anna, chat, boris.profile.user.user, now())
         assert found is not None
+
+    def test_once_it_is_taken_the_name_means_nobody_else(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        """Whom it meant before may be whoever posed as them, and can be put out by their key."""
+        chat = federation.chat(anna, "Кадры", boris, role=Role.MEMBER)
+        policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+        old, known = boris.profile.user.user, [(boris.profile.user.user, Role.OWNER)]
+        with anna.transaction():
+            direct = compose.new_chat(anna, ChatKind.DIRECT, "", policy, known, now())
+            found = chats.find_direct(anna, BORIS)
+            assert found is not None
+            assert found.id == direct
+            people.accept_change(anna, BORIS)
+        federation.devices.remove(boris)
+        boris.close()
+        fresh = federation.official(BORIS).profile.user.user
+        assert chats.find_direct(anna, BORIS) is None
+        with anna.transaction():
+            compose.add_members(anna, chat, [(fresh, Role.MEMBER)], now())
+        judge = compose.require(anna, chat)
+        with pytest.raises(UserError, match=f"2 members are called {BORIS}, with the keys"):
+            chats.find_member(judge, BORIS)
+        assert chats.find_member(judge, old.hex()[:16]) == old
+        with anna.transaction():
+            compose.remove_member(anna, chat, old, now())
+        assert chats.find_member(compose.require(anna, chat), BORIS) == fresh
+        with pytest.raises(UserError, match="is not in this chat"):
+            chats.find_member(compose.require(anna, chat), old.hex())
 
     def test_readers_do_not_close_a_channel(
         self, federation: Federation, anna: Device, boris: Device
