@@ -211,6 +211,7 @@ def verify(
     with opened(home, passphrase_file) as device:
         (name,) = addresses(device, [user])
         person = _look_up(device, name, accept_change=accept_change)
+        _tell_left_behind(device, person)
         number = people.safety_number_with(device, person)
         if sys.stdout.isatty() and not as_json:
             _show_number(name, number)
@@ -223,6 +224,20 @@ def verify(
         verified = known is not None and known.verified
         record = {"name": name, "user": person.user.hex(), "safety_number": number}
         Output(as_json).facts(record | {"verified": verified})
+
+
+def _tell_left_behind(device: "Device", person: "Acquaintance") -> None:
+    """Say where the identity that the name meant before goes on reading."""
+    from client.identities import changed, left_behind
+
+    if person.user in changed(device):
+        return
+    for chat, user in left_behind(device, person.name, person.user):
+        short, key = chat.hex()[:8], user.hex()[:16]
+        note(
+            f"careful: the identity that {person.name} had before is still in the chat {short}; "
+            f"to put it out: ivor chat remove {short} {key}"
+        )
 
 
 def _look_up(device: "Device", name: str, *, accept_change: bool) -> "Acquaintance":

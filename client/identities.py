@@ -8,6 +8,7 @@ chats of the identity that was known for what this device's owner writes (SPEC 5
 from client.device import Device
 from node.errors import IdentityError
 from protocol.chat import Chat
+from protocol.entry import ChatId
 from protocol.identity import UserId, VerifiedUser
 from protocol.operation import Remove
 from protocol.proposal import Proposal
@@ -59,6 +60,16 @@ def check_proposal(device: Device, chat: Chat, proposal: Proposal) -> None:
     known = changed(device)
     if not all(isinstance(one, Remove) and one.user in known for one in proposal.operations):
         check(device, chat)
+
+
+def left_behind(device: Device, name: str, user: UserId) -> list[tuple[ChatId, UserId]]:
+    """Return who else than this user has the name, in chats of ours: whom it meant before."""
+    found = []
+    for chat in device.replica.store.chats():
+        judge = device.replica.chat(chat)
+        members = {} if judge is None else judge.membership().users
+        found += [(chat, key) for key, one in members.items() if one.name == name and key != user]
+    return found
 
 
 def warning(name: str) -> str:

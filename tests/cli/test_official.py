@@ -13,7 +13,7 @@ from cli.letters import MARGIN, show
 from cli.main import main
 from cli.output import Output
 from cli.reading import read_since
-from client import compose
+from client import compose, people
 from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
@@ -343,6 +343,22 @@ class TestVerifying:
         number = str(known["safety_number"]).replace(" ", "")
         code = segno.make_qr(number).matrix_iter(border=4)
         assert halves[:-1] == [[not dark for dark in row] for row in code]
+
+    def test_where_an_identity_is_still_in_that_a_name_meant_before(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        """Its owner took the new one: nothing holds back what goes to the old one any more."""
+        old = boris.device.profile.user.user.hex()
+        with anna.device.transaction():
+            people.accept_change(anna.device, "boris@mincifry")
+        federation.devices.remove(boris.device)
+        boris.device.close()
+        federation.official("boris@mincifry")
+        anna("verify", "boris@mincifry")
+        assert f"ivor chat remove {chat[:8]} {old[:16]}" in anna.said
+        anna("chat", "remove", chat[:8], old[:16])
+        anna("verify", "boris@mincifry")
+        assert "careful" not in anna.said
 
     def test_a_log_that_holds_and_one_that_does_not(self, anna: Official, chat: str) -> None:
         anna("send", chat[:8], "x")
