@@ -188,6 +188,7 @@ def _add(
     from client import compose
     from client.chats import title_of
     from client.residency import check_zones
+    from node.errors import UserError
     from protocol.policy import ChatKind, Role
 
     judge = compose.require(device, chat_id)
@@ -195,6 +196,10 @@ def _add(
     check_zones(device, membership.policy, users)
     usual = Role.READER if membership.kind is ChatKind.CHANNEL else Role.MEMBER
     given = usual if role is None else Role[role.name]
+    inside = [membership.users[user] for user in users if user in membership.users]
+    if len(inside) == len(users) and all(one.role is given for one in inside):
+        names = ", ".join(one.name for one in inside)
+        raise UserError(f"in this chat already, as {given.name.lower()}: {names}")
     asked = compose.add_members(device, chat_id, [(user, given) for user in users], now_ms())
     if asked is None:
         compose.repeat_title(device, judge, title_of(device, judge), now_ms())

@@ -41,6 +41,8 @@ def read_file(path: Path) -> File:
     """Read a file whole. Raises UserError, StorageError or LimitReached."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file that can be signed")
     try:
         check_file_name(path.name)
         with path.open("rb") as stream:

@@ -36,11 +36,13 @@ def readable(path: Path, text: str) -> Iterator[BinaryIO]:
         )
     try:
         check_file_name(path.name)
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+            raise UserError(f"{path} is no file that can be sent")
         with path.open("rb") as stream:
             yield stream
     except PeerError as error:
         raise UserError(f"{error}; rename it first") from None
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from None

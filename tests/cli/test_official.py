@@ -1,5 +1,6 @@
 """The official's commands without a network: everything works, and what is queued is told so."""
 
+import os
 import shutil
 import unicodedata
 from datetime import UTC, datetime
@@ -263,6 +264,20 @@ class TestBadInput:
         anna("send", chat[:8], "-x", code=2)
         (*_, last) = anna.json("read", "Бюджет")
         assert last["text"] == "--json /rm -rf"
+
+    def test_who_is_in_a_chat_is_not_said_to_be_added(self, anna: Official, chat: str) -> None:
+        anna("chat", "add", chat[:8], "boris@mincifry", code=1)
+        assert "in this chat already, as member: boris@mincifry" in anna.said
+        assert anna.json("chat", "add", chat[:8], "boris@mincifry", "--role", "admin")
+
+    @pytest.mark.usefixtures("chat")
+    def test_a_pipe_is_not_waited_for(self, anna: Official, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path("/dev/zero")):
+            anna("send", "Бюджет", "--file", str(path), code=1)
+            assert "is no file that can be sent" in anna.said
+            anna("sign", "Бюджет", str(path), code=1)
+            assert "is no file that can be signed" in anna.said
 
 
 class TestInert:
