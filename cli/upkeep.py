@@ -195,12 +195,12 @@ def verify(
 
 def _named(device: "Device", name: str) -> "ChatId":
     """Return the chat that is meant; a log too damaged to tell fails the verification."""
-    from node.errors import EvidenceError
+    from node.errors import DamagedError, EvidenceError
     from protocol.errors import PeerError
 
     try:
         return locate(device, name).id
-    except PeerError as error:
+    except (DamagedError, PeerError) as error:
         raise EvidenceError(
             f"the log here is damaged: {error}; 'ivor log verify --all' shows where"
         ) from None
