@@ -265,33 +265,19 @@ def _about_member(
 ) -> None:
     """Change something about a member of a chat, whom the chat itself names."""
     with opened(home, passphrase_file) as device:
-        from client.compose import require
+        from client.chats import find_member
+        from client.compose import leavers, require
 
         judge = locate(device, name)
 
         def about(users: "Sequence[UserId]") -> "Reference | None":
             del users
             fresh = require(device, judge.id)
-            return work(device, fresh, _once_a_member(fresh, user))
+            return work(device, fresh, find_member(fresh, user, leavers(fresh)))
 
         made = change(device, [], about)
         record = {"chat": judge.id.hex(), "user": user, "change": done}
         made.tell(as_json, record | proposed(device, judge.id, made.result))
-
-
-def _once_a_member(judge: "Chat", user: str) -> "UserId":
-    """Return the member of this name or key, else who left under that name. Raises UserError."""
-    from client.chats import find_member
-    from client.compose import leavers
-    from node.errors import UserError
-
-    try:
-        return find_member(judge, user)
-    except UserError:
-        left = {one.user for one in leavers(judge) if one.name == user}
-        if len(left) != 1:
-            raise
-        return left.pop()
 
 
 @chat.command()

@@ -5,8 +5,9 @@ A title is what the latest valid Title message says; it is no key, and several c
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec import convert
 
@@ -27,6 +28,7 @@ from protocol.roster import Void
 PREFIX_CHARS_MIN = 4
 SHORT_CHARS = 8
 KEY_CHARS = 16
+NOBODY: Final[Mapping[UserId, str]] = {}
 _TITLE_BEGINS = b"\x92\x01"  # an array of two, the first of which is Title's number
 _HEX = re.compile(r"[0-9a-f]+")
 
@@ -180,18 +182,14 @@ def find_direct(device: Device, text: str) -> Chat | None:
     return device.replica.chat(min(found)) if found else None
 
 
-def find_member(judge: Chat, text: str) -> UserId:
+def find_member(judge: Chat, text: str, former: Mapping[UserId, str] = NOBODY) -> UserId:
     """Return the member of this name, or whose key so begins. Raises UserError.
 
-    Two have one name if one of them has begun anew, or somebody poses as them.
+    Two have one name if one of them has begun anew, or somebody poses as them. former: names of
+    others who are meant if no member is.
     """
-    users = judge.membership().users
-    prefix = text.lower()
-    if len(prefix) >= SHORT_CHARS and _HEX.fullmatch(prefix):
-        found = [user for user in users if user.hex().startswith(prefix)]
-    else:
-        text = parse_address(text).text
-        found = [user for user, one in users.items() if one.name == text]
+    members = {user: one.name for user, one in judge.membership().users.items()}
+    found = _meant(members, text) or _meant(former, text)
     if not found:
         raise UserError(f"{text} is not in this chat; 'ivor chat show' lists who is")
     if len(found) > 1:
@@ -201,6 +199,14 @@ def find_member(judge: Chat, text: str) -> UserId:
             f"'ivor verify' shows which key {text} has now"
         )
     return found[0]
+
+
+def _meant(names: Mapping[UserId, str], text: str) -> list[UserId]:
+    prefix = text.lower()
+    if len(prefix) >= SHORT_CHARS and _HEX.fullmatch(prefix):
+        return [user for user in names if user.hex().startswith(prefix)]
+    name = parse_address(text).text
+    return [user for user in names if names[user] == name]
 
 
 def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:

@@ -24,7 +24,7 @@ from protocol.attachment import Announcement, encode_announcement
 from protocol.chat import Chat
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
 from protocol.grant import Grant
-from protocol.identity import DEVICES_USER_MAX, UserId, VerifiedUser
+from protocol.identity import DEVICES_USER_MAX, UserId
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
 from protocol.operation import (
@@ -220,7 +220,7 @@ def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Refer
     Also one who has left: they may have named content that they had yet to write (SPEC 3.5).
     """
     judge = require(device, chat)
-    if user not in judge.membership().users and all(one.user != user for one in leavers(judge)):
+    if user not in judge.membership().users and user not in leavers(judge):
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
     operation = Remove(user, last_words(device, judge, user))
     return _change(device, judge, operation, now)
@@ -250,14 +250,18 @@ def leave(device: Device, chat: ChatId, now: int) -> None:
     append_control(device, judge, Leave(own), now)
 
 
-def leavers(chat: Chat) -> Iterator[VerifiedUser]:
-    """Yield whom entries name as users, and who left by themselves and are not back."""
+def leavers(chat: Chat) -> dict[UserId, str]:
+    """Return the names of those who left by themselves and are not back."""
     history, members = chat.history, chat.membership().users
     left = {one.device for one in history.entries if isinstance(one.operation, Leave)}
-    for entry in history.entries if left else ():
-        for credential in credentials(entry.operation):
-            if credential.user.user not in members and left & set(credential.user.devices):
-                yield credential.user
+    named = (
+        credential.user
+        for entry in (history.entries if left else ())
+        for credential in credentials(entry.operation)
+    )
+    return {
+        one.user: one.name for one in named if left & {*one.devices} and one.user not in members
+    }
 
 
 def enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> None:

@@ -28,16 +28,16 @@ from protocol.run import Entry
 FOLDER: Final = "blobs"
 LOOKED_AT_MAX: Final = 256  # blobs, at a time
 # From one chain to the next, so that it takes as long as there are chains, not blobs.
-OPEN_CHAINS: Final = """
+OPEN_CHAINS: Final = f"""
 WITH RECURSIVE one (state, first) AS (
     SELECT value, (SELECT min(place) FROM blobs WHERE state = value) FROM json_each(?)
     UNION ALL
     SELECT state, (SELECT min(place) FROM blobs WHERE state = one.state
-        AND place >= (one.first >> 32) + 1 << 32) FROM one WHERE first IS NOT NULL)
+        AND place >= (one.first >> {SEQ_BITS}) + 1 << {SEQ_BITS}) FROM one WHERE first IS NOT NULL)
 SELECT state, first, (SELECT max(place) FROM blobs WHERE state = one.state
-    AND place < (one.first >> 32) + 1 << 32) FROM one WHERE first IS NOT NULL
+    AND place < (one.first >> {SEQ_BITS}) + 1 << {SEQ_BITS}) FROM one WHERE first IS NOT NULL
     ORDER BY random()
-"""
+"""  # noqa: S608 - ours
 _NAME_BYTES: Final = 16
 _OWNER_ONLY: Final = 0o600
 

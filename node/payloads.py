@@ -30,9 +30,9 @@ AGED_ROWS_MAX = 1024  # looked at in one transaction
 WANTED_MAX = 32  # wants of one peer at a time, beside all else: see WANTS_SERVED_MAX
 WANTED_ROWS_MAX = 4096  # that these may be of; guess
 SECOND_MS = 1000
-_OF_PEER = """
+_OF_PEER = f"""
 FROM dropped INDEXED BY dropped_wanted CROSS JOIN readers USING (chat)
-    JOIN chats ON chats.no = dropped.chat JOIN chains ON chains.no = place >> 32
+    JOIN chats ON chats.no = dropped.chat JOIN chains ON chains.no = place >> {SEQ_BITS}
     WHERE wanted = 1 AND peer = ?1
 """
 WANTED = f"""

@@ -182,10 +182,10 @@ class Node:
             begun = trio.current_time()
             try:
                 await self._drop_aged_of(chat)
-            except StorageError as error:
-                if not isinstance(error, DamagedError):
-                    raise
+            except DamagedError as error:
                 log.warning("what has aged in a chat was not dropped", reason=str(error))
+            except StorageError:
+                raise
             except Exception:  # what is stored of it is damaged, or our bug: the others go on
                 log.exception("what has aged in a chat was not dropped", chat=chat.hex()[:16])
             await trio.sleep(SWEEP_REST_SHARE * (trio.current_time() - begun))

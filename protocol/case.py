@@ -252,9 +252,14 @@ def _ill_granted(grants: Iterable[Grant], view: Membership) -> Void | None:
     return _unfit([(grant.credential.user, grant.role) for grant in grants], view)
 
 
-def _unfit(identities: Iterable[tuple[VerifiedUser, Role]], view: Membership) -> Void | None:
-    """Return why these users and devices cannot be brought in, None if they can."""
-    fresh = writing = 0
+def _unfit(
+    identities: Iterable[tuple[VerifiedUser, Role]], view: Membership, writing: int = 0
+) -> Void | None:
+    """Return why these users and devices cannot be brought in, None if they can.
+
+    writing: how many devices more may write by what is decided beside it.
+    """
+    fresh = 0
     for identity, role in identities:
         member = view.users.get(identity.user)
         held: frozenset[DeviceKey] = frozenset()
@@ -274,20 +279,16 @@ def _unfit(identities: Iterable[tuple[VerifiedUser, Role]], view: Membership) ->
 
 def _crowded_by(operations: Iterable[Inner], view: Membership) -> Void | None:
     """Return `LIMIT` if decisions that are each in order bring in too many devices together."""
-    fresh = writing = 0
+    granted, writing = [], 0
     for operation in operations:
         match operation:
             case Admit(grants):
-                for grant in grants:
-                    user = grant.credential.user
-                    added = len(set(user.devices) - view.devices.keys())
-                    fresh += added
-                    writing += _writing(view, user.user, grant.role, added)
+                granted += [(grant.credential.user, grant.role) for grant in grants]
             case SetRole(member, role):
                 writing += _writing(view, member, role, 0)
             case _:
                 pass
-    return _crowded(view, fresh, writing)
+    return _unfit(granted, view, writing)
 
 
 def _writing(view: Membership, user: UserId, role: Role, added: int) -> int:

@@ -92,10 +92,14 @@ class TestChanged:
         judge = compose.require(anna, chat)
         with pytest.raises(UserError, match=f"2 members are called {BORIS}, with the keys"):
             chats.find_member(judge, BORIS)
+        with pytest.raises(UserError, match="2 members are called"):
+            chats.find_member(judge, BORIS, {UserId(bytes(32)): BORIS})
         assert chats.find_member(judge, old.hex()[:16]) == old
         with anna.transaction():
             compose.remove_member(anna, chat, old, now())
         assert chats.find_member(compose.require(anna, chat), BORIS) == fresh
+        assert chats.find_member(compose.require(anna, chat), BORIS, {old: BORIS}) == fresh
+        assert chats.find_member(compose.require(anna, chat), "zoya@x", {old: "zoya@x"}) == old
         with pytest.raises(UserError, match="is not in this chat"):
             chats.find_member(compose.require(anna, chat), old.hex())
 
