@@ -1,5 +1,6 @@
 """SPEC 2.6 at a replica: bytes go from the files, entries stay, nobody hides what is not gone."""
 
+from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +12,7 @@ from node import payloads as node_payloads
 from node.replica import Replica
 from node.store import connect, empty_log
 from node.stored import Stored
-from protocol.entry import CONTENT, ChatId, Reference
+from protocol.entry import CONTENT, ChatId, EntryId, Reference
 from protocol.frame import Run, Want, authentic
 from protocol.operation import Hold, Operation, Redact, SetPolicy, SetRole
 from protocol.policy import HistoryRule, Policy, Role
@@ -137,6 +138,17 @@ def bare(talk: Conversation, target: Reference, ground: Reference) -> Run:
     run = chain.run(target.seq, target.seq + 1)
     record = pack(chain.entries[target.seq].header, ground, chain.context(target.seq))
     return msgspec.structs.replace(run, records=(msgspec.Raw(record),))
+
+
+def told_gone(talk: Conversation, tmp_path: Path, targets: Mapping[EntryId, Reference]) -> Node:
+    """Return a node to which the payloads of these came as gone, though they have not aged."""
+    say(talk, talk.people[0], keep_for(DAY_MS // 1000))
+    ground = talk.story.told[-1].reference
+    node = Node(tmp_path / "node.db")
+    for run in sorted(talk.runs, key=lambda run: run.lane):
+        first = authentic(run)[0].id
+        node.take(bare(talk, targets[first], ground) if first in targets else run)
+    return node
 
 
 class TestRedacted:
@@ -351,13 +363,7 @@ class TestWanted:
     ) -> None:
         """Where more are wanted than are asked for at once, none has to wait for the others."""
         targets = {one.id: one for one in (place(talk, *at) for at in ((0, 0), (0, 2), (1, 1)))}
-        say(talk, talk.people[0], keep_for(DAY_MS // 1000))
-        ground = talk.story.told[-1].reference
-        node = Node(tmp_path / "node.db")
-        for run in sorted(talk.runs, key=lambda run: run.lane):
-            first = authentic(run)[0].id
-            node.take(bare(talk, targets[first], ground) if first in targets else run)
-        payloads = node.replica.payloads
+        payloads = told_gone(talk, tmp_path, targets).replica.payloads
         assert len(payloads.wanted(MVD)) == len(targets)
         monkeypatch.setattr(node_payloads, "WANTED_MAX", 1)
         for start in targets:
@@ -370,12 +376,7 @@ class TestWanted:
         self, talk: Conversation, tmp_path: Path
     ) -> None:
         targets = {one.id: one for one in (place(talk, 0, seq) for seq in range(3))}
-        say(talk, talk.people[0], keep_for(DAY_MS // 1000))
-        ground = talk.story.told[-1].reference
-        node = Node(tmp_path / "node.db")
-        for run in sorted(talk.runs, key=lambda run: run.lane):
-            first = authentic(run)[0].id
-            node.take(bare(talk, targets[first], ground) if first in targets else run)
+        node = told_gone(talk, tmp_path, targets)
         payloads, last = node.replica.payloads, place(talk, 0, 2)
         payloads.random = partial(_first_bytes, place(talk, 0, 0).id)
         (want,) = payloads.wanted(MVD)

@@ -1,0 +1,78 @@
+"""SPEC 6.7: which blobs a node asks for next, and what it costs to know."""
+
+import itertools
+from pathlib import Path
+
+from crypto.blob import CHUNK_BYTES
+from node import blobs
+from node.blobs import Blobs, State, StoredBlob
+from node.larder import in_turn
+from node.store import SEQ_BITS, Store, connect
+from protocol.attachment import Announcement
+from protocol.entry import ChatId, DeviceKey, EntryId
+
+
+def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
+    """Of a large file only the last chunk counts all."""
+    count = 10_000
+    steps = itertools.count()
+    store = Store(connect(tmp_path / "replica.db", None))
+    store.connection.execute("INSERT INTO chats VALUES (1, ?)", (bytes(32),))
+    store.connection.execute(
+        "INSERT INTO chains VALUES (1, 1, ?, 1, 0, NULL, 0, 1, ?, 1)", (bytes(32), bytes(32))
+    )
+    store.connection.execute(
+        "INSERT INTO blobs VALUES (?, 1, ?, ?, ?, ?, 'file')",
+        (1 << SEQ_BITS, bytes(32), bytes(32), count * CHUNK_BYTES, State.FETCHING),
+    )
+    index = Blobs(store, b"")
+    blob = index.find(bytes(32), bytes(32))
+    assert blob is not None
+    index.keep(blob, [(at, ()) for at in range(count - 2)])
+    store.connection.set_progress_handler(lambda: next(steps) < 0, 10)
+    assert index.keep(blob, [(count - 2, ())])
+    assert next(steps) < 20
+    index.complete(blob)
+    assert blob == index.find(bytes(32), bytes(32))
+    index.keep(blob, [(count - 1, ())])
+    index.complete(blob)
+    assert index.whole_of(blob.author) == [blob._replace(state=State.WHOLE)]
+
+
+def test_what_nobody_brings_is_not_in_the_way(tmp_path: Path) -> None:
+    """However many blobs somebody announces and keeps, those of others have their turn."""
+    store = Store(connect(tmp_path / "replica.db", None))
+    store.connection.execute("INSERT INTO chats VALUES (1, ?)", (bytes(32),))
+    many = 2 * blobs.LOOKED_AT_MAX
+    for chain, author in ((1, b"m" * 32), (2, b"a" * 32)):
+        store.connection.execute(
+            "INSERT INTO chains VALUES (?, 1, ?, 1, 0, NULL, 0, 1, zeroblob(32), 1)",
+            (chain, author),
+        )
+    store.connection.executemany(
+        "INSERT INTO blobs VALUES (?, 1, ?, ?, 9, ?, NULL)",
+        [
+            (chain << SEQ_BITS | at, at.to_bytes(32, "big"), bytes(32), state)
+            for chain, state, count in ((1, State.FETCHING, many), (2, State.WANTED, 3))
+            for at in range(count)
+        ],
+    )
+    index = Blobs(store, b"")
+    listed = index.open(State.KNOWN)
+    assert len(listed) == len(set(listed)) <= blobs.LOOKED_AT_MAX
+    assert {blob.place for blob in listed if blob.author == b"a" * 32} == {
+        2 << SEQ_BITS | at for at in range(3)
+    }
+    reached = {blob.place for _ in range(64) for blob in index.open(State.WANTED)}
+    assert len(reached) == many + 3
+    assert {blob.state for blob in index.open(State.FETCHING)} == {State.FETCHING}
+
+
+def test_authors_take_turns() -> None:
+    """Of those that wait, one of each author comes before a second of anybody."""
+    announced = Announcement(bytes(32), 9)
+    listed = [
+        StoredBlob(at, ChatId(bytes(32)), EntryId(bytes(32)), device, announced, State.KNOWN, None)
+        for at, device in enumerate(map(DeviceKey, (b"m", b"m", b"m", b"a", b"a", b"m")))
+    ]
+    assert [blob.place for blob in in_turn(listed)] == [0, 3, 1, 4, 2, 5]
