@@ -21,6 +21,7 @@ from typing import TextIO
 from cli.text import inert, inert_json
 
 UNBROKEN_CHARS_MAX = 24  # a time, an id, a name: not broken where the terminal has room
+FOLDED_CHARS_MIN = 12  # of a longer one beside them
 COLUMN_GAP_CHARS = 3
 Record = Mapping[str, object]
 
@@ -161,8 +162,8 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
     short = [width for width in widths if width <= UNBROKEN_CHARS_MAX]
-    long = (len(widths) - len(short)) * UNBROKEN_CHARS_MAX
-    roomy = sum(short) + long + COLUMN_GAP_CHARS * len(widths) <= console.width
+    long = (len(widths) - len(short)) * FOLDED_CHARS_MIN
+    roomy = sum(short) + long + COLUMN_GAP_CHARS * len(widths) - 1 <= console.width
     for heading, width in zip(headings, widths, strict=True):
         table.add_column(heading, overflow="fold", no_wrap=roomy and width <= UNBROKEN_CHARS_MAX)
     for line in lines:

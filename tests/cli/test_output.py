@@ -164,7 +164,7 @@ class TestTerminal:
         assert "NAME" in shown
         assert "[bold]x[/]\\x1b[2J" in shown, "markup in what others wrote is text"
 
-    @pytest.mark.parametrize(("columns", "whole"), [(60, 0), (100, 1)])
+    @pytest.mark.parametrize(("columns", "whole"), [(56, 0), (60, 1), (100, 1)])
     def test_a_time_stays_whole(
         self, columns: int, whole: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
