@@ -7,7 +7,6 @@ and when the file was written.
 """
 
 import os
-import resource
 import sys
 import time
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 import trio
 
 from bench.federation import PASSPHRASE, milliseconds
-from bench.processes import tell
+from bench.processes import memory_mib, tell
 from client import compose, exchange, mailbox
 from client.attaching import open_blob, sealed_file
 from client.bringing import bring_up, fetch, spread
@@ -51,7 +50,8 @@ async def write(device: Device, link: Link, chat: ChatId, file: Path) -> None:
     await bring_up(device, link, bool, PATIENCE_SECONDS)
     own = time.monotonic()
     await spread(device, link, chat, place.id, PATIENCE_SECONDS)
-    tell("sent", begun=begun, sealed=sealed, own=own, everywhere=time.monotonic(), peak=peak_mib())
+    everywhere, peak = time.monotonic(), memory_mib("VmHWM")
+    tell("sent", begun=begun, sealed=sealed, own=own, everywhere=everywhere, peak=peak)
 
 
 async def read(device: Device, link: Link, chat: ChatId, file: Path) -> None:
@@ -77,12 +77,7 @@ async def read(device: Device, link: Link, chat: ChatId, file: Path) -> None:
             open_blob(device, here, message, target, bool)
 
     await trio.to_thread.run_sync(save)
-    tell("got", fetched=fetched, written=time.monotonic(), peak=peak_mib())
-
-
-def peak_mib() -> float:
-    """Return how much memory this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    tell("got", fetched=fetched, written=time.monotonic(), peak=memory_mib("VmHWM"))
 
 
 async def main(role: str, home: Path, chat: ChatId, file: Path) -> None:

@@ -4,7 +4,6 @@ The clock runs from before the connection is made, with the device's database op
 """
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import trio
 
 from bench.federation import PASSPHRASE
-from bench.processes import EVENT_SECONDS_MAX, tell
+from bench.processes import EVENT_SECONDS_MAX, memory_mib, tell
 from client.device import open_device
 from client.link import linked
 from client.mailbox import State
@@ -38,7 +37,7 @@ async def main(home: Path, chat: ChatId) -> None:
     tell(
         "even",
         seconds=time.monotonic() - begun,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mib=memory_mib("VmHWM"),
     )
     device.close()
 

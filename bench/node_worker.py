@@ -5,7 +5,6 @@ connection, durably; `settled` when all that the peer listed is stored; `swept` 
 through what has aged.
 """
 
-import resource
 import socket
 import struct
 import sys
@@ -18,7 +17,7 @@ import trio
 
 from bench import slow_disk
 from bench.federation import NODE_FILE, PASSPHRASE
-from bench.processes import tell
+from bench.processes import memory_mib, tell
 from node.agency import Agency, open_agency
 from node.capacity import collect_rarely
 from node.config import Settings
@@ -120,7 +119,7 @@ class MeasuredNode(Node):
             received=received - self._before[1],
             transactions=self._transactions,
             appended=self._appended,
-            peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mib=memory_mib("VmHWM"),
         )
 
 

@@ -89,10 +89,7 @@ class Child:
 
     def memory_mib(self, what: str) -> float:
         """Return VmRSS or VmHWM (the peak) in MiB."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{what}:"):
-                return int(line.split()[1]) / 1024
-        raise ChildFailed(f"no {what} of {self.name}")
+        return memory_mib(what, str(self.process.pid))
 
     def stop(self) -> None:
         """End the child as an operator would."""
@@ -103,6 +100,17 @@ class Child:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def memory_mib(what: str, process: str = "self") -> float:
+    """Return VmRSS or VmHWM (the peak) of a process in MiB.
+
+    Not ru_maxrss: in a child that begins with the peak of its parent.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    raise ChildFailed(f"no {what} of process {process}")
 
 
 def started(module: str, *arguments: object) -> AbstractContextManager[Child]:
