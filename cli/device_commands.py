@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.cards import CardFile, card_text
 from cli.enrolment import (
     Label,
     check_time,
@@ -83,6 +84,34 @@ def link_device(
         )
         for said in handing.unfinished(device):
             note(said)
+
+
+@device_app.command("card")
+def take_card(
+    card_file: CardFile,
+    *,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take your agency's newer card from a file: its node has moved, and is not found."""
+    from client.people import keep_own_card
+    from node.agency import read_card
+
+    given = read_card(card_text(card_file))
+    with opened(home, passphrase_file) as device:
+        with device.transaction():
+            card = keep_own_card(device, given.raw)
+        Output(as_json).facts(
+            {
+                "agency": card.charter.name,
+                "fingerprint": card.charter.fingerprint,
+                "card_serial": card.charter.serial,
+                "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
+            }
+        )
+        if given.charter.serial < card.charter.serial:
+            note("that card is older than the one here, which stays")
 
 
 async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceCertificate":

@@ -14,7 +14,7 @@ from typing import Final
 
 import typer
 
-from cli import official, operator, simulation
+from cli import founding, official, operator, simulation
 from cli.demo import command as demo
 from cli.output import Output, end_quietly
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 def _register() -> None:
     demo.register(app)
+    founding.register(app)
     operator.register(app)
     official.register(app)
     simulation.register(app)

@@ -1,12 +1,13 @@
-"""Commands of the operator of an agency's node: `ivor agency …` and `ivor node …`."""
+"""Commands of the operator of an agency's node: `ivor node …`."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.cards import CardFile, card_text
 from cli.options import Folder, Json, PassphraseFile
 from cli.output import Output, note
 from cli.text import when
@@ -14,118 +15,15 @@ from cli.text import when
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from node.config import Value
 
-agency = typer.Typer(help="Make an agency.", no_args_is_help=True)
 node = typer.Typer(help="Run an agency's node, and ask about it.", no_args_is_help=True)
 config = typer.Typer(help="The node's settings.", no_args_is_help=True)
 node.add_typer(config, name="config")
 
-ANY_HOSTS: Final = ("0.0.0.0:", "[::]:")
-CARD_BYTES_MAX: Final = 64 * 1024
-
 
 def register(app: typer.Typer) -> None:
     """Add the operator's commands to the program."""
-    app.add_typer(agency, name="agency", rich_help_panel="Operator")
     app.add_typer(node, name="node", rich_help_panel="Operator")
-
-
-@agency.callback()
-def _agency() -> None:
-    """Make an agency."""
-
-
-@agency.command()
-def create(
-    name: Annotated[str, typer.Argument(help="Short name, such as minzdrav.")],
-    *,
-    zone: Annotated[str, typer.Option(help="Residency zone, such as RU-UDM.")],
-    folder: Folder,
-    listen: Annotated[
-        str | None, typer.Option(help="Where the node listens, HOST:PORT [0.0.0.0:7340].")
-    ] = None,
-    address: Annotated[
-        list[str] | None,
-        typer.Option(help="Where others reach the node, HOST:PORT; may be given several times."),
-    ] = None,
-    allow_local: Annotated[
-        bool, typer.Option("--allow-local", help="Allow loopback addresses, for tests.")
-    ] = False,
-    passphrase_file: PassphraseFile = None,
-    root_passphrase_file: Annotated[
-        Path | None,
-        typer.Option(envvar="IVOR_ROOT_PASSPHRASE_FILE", help="The same, for the root key."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Make an agency: root key, CA, registrar and node, in a new folder."""
-    import os
-    import time
-
-    from cli.passphrase import new_passphrase
-    from node.agency import Founding
-    from node.agency import create as create_agency
-
-    settings: dict[str, Value] = {}
-    if listen is not None:
-        settings["listen"] = listen
-    if allow_local:
-        settings["allow_local"] = True
-    endpoints = _endpoints(listen, address or [], allow_local=allow_local)
-    made = create_agency(
-        folder,
-        Founding(name, zone, endpoints, settings),
-        new_passphrase(passphrase_file, "the node's keys"),
-        new_passphrase(root_passphrase_file, "the root key"),
-        time.time(),
-        os.urandom,
-    )
-    Output(as_json).facts(
-        {
-            "agency": made.card.charter.name,
-            "zone": made.card.charter.zone,
-            "fingerprint": made.card.charter.fingerprint,
-            "folder": str(folder),
-            "addresses": list(endpoints),
-            "files": sorted(file.name for file in folder.iterdir()),
-        }
-    )
-    _next_steps(folder, endpoints)
-
-
-def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -> tuple[str, ...]:
-    """Choose what the card says, and refuse now what other nodes would refuse later."""
-    from node.config import parse_listen, refuse_local
-    from node.errors import UserError
-    from protocol.errors import Untrusted
-
-    chosen = list(addresses)
-    if listen is not None and not addresses:
-        _, port = parse_listen(listen)
-        if port and not listen.startswith(ANY_HOSTS):
-            chosen = [listen]
-    if not allow_local:
-        try:
-            refuse_local(chosen)
-        except Untrusted:
-            raise UserError(
-                f"other nodes refuse a card with an address such as {chosen[0]}, which is local to "
-                "a machine; give --address HOST:PORT, or --allow-local for tests"
-            ) from None
-    return tuple(chosen)
-
-
-def _next_steps(folder: Path, endpoints: tuple[str, ...]) -> None:
-    if not endpoints:
-        note("The card names no address: this node dials others, and none can dial it.")
-        note("  Give --address HOST:PORT to be reached.")
-    note(f"Keep {folder / 'root.key'} offline: move it to a medium that you lock away.")
-    note("Next:")
-    note(f"  ivor node run --dir {folder}")
-    note(f"  ivor node card --dir {folder} > card.ivor     # hand it to other agencies")
-    note(f"  ivor node trust THEIR-CARD --dir {folder}")
-    note(f"  ivor node invite NAME --dir {folder}")
 
 
 @node.command()
@@ -192,9 +90,7 @@ def ca(folder: Folder, as_json: Json = False) -> None:
 
 @node.command()
 def trust(
-    card_file: Annotated[
-        Path, typer.Argument(metavar="CARD", help="The card's file; - for stdin.")
-    ],
+    card_file: CardFile,
     folder: Folder,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask; for scripts that compared before.")
@@ -202,25 +98,13 @@ def trust(
     as_json: Json = False,
 ) -> None:
     """Trust another agency, once you have compared the fingerprint with theirs."""
-    text = _read_card(card_file)
+    text = card_text(card_file)
     found = _ask(folder, "examine", {"card": text})
     if not yes:
         _show_card(found)
     _confirm_card(found, yes=yes)
     taken = _ask(folder, "trust", {"card": text, "fingerprint": found["fingerprint"]})
     Output(as_json).facts(_with_times(taken))
-
-
-def _read_card(file: Path) -> str:
-    from node.errors import UserError
-
-    try:
-        if str(file) == "-":
-            return sys.stdin.read(CARD_BYTES_MAX)
-        with file.open(encoding="utf-8") as stream:
-            return stream.read(CARD_BYTES_MAX)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"card {file} cannot be read: {error}; ask the agency for it") from None
 
 
 def _show_card(found: Mapping[str, object]) -> None:

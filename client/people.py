@@ -74,6 +74,22 @@ def keep_card(device: Device, raw: bytes) -> Card:
     return card
 
 
+def keep_own_card(device: Device, raw: bytes) -> Card:
+    """Take our agency's card from elsewhere than our node, which may have moved; return the newest.
+
+    Raises IdentityError if it is another's, and as `keep_card`.
+    """
+    ours = device.profile.charter
+    if verify_card(raw).charter.agency != ours.agency:
+        raise IdentityError(
+            f"that is the card of another agency than yours, {ours.name} ({ours.fingerprint}); "
+            "other agencies' cards come from your node"
+        )
+    keep_card(device, raw)
+    device.reread()
+    return device.profile.card
+
+
 def cards_seen(device: Device) -> GetCards:
     """Return the question for the cards that our node has taken since we asked."""
     seen = device.noted(_CARDS)

@@ -179,27 +179,26 @@ def read_card(text: str) -> Card:
     return card
 
 
-def reissue_card(agency: Agency, root: Signer, endpoints: Sequence[str], now: float) -> Agency:
-    """Replace the card by one with other endpoints and the next serial.
+def reissue_card(folder: Path, root: Signer, endpoints: Sequence[str], now: float) -> Card:
+    """Replace the card in a folder by one with other endpoints; the same ones change nothing.
 
-    Raises KeyUnavailable if it is another agency's root, PeerError for a wrong endpoint, OSError.
+    A running node shows the old one until it is started again. now: seconds UTC, from which comes
+    the serial: so the card of a folder that was restored meanwhile does not get one that is used.
+    Raises KeyUnavailable if it is another agency's root, PeerError for a wrong endpoint,
+    FolderRefused, OSError.
     """
-    old = agency.card.charter
+    known = read_card(_read(folder / CARD_FILE))
+    old = known.charter
     if root.public != old.agency:
         raise KeyUnavailable(f"this root key is not the one of {old.name}; give the right file")
-    charter = identity.sign_charter(
-        root, old.serial + 1, old.name, old.zone, old.registrar, old.archive
-    )
-    own = NodeId(agency.node.public)
-    nodes = [
-        replace(node, endpoints=tuple(endpoints)) if node.node == own else node
-        for node in agency.card.nodes
-    ]
-    card = verify_card(
-        identity.sign_card(root, charter, agency.card.ca, nodes, int(now * 1000)),
-    )
-    write_private(agency.folder / CARD_FILE, armour("CARD", card.raw).encode())
-    return replace(agency, card=card)
+    nodes = tuple(replace(node, endpoints=tuple(endpoints)) for node in known.nodes)
+    if nodes == known.nodes:
+        return known
+    serial = max(old.serial + 1, int(now))
+    charter = identity.sign_charter(root, serial, old.name, old.zone, old.registrar, old.archive)
+    card = verify_card(identity.sign_card(root, charter, known.ca, nodes, int(now * 1000)))
+    write_private(folder / CARD_FILE, armour("CARD", card.raw).encode())
+    return card
 
 
 def register_user(agency: Agency, request: bytes, name: str) -> UserCertificate:

@@ -112,6 +112,13 @@ class TestCreate:
         assert made.said.count("\n") == 1
         assert "not empty" in made.said
 
+    def test_without_an_address_it_says_how_to_get_one(self, cli: Cli) -> None:
+        create = ("agency", "create", "minzdrav", "--zone", "RU", "--dir", str(cli.folder))
+        cli(*create)
+        assert f"ivor agency move --address HOST:PORT --dir {cli.folder}" in cli.said
+        cli(*("agency", "move", "--address", "mz.example:7340", "--dir", str(cli.folder)))
+        assert cli.json("status")[0]["addresses"] == ["mz.example:7340"]
+
     @pytest.mark.parametrize(
         ("arguments", "code", "text"),
         [

@@ -63,8 +63,9 @@ class Town:
         self.processes.append(process)
         return process
 
-    def node(self, agency: str) -> "subprocess.Popen[str]":
-        process = self.start("operator", "node", "run", "--dir", str(self.folder / agency))
+    def node(self, agency: str, *options: str) -> "subprocess.Popen[str]":
+        folder = str(self.folder / agency)
+        process = self.start("operator", "node", "run", "--dir", folder, *options)
         assert process.stdout is not None
         assert "ready" in process.stdout.readline()
         self.nodes[agency] = process
@@ -377,3 +378,34 @@ class TestTown:
             audits = town.run(who, "log", "verify", "--all")
             assert len(audits) == len(town.run(who, "chat", "list")) > 0
             assert all(one["sound"] for one in audits)
+
+    def test_a_node_moves(self, town: Town) -> None:
+        """The other node and a device that asks take the new card; one that has missed it, a file.
+
+        The root key is where its holder keeps it.
+        """
+        folder, new = str(town.folder / "mincifry"), f"127.0.0.1:{free_port()}"
+        offline = (town.folder / "mincifry" / "root.key").rename(town.folder / "root.key")
+        root = ("--root-key", str(offline))
+        (before,) = town.run("operator", "node", "status", "--dir", folder)
+        old = str(list_of(before["addresses"])[0])
+        town.run("boris", "sync")
+        both = ("--address", new, "--address", old)
+        town.run("operator", "agency", "move", *both, "--dir", folder, code=1)
+        (moved,) = town.run("operator", "agency", "move", *both, *root, "--dir", folder)
+        assert moved["addresses"] == [new, old]
+        assert moved["fingerprint"] == before["fingerprint"]
+        node = town.nodes["mincifry"]
+        node.terminate()
+        assert node.wait(SECONDS_MAX) == 0
+        town.node("mincifry", "--listen", new)
+        town.run("boris", "sync", code=3)
+        card = town.folder / "mincifry" / "card.ivor"
+        town.run("anna", "device", "card", str(card), code=4)
+        (taken,) = town.run("boris", "device", "card", str(card))
+        assert taken["addresses"] == [new, old]
+        town.run("anna", "send", "boris@mincifry", "и там?", "--wait", "all")
+        (*_, last) = town.run("boris", "read", "anna@minzdrav")
+        assert last["text"] == "и там?"
+        (known,) = town.run("operator", "node", "peers", "--dir", str(town.folder / "minzdrav"))
+        assert (known["addresses"], known["card_serial"]) == ([new, old], moved["card_serial"])

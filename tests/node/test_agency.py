@@ -175,11 +175,25 @@ class TestRoot:
     def test_the_root_reissues_the_card(self, tmp_path: Path) -> None:
         made = found(tmp_path / "a")
         root = open_root(made.folder / ROOT_FILE, ROOT_PASSPHRASE)
-        changed = reissue_card(made, root, ["new.example:1", "[2001:db8::1]:1"], NOW + 5)
-        assert changed.card.charter.serial == 2
-        assert changed.card.nodes[0].endpoints == ("new.example:1", "[2001:db8::1]:1")
-        assert changed.card.issued > made.card.issued
-        assert open_agency(made.folder, PASSPHRASE).card == changed.card
+        endpoints = ("new.example:1", "[2001:db8::1]:1")
+        card = reissue_card(made.folder, root, endpoints, NOW + 5)
+        assert card.charter.serial == int(NOW + 5)
+        assert card.nodes[0].endpoints == endpoints
+        assert card.issued > made.card.issued
+        assert open_agency(made.folder, PASSPHRASE).card == card
+        assert reissue_card(made.folder, root, endpoints, NOW + 6) == card
+
+    def test_a_restored_folder_gets_another_serial(self, tmp_path: Path) -> None:
+        """Else two cards of one serial would accuse the root key of being in other hands."""
+        made = found(tmp_path / "a")
+        root = open_root(made.folder / ROOT_FILE, ROOT_PASSPHRASE)
+        before = (made.folder / agencies.CARD_FILE).read_text()
+        lost = reissue_card(made.folder, root, ["one.example:1"], NOW + 5)
+        (made.folder / agencies.CARD_FILE).write_text(before)
+        later = reissue_card(made.folder, root, ["other.example:1"], NOW + 9)
+        assert later.charter.serial > lost.charter.serial
+        behind = reissue_card(made.folder, root, ["third.example:1"], NOW)  # the clock was put back
+        assert behind.charter.serial > later.charter.serial
 
     def test_it_may_be_elsewhere(self, agency: Agency, tmp_path: Path) -> None:
         with pytest.raises(KeyUnavailable, match="kept offline"):
@@ -197,7 +211,7 @@ class TestRoot:
 
     def test_another_root_is_refused(self, agency: Agency) -> None:
         with pytest.raises(KeyUnavailable, match="not the one of minzdrav"):
-            reissue_card(agency, Signer(bytes(32)), [], NOW)
+            reissue_card(agency.folder, Signer(bytes(32)), [], NOW)
 
 
 class TestVouching:

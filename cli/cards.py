@@ -1,0 +1,25 @@
+"""Card files, as commands take them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+FILE_CHARS_MAX: Final = 64 * 1024
+CardFile = Annotated[
+    Path, typer.Argument(metavar="CARD", help="The card's file; - for stdin.", show_default=False)
+]
+
+
+def card_text(file: Path) -> str:
+    """Read a card's file. Raises UserError if it cannot be read; what it says is not looked at."""
+    from node.errors import UserError
+
+    try:
+        if str(file) == "-":
+            return sys.stdin.read(FILE_CHARS_MAX)
+        with file.open(encoding="utf-8") as stream:
+            return stream.read(FILE_CHARS_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"card {file} cannot be read: {error}; ask the agency for it") from None

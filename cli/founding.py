@@ -1,0 +1,162 @@
+"""Commands of who holds an agency's root key: `ivor agency …`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cli.options import Folder, Json, PassphraseFile
+from cli.output import Output, note
+
+if TYPE_CHECKING:
+    from node.config import Value
+
+agency = typer.Typer(help="Make an agency, and sign its card.", no_args_is_help=True)
+
+ANY_HOSTS: Final = ("0.0.0.0:", "[::]:")
+ADDRESS_HELP: Final = "Where others reach the node, HOST:PORT; may be given several times."
+RootPassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--root-passphrase-file",
+        envvar="IVOR_ROOT_PASSPHRASE_FILE",
+        help="Read the root key's passphrase from this file instead of asking.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.add_typer(agency, name="agency", rich_help_panel="Operator")
+
+
+@agency.callback()
+def _agency() -> None:
+    """Make an agency, and sign its card."""
+
+
+@agency.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Short name, such as minzdrav.")],
+    *,
+    zone: Annotated[str, typer.Option(help="Residency zone, such as RU-UDM.")],
+    folder: Folder,
+    listen: Annotated[
+        str | None, typer.Option(help="Where the node listens, HOST:PORT [0.0.0.0:7340].")
+    ] = None,
+    address: Annotated[list[str] | None, typer.Option(help=ADDRESS_HELP)] = None,
+    allow_local: Annotated[
+        bool, typer.Option("--allow-local", help="Allow loopback addresses, for tests.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    root_passphrase_file: RootPassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make an agency: root key, CA, registrar and node, in a new folder."""
+    import os
+    import time
+
+    from cli.passphrase import new_passphrase
+    from node.agency import Founding
+    from node.agency import create as create_agency
+
+    settings: dict[str, Value] = {}
+    if listen is not None:
+        settings["listen"] = listen
+    if allow_local:
+        settings["allow_local"] = True
+    endpoints = _endpoints(listen, address or [], allow_local=allow_local)
+    made = create_agency(
+        folder,
+        Founding(name, zone, endpoints, settings),
+        new_passphrase(passphrase_file, "the node's keys"),
+        new_passphrase(root_passphrase_file, "the root key"),
+        time.time(),
+        os.urandom,
+    )
+    Output(as_json).facts(
+        {
+            "agency": made.card.charter.name,
+            "zone": made.card.charter.zone,
+            "fingerprint": made.card.charter.fingerprint,
+            "folder": str(folder),
+            "addresses": list(endpoints),
+            "files": sorted(file.name for file in folder.iterdir()),
+        }
+    )
+    _next_steps(folder, endpoints)
+
+
+@agency.command()
+def move(
+    address: Annotated[list[str], typer.Option(help=ADDRESS_HELP)],
+    folder: Folder,
+    root_key: Annotated[
+        Path | None,
+        typer.Option(help="The root key's file, where you keep it offline  [root.key in --dir]."),
+    ] = None,
+    root_passphrase_file: RootPassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give the node other addresses: a new card, signed with the root key.
+
+    All that are given stand in it, and no other. Who meets the node takes the new card by itself.
+    """
+    import time
+
+    from cli.nodes import settings_of
+    from cli.passphrase import read_passphrase
+    from node.agency import ROOT_FILE, open_root, reissue_card
+
+    settings = settings_of(folder, {}).settings
+    endpoints = _endpoints(None, address, allow_local=settings.allow_local)
+    file = folder / ROOT_FILE if root_key is None else root_key
+    root = open_root(file, read_passphrase(root_passphrase_file, "the root key"))
+    card = reissue_card(folder, root, endpoints, time.time())
+    Output(as_json).facts(
+        {
+            "agency": card.charter.name,
+            "fingerprint": card.charter.fingerprint,
+            "card_serial": card.charter.serial,
+            "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
+        }
+    )
+    note(f"Restart the node; it listens on {settings.listen} (setting listen in agency.toml).")
+    note("Other nodes and your devices ask for the new card when they meet it, devices once a day:")
+    note("  keep the old address reachable, and among the addresses, until all have.")
+    note("A device that has missed it takes the card from a file: ivor device card FILE")
+    note(f"  ivor node card --dir {folder} > card.ivor")
+
+
+def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -> tuple[str, ...]:
+    """Choose what the card says, and refuse now what other nodes would refuse later."""
+    from node.config import parse_listen, refuse_local
+    from node.errors import UserError
+    from protocol.errors import Untrusted
+
+    chosen = list(addresses)
+    if listen is not None and not addresses:
+        _, port = parse_listen(listen)
+        if port and not listen.startswith(ANY_HOSTS):
+            chosen = [listen]
+    if not allow_local:
+        try:
+            refuse_local(chosen)
+        except Untrusted:
+            raise UserError(
+                f"other nodes refuse a card with an address such as {chosen[0]}, which is local to "
+                "a machine; give --address HOST:PORT, or --allow-local for tests"
+            ) from None
+    return tuple(chosen)
+
+
+def _next_steps(folder: Path, endpoints: tuple[str, ...]) -> None:
+    if not endpoints:
+        note("The card names no address: this node dials others, and none can dial it.")
+        note(f"  To be reached: ivor agency move --address HOST:PORT --dir {folder}")
+    note(f"Keep {folder / 'root.key'} offline: move it to a medium that you lock away.")
+    note("Next:")
+    note(f"  ivor node run --dir {folder}")
+    note(f"  ivor node card --dir {folder} > card.ivor     # hand it to other agencies")
+    note(f"  ivor node trust THEIR-CARD --dir {folder}")
+    note(f"  ivor node invite NAME --dir {folder}")
