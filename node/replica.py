@@ -122,7 +122,7 @@ class Replica(SealedChats):
         admission = chat.admit(entries, ChatLedger(self.store, stored, self._awaited))
         accepted = admission.entries
         fork = None
-        if admission.forked and admission.branch is None:
+        if admission.forked and not self._goes_on_forked(stored, run, admission.branch):
             fork = self._fork(stored, entries, accepted[0])
         readers: AbstractSet[bytes] = frozenset()
         before: AbstractSet[bytes] = frozenset()
@@ -291,6 +291,13 @@ class Replica(SealedChats):
             if branch is not None and not begins and ledger.goes_on(branch, entries)
             else None
         )
+
+    def _goes_on_forked(self, stored: StoredChat, run: Run, branch: int | None) -> bool:
+        """Tell whether a branch goes on of a chain that a proof is kept of.
+
+        The first branch may come to a place after another one that was parted from it by its cover.
+        """
+        return branch is not None and self.sharing.forked(stored, run.device, run.lane)
 
     def _fork(self, stored: StoredChat, entries: Sequence[Entry], first: Entry) -> Forked | None:
         """Build and keep the proof that `first` and what is stored at its place are a fork."""

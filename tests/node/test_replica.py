@@ -152,6 +152,21 @@ class TestAppend:
         uncovered = Want(talk.chat, branch.device, CONTENT, second, 0, 127)
         assert replica.store.run(uncovered) is None
 
+    def test_a_branch_that_comes_to_its_cover_after_its_rival(self) -> None:
+        """The rival was there first, and differed from no entry yet: the fork is exposed now."""
+        talk, anna, boris = who_waits_for_another()
+        chain, branch = talk.chain(anna, CONTENT), talk.fork(anna, 63, 64)
+        replica = node()
+        take(replica, *(run for run in talk.runs if run.lane == CONTROL))
+        take(replica, chain.run(0, 64, signed=[63]), branch.run(63, signed=[126]))
+        take(replica, talk.chain(boris, CONTENT).run())
+        (late,) = take(replica, chain.run(63, 64, signed=[63]))
+        assert late.appended == 1
+        assert late.fork is not None
+        assert verify_fork(late.fork.proof).seq == 63
+        (again,) = take(replica, chain.run(64, signed=[126]))
+        assert (again.appended, again.fork) == (63, None)
+
     def test_a_run_that_fits_by_a_lie(self) -> None:
         """A wrong context makes a record short; with the true one the run would be too long."""
         talk = conversation(Dice(0), 0)
