@@ -248,14 +248,13 @@ def _own_devices(device: "Device") -> "list[tuple[DeviceCertificate, bool]]":
     """Return our devices, oldest first, and whether each was given up."""
     from msgspec import convert
 
-    from protocol.identity import verify_device
+    from protocol.identity import verify_endorsed
 
     rows = device.connection.execute(
         "SELECT certificate, revoked FROM devices WHERE user = ?", (device.profile.user.user,)
     ).fetchall()
-    charter = device.profile.charter
     found = [
-        (verify_device(raw, charter), revoked)
+        (verify_endorsed(raw), revoked)
         for raw, revoked in convert(rows, list[tuple[bytes, bool]], strict=False)
     ]
     return sorted(found, key=lambda item: item[0].issued)

@@ -9,12 +9,18 @@ from cli.options import Folder, Json, PassphraseFile
 from cli.output import Output, note
 
 if TYPE_CHECKING:
+    from crypto.signing import Signer
     from node.config import Value
+    from protocol.identity import Card
 
 agency = typer.Typer(help="Make an agency, and sign its card.", no_args_is_help=True)
 
 ANY_HOSTS: Final = ("0.0.0.0:", "[::]:")
 ADDRESS_HELP: Final = "Where others reach the node, HOST:PORT; may be given several times."
+RootKey = Annotated[
+    Path | None,
+    typer.Option(help="The root key's file, where you keep it offline  [root.key in --dir]."),
+]
 RootPassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -91,10 +97,7 @@ def create(
 def move(
     address: Annotated[list[str], typer.Option(help=ADDRESS_HELP)],
     folder: Folder,
-    root_key: Annotated[
-        Path | None,
-        typer.Option(help="The root key's file, where you keep it offline  [root.key in --dir]."),
-    ] = None,
+    root_key: RootKey = None,
     root_passphrase_file: RootPassphraseFile = None,
     as_json: Json = False,
 ) -> None:
@@ -105,14 +108,56 @@ def move(
     import time
 
     from cli.nodes import settings_of
-    from cli.passphrase import read_passphrase
-    from node.agency import ROOT_FILE, open_root, reissue_card
+    from node.agency import reissue_card
 
     settings = settings_of(folder, {}).settings
     endpoints = _endpoints(None, address, allow_local=settings.allow_local)
-    file = folder / ROOT_FILE if root_key is None else root_key
-    root = open_root(file, read_passphrase(root_passphrase_file, "the root key"))
-    card = reissue_card(folder, root, endpoints, time.time())
+    root = _root(folder, root_key, root_passphrase_file)
+    _show_card(reissue_card(folder, root, endpoints, time.time()), as_json)
+    note(f"Restart the node; it listens on {settings.listen} (setting listen in agency.toml).")
+    note("Other nodes and your devices ask for the new card when they meet it, devices once a day:")
+    note("  keep the old address reachable, and among the addresses, until all have.")
+    note("A device that has missed it takes the card from a file: ivor device card FILE")
+    note(f"  ivor node card --dir {folder} > card.ivor")
+
+
+@agency.command()
+def rekey(
+    folder: Folder,
+    root_key: RootKey = None,
+    passphrase_file: PassphraseFile = None,
+    root_passphrase_file: RootPassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give the agency another registrar key, signed with the root key.
+
+    For when the one it has was used for two different directories, or by somebody else.
+    """
+    import os
+    import time
+
+    from cli.nodes import settings_of
+    from cli.passphrase import read_passphrase
+    from node.agency import rekey as rekey_agency
+
+    settings_of(folder, {})
+    root = _root(folder, root_key, root_passphrase_file)
+    passphrase = read_passphrase(passphrase_file, "the node's keys")
+    card = rekey_agency(folder, passphrase, root, time.time(), os.urandom)
+    _show_card(card, as_json)
+    note("Restart the node: it certifies its users and devices anew; they have to do nothing.")
+    note("Then make a new backup: in one from before is the key that was replaced.")
+
+
+def _root(folder: Path, file: Path | None, passphrase_file: Path | None) -> "Signer":
+    from cli.passphrase import read_passphrase
+    from node.agency import ROOT_FILE, open_root
+
+    chosen = folder / ROOT_FILE if file is None else file
+    return open_root(chosen, read_passphrase(passphrase_file, "the root key"))
+
+
+def _show_card(card: "Card", as_json: bool) -> None:
     Output(as_json).facts(
         {
             "agency": card.charter.name,
@@ -121,11 +166,6 @@ def move(
             "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
         }
     )
-    note(f"Restart the node; it listens on {settings.listen} (setting listen in agency.toml).")
-    note("Other nodes and your devices ask for the new card when they meet it, devices once a day:")
-    note("  keep the old address reachable, and among the addresses, until all have.")
-    note("A device that has missed it takes the card from a file: ivor device card FILE")
-    note(f"  ivor node card --dir {folder} > card.ivor")
 
 
 def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -> tuple[str, ...]:

@@ -102,6 +102,8 @@ def _directly(
             connection, trust, loaded.settings, directory, connected=None, now=time.time()
         )
         connection.execute("BEGIN IMMEDIATE")
+        if directory is not None:
+            directory.registrar.take_over()
         answer = operations.carry_out(desk, command, arguments)
         connection.execute("COMMIT")  # else closing rolls back
         return answer

@@ -30,7 +30,13 @@ from protocol.disclosure import (
     read_letters,
 )
 from protocol.entry import ChatId, DeviceKey, EntryId
-from protocol.identity import CERTIFICATE_BYTES_MAX, Prekey, verify_device
+from protocol.identity import (
+    CERTIFICATE_BYTES_MAX,
+    DeviceCertificate,
+    Prekey,
+    verify_device,
+    verify_endorsed,
+)
 from protocol.limits import SIGNATURE_BYTES
 from protocol.topic import PARCEL_BYTES_MAX
 
@@ -156,8 +162,8 @@ def unpack(device: Device, parcel: bytes) -> Segment:
     if fields[0] != VERSION:
         raise IdentityError(f"an archive of version {fields[0]!r}; update Ivor on this device")
     raw = codec.binary(fields[2], CERTIFICATE_BYTES_MAX, "certificate")
-    sender = verify_device(raw, device.profile.charter)
-    if sender.device != fields[1] or sender.user != device.profile.user.user:
+    sender, ours = _sender(device, raw), device.profile.user
+    if (sender.device, sender.user, sender.agency) != (fields[1], ours.user, ours.agency):
         raise IdentityError("an archive that no device of yours has made; it was thrown away")
     if _is_revoked(device, sender.device):
         raise IdentityError("an archive of a device that you have revoked; it was thrown away")
@@ -172,6 +178,18 @@ def unpack(device: Device, parcel: bytes) -> Segment:
     parts = codec.uint(fields[6], PARTS_MAX, "parts")
     bundle = codec.binary(fields[7], PARCEL_BYTES_MAX, "bundle")
     return Segment(part, parts, _open(device, sender.device, prekey, bundle))
+
+
+def _sender(device: Device, certificate: bytes) -> DeviceCertificate:
+    """Check a certificate; of a device that our directory told of, whichever registrar signed it.
+
+    So devices understand each other while only one of them knows of another registrar key.
+    """
+    sender = verify_endorsed(certificate)
+    told = device.connection.execute(
+        "SELECT 1 FROM devices WHERE id = ? AND user = ?", (sender.device, sender.user)
+    ).get
+    return verify_device(certificate, device.profile.charter) if told is None else sender
 
 
 def _is_revoked(device: Device, sender: DeviceKey) -> bool:

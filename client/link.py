@@ -289,6 +289,13 @@ class Link:
                 if person is not None:
                     await self._try_to_keep(person, suspects)
 
+    async def look_up_own(self) -> None:
+        """Take up our own certificates and devices, as the directory has them now."""
+        told = await self._told(Lookup(users=(self._device.profile.user.user,)))
+        for person in told.people:
+            if person is not None:
+                await self.write(partial(witnessing.keep_listed, self._device, person))
+
     async def _take_cards(self) -> None:
         """Take up our agency's newer card, and those that our node has taken of others."""
         reply = await self.ask(GetCard(self._device.profile.card.charter.serial))

@@ -17,7 +17,6 @@ from client import archive, compose, grants, handing, people
 from client.arrivals import open_waiting
 from client.device import Device
 from client.link import Link
-from client.witnessing import keep_listed
 from client.writing import may_sign
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol.entry import ChatId, DeviceKey
@@ -34,8 +33,8 @@ from protocol.invitation import Invitation, decode_invitation
 from protocol.keygrant import kind_of
 from protocol.limits import KEY_BYTES
 from protocol.membership import is_lost
-from protocol.question import Approve, BeginLink, GetParcels, GetPending, Lookup, Taken
-from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks, People
+from protocol.question import Approve, BeginLink, GetParcels, GetPending, Taken
+from protocol.reply import Certified, LinkInvitation, Parcels, Pending, PendingLinks
 
 POLL_SECONDS = 1.0
 _SEPARATOR = "~"
@@ -90,6 +89,7 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     if user is None:
         raise RefusedError("only your first device, which holds your identity key, can link others")
     wanted = read_link(pending.request)
+    await link.look_up_own()
     reply = await link.ask(Approve(pending.ticket, endorse_link(user, pending.request)))
     if not isinstance(reply, Certified):
         raise NetworkError("the node answered another question than was asked")
@@ -97,10 +97,7 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     if (certificate.device, certificate.user) != (wanted.device, user.public):
         raise IdentityError("the node certified another device than you approved; nothing was done")
     await link.write(partial(handing.begin, device, certificate.device))
-    found = await link.ask(Lookup(users=(device.profile.user.user,)))
-    for person in found.people if isinstance(found, People) else ():
-        if person is not None:
-            await link.write(partial(keep_listed, device, person))
+    await link.look_up_own()
     return certificate
 
 

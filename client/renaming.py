@@ -27,6 +27,7 @@ async def rename(device: Device, link: Link, label: str) -> DeviceCertificate:
     Raises RefusedError without the identity key, UserError or LimitReached for a label that cannot
     be, IdentityError if the node certified something else.
     """
+    await link.look_up_own()
     asked = request(device, label, int(time.time() * 1000))
     reply = await link.ask(Rename(asked))
     if not isinstance(reply, Certified):

@@ -125,15 +125,15 @@ def create(
     nodes = (CardNode(NodeId(node.public), founding.endpoints),)
     der = ssl.PEM_cert_to_DER_cert(ca.decode())
     card = verify_card(identity.sign_card(root, charter, der, nodes, int(now * 1000)))
-    secrets = codec.encode((_SERVICE_VERSION, registrar.seed, node.seed, archive.seed, ca_key))
+    made = Agency(folder, card, registrar, node, archive, ca_key)
     files = {
         SETTINGS_FILE: write_settings(founding.settings),
         ROOT_FILE: _sealed(root.seed, root_passphrase, ROOT_PURPOSE, random),
-        SERVICE_FILE: _sealed(secrets, passphrase, SERVICE_PURPOSE, random),
+        SERVICE_FILE: _sealed(_pack_keys(made), passphrase, SERVICE_PURPOSE, random),
         CARD_FILE: armour("CARD", card.raw),
     }
     _place(folder, files)
-    return Agency(folder, card, registrar, node, archive, ca_key)
+    return made
 
 
 def open_agency(folder: Path, passphrase: bytes) -> Agency:
@@ -142,13 +142,20 @@ def open_agency(folder: Path, passphrase: bytes) -> Agency:
     Raises FolderRefused or KeyUnavailable.
     """
     _check_format(folder)
+    agency = _open_keys(folder, passphrase)
+    _check_match(agency)
+    return agency
+
+
+def _open_keys(folder: Path, passphrase: bytes) -> Agency:
+    """Read card and service key, of which it is to be checked whether they belong together."""
     card = read_card(_read(folder / CARD_FILE))
     raw = _opened(folder / SERVICE_FILE, passphrase, SERVICE_PURPOSE)
     fields = codec.decode(raw, _SERVICE_BYTES_MAX)
     version, registrar, node, archive, ca_key = codec.record(fields, 5, "service key")
     if version != _SERVICE_VERSION:
         raise FolderRefused(f"{SERVICE_FILE} is of version {version!r}: use a newer program")
-    agency = Agency(
+    return Agency(
         folder,
         card,
         Signer(codec.fixed(registrar, SEED_BYTES, "registrar")),
@@ -156,8 +163,11 @@ def open_agency(folder: Path, passphrase: bytes) -> Agency:
         ArchivalSigner(codec.fixed(archive, ARCHIVAL_SEED_BYTES, "archive key")),
         codec.binary(ca_key, _SERVICE_BYTES_MAX, "CA key"),
     )
-    _check_match(agency)
-    return agency
+
+
+def _pack_keys(agency: Agency) -> bytes:
+    seeds = (agency.registrar.seed, agency.node.seed, agency.archive.seed)
+    return codec.encode((_SERVICE_VERSION, *seeds, agency.ca_key))
 
 
 def open_root(file: Path, passphrase: bytes) -> Signer:
@@ -188,17 +198,42 @@ def reissue_card(folder: Path, root: Signer, endpoints: Sequence[str], now: floa
     FolderRefused, OSError.
     """
     known = read_card(_read(folder / CARD_FILE))
-    old = known.charter
-    if root.public != old.agency:
-        raise KeyUnavailable(f"this root key is not the one of {old.name}; give the right file")
+    _check_root(known, root)
     nodes = tuple(replace(node, endpoints=tuple(endpoints)) for node in known.nodes)
     if nodes == known.nodes:
         return known
+    return _replace_card(folder, root, replace(known, nodes=nodes), known.charter.registrar, now)
+
+
+def rekey(folder: Path, passphrase: bytes, root: Signer, now: float, random: Random) -> Card:
+    """Give the agency another registrar key, and the card that says so; all else stays.
+
+    A running node goes on with the old one until it is started again. What was interrupted between
+    the two files leaves a folder that cannot be opened; the same again mends it. now: as above.
+    Raises as `reissue_card`, and KeyUnavailable for a wrong service passphrase.
+    """
+    agency = _open_keys(folder, passphrase)
+    _check_root(agency.card, root)
+    changed = replace(agency, registrar=Signer(random(SEED_BYTES)))
+    sealed = _sealed(_pack_keys(changed), passphrase, SERVICE_PURPOSE, random)
+    write_private(folder / SERVICE_FILE, sealed.encode())
+    return _replace_card(folder, root, agency.card, changed.registrar.public, now)
+
+
+def _check_root(card: Card, root: Signer) -> None:
+    if root.public != card.charter.agency:
+        name = card.charter.name
+        raise KeyUnavailable(f"this root key is not the one of {name}; give the right file")
+
+
+def _replace_card(folder: Path, root: Signer, card: Card, registrar: bytes, now: float) -> Card:
+    """Sign and write a card like this one, with this registrar key and a later serial."""
+    old = card.charter
     serial = max(old.serial + 1, int(now))
-    charter = identity.sign_charter(root, serial, old.name, old.zone, old.registrar, old.archive)
-    card = verify_card(identity.sign_card(root, charter, known.ca, nodes, int(now * 1000)))
-    write_private(folder / CARD_FILE, armour("CARD", card.raw).encode())
-    return card
+    charter = identity.sign_charter(root, serial, old.name, old.zone, registrar, old.archive)
+    signed = verify_card(identity.sign_card(root, charter, card.ca, card.nodes, int(now * 1000)))
+    write_private(folder / CARD_FILE, armour("CARD", signed.raw).encode())
+    return signed
 
 
 def register_user(agency: Agency, request: bytes, name: str) -> UserCertificate:
@@ -357,6 +392,6 @@ def _check_match(agency: Agency) -> None:
     kept = (agency.registrar.public, archive_digest(agency.archive.public))
     if kept != (charter.registrar, charter.archive) or agency.node.public not in named:
         raise FolderRefused(
-            f"{CARD_FILE} and {SERVICE_FILE} in {agency.folder} are of different agencies; "
-            "restore both from one backup"
+            f"{CARD_FILE} and {SERVICE_FILE} in {agency.folder} do not belong together; restore "
+            "both from one backup, or run `ivor agency rekey` again if it was interrupted"
         )

@@ -27,7 +27,7 @@ from node.tickets import Tickets
 from node.trust import Examined, Trust, changes
 from node.witness import Witness
 from protocol.entry import DeviceKey
-from protocol.identity import Card, Charter, UserId, verify_device
+from protocol.identity import Card, Charter, UserId, verify_endorsed
 from protocol.invitation import Purpose, encode_invitation
 from protocol.name import Address, check_name, fold, parse_address
 
@@ -396,10 +396,9 @@ def _devices(desk: Desk, user: bytes) -> list[Result]:
         " ORDER BY id",
         (user,),
     )
-    charter = desk.card.charter
     found: list[Result] = []
     for device, raw, revoked, prekey in rows:
-        certificate = verify_device(raw, charter)
+        certificate = verify_endorsed(raw)
         found.append(
             {
                 "id": device.hex(),

@@ -7,6 +7,7 @@ write run inside a transaction of the caller's, who has checked what is written.
 from collections.abc import Collection, Iterable
 
 import apsw
+from msgspec import convert
 
 from protocol import codec
 from protocol.entry import DeviceKey
@@ -118,6 +119,35 @@ class People:
         self.connection.execute(
             "UPDATE devices SET certificate = ? WHERE id = ?", (certificate, device)
         )
+
+    def charters(self) -> list[bytes]:
+        """Return the charters under which our users were certified."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT charter FROM users WHERE agency = ?", (self.agency,)
+        )
+        return [row[0] for row in rows]
+
+    def certified_under(self, charter: bytes) -> list[tuple[UserId, bytes]]:
+        """Return our users who were certified under a charter, and their certificates."""
+        rows = self.connection.execute(
+            "SELECT id, certificate FROM users WHERE agency = ? AND charter = ?",
+            (self.agency, charter),
+        ).fetchall()
+        return convert(rows, list[tuple[UserId, bytes]])
+
+    def recertify_user(self, user: UserId, charter: bytes, certificate: bytes) -> None:
+        """Replace the certificate of a user by one under another charter."""
+        self.connection.execute(
+            "UPDATE users SET charter = ?, certificate = ? WHERE id = ?",
+            (charter, certificate, user),
+        )
+
+    def certificates(self, user: UserId) -> list[tuple[DeviceKey, bytes]]:
+        """Return the certificates of all devices that a user ever had."""
+        rows = self.connection.execute(
+            "SELECT id, certificate FROM devices WHERE user = ?", (user,)
+        ).fetchall()
+        return convert(rows, list[tuple[DeviceKey, bytes]])
 
     def let_enter(self, device: DeviceKey) -> None:
         """Let a device of ours see the chats of its user, so that it can enter them (SPEC 6.3)."""

@@ -102,6 +102,8 @@ class Node:
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
+        with connection:
+            self.directory.registrar.take_over()
         self._trust(self.directory.cards())
 
     @property

@@ -134,6 +134,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         at = f"127.0.0.1:{free_port()}"
         settings = ("--zone", "RU-UDM", "--listen", at, "--allow-local")
         made.run("operator", "agency", "create", agency, *settings, "--dir", folder)
+    (made.folder / "mincifry" / "root.key").rename(made.folder / "root.key")  # taken offline
     for agency, other in (agencies, agencies[::-1]):
         card = str(made.folder / other / "card.ivor")
         folder = str(made.folder / agency)
@@ -385,8 +386,7 @@ class TestTown:
         The root key is where its holder keeps it.
         """
         folder, new = str(town.folder / "mincifry"), f"127.0.0.1:{free_port()}"
-        offline = (town.folder / "mincifry" / "root.key").rename(town.folder / "root.key")
-        root = ("--root-key", str(offline))
+        root = ("--root-key", str(town.folder / "root.key"))
         (before,) = town.run("operator", "node", "status", "--dir", folder)
         old = str(list_of(before["addresses"])[0])
         town.run("boris", "sync")
@@ -409,3 +409,28 @@ class TestTown:
         assert last["text"] == "и там?"
         (known,) = town.run("operator", "node", "peers", "--dir", str(town.folder / "minzdrav"))
         assert (known["addresses"], known["card_serial"]) == ([new, old], moved["card_serial"])
+
+    def test_an_agency_has_another_registrar_key(self, town: Town) -> None:
+        """Its users do nothing, and write, link and rename on; the other agency takes it up."""
+        folder = str(town.folder / "mincifry")
+        (before,) = town.run("operator", "node", "status", "--dir", folder)
+        listed = town.run("operator", "node", "users", "--dir", folder)
+        root = ("--root-key", str(town.folder / "root.key"))
+        (made,) = town.run("operator", "agency", "rekey", *root, "--dir", folder)
+        assert made["fingerprint"] == before["fingerprint"]
+        node, address = town.nodes["mincifry"], str(list_of(before["addresses"])[0])
+        node.terminate()
+        assert node.wait(SECONDS_MAX) == 0
+        assert town.run("operator", "node", "users", "--dir", folder) == listed
+        town.node("mincifry", "--listen", address)
+        town.run("boris", "device", "rename", "стол")
+        old = town.start("boris", "device", "link", "--yes")
+        town.run("tablet", "device", "link", str(line(old)["code"]), "--label", "tablet")
+        assert old.wait(SECONDS_MAX) == 0
+        town.enrol("egor", "mincifry", "egor")
+        town.run("tablet", "send", "anna@minzdrav", "с новым ключом", "--wait", "all")
+        town.wait_for_peers("minzdrav")
+        town.run("anna", "send", "egor@mincifry", "вы новый?", "--wait", "all")
+        (*_, last) = town.run("anna", "read", "boris@mincifry")
+        assert last["text"] == "с новым ключом"
+        assert {one["label"] for one in town.run("boris", "device", "list")} == {"стол", "tablet"}

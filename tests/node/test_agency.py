@@ -158,7 +158,7 @@ class TestOpen:
     def test_files_of_two_agencies(self, agency: Agency, tmp_path: Path) -> None:
         other = found(tmp_path / "other")
         (other.folder / CARD_FILE).write_text((agency.folder / CARD_FILE).read_text())
-        with pytest.raises(FolderRefused, match="different agencies"):
+        with pytest.raises(FolderRefused, match="do not belong together"):
             open_agency(other.folder, PASSPHRASE)
 
     def test_a_service_key_of_another_version(
