@@ -22,10 +22,10 @@ from client import enrol
 from client.device import Device, open_device
 from client.link import Link, linked
 from node import agency
+from node.database import connect
 from node.directory import Directory
 from node.errors import UserError
 from node.replica import Replica
-from node.store import connect
 from protocol.identity import UserId
 from protocol.invitation import Invitation, Purpose
 from protocol.policy import HistoryRule, Policy

@@ -17,6 +17,7 @@ from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain
 from client.writing import content_header
 from crypto import content, schedule
 from node.replica import Replica
+from node.runs import read_run
 from node.stored import Stored
 from protocol.entry import (
     CONTENT,
@@ -151,7 +152,7 @@ def hand_over(
                 start = known[0].length if known else 0
                 place = (chat, DeviceKey(author), lane, chain[0].head[:PREFIX_BYTES])
                 while start < chain[0].length:
-                    run = device.replica.store.run(Want(*place, start, chain[0].length))
+                    run = read_run(device.replica.store, Want(*place, start, chain[0].length))
                     if run is None:
                         raise UsageError("our own chain is not there")
                     start += _append(replica, run, storing)

@@ -18,7 +18,8 @@ import apsw
 
 from bench.processes import tell
 from crypto.signing import verify
-from node.store import SEQ_BITS, Store, connect
+from node.database import connect
+from node.store import SEQ_BITS, Store
 from protocol.entry import CONTENT, SIGNATURE_LABEL, ChatId, DeviceKey, EntryId, encode_header
 from protocol.limits import COVER_ENTRIES_MAX
 from protocol.run import rebuild

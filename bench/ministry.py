@@ -30,10 +30,10 @@ from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
 from node import agency as agencies
 from node.agency import Agency
+from node.database import connect
 from node.directory import Directory
 from node.replica import Replica
 from node.schema import SCHEMA
-from node.store import connect
 from protocol import epoch, frame
 from protocol.entry import (
     CONTROL,

@@ -22,11 +22,11 @@ from node.agency import Agency, open_agency
 from node.capacity import collect_rarely
 from node.config import Settings
 from node.control import FolderLock
+from node.database import connect
 from node.dealing import Dealing
 from node.driver import Connection
 from node.logs import open_log
 from node.service import Node
-from node.store import connect
 from node.stored import Stored
 from protocol.session import PeerKind
 

@@ -22,6 +22,7 @@ from client.device import Device
 from client.people import grant_of
 from client.writing import append_control
 from node.replica import Replica
+from node.runs import read_run
 from protocol.entry import CONTROL, ChatId
 from protocol.errors import UsageError
 from protocol.frame import Want
@@ -83,7 +84,7 @@ def _genesis(device: Device, target: Site) -> ChatId:
 
 def _hand_over(device: Device, chats: list[ChatId], replica: Replica) -> None:
     for chat in chats:
-        run = device.replica.store.run(Want(chat, device.key, CONTROL, chat[:8], 0, 1))
+        run = read_run(device.replica.store, Want(chat, device.key, CONTROL, chat[:8], 0, 1))
         if run is None:
             raise UsageError("our own chat is not there")
         records = [bytes(record) for record in run.records]

@@ -15,10 +15,10 @@ from node import operations
 from node.agency import CARD_FILE, DATABASE_FILE, Agency, open_agency, read_card
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
 from node.control import LOCK_SECONDS, FolderLock, ask_node
+from node.database import connect
 from node.directory import Directory
 from node.errors import StorageError, UserError
 from node.logs import log_form, open_log
-from node.store import connect
 from node.trust import Trust
 from protocol.identity import Card
 

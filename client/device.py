@@ -23,9 +23,9 @@ from client.folder import (
     place_of,
     read_secrets,
 )
+from node.database import connect
 from node.errors import StorageError, UserError
 from node.replica import Replica
-from node.store import connect
 from node.tls import Credential
 from protocol.entry import DeviceKey, EntryId
 from protocol.identity import (

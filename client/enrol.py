@@ -29,9 +29,9 @@ from crypto.archival import ARCHIVAL_SEED_BYTES, ArchivalSigner, archive_digest
 from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
+from node.database import connect
 from node.errors import IdentityError, NetworkError, RefusedError, UserError, reported
 from node.files import sync_folder
-from node.store import connect
 from node.tls import credential_from_der
 from node.wire import FrameReader
 from protocol.checkpoint import read_archive, vouched

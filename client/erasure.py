@@ -6,7 +6,7 @@ is emptied. Closing the database empties it, and what stays open does so once a 
 """
 
 from client.device import Device
-from node import store
+from node import database
 from protocol.limits import PREKEY_ERASE_SECONDS
 
 SECOND_MS = 1000
@@ -43,4 +43,4 @@ def empty_log(device: Device) -> bool:
     Returns False if another process is reading just now: the next time does it. Call outside a
     transaction.
     """
-    return store.empty_log(device.connection)
+    return database.empty_log(device.connection)

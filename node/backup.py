@@ -22,10 +22,10 @@ from msgspec import convert
 from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, FolderRefused, read_card
 from node.blobs import State
 from node.config import SETTINGS_FILE
+from node.database import begin_anew
 from node.errors import EvidenceError, StorageError, UserError
 from node.files import private_draft, sync_folder, write_private
 from node.schema import APPLICATION_ID, SCHEMA_VERSION
-from node.store import begin_anew
 
 FILES: Final = (SETTINGS_FILE, CARD_FILE, SERVICE_FILE)
 _TABLE: Final = "CREATE TABLE folder (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"

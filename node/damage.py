@@ -21,9 +21,11 @@ import apsw
 
 from node.agency import DATABASE_FILE
 from node.chats import Chats
+from node.database import begin_anew, connect, empty_log
 from node.errors import StorageError
 from node.files import private_draft
-from node.store import Branch, StoredChat, begin_anew, connect, empty_log
+from node.runs import read_run
+from node.store import Branch, StoredChat
 from protocol.entry import CONTROL, ChatId, DeviceKey
 from protocol.frame import Want, authentic
 
@@ -103,7 +105,7 @@ def _is_signed(
     chain = stored.chains[device, lane]
     while at < branch.length:
         want = Want(stored.id, device, lane, branch.head, at, branch.length)
-        run = chats.store.run(want)
+        run = read_run(chats.store, want)
         if run is None:
             return False
         entries = authentic(run)

@@ -7,7 +7,7 @@
     place = payloads.age(judge, stored, place)      # now and then, until it returns None
 
 Everything runs inside the caller's transaction. `unscrubbed` tells that the database's write-ahead
-log may still have bytes that were dropped: empty it (`store.empty_log`).
+log may still have bytes that were dropped: empty it (`database.empty_log`).
 """
 
 import os

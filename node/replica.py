@@ -15,6 +15,7 @@ from node.blobs import Blobs
 from node.candidates import Candidate, Candidates, cover_after
 from node.ledger import Awaited, ChatLedger
 from node.payloads import Payloads, now_ms
+from node.runs import read_cover, read_run
 from node.seals import SealedChats, Sealless
 from node.store import StoredChat
 from node.stored import Stored, signatures
@@ -307,7 +308,7 @@ class Replica(SealedChats):
             for branch in stored.chains[header.device, header.lane]
             if branch.base <= header.seq < branch.length
         )
-        ours = self.store.cover(stored, header.device, header.lane, rival, header.seq)
+        ours = read_cover(self.store, stored, header.device, header.lane, rival, header.seq)
         begin = next(index for index, entry in enumerate(entries) if entry.id == first.id)
         path = []
         for entry in entries[begin:]:
@@ -405,7 +406,7 @@ class Replica(SealedChats):
         """Read a run for a peer, None for what it may not see; a former reader gets no more."""
         if not self.sharing.may_ask(peer, want):
             return None
-        run = self.store.run(want)
+        run = read_run(self.store, want)
         beyond = run is not None and run.start + len(run.records) > want.stop
         return None if beyond and not self.sharing.may_read(peer, want.chat) else run
 

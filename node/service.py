@@ -23,6 +23,7 @@ from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
 from node.capacity import allow_files, collect_rarely, keep_small
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
+from node.database import connect, empty_log
 from node.dealing import Dealing, greeting_for
 from node.dialler import keep_dialling
 from node.directory import Directory
@@ -35,7 +36,6 @@ from node.metrics import Metrics
 from node.payloads import now_ms
 from node.replica import Replica
 from node.share import Share, Shares
-from node.store import connect, empty_log
 from node.stored import Stored
 from node.wire import keep_alive
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId

@@ -1,38 +1,26 @@
-"""The database of a replica: chains of entries, who may read them, how far peers are (SPEC 10).
+"""What a replica stores of chats: chains of entries, their branches, what covers them (SPEC 10).
 
 One connection, one owner. Every call is plain and synchronous; `journal` groups them into
 transactions. Nothing here judges an entry: `replica` does, and then appends.
 """
 
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import apsw
 import msgspec
 
-from node.errors import DamagedError, StorageError
-from node.files import sync_file
-from node.schema import APPLICATION_ID, NEWEST_CHANGE, SCHEMA, SCHEMA_VERSION
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference, encode_header
-from protocol.fork import Cover
-from protocol.frame import Run, Want
+from node.database import incarnation_of
+from node.schema import NEWEST_CHANGE
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
 from protocol.limits import (
-    COVER_ENTRIES_MAX,
-    HEADER_BYTES_MAX,
-    INCARNATION_BYTES,
     KEYFRAME_ENTRIES,
-    RUN_BYTES_MAX,
-    RUN_ENTRIES_MAX,
 )
-from protocol.run import Context, Entry, context_after, fold, pack, rebuild
+from protocol.run import Context, Entry, context_after, fold, pack
 
 SEQ_BITS = 32
 CHATS_CACHED_MAX = 4096
-STATEMENTS_CACHED_MAX = 512  # all that there are: one of ten had to be parsed anew with 100
-BUSY_TIMEOUT_MS = 10_000
 
 Row = tuple[int, bytes, bytes, bytes | None]  # seq, id, record, signature
 
@@ -58,62 +46,6 @@ class StoredChat:
     no: int
     id: ChatId
     chains: dict[tuple[bytes, int], list[Branch]] = field(default_factory=dict)
-
-
-def connect(path: Path, key: bytes | None) -> apsw.Connection:
-    """Open or create a database file, mode 0600. key: 32 bytes encrypt it at rest, None does not.
-
-    Raises StorageError, which says what to do, for a file that is not ours or not to be read.
-    """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = apsw.Connection(str(path), statementcachesize=STATEMENTS_CACHED_MAX)
-    except (OSError, apsw.Error) as error:
-        raise StorageError(f"{path} does not open: {error}") from None
-    try:
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        if key is not None:
-            connection.pragma("cipher", "chacha20")
-            connection.pragma("key", f"raw:{key.hex()}")
-        _set_up(connection, path)
-    except apsw.NotADBError:
-        connection.close()
-        raise StorageError(f"{path} does not open: not an Ivor database, or a wrong key") from None
-    except apsw.CorruptError as error:
-        connection.close()
-        raise DamagedError(f"{path} does not open: {error}") from None
-    except apsw.Error as error:
-        connection.close()
-        raise StorageError(f"{path} does not open: {error}") from None
-    return connection
-
-
-def _set_up(connection: apsw.Connection, path: Path) -> None:
-    version = connection.pragma("user_version")
-    if version not in (0, SCHEMA_VERSION):
-        raise StorageError(
-            f"{path} has data of version {version}, this Ivor reads version {SCHEMA_VERSION}: "
-            "use the Ivor that wrote it"
-        )
-    connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "FULL")
-    connection.pragma("secure_delete", "ON")
-    connection.pragma("wal_autocheckpoint", 1000)
-    if version == 0:
-        with connection:
-            connection.execute(SCHEMA)
-            fresh = os.urandom(INCARNATION_BYTES)
-            connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (fresh,))
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", SCHEMA_VERSION)
-    # What a killed process wrote and had not synced yet is read like all else. It must be durable
-    # before anybody is told of it. If others have the file open, they have seen to that.
-    empty_log(connection)
-
-
-def incarnation_of(connection: apsw.Connection) -> bytes:
-    """Return the 16 random bytes that a restored or new database has of its own."""
-    return bytes(connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get)
 
 
 class Store:
@@ -389,52 +321,6 @@ class Store:
             branch.context = context
         return context
 
-    def run(self, want: Want) -> Run | None:
-        """Read a run from `want.start` on; None if this branch does not exist here.
-
-        It ends with a signed entry, at or before the limits of a frame. In the content lane it
-        carries no more signatures than cover it, in the control lane all that are here: a removed
-        reader is shown a lane up to its removal, and nothing that stands after and covers it.
-        """
-        chat = self.chat(want.chat)
-        chain = [] if chat is None else chat.chains.get((want.device, want.lane), [])
-        branch = self.branch_with_prefix(chain, want.stop - 1, want.prefix)
-        if branch is None:
-            return None
-        rows = self._covered(chain, branch, want, RUN_BYTES_MAX)
-        fits = bool(rows)
-        if not fits:
-            more = self._covered(chain, branch, want, RUN_BYTES_MAX + HEADER_BYTES_MAX)
-            rows = more[: 1 + next((at for at, row in enumerate(more) if row[3]), 0)]
-        if not rows:
-            return None
-        prev, context = self.context_before(chain, branch, want.lane, want.start)
-        records = [row[2] for row in rows]
-        if not fits and context is not None:
-            context, records[0] = _shortest(want, prev, context, records[0])
-        if len(records) > 1 and sum(map(len, records)) > RUN_BYTES_MAX:
-            return None
-        signatures = _signatures(rows) if want.lane == CONTROL else _cover(rows)
-        raws = tuple(map(msgspec.Raw, records))
-        return Run(want.chat, want.device, want.lane, want.start, prev, context, raws, signatures)
-
-    def _covered(
-        self, chain: Sequence[Branch], branch: Branch, want: Want, bytes_max: int
-    ) -> list[Row]:
-        """Return rows from `want.start` on, as many as fit and as signatures among them cover."""
-        rows: list[Row] = []
-        size = signed = 0
-        for row in self.rows(chain, branch, want.start, branch.length + COVER_ENTRIES_MAX):
-            size += len(row[2])
-            shown = row[0] >= branch.length and signed == len(rows)
-            if rows and (size > bytes_max or shown or len(rows) - signed >= COVER_ENTRIES_MAX):
-                break
-            rows.append(row)
-            signed = len(rows) if row[3] is not None else signed
-            if len(rows) >= RUN_ENTRIES_MAX or (signed == len(rows) and row[0] >= want.stop - 1):
-                break
-        return rows[:signed]
-
     def branch_with_prefix(self, chain: Sequence[Branch], seq: int, prefix: bytes) -> Branch | None:
         """Return the branch whose entry at `seq` has an id that begins with `prefix`."""
         for branch in chain:
@@ -452,89 +338,8 @@ class Store:
         )
         return [row[0] for row in rows]
 
-    def cover(self, chat: StoredChat, device: bytes, lane: int, branch: Branch, seq: int) -> Cover:
-        """Return the headers from `seq` to the next signed entry, and its signature."""
-        chain = chat.chains[device, lane]
-        prev, context = self.context_before(chain, branch, lane, seq)
-        rows = []
-        for row in self.rows(chain, branch, seq, branch.length + COVER_ENTRIES_MAX):
-            rows.append(row)
-            if row[3] is not None:
-                break
-        entries = rebuild(
-            chat.id, DeviceKey(device), lane, seq, prev, context, [row[2] for row in rows]
-        )
-        return Cover(tuple(encode_header(entry.header) for entry in entries), rows[-1][3] or b"")
-
 
 def _since(entry: Entry, now: int) -> int | None:
     """Return what the age of a payload counts from, None where there is none that ages."""
     ages = entry.header.lane == CONTENT and entry.payload is not None
     return max(now, entry.header.time) if ages else None
-
-
-def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> None:
-    """Have peers and devices tell everything anew: a new incarnation, and no cursors.
-
-    For a database that has lost something. Call inside a transaction.
-    """
-    connection.execute(
-        "UPDATE meta SET value = ? WHERE key = 'incarnation'", (random(INCARNATION_BYTES),)
-    )
-    connection.execute("DELETE FROM cursors")
-
-
-def empty_log(connection: apsw.Connection) -> bool:
-    """Bring the write-ahead log into the database and cut it to nothing, durably.
-
-    Until then it has the pages as they were before something was overwritten. Returns False if
-    another process is reading just now: the next time does it. Call outside a transaction.
-    Raises StorageError and apsw.Error.
-    """
-    connection.set_busy_timeout(0)
-    try:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except apsw.BusyError:
-        return False
-    finally:
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    try:
-        sync_file(Path(connection.filename_wal))  # SQLite does not, and the cut could be undone
-    except OSError as error:
-        raise StorageError(f"the database's log is not emptied: {error}") from error
-    return True
-
-
-def _shortest(
-    want: Want, prev: EntryId | None, context: Context, record: bytes
-) -> tuple[Context, bytes]:
-    """Return the context relative to which the record at the start of a run is shortest.
-
-    Whoever signs rarely may have sent it so, in a run of which the true record would be too much.
-    Whoever gets it puts it right again (SPEC 6.4).
-    """
-    entry = rebuild(want.chat, want.device, want.lane, want.start, prev, context, [record])[0]
-    header, body = entry.header, entry.ground if entry.payload is None else entry.payload
-    if body is None:
-        return context, record
-    like = context_after(header)
-    like = like._replace(generation=max(0, like.generation - 1))
-    return like, pack(header, body, like)
-
-
-def _signatures(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
-    return tuple((index, row[3]) for index, row in enumerate(rows) if row[3] is not None)
-
-
-def _cover(rows: Sequence[Row]) -> tuple[tuple[int, bytes], ...]:
-    """Choose the fewest signatures that cover all rows, the last of which is signed."""
-    chosen: list[tuple[int, bytes]] = []
-    candidate: tuple[int, bytes] | None = None
-    uncovered = 0
-    for index, row in enumerate(rows):
-        if index - uncovered >= COVER_ENTRIES_MAX and candidate is not None:
-            chosen.append(candidate)
-            uncovered = candidate[0] + 1
-        if row[3] is not None:
-            candidate = (index, row[3])
-    return (*chosen, candidate) if candidate is not None else tuple(chosen)

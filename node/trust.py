@@ -16,8 +16,8 @@ import apsw
 from msgspec import convert
 
 from node.config import refuse_local
+from node.database import incarnation_of
 from node.errors import IdentityError, UserError
-from node.store import incarnation_of
 from node.tls import authority_of
 from protocol.identity import AgencyId, Card, verify_card
 from protocol.name import look_alike

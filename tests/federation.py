@@ -28,6 +28,7 @@ from crypto.certificate import public_pem
 from crypto.signing import SEED_BYTES, Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
+from node.runs import read_run
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId, Reference
 from protocol.frame import Forked, Run, Want, authentic
 from protocol.identity import (
@@ -240,7 +241,7 @@ def runs(device: Device, chat: ChatId) -> Iterator[Run]:
             start = 0
             while start < branch.length:
                 head, stop = branch.head[:8], branch.length
-                run = store.run(Want(chat, DeviceKey(author), lane, head, start, stop))
+                run = read_run(store, Want(chat, DeviceKey(author), lane, head, start, stop))
                 if run is None:
                     break
                 yield run

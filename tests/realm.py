@@ -29,9 +29,9 @@ from node import agency as agencies
 from node.agency import DATABASE_FILE, Agency, Founding
 from node.blobs import FOLDER, StoredBlob
 from node.config import Settings
+from node.database import connect
 from node.directory import Directory
 from node.service import Node
-from node.store import connect
 from protocol.attachment import Attachment
 from protocol.entry import ChatId, Reference
 from protocol.policy import ChatKind, HistoryRule, Policy, Role

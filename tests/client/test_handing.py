@@ -16,8 +16,8 @@ from client.linking import History, bring_in, take_history, take_parcels
 from client.mailbox import State
 from client.revoking import revoke_own
 from node import parcels
+from node.database import connect
 from node.parcels import Parcels
-from node.store import connect
 from protocol import reply
 from protocol.entry import ChatId, DeviceKey
 from protocol.question import GetParcels, PutParcel, Question, Taken

@@ -18,8 +18,8 @@ from client.listing import entries
 from client.mailbox import State
 from client.reading import Line, Reader, letters
 from node.agency import Agency
+from node.database import connect
 from node.errors import RefusedError, UserError
-from node.store import connect
 from protocol.disclosure import Share
 from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
 from protocol.frame import Run

@@ -11,7 +11,7 @@ from client.device import Device
 from client.epochs import start_epoch
 from client.erasure import empty_log, erase_prekeys
 from client.folder import DATABASE_FILE
-from node.store import connect
+from node.database import connect
 from protocol import epoch
 from protocol.chat import Chat
 from protocol.entry import ChatId, EntryId

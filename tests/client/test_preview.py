@@ -17,12 +17,12 @@ from client.link import Link, over
 from client.mailbox import State
 from client.preview import preview
 from client.reading import Line
+from node.database import connect
 from node.dealing import Dealing, greeting_for
 from node.driver import Connection
 from node.journal import Journal
 from node.replica import Replica
 from node.share import Share, Shares
-from node.store import connect
 from node.stored import Stored
 from protocol import preview as previews
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId

@@ -16,9 +16,9 @@ from client.device import Device
 from client.folder import DATABASE_FILE as DEVICE_FILE
 from client.folder import KEY_FILE
 from node.agency import DATABASE_FILE as NODE_FILE
+from node.database import connect
 from node.replica import Replica
 from node.schema import SCHEMA_VERSION
-from node.store import connect
 from protocol.frame import authentic
 from tests.crash.forks import fast_keys
 from tests.crash.work import Entries, present

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from node.store import connect, empty_log
+from node.database import connect, empty_log
 from tests.crash.disk import Disk, Fault
 from tests.crash.points import Film, cut, failing, killed, restarted
 from tests.crash.power import image, written

@@ -15,9 +15,9 @@ import pytest
 from client.device import Device, open_device
 from client.folder import KEY_FILE
 from node.agency import DATABASE_FILE as NODE_FILE
+from node.database import connect
 from node.errors import StorageError, UserError
 from node.schema import SCHEMA_VERSION
-from node.store import connect
 from tests.crash.disk import Disk
 from tests.crash.forks import fast_keys
 from tests.crash.make_version import (

@@ -23,10 +23,11 @@ from client.folder import DATABASE_FILE as DEVICE_FILE
 from client.mailbox import State
 from node.agency import DATABASE_FILE as NODE_FILE
 from node.chats import Chats
+from node.database import connect, empty_log
 from node.errors import StorageError
 from node.journal import Journal
 from node.replica import Replica
-from node.store import connect, empty_log
+from node.runs import read_run
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.frame import Run, Want, authentic
 from protocol.message import Text
@@ -118,7 +119,7 @@ def _of(chats: Chats, chat: ChatId) -> Iterator[tuple[Place, EntryId]]:
         at, last = 0, None
         while at < branch.length:
             want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
-            run = chats.store.run(want)
+            run = read_run(chats.store, want)
             assert run is not None, "a head without its entries"
             entries = authentic(run)
             assert len(entries) == len(run.records), "what is stored is not authentic"

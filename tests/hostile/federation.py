@@ -32,10 +32,10 @@ from node import agency as agencies
 from node.agency import DATABASE_FILE, Agency, Founding
 from node.config import Settings
 from node.control import SOCKET_FILE
+from node.database import connect
 from node.directory import Directory
 from node.driver import Connection
 from node.service import Node
-from node.store import connect
 from node.tls import Credential, client_context, credential_from_der
 from node.wire import FrameReader
 from protocol.entry import ChatId

@@ -9,9 +9,9 @@ import pytest
 import structlog
 import trio
 
+from node.database import connect
 from node.errors import StorageError
 from node.journal import Journal
-from node.store import connect
 from protocol.chat import Missing
 from protocol.entry import CONTENT
 from protocol.errors import LimitExceeded

@@ -14,8 +14,9 @@ from client import compose
 from client.device import Device
 from client.link import linked
 from node.agency import DATABASE_FILE
+from node.database import connect
 from node.replica import Replica
-from node.store import StoredChat, connect
+from node.store import StoredChat
 from protocol.entry import CONTENT, ChatId, DeviceKey
 from protocol.frame import Absent, Want
 from protocol.policy import ChatKind, HistoryRule, Policy, Role

@@ -26,8 +26,8 @@ from msgspec import convert
 from bench.processes import Child
 from node import agency as agencies
 from node.agency import DATABASE_FILE, Agency, Founding
+from node.database import connect
 from node.directory import Directory
-from node.store import connect
 from protocol.identity import AgencyId
 from protocol.invitation import Purpose, encode_invitation
 from tests.network.capture import PORT

@@ -8,13 +8,13 @@ import trio
 import trio.lowlevel
 from trio.testing import MemoryReceiveStream, MemorySendStream
 
+from node.database import connect
 from node.dealing import Dealing, greeting_for
 from node.driver import Connection
 from node.errors import NetworkError
 from node.journal import Journal
 from node.replica import Replica
 from node.share import Share, Shares
-from node.store import connect
 from node.stored import Stored
 from node.wire import FrameReader
 from protocol.entry import ChatId, DeviceKey, EntryId

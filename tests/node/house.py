@@ -12,8 +12,8 @@ from crypto.archival import ArchivalSigner
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node.agency import Agency
+from node.database import connect
 from node.directory import Directory
-from node.store import connect
 from protocol import identity
 from protocol.frame import Answer, Ask
 from protocol.invitation import Invitation, Purpose

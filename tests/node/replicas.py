@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from node.database import connect
 from node.replica import Replica
-from node.store import connect
+from node.runs import read_run
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Run, Want, authentic
@@ -62,7 +63,7 @@ def check_covers(replica: Replica, chat: ChatId) -> None:
             at = 0
             while at < branch.length:
                 want = Want(chat, DeviceKey(device), lane, branch.head[:8], at, branch.length)
-                run = replica.store.run(want)
+                run = read_run(replica.store, want)
                 assert run is not None
                 assert len(authentic(run)) == len(run.records)
                 at += len(run.records)

@@ -21,9 +21,10 @@ from node.agency import (
     open_agency,
     read_card,
 )
+from node.database import connect
 from node.directory import Directory
 from node.errors import EvidenceError, IvorError, StorageError, UserError
-from node.store import Store, connect
+from node.store import Store
 from protocol.invitation import Purpose
 
 NOW = 1_800_000_000.0

@@ -6,8 +6,9 @@ from pathlib import Path
 from crypto.blob import CHUNK_BYTES
 from node import blobs
 from node.blobs import Blobs, State, StoredBlob
+from node.database import connect
 from node.larder import in_turn
-from node.store import SEQ_BITS, Store, connect
+from node.store import SEQ_BITS, Store
 from protocol.attachment import Announcement
 from protocol.entry import ChatId, DeviceKey, EntryId
 

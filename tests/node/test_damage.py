@@ -9,9 +9,9 @@ import pytest
 
 from node.agency import DATABASE_FILE
 from node.damage import _OF_A_CHAT, damaged, mend, structure
+from node.database import connect
 from node.errors import StorageError
 from node.replica import Replica
-from node.store import connect
 from protocol.entry import CONTENT, ChatId
 from protocol.frame import authentic
 from protocol.testing import conversations

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.lowlevel
 
+from node.database import connect
 from node.errors import RefusedError, StorageError
 from node.journal import JOBS_TRANSACTION_MAX, Journal
-from node.store import connect
 from protocol.errors import Inadmissible, PeerError
 
 

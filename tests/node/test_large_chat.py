@@ -21,10 +21,10 @@ from crypto import keyfile
 from node import agency as agencies
 from node import dialler, service
 from node.agency import DATABASE_FILE, Agency, Founding
+from node.database import connect
 from node.directory import Directory
 from node.driver import Connection
 from node.service import Node
-from node.store import connect
 from protocol.entry import CONTENT, ChatId
 from protocol.frame import LENGTH_BYTES, Run, decode_frame
 from protocol.limits import SPREAD_ALL_MAX

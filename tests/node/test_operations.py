@@ -14,12 +14,12 @@ from node import agency as agencies
 from node import operations
 from node.agency import Agency, Founding
 from node.config import Settings
+from node.database import connect
 from node.directory import Directory
 from node.doctor import examine as examine_folder
 from node.errors import IdentityError, IvorError, RefusedError, UserError
 from node.operations import Desk, carry_out, perform
 from node.replica import Replica
-from node.store import connect
 from node.trust import Trust
 from protocol import identity
 from protocol.armour import armour

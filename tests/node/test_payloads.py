@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from node import payloads as node_payloads
+from node.database import connect, empty_log
 from node.replica import Replica
-from node.store import connect, empty_log
 from node.stored import Stored
 from protocol.entry import CONTENT, ChatId, EntryId, Reference
 from protocol.frame import Run, Want, authentic

@@ -9,10 +9,10 @@ import pytest
 from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Founding, open_agency
+from node.database import connect
 from node.errors import RefusedError
 from node.receipts import ReceiptBook
 from node.replica import Replica
-from node.store import connect
 from protocol.entry import CONTENT, ChatId, EntryId
 from protocol.errors import Untrusted
 from protocol.frame import authentic

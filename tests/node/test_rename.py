@@ -13,8 +13,8 @@ from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Agency, Founding
+from node.database import connect
 from node.directory import Directory
-from node.store import connect
 from protocol import codec, identity
 from protocol.entry import DeviceKey
 from protocol.frame import Answer, Ask

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.runs import read_run
 from node.stored import Stored
 from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
 from protocol.errors import Inadmissible, PeerError
@@ -103,7 +104,7 @@ class TestAppend:
             take(replica, run if authentic(one)[0].id == made.id else one)
         check_covers(replica, talk.chat)
         want = Want(talk.chat, chain.device, lane, made.id[:8], 0, last + 1)
-        served = replica.store.run(want)
+        served = read_run(replica.store, want)
         assert served is not None
         assert [entry.id for entry in authentic(served)] == [one.id for one in chain.entries]
 
@@ -146,11 +147,11 @@ class TestAppend:
         wants = [Want(talk.chat, branch.device, CONTENT, first, 0, 63)]
         wants.append(Want(talk.chat, branch.device, CONTENT, second, 63, 127))
         for want in wants:
-            served = replica.store.run(want)
+            served = read_run(replica.store, want)
             assert served is not None
             assert len(authentic(served)) == len(served.records) >= want.stop - want.start
         uncovered = Want(talk.chat, branch.device, CONTENT, second, 0, 127)
-        assert replica.store.run(uncovered) is None
+        assert read_run(replica.store, uncovered) is None
 
     def test_a_branch_that_comes_to_its_cover_after_its_rival(self) -> None:
         """The rival was there first, and differed from no entry yet: the fork is exposed now."""
@@ -368,7 +369,7 @@ class TestForks:
         assert (stored.appended, stored.outcome.refused) == (5, True)
         check_covers(replica, talk.chat)
         head = chain.entries[4]
-        served = replica.store.run(Want(talk.chat, chain.device, CONTENT, head.id[:8], 0, 5))
+        served = read_run(replica.store, Want(talk.chat, chain.device, CONTENT, head.id[:8], 0, 5))
         assert served is not None
         assert network_of(talk).take(served)[0].reached == 5
 

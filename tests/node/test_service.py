@@ -11,9 +11,9 @@ from node import agency as agencies
 from node.agency import DATABASE_FILE, Founding
 from node.backup import restore
 from node.config import Settings
+from node.database import connect
 from node.errors import StorageError
 from node.service import Node
-from node.store import connect
 from node.trust import take_card
 from node.witness import Witness
 from protocol.entry import ChatId

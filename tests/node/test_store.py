@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from node.database import connect
 from node.errors import StorageError
+from node.runs import read_cover, read_run
 from node.schema import SCHEMA, SCHEMA_VERSION
 from node.seals import NEWEST
 from node.sharing import HEADS_OF_FEW_CHANGES, HEADS_OF_FEW_CHATS, Sharing
-from node.store import Branch, Store, StoredChat, connect
+from node.store import Branch, Store, StoredChat
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import SEALED_BYTES, Head, Heads, Holding, Seal, Want, authentic
@@ -140,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
         chain, made, _ = data.draw(st.sampled_from(self.lines))
         start = data.draw(st.integers(0, len(made) - 1))
         stop = data.draw(st.integers(start + 1, len(made)))
-        run = self.store.run(want(chain, start, stop))
+        run = read_run(self.store, want(chain, start, stop))
         assert run is not None
         found = [entry.id for entry in authentic(run)]
         assert len(found) == len(run.records)
@@ -158,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert chat is not None
         branch = chat.chains[chain.device, chain.lane][number]
         seq = data.draw(st.integers(branch.base, len(made) - 1))
-        cover = self.store.cover(chat, chain.device, chain.lane, branch, seq)
+        cover = read_cover(self.store, chat, chain.device, chain.lane, branch, seq)
         assert cover.headers[0] == made[seq].raw
         assert len(cover.headers) <= COVER_ENTRIES_MAX
 
@@ -272,7 +274,7 @@ class TestFile:
 class TestRuns:
     def test_absent(self, store: Store) -> None:
         chain = long_chain(5)
-        assert store.run(want(chain, 0, 5)) is None
+        assert read_run(store, want(chain, 0, 5)) is None
         store_chain(store, chain)
         other = long_chain(5, name="boris")
         for wrong in (
@@ -282,13 +284,13 @@ class TestRuns:
             Want(CHAT, chain.device, CONTENT, bytes(8), 0, 5),
             Want(CHAT, chain.device, CONTENT, chain.entries[4].id[:8], 0, 6),
         ):
-            assert store.run(wrong) is None
+            assert read_run(store, wrong) is None
 
     def test_the_fewest_signatures(self, store: Store) -> None:
         """All are stored, one in 64 and the last are sent."""
         chain = long_chain(300)
         store_chain(store, chain)
-        run = store.run(want(chain, 0, 300))
+        run = read_run(store, want(chain, 0, 300))
         assert run is not None
         assert len(run.signatures) == 5
         assert len(authentic(run)) == 300
@@ -301,7 +303,7 @@ class TestRuns:
             store.append(chat, authentic(chain.run(seq, seq + 1)), 0, 0)
         start = 0
         while start < 9:
-            run = store.run(want(chain, start, 9))
+            run = read_run(store, want(chain, start, 9))
             assert run is not None
             assert sum(len(bytes(record)) for record in run.records) <= RUN_BYTES_MAX
             start += len(authentic(run))
@@ -312,14 +314,14 @@ class TestRuns:
         entries = authentic(chain.run(0, 40, signed=[39]))
         chat = store.create_chat(CHAT)
         store.append(chat, entries[:10], 0, 0)
-        assert store.run(want(chain, 0, 10)) is None
+        assert read_run(store, want(chain, 0, 10)) is None
         store.keep_cover(chat, entries[9], entries[10:])
         branch = chat.chains[chain.device, CONTENT][0]
         assert branch.length == 10
-        run = store.run(want(chain, 3, 10))
+        run = read_run(store, want(chain, 3, 10))
         assert run is not None
         assert [entry.id for entry in authentic(run)][:7] == [m.id for m in chain.entries[3:10]]
-        assert len(store.cover(chat, chain.device, CONTENT, branch, 9).headers) == 31
+        assert len(read_cover(store, chat, chain.device, CONTENT, branch, 9).headers) == 31
         store.keep_cover(chat, entries[8], entries[9:])
         other = chain.fork(10)
         other.add(b"another")

@@ -7,9 +7,10 @@ import apsw
 import pytest
 import trio
 
+from node.database import connect
 from node.journal import REST_SHARE, Journal
 from node.sharing import Sharing
-from node.store import Store, connect
+from node.store import Store
 from node.survey import survey
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey
 from protocol.frame import Head, authentic

@@ -21,8 +21,8 @@ import apsw
 from client.device import Device
 from client.folder import Secrets
 from crypto import keyfile
+from node.database import STATEMENTS_CACHED_MAX
 from node.schema import SCHEMA
-from node.store import STATEMENTS_CACHED_MAX
 from protocol.identity import verify_user
 from protocol.reply import Person
 from tests.federation import Federation

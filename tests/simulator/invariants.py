@@ -13,6 +13,7 @@ from msgspec import convert
 from client import mailbox
 from client.delivery import unstored
 from node.replica import Replica
+from node.runs import read_run
 from protocol.dag import ControlEntry
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.epoch import recipients_root
@@ -449,7 +450,7 @@ def _runs(replica: Replica, chat: ChatId) -> Iterator[Run]:
             while start < branch.length:
                 head, stop = branch.head[:8], branch.length
                 want = Want(chat, DeviceKey(author), lane, head, start, stop)
-                run = replica.store.run(want)
+                run = read_run(replica.store, want)
                 if run is None:
                     break
                 yield run

@@ -15,7 +15,7 @@ from unittest import mock
 
 from client import epochs
 from client import preview as previewing
-from node import dealing, seals, sharing, store
+from node import dealing, runs, seals, sharing
 from protocol import held, intake, preview, reconcile, session, spread
 
 SHARE: Final = 0.25  # of the limits, in one seed
@@ -36,7 +36,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "WANTS_OUTSTANDING_MAX": Limit([intake, preview], [1, 3]),
     "WANTS_EARLY_MAX": Limit([intake], [1, 4]),
     "PAGES_OPEN_MAX": Limit([session], [1]),
-    "RUN_ENTRIES_MAX": Limit([store], [64]),
+    "RUN_ENTRIES_MAX": Limit([runs], [64]),
     "PREVIEW_BACKLOG_MIN": Limit([preview], [2, 8]),
     "PREVIEW_ENTRIES_MAX": Limit([preview], [1, 8]),
     "RECON_ROLL_MAX": Limit([reconcile], [1, 3]),

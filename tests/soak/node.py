@@ -22,9 +22,9 @@ from bench.processes import tell
 from node.agency import open_agency
 from node.config import Settings
 from node.control import FolderLock
+from node.database import connect
 from node.logs import open_log
 from node.service import Node
-from node.store import connect
 
 TYPES_TOLD = 60
 LINES_TOLD = 200

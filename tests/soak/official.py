@@ -27,9 +27,9 @@ from client.folder import DATABASE_FILE
 from client.following import TEND_SECONDS, VISIT_SECONDS
 from client.link import Link, linked
 from client.mailbox import Letter
+from node.database import connect
 from node.errors import NetworkError
 from node.logs import open_log
-from node.store import connect
 from protocol.entry import ChatId
 from protocol.message import Text
 from tests.soak.node import ENTRIES
