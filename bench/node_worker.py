@@ -23,9 +23,9 @@ from node.capacity import collect_rarely
 from node.config import Settings
 from node.control import FolderLock
 from node.database import connect
-from node.dealing import Dealing
 from node.driver import Connection
 from node.logs import open_log
+from node.outgoing import Outgoing
 from node.service import Node
 from node.stored import Stored
 from protocol.session import PeerKind
@@ -93,7 +93,7 @@ class MeasuredNode(Node):
             await trio.sleep(SETTLE_POLL_SECONDS)
         self._report("settled")
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Count what becomes durable."""
         durable = super().storing(parts, source)
         appended = sum(stored.appended for stored in parts)

@@ -23,11 +23,12 @@ from client.outbox import Outbox
 from client.preview import preview
 from client.reading import Line
 from node import tls
-from node.dealing import Dealing, greeting_for
+from node.dealing import greeting_for
 from node.driver import Connection
 from node.errors import IdentityError, NetworkError, reported
 from node.fetching import Fetching
 from node.journal import Journal
+from node.outgoing import Outgoing
 from node.share import Share, Shares
 from node.stored import Stored
 from node.wire import TLS_SECONDS_MAX, connect
@@ -149,7 +150,7 @@ class Link:
         self.greeted.set()
         self._tell()
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Open what is being stored; tell of it once that is durable."""
         del source
         return partial(self._opened, arrivals.deliver(self._device, parts))
@@ -176,13 +177,13 @@ class Link:
         del forked, readers
         self._tell()
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A device is nobody's neighbour."""
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         """A device is nobody's neighbour."""
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         """A message got farther."""
         del holdings, source
         self._tell()

@@ -7,19 +7,16 @@ steps (`node.step`).
 """
 
 import os
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
-from node.errors import NetworkError
+from node.reception import Reception
 from node.replica import Replica
 from node.seals import NEWEST, OLDEST, Sealless
-from node.step import Acknowledge, After, Keep, Kept, Look, Note, Step, Steps, Store, Try
+from node.step import Acknowledge, After, Keep, Kept, Look, Note, Step, Steps, Try
 from node.stored import Stored
+from node.surroundings import Surroundings
 from protocol.effect import (
     Admit,
     Close,
@@ -58,66 +55,26 @@ from protocol.frame import (
     Want,
     WantBlob,
     WantSeals,
-    authentic,
-    encode_frame,
 )
 from protocol.intake import Outcome
 from protocol.limits import (
     FRAME_BYTES_MAX,
     FRAME_BYTES_MAX_BEFORE_HELLO,
-    HEADS_DELAY_SECONDS,
-    QUEUE_BYTES_MAX,
-    QUEUE_FRAMES_MAX,
     SEALS_FRAME_MAX,
 )
 from protocol.reconcile import Table
-from protocol.run import Entry
-from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind, Session, State
+from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind
 
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 SEALS_PUT_OFF_MAX = 64  # questions for seals of chats that a peer is not known to be in; guess
-CHATS_WELCOME_MAX = 4096
 SALT_BYTES = 16
-SEND_BYTES = 256 * 1024
-UNREAD_BYTES_MAX = 4 * QUEUE_BYTES_MAX  # that wait for a peer, before it is given up; guess
 
 _Loads = LoadRun | LoadHeads | LoadChanges | LoadSeals
 _Keeps = StoreSeals | StoreFork | SaveCursor
 
 
-class Surroundings(Protocol):
-    """What a dealing tells the rest of its node or device."""
-
-    def storing(self, parts: Sequence[Stored], source: "Dealing") -> Callable[[], None]:
-        """Runs are being stored: called last in their transaction, before it is durable.
-
-        Return what is to be done once it is; if it fails, that is never called.
-        """
-
-    def keeping_seals(
-        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
-    ) -> Callable[[], None]:
-        """Seals are being kept; as `storing`."""
-
-    def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
-        """A new fork proof is durable."""
-
-    def holdings_noted(self, holdings: Sequence[Holding], source: "Dealing") -> None:
-        """Somebody stores more than they did."""
-
-    def repeated(self, chat: ChatId, source: "Dealing") -> None:
-        """A run was pushed of which all is here."""
-
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: "Dealing") -> None:
-        """A peer speaks of the live spread of a chat; of IHAVE what is lacking here is left."""
-
-
-class Dealing(ABC):
-    """A session, its replica, and the frames that wait to be sent.
-
-    key: agency id of a node, device key, or ticket of a peer. clock: seconds, monotonic. A driver
-    says in `worked`, `wake`, `close` and `fail` how it is told of what others do to this dealing.
-    """
+class Dealing(Reception):
+    """A session, its replica, and what becomes of what it asks for. See `Reception`."""
 
     def __init__(
         self,
@@ -128,26 +85,13 @@ class Dealing(ABC):
         surroundings: Surroundings,
         clock: Callable[[], float],
     ) -> None:
-        self.peer = peer
-        self.key = key
-        self._replica = replica
+        super().__init__(peer, key, greeting, replica, surroundings, clock)
         self._candidates_lost = replica.candidates.lost(key)
-        self._told = surroundings
-        self._now = clock
-        self._session = Session(peer, greeting, clock())
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._welcome: set[ChatId] = set()
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
         self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
         self._payloads_wanted: Sequence[Want] = ()
         self._let_in = True
         self._seals_before: int = NEWEST  # where the next page begins of those to be asked for
-
-    @property
-    def open(self) -> bool:
-        """Whether the peer has greeted and the session goes on."""
-        return self._session.state is State.OPEN
 
     @property
     def caught_up(self) -> bool:
@@ -158,24 +102,6 @@ class Dealing(ABC):
     def frame_limit(self) -> int:
         """How long the peer's next frame may be."""
         return FRAME_BYTES_MAX if self.open else FRAME_BYTES_MAX_BEFORE_HELLO
-
-    # What a driver says
-
-    @abstractmethod
-    def worked(self) -> None:
-        """A frame waits to be sent."""
-
-    @abstractmethod
-    def wake(self, at: float) -> None:
-        """Call `expired` at this time."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the session in a friendly way."""
-
-    @abstractmethod
-    def fail(self, error: Exception) -> None:
-        """End the session, and remember why."""
 
     # What a driver brings
 
@@ -382,7 +308,7 @@ class Dealing(ABC):
         new = self._replica.keep_fork(forked)
         return new, [] if new is None else sorted(self._replica.readers_of(new.chat))
 
-    # Admission
+    # What the peer brought
 
     def _brings_payload(self, run: Run) -> bool:
         """Whether it was asked for, beside the session: then it was not pushed (SPEC 6.5)."""
@@ -392,101 +318,19 @@ class Dealing(ABC):
             for want in self._payloads_wanted
         )
 
-    def _admit(self, runs: Sequence[Run], *, live: bool) -> Steps:
-        """Verify runs here, and let the disk work on them meanwhile.
-
-        They are queued before the next frame is read: what comes first is judged first. The runs of
-        a stranger are not worth hashing; one who was welcome before is asked for again only in the
-        transaction, because a look at the database waits for the commit that is on its way.
-        """
-        chat = runs[0].chat
-        if chat in self._welcome:
-            return [self._storing(runs, live=live)]
-
-        def look() -> After:
-            if not self._replica.may_bring(self.key, chat):
-                return partial(self._refused, runs)
-            return partial(self._welcomed, runs, live=live)
-
-        return [Look(look)]
-
-    def _refused(self, runs: Sequence[Run]) -> Steps:
-        refused = [(run, _unwelcome(run)) for run in runs]
-        return self._turned(self._session.admitted(refused, (), self._now()))
-
-    def _welcomed(self, runs: Sequence[Run], *, live: bool) -> Steps:
-        if len(self._welcome) >= CHATS_WELCOME_MAX:
-            self._welcome.clear()
-        self._welcome.add(runs[0].chat)
-        return [self._storing(runs, live=live)]
-
-    def _storing(self, runs: Sequence[Run], *, live: bool) -> Store:
-        parts = [(run, authentic(run)) for run in runs]
-        return Store(partial(self._append, parts, live=live))
-
-    def _append(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> Kept:
-        chat = parts[0][0].chat
-        if not (self._replica.may_bring(self.key, chat) and self._replica.is_readable(chat)):
-            self._welcome.discard(chat)
-            return Kept(then=partial(self._refused, [run for run, _ in parts]))
-        noted = self._replica.sharing.next_sealless()
-        stored = self._replica.append_together(parts, self.key)
-        holdings = [self._replica.holding(one) for one in stored]
-        known = [holding for holding in holdings if holding is not None]
-        # A device learns what its own node has from that node's runs, too.
-        self._replica.note_holdings(known, self.key)
-        new = [replace(one, live=live) for one in stored if one.appended]
-        if live and any(one.repeated for one in stored):
-            self._told.repeated(chat, self)
-        durable = self._told.storing(new, self) if new else bool
-
-        def tell() -> None:
-            durable()
-            for one in stored:
-                if one.fork is not None:
-                    self._told.fork_kept(one.fork, sorted(one.readers))
-
-        return Kept(tell, partial(self._stored, stored, known, noted))
+    def _judged(self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding]) -> Steps:
+        return self._turned(self._session.admitted(judged, holdings, self._now()))
 
     def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int) -> Steps:
-        """Ask for the seals of what was stored; of what was noted before, if that let us in."""
+        # Of what was noted before, too, if this let us in.
         if any(self._replica.owner in stored.entered for stored in parts):
             self.let_in()
             self._seals_before = max(self._seals_before, noted)
         judged = [(stored.run, stored.outcome) for stored in parts]
         seals = [step for stored in parts for step in _want_seals(stored.sealless)]
-        return [*seals, *self._turned(self._session.admitted(judged, holdings, self._now()))]
+        return [*seals, *self._judged(judged, holdings)]
 
-    # What waits to be sent
-
-    def send(self, frame: Frame) -> None:
-        """Queue a frame that must not be lost. Fails on a peer that never reads."""
-        raw = encode_frame(frame)
-        frames, size = len(self._queue), self._queued_bytes + len(raw)
-        if frames >= QUEUE_FRAMES_MAX * 4 or size > UNREAD_BYTES_MAX:
-            self.fail(NetworkError("the peer does not read what it is sent"))
-            return
-        self._enqueue(raw)
-
-    def push(self, raw: bytes) -> None:
-        """Queue an encoded run, if there is room; heads will tell of it in any case."""
-        if not self.open:
-            return
-        room = len(self._queue) < QUEUE_FRAMES_MAX
-        if room and self._queued_bytes + len(raw) <= QUEUE_BYTES_MAX:
-            self._enqueue(raw)
-        self.changed()
-
-    def changed(self, delay: float = HEADS_DELAY_SECONDS) -> None:
-        """Soon tell the peer which heads changed."""
-        for effect in self._session.pushed(self._now(), delay):
-            if isinstance(effect, Wake):
-                self.wake(effect.at)
-
-    def have(self, holdings: Sequence[Holding]) -> None:
-        """Tell the peer who stores what."""
-        if self.open and holdings:
-            self.send(Have(tuple(holdings)))
+    # Seals
 
     def want_seals(self, lacking: Sequence[Sealless]) -> None:
         """Ask for the seals of epochs that came through another peer."""
@@ -505,21 +349,6 @@ class Dealing(ABC):
         if not awaited:
             self._seals_awaited.pop(epoch, None)
 
-    def _enqueue(self, raw: bytes) -> None:
-        self._queue.append(raw)
-        self._queued_bytes += len(raw)
-        self.worked()
-
-    def take_queued(self) -> list[bytes]:
-        """Take the next frames that wait, as many as go out in one call."""
-        batch: list[bytes] = []
-        size = 0
-        while self._queue and size < SEND_BYTES:
-            batch.append(self._queue.popleft())
-            size += len(batch[-1])
-        self._queued_bytes -= size
-        return batch
-
 
 def greeting_for(
     replica: Replica, key: bytes, random: Callable[[int], bytes] = os.urandom
@@ -537,8 +366,3 @@ def _want_seals(lacking: Sequence[Sealless]) -> Sequence[Send]:
         for chat, epoch, devices in lacking
         for at in range(0, len(devices), SEALS_FRAME_MAX)
     ]
-
-
-def _unwelcome(run: Run) -> Outcome:
-    """It is no fault of a node that has not heard yet that its agency left the chat."""
-    return Outcome(run.start, surplus=True)

@@ -14,13 +14,13 @@ import structlog
 import trio
 
 from node.dealing import Dealing
-from node.dealing import Surroundings as Told
 from node.errors import IvorError, NetworkError, StorageError
 from node.journal import Journal
 from node.pacing import Pacer
 from node.replica import Replica
 from node.share import Share
 from node.step import Acknowledge, Keep, Kept, Look, Note, Step, Steps, Store, Try, Writing
+from node.surroundings import Surroundings as Told
 from node.survey import survey
 from node.wire import FrameReader
 from protocol.effect import (

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import trio
 
 from node.dealing import Dealing
+from node.outgoing import Outgoing
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (
@@ -105,7 +106,7 @@ class Hub(Generic[One]):
         """Return every open connection."""
         return [connection for group in self._connections.values() for connection in group]
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Hand on runs that were judged; return what to do once they are durable (SPEC 6.5).
 
         What a node brought goes on at once, what a device of ours wrote only when it is durable:
@@ -121,7 +122,7 @@ class Hub(Generic[One]):
         hand_on()
         return lambda: None
 
-    def hand_on(self, stored: Stored, source: Dealing) -> None:
+    def hand_on(self, stored: Stored, source: Outgoing) -> None:
         """Push a run to whom it concerns.
 
         Reads nothing from the database: the transaction that stores the run may be on its way.
@@ -150,7 +151,7 @@ class Hub(Generic[One]):
             self._spread_on(stored, raw, agencies, source)
 
     def _spread_on(
-        self, stored: Stored, raw: bytes, agencies: AbstractSet[bytes], source: Dealing
+        self, stored: Stored, raw: bytes, agencies: AbstractSet[bytes], source: Outgoing
     ) -> None:
         """Hand on in a large chat what was pushed to us, or written here. Neighbours hear first."""
         run = stored.run
@@ -167,12 +168,12 @@ class Hub(Generic[One]):
                 if connection is not source:
                     connection.changed(HEADS_DELAY_SECONDS if peer in near else HEADS_FAR_SECONDS)
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A node has pushed what was here."""
         if source.peer is PeerKind.NODE:
             self._tell(self._spread.repeated(chat, source.key))
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         """Take what a node says about the spread of a chat, if that is large."""
         agencies = readers & self.agencies
         if not is_large(len(agencies)):

@@ -24,7 +24,7 @@ from node.capacity import allow_files, collect_rarely, keep_small
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
 from node.database import connect, empty_log
-from node.dealing import Dealing, greeting_for
+from node.dealing import greeting_for
 from node.dialler import keep_dialling
 from node.directory import Directory
 from node.driver import Connection
@@ -33,6 +33,7 @@ from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
 from node.metrics import Metrics
+from node.outgoing import Outgoing
 from node.payloads import now_ms
 from node.replica import Replica
 from node.share import Share, Shares
@@ -352,7 +353,7 @@ class Node:
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):
             connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Push runs on, while the disk works on them or after it has."""
         hand_on = self.hub.storing(parts, source)
         attached = any(
@@ -387,11 +388,11 @@ class Node:
         """Hand seals on once they are durable."""
         return partial(self.hub.seals_kept, chat, epoch, owners)
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A run was pushed of which all is here."""
         self.hub.repeated(chat, source)
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         """A node speaks of the live spread of a chat."""
         self.hub.gossiped(rumour, readers, source)
 
@@ -401,7 +402,7 @@ class Node:
         log.warning("a device has forked its chain", chat=forked.chat.hex()[:16])
         self.hub.fork_kept(forked, readers)
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         """Somebody stores more."""
         del source
         self.hub.holdings_noted(holdings)

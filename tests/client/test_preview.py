@@ -18,9 +18,10 @@ from client.mailbox import State
 from client.preview import preview
 from client.reading import Line
 from node.database import connect
-from node.dealing import Dealing, greeting_for
+from node.dealing import greeting_for
 from node.driver import Connection
 from node.journal import Journal
+from node.outgoing import Outgoing
 from node.replica import Replica
 from node.share import Share, Shares
 from node.stored import Stored
@@ -92,7 +93,7 @@ class Node:
     def share(self, key: bytes) -> Share:
         return Shares().of(key)
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         raise AssertionError((parts, source))
 
     def keeping_seals(
@@ -103,13 +104,13 @@ class Node:
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         raise AssertionError((forked, readers))
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         raise AssertionError((chat, source))
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         raise AssertionError((rumour, readers, source))
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         raise AssertionError((holdings, source))
 
     async def load_chunk(self, want: WantBlob, source: Connection) -> Blob | None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from node import dealing
+from node import outgoing
 from node import wire as framing
 from protocol import limits, session
 from protocol.frame import Answer, Ask, Bye, Hello, Ping, Pong, encode_frame
@@ -178,7 +178,7 @@ async def test_a_peer_that_never_reads(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Case 13: answers wait in a bounded queue; then the peer is given up."""
-    monkeypatch.setattr(dealing, "UNREAD_BYTES_MAX", MEBIBYTE)
+    monkeypatch.setattr(outgoing, "UNREAD_BYTES_MAX", MEBIBYTE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     topic, body = encode_question(GetCard(0))
     flood = encode_frame(Ask(1, topic, body)) * 64

@@ -9,10 +9,11 @@ import trio.lowlevel
 from trio.testing import MemoryReceiveStream, MemorySendStream
 
 from node.database import connect
-from node.dealing import Dealing, greeting_for
+from node.dealing import greeting_for
 from node.driver import Connection
 from node.errors import NetworkError
 from node.journal import Journal
+from node.outgoing import Outgoing
 from node.replica import Replica
 from node.share import Share, Shares
 from node.stored import Stored
@@ -69,7 +70,7 @@ class Home:
     def opened(self, connection: Connection) -> None:
         self.connections.append(connection)
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         assert source in self.connections
         self.pushed += parts
         return lambda: self.runs.extend(parts)
@@ -86,15 +87,15 @@ class Home:
     def share(self, key: bytes) -> Share:
         return self.shares.of(key)
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         assert source in self.connections
         self.repeats.append(chat)
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         assert source.key in readers
         self.gossip.append(rumour)
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         assert source in self.connections
         self.noted += holdings
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from node.dealing import UNREAD_BYTES_MAX
+from node.outgoing import UNREAD_BYTES_MAX
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import (

@@ -21,9 +21,9 @@ from client.erasure import erase_prekeys
 from client.folder import Secrets
 from client.outbox import Outbox
 from client.revoking import revoke_exposed
-from node.dealing import Dealing
 from node.errors import IvorError
 from node.hub import Hub
+from node.outgoing import Outgoing
 from node.replica import Replica
 from node.stored import Stored
 from node.transaction import Transaction
@@ -168,7 +168,7 @@ class NodeParty(Party):
         super().closed(line)
         self.hub.remove(line)
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Push on, and see to what that leaves to be done."""
         self.place.storing(self, parts, source if isinstance(source, Line) else None)
         hand_on = self.hub.storing(parts, source)
@@ -191,12 +191,12 @@ class NodeParty(Party):
         self.note("fork", forked.chat.hex()[:8])
         self.hub.fork_kept(forked, readers)
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """Prune, in a large chat."""
         self.hub.repeated(chat, source)
         self._spread_in_time()
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         """Take part in the spread of large chats."""
         self.hub.gossiped(rumour, readers, source)
         self._spread_in_time()
@@ -214,7 +214,7 @@ class NodeParty(Party):
             hub.spread()
             self._spread_in_time()
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         """Tell authors."""
         del source
         self.hub.holdings_noted(holdings)
@@ -303,7 +303,7 @@ class DeviceParty(Party):
         super().closed(line)
         self._outbox = None
 
-    def storing(self, parts: Sequence[Stored], source: Dealing) -> Callable[[], None]:
+    def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Open what is being stored."""
         self.place.storing(self, parts, source if isinstance(source, Line) else None)
         arrivals.deliver(self.device, parts)
@@ -321,13 +321,13 @@ class DeviceParty(Party):
         """A device was caught."""
         del forked, readers
 
-    def repeated(self, chat: ChatId, source: Dealing) -> None:
+    def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A device is nobody's neighbour."""
 
-    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Dealing) -> None:
+    def gossiped(self, rumour: Rumour, readers: AbstractSet[bytes], source: Outgoing) -> None:
         """A device is nobody's neighbour."""
 
-    def holdings_noted(self, holdings: Sequence[Holding], source: Dealing) -> None:
+    def holdings_noted(self, holdings: Sequence[Holding], source: Outgoing) -> None:
         """A message got farther."""
         del holdings, source
 

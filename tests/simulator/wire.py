@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from node.dealing import Dealing, Surroundings
+from node.dealing import Dealing
 from node.errors import IvorError, StorageError
 from node.replica import Replica
 from node.share import RUNS_IN_FLIGHT_MAX
@@ -30,6 +30,7 @@ from node.step import (
     Try,
     Writing,
 )
+from node.surroundings import Surroundings
 from protocol.effect import (
     Close,
     Consult,
