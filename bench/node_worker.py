@@ -28,6 +28,7 @@ from node.logs import open_log
 from node.outgoing import Outgoing
 from node.service import Node
 from node.stored import Stored
+from node.sweep import Sweep
 from protocol.session import PeerKind
 
 TCP_INFO_BYTES = 256
@@ -46,6 +47,16 @@ def wire_bytes(stream: trio.SSLStream[trio.SocketStream]) -> tuple[int, int]:
     return int(sent), int(received)
 
 
+class Timed(Sweep):
+    """A sweep that says how long it took."""
+
+    async def drop_aged(self) -> None:
+        """Say when the sweep is over which every start begins."""
+        begun = time.monotonic()
+        await super().drop_aged()
+        tell("swept", seconds=time.monotonic() - begun)
+
+
 class MeasuredNode(Node):
     """A node that tells its parent how a connection goes."""
 
@@ -59,6 +70,7 @@ class MeasuredNode(Node):
         self._begun = 0.0
         self._before = (0, 0)
         self._stream: trio.SSLStream[trio.SocketStream] | None = None
+        self.sweep = Timed(self.replica, self.journal, self.larder, self.hub)
         connection.set_commit_hook(self._committed)
         slow_disk.delay(connection)
 
@@ -81,12 +93,6 @@ class MeasuredNode(Node):
         super().opened(connection)
         if connection.peer is PeerKind.NODE:
             self._nursery.start_soon(self._watch, connection)
-
-    async def drop_aged(self) -> None:
-        """Say when the sweep is over which every start begins."""
-        begun = time.monotonic()
-        await super().drop_aged()
-        tell("swept", seconds=time.monotonic() - begun)
 
     async def _watch(self, connection: Connection) -> None:
         while not connection.caught_up and connection.failure is None:  # noqa: ASYNC110 - no event says it

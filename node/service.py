@@ -23,12 +23,12 @@ from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
 from node.capacity import allow_files, collect_rarely, keep_small
 from node.config import Loaded, Settings, parse_listen
 from node.control import FolderLock, serve_control
-from node.database import connect, empty_log
+from node.database import connect
 from node.dealing import greeting_for
 from node.dialler import keep_dialling
 from node.directory import Directory
 from node.driver import Connection
-from node.errors import DamagedError, IvorError, NetworkError, StorageError
+from node.errors import IvorError, NetworkError
 from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
@@ -38,6 +38,7 @@ from node.payloads import now_ms
 from node.replica import Replica
 from node.share import Share, Shares
 from node.stored import Stored
+from node.sweep import Sweep
 from node.wire import keep_alive
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
@@ -51,8 +52,6 @@ log = structlog.get_logger()
 
 HANDSHAKE_SECONDS_MAX = 10.0
 SLOT_SECONDS_MAX = 15.0  # to wait for one to shake hands in: as long as who dials does
-SWEEP_SECONDS = 3600.0
-SWEEP_REST_SHARE = 3.0  # of the time that it took: so it has at most a quarter of ours
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
 COMPARE_SECONDS = 3600.0
 FAREWELL_SECONDS = 0.5
@@ -100,6 +99,7 @@ class Node:
         self.journal = Journal(connection, self.replica.forget)
         self.directory = Directory(connection, agency, os.urandom)
         self.larder = Larder(self.replica, self.journal, settings, agency.folder, self.hub)
+        self.sweep = Sweep(self.replica, self.journal, self.larder, self.hub)
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
@@ -142,7 +142,7 @@ class Node:
                 nursery.start_soon(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
                 nursery.start_soon(self.hub.keep_spreading)
-                nursery.start_soon(self._sweep)
+                nursery.start_soon(self.sweep.run)
                 nursery.start_soon(self.larder.run)
                 nursery.start_soon(self._keep_comparing)
                 nursery.start_soon(keep_small)
@@ -159,58 +159,6 @@ class Node:
         while True:
             await trio.sleep(CREDENTIAL_RENEW_SECONDS)
             self._trust(self.cards)
-
-    async def _sweep(self) -> None:
-        """Drop what has aged, at the start and every hour, and ask again for what is wanted."""
-        while True:
-            try:
-                await self.drop_aged()
-                for connection in self.hub.all():
-                    await connection.ask_for_payloads()
-            except StorageError:
-                log.exception("what has aged was not dropped; trying again later")
-            await self._scrub()
-            await trio.sleep(SWEEP_SECONDS)
-
-    async def drop_aged(self) -> None:
-        """Drop what has aged in all chats, in small transactions, and rest between chats.
-
-        A node has thousands of chats, and starts when all of its devices come back. A chat where
-        nothing ages is looked at again only after its control lane has changed.
-        """
-        ageless = self.replica.payloads.ageless
-        for chat in await self.journal.read(self.replica.store.chats):
-            if chat in ageless:
-                continue
-            begun = trio.current_time()
-            try:
-                await self._drop_aged_of(chat)
-            except DamagedError as error:
-                log.warning("what has aged in a chat was not dropped", reason=str(error))
-            except StorageError:
-                raise
-            except Exception:  # what is stored of it is damaged, or our bug: the others go on
-                log.exception("what has aged in a chat was not dropped", chat=chat.hex()[:16])
-            await trio.sleep(SWEEP_REST_SHARE * (trio.current_time() - begun))
-
-    async def _drop_aged_of(self, chat: ChatId) -> None:
-        at: int | None = 0
-        while at is not None:
-            at = await self.journal.write(partial(self.replica.age, chat, at))
-
-    async def _scrub(self) -> None:
-        """Remove blobs that were dropped, and empty the database's log, if anything was."""
-        payloads = self.replica.payloads
-        if not payloads.unscrubbed:
-            return
-        payloads.unscrubbed = False
-        try:
-            await self.larder.clear()
-            emptied = await self.journal.read(partial(empty_log, self.replica.store.connection))
-        except StorageError:
-            log.exception("what was dropped is not gone from the disk yet; trying again later")
-            emptied = False
-        payloads.unscrubbed = payloads.unscrubbed or not emptied
 
     # Connections
 
@@ -380,7 +328,7 @@ class Node:
                 connection.have([] if holding is None else [holding])
                 connection.want_seals(stored.sealless)
         if self.replica.payloads.unscrubbed:
-            self._begin("emptying the log", self._scrub)
+            self._begin("emptying the log", self.sweep.scrub)
 
     def keeping_seals(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]

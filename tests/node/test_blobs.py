@@ -528,7 +528,7 @@ async def test_a_folder_that_is_gone_ends_no_node(realm: Realm, file: Path) -> N
         await link.write(partial(say, anna, realm.chat, "the rest goes on"))
         await eventually(one_settled(link), "the rest goes on")
         folder.unlink()
-        await realm.nodes["north"]._scrub()
+        await realm.nodes["north"].sweep.scrub()
         assert realm.stored("north", place) is None
 
 
