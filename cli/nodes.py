@@ -16,6 +16,7 @@ from node.agency import CARD_FILE, DATABASE_FILE, Agency, open_agency, read_card
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
 from node.control import LOCK_SECONDS, FolderLock, ask_node
 from node.database import connect
+from node.desk import Desk
 from node.directory import Directory
 from node.errors import StorageError, UserError
 from node.logs import log_form, open_log
@@ -98,9 +99,7 @@ def _directly(
     with closing(connect(folder / DATABASE_FILE, None)) as connection:
         directory = None if agency is None else Directory(connection, agency, os.urandom)
         trust = Trust(connection, card_of(folder))
-        desk = operations.Desk(
-            connection, trust, loaded.settings, directory, connected=None, now=time.time()
-        )
+        desk = Desk(connection, trust, loaded.settings, directory, connected=None, now=time.time())
         connection.execute("BEGIN IMMEDIATE")
         if directory is not None:
             directory.registrar.take_over()

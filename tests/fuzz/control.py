@@ -16,9 +16,10 @@ from node.agency import Agency, Founding
 from node.config import Settings
 from node.control import Response, decode_request
 from node.database import connect
+from node.desk import Desk
 from node.directory import Directory
 from node.errors import IvorError
-from node.operations import Desk, backup_file, carry_out
+from node.operations import backup_file, carry_out
 from protocol.armour import armour
 from protocol.errors import PeerError
 from tests.fuzz.mutation import words

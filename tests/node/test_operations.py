@@ -11,14 +11,14 @@ import pytest
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
 from node import agency as agencies
-from node import operations
 from node.agency import Agency, Founding
 from node.config import Settings
 from node.database import connect
+from node.desk import Desk, Result
 from node.directory import Directory
 from node.doctor import examine as examine_folder
 from node.errors import IdentityError, IvorError, RefusedError, UserError
-from node.operations import Desk, carry_out, perform
+from node.operations import carry_out, perform
 from node.replica import Replica
 from node.trust import Trust
 from protocol import identity
@@ -60,14 +60,14 @@ def stopped(desk: Desk) -> Desk:
     return Desk(desk.connection, trust, Settings(), None, None, NOW)
 
 
-def ask(desk: Desk, command: str, **arguments: object) -> operations.Result:
+def ask(desk: Desk, command: str, **arguments: object) -> Result:
     answer = carry_out(desk, command, arguments)
     assert answer["v"] == 1
     assert json.loads(json.dumps(answer)) == answer, "not plain JSON"
     return answer
 
 
-def records(result: operations.Result, name: str) -> list[operations.Result]:
+def records(result: Result, name: str) -> list[Result]:
     listed = result[name]
     assert isinstance(listed, list)
     return listed
