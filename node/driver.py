@@ -245,7 +245,8 @@ class Connection(Dealing):
         """Write for the peer: queued in its turn, and at its expense."""
         async with self._share.turn():
             pending = await self._journal.begin(self._share.charged(work), _tell)
-        await self._carry_out((await pending()).then())
+        kept = await pending()
+        await self._carry_out(self._share.charged(kept.then)())
 
     async def _store(self, work: Writing) -> None:
         """Queue the work, and let a task wait for the disk."""
@@ -275,12 +276,12 @@ class Connection(Dealing):
         finally:
             self._share.runs.release_on_behalf_of(token)
         await before.wait()
-        await self._carry_out(kept.then())
+        await self._carry_out(self._share.charged(kept.then)())
         told.set()
 
     async def _survey(self, key: bytes) -> None:
         table = await survey(self._replica.sharing, self._journal, self.key, key)
-        await self._carry_out(self.surveyed(table))
+        await self._carry_out(self._share.charged(partial(self.surveyed, table))())
         self._work.set()
 
     async def _note(self, holdings: list[Holding]) -> None:

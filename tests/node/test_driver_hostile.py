@@ -1,6 +1,7 @@
 """SPEC 6.2, 6.6: who may connect, bytes that no peer should send, peers that are slow or silent."""
 
 from functools import partial
+from math import ceil
 
 import pytest
 import trio
@@ -9,7 +10,7 @@ from trio.testing import MemoryReceiveStream, MockClock
 
 from node.dealing import SEALS_AWAITED_MAX
 from node.errors import NetworkError
-from node.step import Kept
+from node.step import Keep, Kept, Steps, Store
 from protocol.effect import Effect
 from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, OutOfTurn, PeerError, Unauthentic
@@ -42,6 +43,8 @@ from protocol.session import PeerKind
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import HELLO, LATE, MVD, Home, Peer, until
+
+PIECE = 0.0625
 
 
 class TestAccess:
@@ -302,6 +305,31 @@ class TestShared:
             one.close()
             await peer.ended.wait()
             assert share.runs.borrowed_tokens == 0
+
+    @pytest.mark.parametrize("step", [Keep, Store])
+    async def test_what_follows_a_write_is_at_its_expense(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery, step: type[Keep | Store]
+    ) -> None:
+        """Runs that are held are tried again by what a run leaves for its session."""
+        home = homes[0]
+        peer = Peer(home, nursery)
+        await peer.greet()
+        share = home.share(MVD)
+        now = [ceil(share._next) + 1.0]
+        home.shares.clock = lambda: now[0]
+        followed = trio.Event()
+
+        def then() -> Steps:
+            now[0] += PIECE
+            followed.set()
+            return ()
+
+        one = peer.connection
+        one._start(partial(one._take, step(lambda: Kept(then=then))))
+        with trio.fail_after(10):
+            await followed.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert share._next == now[0] + PIECE
 
     async def test_seals_that_never_come(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
