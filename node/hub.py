@@ -214,18 +214,22 @@ class Hub(Generic[One]):
             self.spread()
 
     def seals_kept(
-        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+        self,
+        chat: ChatId,
+        epoch: EntryId,
+        owners: Sequence[tuple[DeviceKey, Seal]],
+        readers: AbstractSet[bytes],
     ) -> None:
         """Hand seals to the devices that they are for, and to nodes that asked too early.
 
-        owners: (device, its seal).
+        owners: (device, its seal). readers: of the chat, now: who has left since gets nothing.
         """
         for device, seal in owners:
-            for connection in self._connections.get(device, ()):
+            for connection in self._connections.get(device, ()) if device in readers else ():
                 if connection.open:
                     connection.send(Seals(chat, epoch, (seal,)))
         for connection in self.all():
-            if connection.peer is PeerKind.NODE:
+            if connection.peer is PeerKind.NODE and connection.key in readers:
                 connection.seals_kept(chat, epoch, owners)
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:

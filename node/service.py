@@ -334,7 +334,8 @@ class Node:
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         """Hand seals on once they are durable."""
-        return partial(self.hub.seals_kept, chat, epoch, owners)
+        readers = self.replica.readers_of(chat)
+        return partial(self.hub.seals_kept, chat, epoch, owners, readers)
 
     def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A run was pushed of which all is here."""

@@ -10,8 +10,8 @@ from msgspec import Raw
 from node.driver import Connection
 from node.hub import Hub
 from node.stored import Stored
-from protocol.entry import CONTROL, ChatId, DeviceKey
-from protocol.frame import Holding, Run
+from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
+from protocol.frame import Frame, Holding, Run, Seal, Seals
 from protocol.intake import Outcome
 from protocol.limits import HEADS_CHAINS_MAX
 from protocol.session import PeerKind
@@ -31,6 +31,17 @@ class Peer:
     welcome: bool = False
     news: bool = False
     told: list[Sequence[Holding]] = field(default_factory=list)
+    sealed: bool = False
+
+    def send(self, frame: Frame) -> None:
+        assert isinstance(frame, Seals)
+        self.sealed = True
+
+    def seals_kept(
+        self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
+    ) -> None:
+        del chat, epoch
+        self.sealed = bool(owners)
 
     def have(self, holdings: Sequence[Holding]) -> None:
         self.told.append(holdings)
@@ -96,6 +107,19 @@ class TestSpread:
         hub.remove(nodes[1])
         assert gone == [LARGE]
         assert hub.all() == []
+
+
+def test_who_is_out_is_handed_no_seals() -> None:
+    """SPEC 6.3: also if they had asked while they were in."""
+    hub = hub_of(SMALL)
+    stays, left = Peer(MIDDLE), Peer(LARGE)
+    device, revoked = Peer(DEVICE, PeerKind.DEVICE), Peer(b"e" * 32, PeerKind.DEVICE)
+    for one in (stays, left, device, revoked):
+        hub.add(cast("Connection", one))
+    owners = [(DeviceKey(one.key), Seal(0, bytes(1184), ())) for one in (device, revoked)]
+    readers = frozenset({SMALL, MIDDLE, DEVICE})
+    hub.seals_kept(ChatId(bytes(32)), EntryId(bytes(32)), owners, readers)
+    assert [one.sealed for one in (stays, left, device, revoked)] == [True, False, True, False]
 
 
 def test_holdings_are_told_in_frames_that_are_taken() -> None:

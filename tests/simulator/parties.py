@@ -184,7 +184,8 @@ class NodeParty(Party):
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         """Hand seals on once they are durable."""
-        return partial(self.hub.seals_kept, chat, epoch, owners)
+        readers = self.replica.readers_of(chat)
+        return partial(self.hub.seals_kept, chat, epoch, owners, readers)
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """Spread a proof."""
