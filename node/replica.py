@@ -112,7 +112,8 @@ class Replica(SealedChats):
         cover = cover_after(entries, count) if one.appended else ()
         stored, judge = (self.store.chat(run.chat), self.chat(run.chat)) if cover else (None, None)
         if stored is not None and judge is not None:
-            self.store.keep_cover(stored, one.entries[-1], self.payloads.allowed(judge, cover))
+            kept = self.payloads.allowed(judge, cover)
+            self.store.keep_cover(stored, one.entries[-1], kept, self.payloads.clock())
         return one
 
     def _append(self, run: Run, entries: Sequence[Entry], peer: bytes) -> Stored:
@@ -267,7 +268,7 @@ class Replica(SealedChats):
             if branch is None and (entries[0].header.device, CONTROL) in stored.chains:
                 rivals.append([*entries, *cover])
             self.store.append(stored, entries, branch, self.payloads.clock())
-            self.store.keep_cover(stored, entries[-1], cover)
+            self.store.keep_cover(stored, entries[-1], cover, self.payloads.clock())
         self.sharing.set_readers(stored, readers)
         self.remember(chat)
         proofs = [self._fork(stored, entries, entries[0]) for entries in rivals]

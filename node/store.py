@@ -179,9 +179,9 @@ class Store:
         replaced = cover[: len(entries)]
         if replaced and replaced[-1][1] != entries[len(replaced) - 1].id:
             replaced = cover
-        self.connection.executemany(
-            "DELETE FROM entries WHERE place = ?", [(row[0],) for row in replaced]
-        )
+        places = [(row[0],) for row in replaced]
+        self.connection.executemany("DELETE FROM entries WHERE place = ?", places)
+        self.connection.executemany("DELETE FROM dropped WHERE place = ?", places)
         return {row[1]: row[3] for row in replaced}
 
     def _relative(self, chain: Sequence[Branch], branch: Branch, entry: Entry) -> Entry:
@@ -197,11 +197,12 @@ class Store:
         before = self.context_after(chain, branch, header.lane, header.seq - 1)
         return msgspec.structs.replace(entry, record=pack(header, body, before))
 
-    def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry]) -> None:
-        """Keep what follows an unsigned head, up to a signed entry.
+    def keep_cover(self, chat: StoredChat, last: Entry, cover: Sequence[Entry], now: int) -> None:
+        """Keep what follows an unsigned head, up to a signed entry. now: milliseconds.
 
         These do not count as stored, and the next append replaces them; but without them nobody
-        could be shown that what is stored is authentic. What covers it already stays.
+        could be shown that what is stored is authentic. What covers it already stays. Their
+        payloads age like others, as they may never be more than a cover.
         """
         header = last.header
         branch = self.branch_of(chat, header.device, header.lane, header.seq, last.id)
@@ -209,8 +210,17 @@ class Store:
         if target is None or target.head != last.id or self._cover(target):
             return
         self.connection.executemany(
-            "INSERT INTO entries (place, id, record, signature) VALUES (?, ?, ?, ?)",
-            [(target.no << SEQ_BITS | e.header.seq, e.id, e.record, e.signature) for e in cover],
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    target.no << SEQ_BITS | e.header.seq,
+                    e.id,
+                    e.record,
+                    e.signature,
+                    _since(e, now),
+                )
+                for e in cover
+            ],
         )
 
     def touch(self, chat: StoredChat) -> None:

@@ -263,6 +263,37 @@ class TestAged:
         here.restart()
         assert here.payload(talk.chat, place(talk, 0, 2)) is None
 
+    def test_what_only_covers(self, talk: Conversation, here: Node) -> None:
+        """What no rule allows may stand behind a head for ever, to show that the head is signed."""
+        chain = Chain(talk.people[2].signers[0], talk.chat, CONTENT)
+        head = chain.add(Step(b"0", control=talk.story.heads(), epoch=talk.epochs[-1]))
+        chain.add(Step(canary(20), generation=99))
+        here.take(say(talk, talk.people[0], keep_for(DAY_MS // 1000)))
+        (stored,) = here.take(chain.run(signed=[1]))
+        assert stored.appended == 1
+        here.clock.now += DAY_MS
+        here.age(talk.chat)
+        assert not here.on_disk(canary(20))
+        run = here.served(talk.chat, head.reference)
+        assert len(authentic(run)) == len(run.records) == 2
+
+    def test_what_was_a_cover_when_it_aged(self, talk: Conversation, here: Node) -> None:
+        """What it waited for has come: it is here anew, and may be redacted."""
+        late = Chain(talk.people[3].signers[0], talk.chat, CONTENT)
+        awaited = late.add(Step(b"late", control=talk.story.heads(), epoch=talk.epochs[-1]))
+        chain = Chain(talk.people[2].signers[0], talk.chat, CONTENT)
+        chain.add(Step(b"0", control=talk.story.heads(), epoch=talk.epochs[-1]))
+        target = chain.add(Step(canary(20), links=(awaited.reference,))).reference
+        here.take(say(talk, talk.people[0], keep_for(DAY_MS // 1000)))
+        here.take(chain.run(signed=[1]))
+        here.clock.now += DAY_MS
+        here.age(talk.chat)
+        here.take(late.run(), chain.run(1))
+        assert here.payload(talk.chat, target) == canary(20)
+        assert target.id not in {entry for entry, _, _ in here.rows()}
+        here.take(say(talk, talk.people[0], redaction(target)))
+        assert not here.on_disk(canary(20))
+
     def test_by_the_later_of_two_times(self, talk: Conversation, here: Node) -> None:
         """A node that was away keeps what it got late as long as the others did."""
         here.take(say(talk, talk.people[0], keep_for(DAY_MS // 1000)))

@@ -315,14 +315,14 @@ class TestRuns:
         chat = store.create_chat(CHAT)
         store.append(chat, entries[:10], 0, 0)
         assert read_run(store, want(chain, 0, 10)) is None
-        store.keep_cover(chat, entries[9], entries[10:])
+        store.keep_cover(chat, entries[9], entries[10:], 0)
         branch = chat.chains[chain.device, CONTENT][0]
         assert branch.length == 10
         run = read_run(store, want(chain, 3, 10))
         assert run is not None
         assert [entry.id for entry in authentic(run)][:7] == [m.id for m in chain.entries[3:10]]
         assert len(read_cover(store, chat, chain.device, CONTENT, branch, 9).headers) == 31
-        store.keep_cover(chat, entries[8], entries[9:])
+        store.keep_cover(chat, entries[8], entries[9:], 0)
         other = chain.fork(10)
         other.add(b"another")
         store.append(chat, authentic(other.run(10)), 0, 0)
