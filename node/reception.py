@@ -10,7 +10,7 @@ from functools import partial
 
 from node.outgoing import Outgoing
 from node.replica import Replica
-from node.step import After, Kept, Look, Steps, Store
+from node.step import After, Keep, Kept, Look, Steps, Store
 from node.stored import Stored
 from node.surroundings import Surroundings
 from protocol.entry import ChatId
@@ -63,14 +63,22 @@ class Reception(Outgoing):
 
         def look() -> After:
             if not self._replica.may_bring(self.key, chat):
-                return partial(self._refused, runs)
+                return partial(self._turn_away, runs)
             return partial(self._welcomed, runs, live=live)
 
         return [Look(look)]
 
+    def _turn_away(self, runs: Sequence[Run]) -> Steps:
+        asked = self._session.listed(runs)
+        return [Keep(partial(self._put_by, runs))] if asked else self._refused(runs)
+
+    def _put_by(self, runs: Sequence[Run]) -> Kept:
+        """Keep in mind what was asked for, for when the peer is let in again."""
+        self._replica.set_aside(self._session.listed(runs), self.key)
+        return Kept(then=partial(self._refused, runs))
+
     def _refused(self, runs: Sequence[Run]) -> Steps:
-        refused = [(run, _unwelcome(run)) for run in runs]
-        return self._judged(refused, ())
+        return self._judged([(run, _unwelcome(run)) for run in runs], ())
 
     def _welcomed(self, runs: Sequence[Run], *, live: bool) -> Steps:
         if len(self._welcome) >= CHATS_WELCOME_MAX:
@@ -86,7 +94,7 @@ class Reception(Outgoing):
         chat = parts[0][0].chat
         if not (self._replica.may_bring(self.key, chat) and self._replica.is_readable(chat)):
             self._welcome.discard(chat)
-            return Kept(then=partial(self._refused, [run for run, _ in parts]))
+            return self._put_by([run for run, _ in parts])
         noted = self._replica.sharing.next_sealless()
         stored = self._replica.append_together(parts, self.key)
         holdings = [self._replica.holding(one) for one in stored]

@@ -369,7 +369,8 @@ class Replica(SealedChats):
             and (stored := self.store.chat(item.chat)) is not None
             for head in item.heads
         ]
-        self.sharing.note_unheard(peer, unheard)
+        if unheard:
+            self.sharing.note_unheard(peer, unheard)
 
     def take_up(self, peer: bytes) -> list[Want]:
         """Return what we lack of what was set aside of a peer that is in those chats now."""

@@ -371,6 +371,10 @@ class Intake:
         if asked is not None and asked.want is want:
             asked.at, asked.answered = work.run.start, False
 
+    def wanted(self, run: Run) -> Want | None:
+        """Return what a run answers, None for a push. Call before `judged`."""
+        return self._judging[id(run)].want
+
     def outdoes(self, run: Run, outcome: Outcome) -> bool:
         """Whether more is stored of an answer than was asked for. Call before `judged`.
 

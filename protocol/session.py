@@ -49,11 +49,13 @@ from protocol.frame import (
     Ask,
     Blob,
     Bye,
+    ChatHeads,
     Error,
     Forked,
     Frame,
     Graft,
     Have,
+    Head,
     Heads,
     Hello,
     Holding,
@@ -335,6 +337,17 @@ class Session:
         """Ask again for what the peer has of chats that we were not known to be in."""
         self._intake.let_in()
         return self._go_on(now)
+
+    def listed(self, runs: Sequence[Run]) -> Sequence[ChatHeads]:
+        """Return the heads that the peer has listed and that these runs are of.
+
+        Call before `admitted`, for what is not to be given up with them.
+        """
+        wants = [want for run in runs if (want := self._intake.wanted(run)) is not None]
+        return [
+            ChatHeads(want.chat, (Head(want.device, want.lane, want.stop - 1, want.prefix),))
+            for want in wants
+        ]
 
     def admitted(
         self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding], now: float

@@ -19,6 +19,7 @@ from protocol.frame import (
     Absent,
     Answer,
     Ask,
+    ChatHeads,
     Forked,
     Frame,
     Graft,
@@ -32,13 +33,17 @@ from protocol.frame import (
     Recon,
     Run,
     Seen,
+    Want,
     authentic,
     encode_frame,
 )
 from protocol.limits import WANTS_SERVED_MAX
+from protocol.operation import Admit, Operation, Remove
+from protocol.policy import Role
 from protocol.run import Entry
 from protocol.session import PeerKind
 from protocol.testing import conversations
+from protocol.testing.cast import grant
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import LATE, MVD, MZ, Home, Peer, all_of, join, until
@@ -149,6 +154,34 @@ class TestTwoNodes:
         await until(lambda: homes[1].entries(whole.chat) == all_of(whole))
         await until(lambda: all(connection.caught_up for connection in pair))
         assert not any(connection.failure for connection in pair)
+
+    async def test_what_was_asked_for_before_a_removal(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """SPEC 6.3: who is let in again has listed it, and lists it no more."""
+        replica, talk = homes[0].replica, conversation(Dice(5), 0)
+        anna, boris = talk.people[:2]
+        homes[0].take(talk)
+        talk.say(boris, b"still in")
+        said = talk.runs[-1]
+
+        def decide(operation: Operation) -> None:
+            talk.tell(anna, talk.story.tell(anna, operation))
+            with replica.store.connection:
+                replica.append(talk.runs[-1], authentic(talk.runs[-1]))
+
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        head = Head(said.device, CONTENT, 0, authentic(said)[0].id[:8])
+        await peer.say(Heads(1, 1, (ChatHeads(talk.chat, (head,)),)))
+        asked = await peer.until(Want)
+        decide(Remove(boris.user, ()))
+        await peer.say(said)
+        assert await peer.until(Seen) == Seen(1)
+        decide(Admit((grant(boris, Role.MEMBER),)))
+        peer.connection.let_in()
+        with trio.fail_after(10):
+            assert await peer.until(Want) == asked
 
     async def test_two_look_at_the_end_of_one_chat(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
