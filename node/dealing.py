@@ -66,6 +66,7 @@ from protocol.reconcile import Table
 from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind
 
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
+SEALS_ASKED_SECOND = 4096  # recipients a second, so that a peer has served them by then; guess
 SEALS_PUT_OFF_MAX = 64  # questions for seals of chats that a peer is not known to be in; guess
 SALT_BYTES = 16
 
@@ -92,6 +93,7 @@ class Dealing(Reception):
         self._payloads_wanted: Sequence[Want] = ()
         self._let_in = True
         self._seals_before: int = NEWEST  # where the next page begins of those to be asked for
+        self._seals_at = clock()  # when that may be asked for
 
     @property
     def caught_up(self) -> bool:
@@ -122,7 +124,7 @@ class Dealing(Reception):
         if self._let_in and self.open:
             self._let_in = False
             return [Look(self._look_aside)]
-        if self._seals_before > OLDEST and self.open:
+        if self._seals_before > OLDEST and self.open and self._now() >= self._seals_at:
             before, self._seals_before = self._seals_before, OLDEST
             return [Look(partial(self._look_for_seals, before))]
         return self._turned(self._session.idle())
@@ -148,17 +150,30 @@ class Dealing(Reception):
 
     def expired(self) -> Steps:
         """Look at the deadlines, when a Wake is due."""
-        return self._turned(self._session.expired(self._now()))
+        return [*self._turned(self._session.expired(self._now())), *self._seals_due()]
+
+    def ask_for_seals(self) -> None:
+        """Ask again for the seals that have yet to come: some may have been asked for in vain."""
+        self._seals_before = NEWEST
+        for due in self._seals_due():
+            self.wake(due.at)
+        self.worked()
 
     def _look_for_seals(self, before: int) -> After:
-        """Ask for a page of the seals that have yet to come; when that is sent, comes the next."""
+        """Ask for a page of the seals that have yet to come; in time comes the next."""
         lacking, rest = self._replica.sealless(self.key, before)
 
         def then() -> Steps:
             self._seals_before = max(self._seals_before, rest)
-            return _want_seals(lacking)
+            recipients = sum(len(one.devices) for one in lacking)
+            self._seals_at = self._now() + recipients / SEALS_ASKED_SECOND
+            return [*_want_seals(lacking), *self._seals_due()]
 
         return then
+
+    def _seals_due(self) -> Sequence[Wake]:
+        waits = self._seals_before > OLDEST and self._seals_at > self._now()
+        return [Wake(self._seals_at)] if waits else []
 
     def look_ahead(self, chat: ChatId) -> Steps:
         """Ask for the end of a chat, if it is far from what is here; it comes as a Preview."""

@@ -16,6 +16,7 @@ from protocol.limits import SEALS_SPREAD_MAX
 from protocol.run import Entry
 
 NEWEST, OLDEST = 2**63 - 1, 0  # beyond both ends of the numbers that SQLite gives
+SEALS_ASKED_MAX = 16 * 1024  # recipients of a page, of the SEALS_SERVED_MAX that a peer remembers
 
 
 class Sealless(NamedTuple):
@@ -65,13 +66,17 @@ class SealedChats(Chats):
 
         Newest first, and where the next page begins: OLDEST if there is none.
         """
-        found = []
+        found: list[Sealless] = []
+        room = SEALS_ASKED_MAX
         page = self.sharing.sealless(peer, before)
-        for _, chat_id, epoch in page:
+        for number, chat_id, epoch in page:
             chat = self.chat(chat_id) if self.is_readable(chat_id) else None
             entry = None if chat is None else chat.history.epoch(epoch)
             if chat is not None and entry is not None:
                 devices = self._concerned(chat, entry)
+                room -= len(devices)
+                if found and room < 0:
+                    return found, number + 1
                 found.append(Sealless(chat_id, epoch, devices))
         return found, page[-1][0] if page else OLDEST
 

@@ -21,7 +21,7 @@ SWEEP_REST_SHARE = 3.0  # of the time that it took: so it has at most a quarter 
 
 
 class Sweep:
-    """The sweep of one node, in which it also asks its peers again for what is wanted."""
+    """The sweep of one node, in which it also asks its peers again for what it lacks."""
 
     def __init__(
         self, replica: Replica, journal: Journal, larder: Larder, hub: Hub[Connection]
@@ -32,11 +32,12 @@ class Sweep:
         self._hub = hub
 
     async def run(self) -> None:
-        """Drop what has aged, at the start and every hour, and ask again for what is wanted."""
+        """Drop what has aged, at the start and every hour, and ask again for what is lacking."""
         while True:
             try:
                 await self.drop_aged()
                 for connection in self._hub.all():
+                    connection.ask_for_seals()
                     await connection.ask_for_payloads()
             except StorageError:
                 log.exception("what has aged was not dropped; trying again later")

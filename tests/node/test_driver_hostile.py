@@ -331,6 +331,38 @@ class TestShared:
         await trio.testing.wait_all_tasks_blocked()
         assert share._next == now[0] + PIECE
 
+    async def test_more_seals_than_a_peer_remembers(
+        self,
+        homes: tuple[Home, Home],
+        nursery: trio.Nursery,
+        monkeypatch: pytest.MonkeyPatch,
+        autojump_clock: MockClock,  # noqa: ARG002 - jumps over what is waited
+    ) -> None:
+        """Of what is asked for beyond that nothing is served: so it is given the time to serve."""
+        monkeypatch.setattr("node.seals.SEALS_ASKED_MAX", 7)
+        monkeypatch.setattr("node.dealing.SEALS_ASKED_SECOND", 1)
+        talk = conversation(Dice(5), 0)
+        for _ in range(4):
+            talk.start_epoch(talk.people[0])
+        homes[0].take(talk)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        begun = trio.current_time()
+        asked: list[EntryId] = []
+        pages: set[float] = set()
+        while len(asked) < 5:
+            frame = await peer.hear()
+            if isinstance(frame, WantSeals):
+                assert len(frame.devices) == 3
+                asked.append(frame.epoch)
+                pages.add(trio.current_time() - begun)
+        assert asked == talk.epochs[::-1]
+        assert pages == {0, 6, 12}
+        peer.connection.ask_for_seals()
+        frame = await peer.until(WantSeals)
+        assert isinstance(frame, WantSeals)
+        assert frame.epoch == talk.epochs[-1]
+
     async def test_seals_that_never_come(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
     ) -> None:
