@@ -20,9 +20,12 @@ from crypto.blob import CHUNK_BYTES, chunk_length
 from node.files import sync_folder
 from node.store import SEQ_BITS, Store, StoredChat
 from protocol.attachment import Announcement, announcement
+from protocol.chat import Chat
 from protocol.entry import ATTACHED, ChatId, DeviceKey, EntryId, Reference
 from protocol.frame import Blob
+from protocol.identity import AgencyId
 from protocol.limits import HASH_BYTES
+from protocol.operation import credentials
 from protocol.run import Entry
 
 FOLDER: Final = "blobs"
@@ -53,22 +56,33 @@ class State(IntEnum):
 
 
 class StoredBlob(NamedTuple):
-    """One blob as the database has it. author: whose device announced it."""
+    """One blob as the database has it. author: whose device announced it. agency: the author's."""
 
     place: int
     chat: ChatId
     entry: EntryId
     author: DeviceKey
+    agency: AgencyId
     announced: Announcement
     state: State
     file: str | None
 
 
+class Scope(IntEnum):
+    """For whom the bytes of a blob count."""
+
+    CHAT = 0
+    DEVICE = 1
+    AGENCY = 2
+    ALL = 3
+
+
 class Quotas(NamedTuple):
-    """How many bytes of blobs may be here: of one chat, by one device, and in all."""
+    """How many bytes of blobs may be here: in the order of `Scope`, the third of other agencies."""
 
     chat: int
     device: int
+    agency: int
     total: int
 
 
@@ -81,7 +95,7 @@ class Blobs:
         self._connection = store.connection
         self._owner = owner
 
-    def announce(self, stored: StoredChat, entries: Sequence[Entry]) -> None:
+    def announce(self, judge: Chat, stored: StoredChat, entries: Sequence[Entry]) -> None:
         """Note the blobs that go with entries that were stored just now."""
         for entry in entries:
             header = entry.header
@@ -91,11 +105,12 @@ class Blobs:
             place = Reference(header.device, header.seq, entry.id)
             row = self._store.content_row(stored, place)
             if found is not None and row is not None:
+                agency = _agency_of(judge, header.device)
                 self._connection.execute(
-                    "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM"
+                    "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM"
                     " devices JOIN users ON users.id = user WHERE devices.id = ? AND agency = ?),"
-                    " NULL)",
-                    (row, stored.no, entry.id, *found, header.device, self._owner),
+                    " NULL, 0)",
+                    (row, stored.no, entry.id, agency, *found, header.device, self._owner),
                 )
 
     def find(self, chat: bytes, entry: bytes) -> StoredBlob | None:
@@ -131,13 +146,13 @@ class Blobs:
 
     def _select(self, where: str, values: tuple[int | bytes, ...]) -> list[StoredBlob]:
         rows = self._connection.execute(
-            "SELECT place, chats.id, blobs.id, device, root, size, state, file FROM blobs"  # noqa: S608
+            "SELECT place, chats.id, blobs.id, device, agency, root, size, state, file FROM blobs"  # noqa: S608
             " JOIN chats ON chats.no = blobs.chat JOIN chains ON chains.no = place >> "
             f"{SEQ_BITS} WHERE {where}",
             values,
         ).fetchall()
         return convert(
-            [(*row[:4], row[4:6], *row[6:]) for row in rows], list[StoredBlob], strict=False
+            [(*row[:5], row[5:7], *row[7:]) for row in rows], list[StoredBlob], strict=False
         )
 
     def want(self, places: Iterable[int]) -> None:
@@ -146,27 +161,39 @@ class Blobs:
             "UPDATE blobs SET state = 1 WHERE place = ? AND state = 0", [(one,) for one in places]
         )
 
-    def has_room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[int]) -> bool:
+    def has_room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[StoredBlob]) -> bool:
         """Whether a blob fits beside what is here of the others, and all of those that are coming.
 
-        coming: their places. What was announced and never came takes no room.
+        What was announced and never came takes no room.
         """
-        whole = blob.state is State.WHOLE or blob.place in coming
-        here = blob.announced.size if whole else self.count_held(blob) * CHUNK_BYTES
-        return blob.announced.size - here <= self.room(blob, quotas, coming)
+        others = [one for one in coming if one.place != blob.place]
+        return self._lacking(blob) <= self.room(blob, quotas, others)
 
-    def room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[int] = ()) -> int:
-        """Return how many bytes more of this chat and author may come. Looks at all blobs here."""
-        held = self._connection.execute(
-            "SELECT ifnull(sum(held) FILTER (WHERE chat = (SELECT chat FROM blobs WHERE place = ?1)"
-            "), 0), ifnull(sum(held) FILTER (WHERE device = ?4), 0), ifnull(sum(held), 0)"
-            " FROM (SELECT blobs.chat, device, CASE WHEN state = 3 OR place IN"
-            " (SELECT value FROM json_each(?3)) THEN size ELSE"
-            " (SELECT count(*) * ?2 FROM chunks WHERE blob = place) END AS held"
-            " FROM blobs JOIN chains ON no = place >> ?5 WHERE state > 0)",
-            (blob.place, CHUNK_BYTES, str(list(coming)), blob.author, SEQ_BITS),
+    def room(self, blob: StoredBlob, quotas: Quotas, coming: Sequence[StoredBlob] = ()) -> int:
+        """Return how many bytes more may come where a blob counts."""
+        yet = [(one, self._lacking(one)) for one in coming]
+        rooms = [
+            most - self._held(scope, blob) - sum(n for one, n in yet if _shared(scope, one, blob))
+            for scope, most in zip(Scope, quotas, strict=True)
+            if not (scope is Scope.AGENCY and blob.agency == self._owner)
+        ]
+        return min(rooms)
+
+    def _lacking(self, blob: StoredBlob) -> int:
+        """Return how many bytes of a blob are yet to come."""
+        found = self._connection.execute(
+            "SELECT size - held FROM blobs WHERE place = ?", (blob.place,)
         ).get
-        return min(most - int(one) for one, most in zip(held, quotas, strict=True))
+        return int(found or 0)
+
+    def _held(self, scope: Scope, blob: StoredBlob) -> int:
+        """Return how many bytes are here of all blobs that count where this one does."""
+        found = self._connection.execute(
+            "SELECT held FROM blob_bytes JOIN blob_scopes USING (scope, whose)"
+            " WHERE place = ? AND scope = ?",
+            (blob.place, scope),
+        ).get
+        return int(found or 0)
 
     def begin(self, blob: StoredBlob, name: str) -> StoredBlob | None:
         """Give a blob the file of this name, if it has none; return it, None if it was dropped."""
@@ -246,6 +273,32 @@ class Blobs:
         """Return the names of all files that are spoken of."""
         rows = self._connection.execute("SELECT file FROM blobs WHERE file IS NOT NULL")
         return frozenset(row[0] for row in rows)
+
+
+def _shared(scope: Scope, one: StoredBlob, other: StoredBlob) -> bool:
+    """Whether two blobs count for the same of a scope."""
+    match scope:
+        case Scope.CHAT:
+            return one.chat == other.chat
+        case Scope.DEVICE:
+            return one.author == other.author
+        case Scope.AGENCY:
+            return one.agency == other.agency
+        case Scope.ALL:
+            return True
+
+
+def _agency_of(judge: Chat, device: DeviceKey) -> AgencyId:
+    """Return the agency of a device that is in a chat, or was when it wrote."""
+    member = judge.membership().member_of(device)
+    if member is not None:
+        return member.agency
+    return next(
+        credential.user.agency
+        for entry in reversed(judge.history.entries)
+        for credential in credentials(entry.operation)
+        if device in credential.user.devices
+    )
 
 
 # Files

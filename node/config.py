@@ -53,8 +53,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     as connections_max may wait for that, for fifteen seconds.
     invitation_hours: how long an invitation is good.
     blobs: which large files of other agencies' users are kept here: all of our chats, or those that
-    a device of ours demands. blobs_chat_mib, blobs_device_mib, blobs_mib: how much there may be, of
-    one chat, by one device and in all; what does not fit is not taken.
+    a device of ours demands. blobs_chat_mib, blobs_device_mib, blobs_agency_mib, blobs_mib: how
+    much there may be, of one chat, by one device, by one other agency and in all; what does not fit
+    is not taken.
     """
 
     listen: str = "0.0.0.0:7340"
@@ -68,6 +69,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     blobs: Literal["all", "demand"] = "all"
     blobs_chat_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
     blobs_device_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
+    blobs_agency_mib: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024
     blobs_mib: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 1024
 
 

@@ -70,13 +70,14 @@ class Larder:
         self._quotas = Quotas(
             settings.blobs_chat_mib * MIB,
             settings.blobs_device_mib * MIB,
+            settings.blobs_agency_mib * MIB,
             settings.blobs_mib * MIB,
         )
         self._home = home
         self._hub = hub
         self._fetching = Fetching(replica, journal, home, self.changed)
         self._turns: dict[EntryId, Collection[bytes]] = {}  # who may have it
-        self._coming: dict[EntryId, int] = {}  # the places of the same blobs
+        self._coming: dict[EntryId, StoredBlob] = {}  # the same blobs
         self._patience: dict[EntryId, _Patience] = {}
         self._crowded = False
         self._news = trio.Event()
@@ -90,7 +91,7 @@ class Larder:
                 looked = trio.current_time()
                 for blob, peers in await self._due():
                     self._turns[blob.entry] = peers
-                    self._coming[blob.entry] = blob.place
+                    self._coming[blob.entry] = blob
                     nursery.start_soon(self._turn, blob, peers)
                 await trio.sleep(LOOK_SECONDS)
                 again = [one.at for one in self._patience.values() if one.at > looked]
@@ -138,7 +139,7 @@ class Larder:
                 self._crowded = bool(sources) and self._full(len(found))
                 if self._crowded:
                     break
-                coming = [*self._coming.values(), *(one.place for one, _ in found)]
+                coming = [*self._coming.values(), *(one for one, _ in found)]
                 if await self._may_begin(blob, sources, coming):
                     found.append((blob, peers))
         except StorageError:
@@ -158,7 +159,7 @@ class Larder:
         return len(self._turns) + more >= BLOBS_FETCHED_MAX
 
     async def _may_begin(
-        self, blob: StoredBlob, sources: Sequence[Connection], coming: Sequence[int]
+        self, blob: StoredBlob, sources: Sequence[Connection], coming: Sequence[StoredBlob]
     ) -> bool:
         """Whether a blob's turn may begin. Of one that does not fit at all nothing stays."""
         if not sources and blob.file is None:
@@ -168,7 +169,7 @@ class Larder:
             return False
         return bool(sources) and await self._has_room(blob, coming)
 
-    async def _has_room(self, blob: StoredBlob, coming: Sequence[int]) -> bool:
+    async def _has_room(self, blob: StoredBlob, coming: Sequence[StoredBlob]) -> bool:
         fits = partial(self._index.has_room, blob, self._quotas, coming)
         return await self._journal.read(fits)
 

@@ -118,7 +118,7 @@ class Payloads:
                 ),
             )
             self._connection.execute("DELETE FROM dropped WHERE place = ?", (place,))
-            self._blobs.announce(stored, [entry])
+            self._blobs.announce(judge, stored, [entry])
 
     def _wanted(self, stored: StoredChat) -> dict[bytes, int]:
         rows = self._connection.execute(

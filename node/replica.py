@@ -161,7 +161,7 @@ class Replica(SealedChats):
         self.store.append(stored, kept, admission.branch, self.payloads.clock())
         if lane == CONTENT:
             self.payloads.note(chat, stored, kept)
-            self.blobs.announce(stored, kept)
+            self.blobs.announce(chat, stored, kept)
         else:
             self.payloads.redact(chat, stored)
         return kept, {

@@ -54,21 +54,47 @@ CREATE TABLE blobs (            -- each that goes with a content entry whose pay
     place INTEGER PRIMARY KEY,
     chat INTEGER NOT NULL,
     id BLOB NOT NULL,           -- of the entry
+    agency BLOB NOT NULL,       -- of its author
     root BLOB NOT NULL,
     size INTEGER NOT NULL,      -- of its chunks, sealed
     state INTEGER NOT NULL,     -- blobs.State
-    file TEXT);                 -- its name in the folder of blobs, once there is one
+    file TEXT,                  -- its name in the folder of blobs, once there is one
+    held INTEGER NOT NULL);     -- bytes of it that are here
 CREATE INDEX blobs_id ON blobs (id);
 CREATE INDEX blobs_state ON blobs (state);
 CREATE TRIGGER blob_dropped AFTER INSERT ON dropped BEGIN
     UPDATE blobs SET state = 4 WHERE place = NEW.place;
 END;
 
-CREATE TABLE chunks (           -- of blobs: those that are in the file, durably
+CREATE TABLE chunks (           -- of blobs: those that are in the file, durably; of 256 KiB each
     blob INTEGER NOT NULL,
     position INTEGER NOT NULL,
     path BLOB NOT NULL,         -- up to the root of the blob
     PRIMARY KEY (blob, position)) WITHOUT ROWID;
+
+CREATE TABLE blob_bytes (       -- of blobs that are here, by whom they count for
+    scope INTEGER NOT NULL,     -- blobs.Scope
+    whose BLOB NOT NULL,
+    held INTEGER NOT NULL,
+    PRIMARY KEY (scope, whose)) WITHOUT ROWID;
+CREATE VIEW blob_scopes (place, scope, whose) AS
+    SELECT place, 0, chat FROM blobs UNION ALL
+    SELECT place, 1, device FROM blobs JOIN chains ON no = place >> 32 UNION ALL
+    SELECT place, 2, agency FROM blobs UNION ALL
+    SELECT place, 3, x'' FROM blobs;
+CREATE TRIGGER blob_grew AFTER UPDATE OF held ON blobs BEGIN
+    INSERT INTO blob_bytes SELECT scope, whose, NEW.held - OLD.held
+        FROM blob_scopes WHERE place = NEW.place
+        ON CONFLICT DO UPDATE SET held = held + excluded.held;
+END;
+CREATE TRIGGER chunk_came AFTER INSERT ON chunks BEGIN
+    UPDATE blobs SET held = held + min(262144, size - NEW.position * 262144)
+        WHERE place = NEW.blob;
+END;
+CREATE TRIGGER chunk_went AFTER DELETE ON chunks BEGIN
+    UPDATE blobs SET held = held - min(262144, size - OLD.position * 262144)
+        WHERE place = OLD.blob;
+END;
 
 CREATE TABLE receipts (         -- what other agencies' nodes say that they dropped, as it came
     chat BLOB NOT NULL,

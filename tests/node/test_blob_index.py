@@ -11,6 +11,7 @@ from node.larder import in_turn
 from node.store import SEQ_BITS, Store
 from protocol.attachment import Announcement
 from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.identity import AgencyId
 
 
 def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
         "INSERT INTO chains VALUES (1, 1, ?, 1, 0, NULL, 0, 1, ?, 1)", (bytes(32), bytes(32))
     )
     store.connection.execute(
-        "INSERT INTO blobs VALUES (?, 1, ?, ?, ?, ?, 'file')",
+        "INSERT INTO blobs VALUES (?, 1, ?, x'', ?, ?, ?, 'file', 0)",
         (1 << SEQ_BITS, bytes(32), bytes(32), count * CHUNK_BYTES, State.FETCHING),
     )
     index = Blobs(store, b"")
@@ -32,7 +33,7 @@ def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
     index.keep(blob, [(at, ()) for at in range(count - 2)])
     store.connection.set_progress_handler(lambda: next(steps) < 0, 10)
     assert index.keep(blob, [(count - 2, ())])
-    assert next(steps) < 20
+    assert next(steps) < 40
     index.complete(blob)
     assert blob == index.find(bytes(32), bytes(32))
     index.keep(blob, [(count - 1, ())])
@@ -51,7 +52,7 @@ def test_what_nobody_brings_is_not_in_the_way(tmp_path: Path) -> None:
             (chain, author),
         )
     store.connection.executemany(
-        "INSERT INTO blobs VALUES (?, 1, ?, ?, 9, ?, NULL)",
+        "INSERT INTO blobs VALUES (?, 1, ?, x'', ?, 9, ?, NULL, 0)",
         [
             (chain << SEQ_BITS | at, at.to_bytes(32, "big"), bytes(32), state)
             for chain, state, count in ((1, State.FETCHING, many), (2, State.WANTED, 3))
@@ -72,8 +73,52 @@ def test_what_nobody_brings_is_not_in_the_way(tmp_path: Path) -> None:
 def test_authors_take_turns() -> None:
     """Of those that wait, one of each author comes before a second of anybody."""
     announced = Announcement(bytes(32), 9)
+    chat, entry, agency = ChatId(bytes(32)), EntryId(bytes(32)), AgencyId(b"")
     listed = [
-        StoredBlob(at, ChatId(bytes(32)), EntryId(bytes(32)), device, announced, State.KNOWN, None)
+        StoredBlob(at, chat, entry, device, agency, announced, State.KNOWN, None)
         for at, device in enumerate(map(DeviceKey, (b"m", b"m", b"m", b"a", b"a", b"m")))
     ]
     assert [blob.place for blob in in_turn(listed)] == [0, 3, 1, 4, 2, 5]
+
+
+def test_an_agency_has_a_share(tmp_path: Path) -> None:
+    """Case 51: with however many devices and chats; and what room there is costs little to know."""
+    store = Store(connect(tmp_path / "replica.db", None))
+    connection = store.connection
+    own, greedy, other = (AgencyId(bytes([number]) * 32) for number in (1, 2, 3))
+    size, many = 3 * CHUNK_BYTES - 5, 40
+    for number in range(1, many + 1):
+        agency = (own, greedy, other, greedy)[number % 4]
+        connection.execute("INSERT INTO chats VALUES (?, ?)", (number, number.to_bytes(32, "big")))
+        connection.execute(
+            "INSERT INTO chains VALUES (?1, ?1, ?2, 1, 0, NULL, 0, 1, zeroblob(32), 1)",
+            (number, number.to_bytes(32, "big")),
+        )
+        connection.execute(
+            "INSERT INTO blobs VALUES (?, ?, ?, ?, zeroblob(32), ?, 2, 'file', 0)",
+            (number << SEQ_BITS, number, number.to_bytes(32, "big"), agency, size),
+        )
+    index = Blobs(store, own)
+    found = {blob.agency: blob for blob in index.open(State.FETCHING)}
+    everything = blobs.Quotas(many * size, many * size, many * size, many * size)
+    assert index.room(found[greedy], everything) == many * size
+    for blob in index.open(State.FETCHING):
+        if blob.agency == greedy:
+            assert index.keep(blob, [(at, ()) for at in range(3)])
+    held = many // 2 * size
+    quotas = everything._replace(agency=held + size - 1)
+    steps = itertools.count()
+    connection.set_progress_handler(lambda: next(steps) < 0, 10)
+    assert index.room(found[greedy], quotas) == size - 1
+    connection.set_progress_handler(None)
+    assert next(steps) < 100
+    assert index.room(found[other], quotas, [found[greedy]]) == many * size - held
+    assert index.room(found[own], quotas) == many * size - held
+    assert not index.has_room(found[other], quotas._replace(total=held + size - 1), ())
+    assert index.has_room(found[greedy], quotas, [found[other]]), "it is here"
+    index.lose(found[greedy], 2)
+    assert index.room(found[greedy], quotas) == size - 1 + CHUNK_BYTES - 5
+    assert index.room(found[other], everything, [found[greedy]]) == many * size - held
+    for blob in index.open(State.FETCHING):
+        index.let_go(blob)
+    assert index.room(found[greedy], quotas) == held + size - 1
