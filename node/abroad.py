@@ -1,5 +1,6 @@
 """What a node asks other agencies' nodes: their users, and their own newest card (SPEC 7.2)."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -51,7 +52,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 ANSWER_SECONDS_MAX = 5.0
-PAGES_MAX = 16  # of heads of one agency, in one go; guess
+PAGES_MAX = 16  # of heads of one agency, an hour; guess
 
 
 class Asker(Protocol):
@@ -62,6 +63,7 @@ class Asker(Protocol):
     journal: Journal
     directory: OwnDirectory
     larder: Larder
+    pages: Counter[AgencyId]  # of heads of each agency that came when asked for, this hour
 
     def share(self, key: bytes) -> Share:
         """Return what all sessions of a peer have together."""
@@ -153,13 +155,14 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     new = await _witness(node, connection, seen)
     agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
     for agency in agencies:
-        for _ in range(PAGES_MAX):
+        while node.pages[agency] < PAGES_MAX:
             known, newest = await node.journal.read(partial(witness.reach, agency))
             if known == newest:
                 break
             new |= await _witness(node, connection, GetDirectory(agency, known))
             if (await node.journal.read(partial(witness.reach, agency)))[0] == known:
                 break
+            node.pages[agency] += 1
     return new
 
 

@@ -184,6 +184,8 @@ class Directory:
         listed = [person for person in said.people if person is not None]
         found = [self._vouched(agency, person) for person in listed]
         heads = {one.listing.head for one in listed if one.listing is not None}
+        if len(heads) > 1:
+            raise Untrusted("users in several states of one directory, at one time (SPEC 7.5)")
         if not all(self.witness.agrees(head) for head in heads):
             return
         wanted = None if asked is None else decode_question(Topic.LOOKUP, asked)
@@ -241,9 +243,12 @@ class Directory:
             split = verify_split(raw)
             if split.agency in trusted:
                 self.witness.keep_split(split)
-        for raw in said.heads:
-            if verify_head(raw).agency in trusted:
-                self.witness.agrees(raw)
+        heads = [verify_head(raw) for raw in said.heads]
+        if isinstance(said, reply.Witnessed):  # one of each agency was asked for
+            heads = list({head.agency: head for head in heads}.values())
+        for head in heads:
+            if head.agency in trusted:
+                self.witness.agrees(head.raw)
         return self.witness.proofs() != before
 
     def _reply(self, peer: PeerKind, key: bytes, asked: Question, raw: bytes, now: float) -> Reply:

@@ -103,6 +103,7 @@ class Node:
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
+        self.pages: Counter[AgencyId] = Counter()
         with connection:
             self.directory.registrar.take_over()
         self._trust(self.directory.cards())
@@ -296,6 +297,7 @@ class Node:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""
         device, sharing = DeviceKey(connection.key), self.replica.sharing
         holdings = await self.journal.read(
+            self.pages.clear()
             lambda: [*sharing.holdings(device), *sharing.stored_of(device, self.id)]
         )
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):

@@ -37,6 +37,7 @@ from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX
 log = structlog.get_logger()
 
 SPLITS_AGENCY_MAX: Final = 8  # proofs against keys of one agency; guess
+HEADS_KEPT_MAX: Final = 16 * 1024  # of one agency: four hours at least, at the most that is taken
 
 # From one agency to the next, so that it takes as long as there are agencies, not heads.
 NEWEST_HEADS = """
@@ -71,6 +72,7 @@ class Witness:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self._tree: _Tree | None = None
+        self._kept: dict[AgencyId, int] = {}  # heads, or more after a rollback
 
     # Our own directory
 
@@ -151,10 +153,25 @@ class Witness:
         return True
 
     def _insert(self, head: Head) -> None:
+        """Keep a head. Of too many the oldest go: what contradicts them was shown long ago."""
+        known = self._kept.get(head.agency)
+        if known is None:
+            known = self.connection.execute(
+                "SELECT count(*) FROM directories WHERE agency = ?", (head.agency,)
+            ).get
         self.connection.execute(
             "INSERT OR IGNORE INTO directories VALUES (?, ?, ?, ?)",
             (head.agency, head.serial, head.id, head.raw),
         )
+        kept = int(known) + self.connection.changes()
+        if kept > HEADS_KEPT_MAX + HEADS_SHOWN_MAX:
+            self.connection.execute(
+                "DELETE FROM directories WHERE agency = ?1 AND serial <= (SELECT serial"
+                " FROM directories WHERE agency = ?1 ORDER BY serial DESC LIMIT 1 OFFSET ?2)",
+                (head.agency, HEADS_KEPT_MAX),
+            )
+            kept = HEADS_KEPT_MAX
+        self._kept[head.agency] = kept
 
     def reach(self, agency: AgencyId) -> tuple[int, int]:
         """Return the number up to which no head is missing since the first seen, and the newest."""

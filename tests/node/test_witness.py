@@ -36,7 +36,7 @@ from protocol.reply import (
     verify_person,
 )
 from protocol.session import PeerKind
-from protocol.topic import SPLITS_MAX, Topic
+from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX, Topic
 from tests.node.house import NOW, House, draw, enrolled, signer
 
 
@@ -241,6 +241,57 @@ class TestMalicious:
         for registrar in (first.agency.registrar, signer()):
             assert east.directory.witness.split(first.agency.id, registrar.public)
         assert east.directory.witness.split(second.agency.id, signer().public) is None
+
+    def test_heads_without_end_fill_no_table(
+        self, houses: list[House], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The newest are kept, however they are numbered; what contradicts is in a proof."""
+        monkeypatch.setattr("node.witness.HEADS_KEPT_MAX", 8)
+        mid, east, west = houses
+        other = forged(west, None, b"west")
+        assert east.directory.witness.agrees(other.raw)
+        head = forged(mid, None, b"mid")
+        numbers = [0]
+        for _ in range(HEADS_SHOWN_MAX + 8):
+            head = forged(mid, replace(head, serial=head.serial + 6), b"mid")
+            numbers.append(head.serial)
+            assert east.directory.witness.agrees(head.raw)
+        assert not east.directory.witness.agrees(
+            forged(mid, replace(head, serial=head.serial - 1), b"other").raw
+        )
+        rows = east.connection.execute(
+            "SELECT serial FROM directories WHERE agency != ?", (west.agency.id,)
+        )
+        assert [row[0] for row in rows] == numbers[-HEADS_SHOWN_MAX - 8 :]
+        head = forged(mid, replace(head, serial=head.serial + 6), b"mid")
+        assert east.directory.witness.agrees(head.raw)
+        rows = east.connection.execute(
+            "SELECT serial FROM directories WHERE agency = ?", (mid.agency.id,)
+        )
+        assert [row[0] for row in rows] == [*numbers[-7:], head.serial]
+        assert east.directory.witness.latest(west.agency.id) == other
+        assert len(east.directory.witness.proofs()) == 1
+
+    def test_a_look_up_is_answered_from_one_directory(self, houses: list[House]) -> None:
+        """An agency could bring in a head with each of 64 users."""
+        mid, east, _ = houses
+        shown = []
+        for name in ("anna", "boris"):
+            enrolled(mid, name)
+            person = mid.directory.people.by_name(f"{name}@mid")
+            assert person is not None
+            shown.append(mid.directory._listed(person, NOW))
+        body = encode_answer(People(tuple(shown)))
+        with pytest.raises(Untrusted, match="several states"):
+            east.directory.remember(mid.agency.id, Answer(1, 0, body))
+        assert not known(east, "anna")
+
+    def test_of_each_agency_one_head_is_compared(self, houses: list[House]) -> None:
+        mid, east, _ = houses
+        head = forged(mid, None, b"1")
+        made = [head, *(forged(mid, replace(head, serial=at), b"2") for at in range(4, 40, 3))]
+        east.directory.witnessed(Witnessed(tuple(one.raw for one in made), ()))
+        assert east.connection.execute("SELECT count(*) FROM directories").get == 1
 
     def test_an_older_directory_is_not_taken(self, houses: list[House]) -> None:
         """To freeze one peer is to show it what is older than what another was shown."""
