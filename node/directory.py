@@ -237,7 +237,7 @@ class Directory:
         What concerns agencies that are not trusted here is left. Raises PeerError for what does
         not verify.
         """
-        trusted = self.cards().keys()
+        trusted = self.trust.agencies()
         before = self.witness.proofs()
         for raw in said.splits if isinstance(said, reply.Witnessed) else ():
             split = verify_split(raw)

@@ -23,7 +23,7 @@ def status(desk: Desk, arguments: Arguments) -> Result:
         if desk.connected is None
         else {key for key in desk.connected if people.owner(DeviceKey(key)) is not None}
     )
-    agencies = desk.trust.cards().keys() - {card.charter.agency}
+    agencies = desk.trust.agencies() - {card.charter.agency}
     return {
         "agency": card.charter.name,
         "zone": card.charter.zone,

@@ -8,6 +8,7 @@ Calls that write run inside a transaction of the caller's.
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -65,6 +66,11 @@ class Trust:
         rows = self.connection.execute("SELECT card FROM agencies ORDER BY name")
         cards = [self.own, *(verify_card(row[0]) for row in rows)]
         return {card.charter.agency: card for card in reversed(cards)}
+
+    def agencies(self) -> AbstractSet[AgencyId]:
+        """Return the ids of all trusted agencies, our own too; no card is verified for that."""
+        rows = self.connection.execute("SELECT id FROM agencies")
+        return {self.own.charter.agency, *(AgencyId(row[0]) for row in rows)}
 
     def card(self, agency: AgencyId) -> Card | None:
         """Return the card of a trusted agency."""

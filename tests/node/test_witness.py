@@ -286,6 +286,15 @@ class TestMalicious:
             east.directory.remember(mid.agency.id, Answer(1, 0, body))
         assert not known(east, "anna")
 
+    def test_comparing_verifies_no_cards(
+        self, houses: list[House], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whose heads are kept is asked at each visit of each device; there may be thousands."""
+        monkeypatch.setattr("node.trust.verify_card", None)
+        head = forged(houses[0], None, b"1")
+        houses[1].directory.witnessed(Witnessed((head.raw,), ()))
+        assert houses[1].directory.witness.latest(head.agency) == head
+
     def test_of_each_agency_one_head_is_compared(self, houses: list[House]) -> None:
         mid, east, _ = houses
         head = forged(mid, None, b"1")
