@@ -159,7 +159,10 @@ class Node:
     async def _renew_credential(self) -> None:
         while True:
             await trio.sleep(CREDENTIAL_RENEW_SECONDS)
-            self._trust(self.cards)
+            await self._guard("renewing the certificate", self._renew)
+
+    async def _renew(self) -> None:
+        self._trust(self.cards)
 
     # Connections
 
@@ -276,7 +279,10 @@ class Node:
 
     async def _meet(self, connection: Connection) -> None:
         if await abroad.renew_card(self, connection):
-            self._trust(await self.journal.read(self.directory.cards))
+            share = self.share(connection.key)
+            async with share.turn():
+                cards = await self.journal.read(share.charged(self.directory.cards))
+                share.charged(partial(self._trust, cards))()
         await self._compare([connection])
 
     async def _compare(self, connections: Sequence[Connection]) -> None:
@@ -291,13 +297,13 @@ class Node:
     async def _keep_comparing(self) -> None:
         while True:
             await trio.sleep(COMPARE_SECONDS)
+            self.pages.clear()
             await self._guard("comparing directories", partial(self._compare, self._nodes()))
 
     async def _tell_holdings(self, connection: Connection) -> None:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""
         device, sharing = DeviceKey(connection.key), self.replica.sharing
         holdings = await self.journal.read(
-            self.pages.clear()
             lambda: [*sharing.holdings(device), *sharing.stored_of(device, self.id)]
         )
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):

@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from node import abroad
+from node import abroad, service
+from node.driver import Connection
 from node.share import BURST_SECONDS, MEMORY_SECONDS, PIECE_SECONDS_MAX, Shares
 
 PIECE = 0.03125
@@ -202,6 +203,43 @@ async def test_what_a_peer_answers_is_at_its_expense(
     begun = trio.current_time()
     for _ in range(2):
         assert await abroad._keep(node, b"peer", witnessed)
+    assert trio.current_time() - begun >= PIECE
+
+
+async def test_a_new_card_is_taken_up_at_its_expense(
+    shares: Shares,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,  # noqa: ARG001
+) -> None:
+    """An agency may sign one for each session; the contexts of TLS are made anew, for all."""
+
+    async def renewed(*_: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def read(work: Callable[[], object]) -> object:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    def take_up(_: object) -> None:
+        clock.worked += PIECE
+
+    monkeypatch.setattr(abroad, "renew_card", renewed)
+    node = cast(
+        "service.Node",
+        SimpleNamespace(
+            share=shares.of,
+            journal=SimpleNamespace(read=read),
+            directory=SimpleNamespace(cards=dict),
+            _trust=take_up,
+            _compare=renewed,
+        ),
+    )
+    await work(shares, clock, b"other")
+    begun = trio.current_time()
+    for _ in range(2):
+        await service.Node._meet(node, cast("Connection", SimpleNamespace(key=b"peer")))
     assert trio.current_time() - begun >= PIECE
 
 
