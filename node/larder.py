@@ -41,6 +41,7 @@ TURN_SECONDS: Final = 30.0  # of one blob while others wait; guess
 AGAIN_SECONDS: Final = 0.1  # until one that nobody had is tried again; doubles each time
 AGAIN_SECONDS_MAX: Final = 8.0
 REFUSED_SECONDS: Final = 3600.0  # after the disk failed, or when there was no room
+PATIENCE_MAX: Final = 65_536  # blobs that wait so; of more the oldest are tried sooner; guess
 NEVER: Final = float("inf")
 
 
@@ -80,6 +81,7 @@ class Larder:
         self._coming: dict[EntryId, StoredBlob] = {}  # the same blobs
         self._patience: dict[EntryId, _Patience] = {}
         self._crowded = False
+        self._crowders: set[DeviceKey] = set()  # whose blobs had no room, as was logged once
         self._news = trio.Event()
 
     async def run(self) -> None:
@@ -121,6 +123,7 @@ class Larder:
 
     def _retry(self) -> None:
         self._patience.clear()
+        self._crowders.clear()
         self._news.set()
 
     # Bringing
@@ -183,13 +186,18 @@ class Larder:
 
     async def _refuse(self, blob: StoredBlob) -> None:
         """There is no room: nothing of it stays, also if it was begun under larger quotas."""
-        log.warning("no room for a blob", entry=blob.entry.hex()[:16], size=blob.announced.size)
+        if blob.author not in self._crowders:
+            self._crowders.add(blob.author)
+            log.warning("no room for a blob", entry=blob.entry.hex()[:16], size=blob.announced.size)
         self._wait(blob.entry, REFUSED_SECONDS)
         if blob.file is not None:
             await self._fetching.let_go(blob)
 
     def _wait(self, entry: EntryId, seconds: float) -> None:
+        self._patience.pop(entry, None)
         self._patience[entry] = _Patience(trio.current_time() + seconds, seconds)
+        if len(self._patience) > PATIENCE_MAX:
+            del self._patience[next(iter(self._patience))]
 
     async def _turn(self, blob: StoredBlob, peers: Collection[bytes]) -> None:
         """Bring a blob as far as it goes now."""

@@ -3,15 +3,23 @@
 import itertools
 from pathlib import Path
 
+import pytest
+import trio
+
 from crypto.blob import CHUNK_BYTES
 from node import blobs
 from node.blobs import Blobs, State, StoredBlob
+from node.config import Settings
 from node.database import connect
-from node.larder import in_turn
+from node.driver import Connection
+from node.hub import Hub
+from node.journal import Journal
+from node.larder import Larder, in_turn
 from node.store import SEQ_BITS, Store
 from protocol.attachment import Announcement
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.identity import AgencyId
+from tests.node.replicas import MZ, node
 
 
 def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
@@ -122,3 +130,19 @@ def test_an_agency_has_a_share(tmp_path: Path) -> None:
     for blob in index.open(State.FETCHING):
         index.let_go(blob)
     assert index.room(found[greedy], quotas) == held + size - 1
+
+
+def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I9: a member may announce more than there is room for, without end."""
+    monkeypatch.setattr("node.larder.PATIENCE_MAX", 3)
+    replica = node(path=tmp_path / "replica.db")
+    journal = Journal(replica.store.connection, replica.forget)
+
+    async def wait() -> None:
+        hub: Hub[Connection] = Hub(MZ, trio.current_time)
+        larder = Larder(replica, journal, Settings(), tmp_path, hub)
+        for number in (1, 2, 3, 1, 4):
+            larder._wait(EntryId(bytes([number])), 9)
+        assert list(larder._patience) == [bytes([3]), bytes([1]), bytes([4])]
+
+    trio.run(wait)
