@@ -88,7 +88,8 @@ class Candidates:
         """Keep entries that were admitted to a candidate."""
         candidate = self.of(peer, chat)
         candidate.accept(entries, cover)
-        size = sum(len(entry.record) + ENTRY_BYTES for entry in entries)
+        past = len(candidate.chat.history) // 8  # a bit for each before it
+        size = sum(len(entry.record) + ENTRY_BYTES + past for entry in entries)
         candidate.size += size
         self._sizes[peer] += size
 

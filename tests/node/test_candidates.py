@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from node.candidates import CANDIDATE_BYTES
+from node.candidates import CANDIDATE_BYTES, ENTRY_BYTES
 from node.ledger import AWAITED_MAX, Awaited
 from node.replica import Replica
 from protocol.chat import Missing
@@ -198,6 +198,20 @@ class TestCandidates:
         replica = node(LATE)
         take(replica, conversation(Dice(1), 0).runs[0])
         assert len(replica.candidates) == 0
+
+    def test_what_each_has_seen_counts(self) -> None:
+        """I9: of each entry it is known which came before it; of many that is most of it."""
+        talk = conversation(Dice(1), 0)
+        anna = talk.people[0]
+        replica = node(LATE)
+        for _ in range(256):
+            talk.tell(anna, talk.story.tell(anna, Checkpoint()))
+        for run in talk.runs[:-1]:
+            take(replica, run)
+        before = replica.candidates._sizes.total()
+        take(replica, talk.runs[-1])
+        grown = replica.candidates._sizes.total() - before
+        assert grown == ENTRY_BYTES + len(bytes(talk.runs[-1].records[0])) + len(talk.runs) // 8
 
     def test_nobody_is_made_to_forget_what_is_awaited(self) -> None:
         """A peer whose entries wait for much takes no room from what others wait for."""
