@@ -64,6 +64,8 @@ class Journal:
         self._leisure = trio.Lock()
         self._rested = -math.inf
         self._small_seconds = 0.0  # of late; of a small COMMIT
+        # Of its own: others' wait for names that nobody resolves, or for the disk of large files.
+        self._thread = trio.CapacityLimiter(1)
         self._send, self._receive = trio.open_memory_channel[_Job](JOBS_WAITING_MAX)
 
     async def write(self, work: Callable[[], Result]) -> Result:
@@ -148,7 +150,7 @@ class Journal:
         if small and self._small_seconds < SMALL_SECONDS_MAX:
             seconds = self._sync()
         else:
-            seconds = await trio.to_thread.run_sync(self._sync)
+            seconds = await trio.to_thread.run_sync(self._sync, limiter=self._thread)
         if small:
             self._small_seconds += (seconds - self._small_seconds) / 8
 

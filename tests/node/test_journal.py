@@ -68,6 +68,16 @@ async def test_what_is_durable_is_told_though_nobody_waits(running: Database) ->
     assert told == [1]
 
 
+async def test_threads_that_hang_hold_up_no_commit(running: Database) -> None:
+    """Names that nobody resolves, a disk of large files that does not answer: others go on."""
+    running.journal._small_seconds = 1.0  # a slow disk, so that COMMIT runs in a thread
+    threads = trio.to_thread.current_default_thread_limiter()
+    for _ in range(int(threads.total_tokens)):
+        threads.acquire_on_behalf_of_nowait(object())
+    with trio.fail_after(10):
+        assert await running.journal.write(lambda: running.insert(1)) == 1
+
+
 async def test_what_is_refused_is_told_to_nobody(running: Database) -> None:
     told: list[None] = []
     pending = await running.journal.begin(refuse(RefusedError("no")), told.append)
