@@ -45,7 +45,8 @@ from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card
 from protocol.limits import HEADS_CHAINS_MAX
-from protocol.session import PeerKind
+from protocol.question import Revoke, decode_question
+from protocol.session import Greeting, PeerKind
 from protocol.topic import Topic
 
 log = structlog.get_logger()
@@ -103,6 +104,8 @@ class Node:
         self._handshakes = trio.CapacityLimiter(settings.handshakes_max)
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
+        self._conversing: set[Connection] = set()  # those that have not greeted yet, too
+        self._backing_up = trio.Lock()  # two into one file would take each other's draft
         self.pages: Counter[AgencyId] = Counter()
         with connection:
             self.directory.registrar.take_over()
@@ -232,23 +235,34 @@ class Node:
         self, stream: trio.abc.Stream, kind: PeerKind, key: bytes
     ) -> Exception | None:
         try:
-            greeting = await self.journal.read(partial(greeting_for, self.replica, key))
+            greeting = await self.journal.read(partial(self._greeting, kind, key))
         except IvorError as error:
             log.exception("no session: the database cannot be read")
             await trio.aclose_forcefully(stream)
             return error
+        if greeting is None:
+            await trio.aclose_forcefully(stream)
+            return None
         connection = Connection(stream, kind, key, greeting, self.replica, self.journal, self)
         peer = key.hex()[:16]
         log.info("peer connected", kind=kind.value, peer=peer)
+        self._conversing.add(connection)
         try:
             with self.metrics.connections.labels(kind.value).track_inprogress():
                 await connection.run()
         finally:
+            self._conversing.discard(connection)
             self.hub.remove(connection)
             self.larder.closed(connection)
         reason = None if connection.failure is None else str(connection.failure)
         log.info("peer gone", kind=kind.value, peer=peer, reason=reason)
         return connection.failure
+
+    def _greeting(self, kind: PeerKind, key: bytes) -> Greeting | None:
+        """Read what a session begins with; None for a device that was revoked just now."""
+        if kind is PeerKind.DEVICE and not self.directory.device_allowed(DeviceKey(key)):
+            return None
+        return greeting_for(self.replica, key)
 
     # What connections tell
 
@@ -388,8 +402,10 @@ class Node:
         now = time.time()
         work = partial(self._answer, connection.peer, connection.key, ask, now)
         answer = await self.journal.write(self.share(connection.key).charged(work))
-        if ask.topic == Topic.REVOKE:
-            self._begin("parting with the revoked", self._part_with_revoked)
+        if ask.topic == Topic.REVOKE and not answer.code:
+            asked = decode_question(ask.topic, ask.body)
+            assert isinstance(asked, Revoke)
+            self._begin("parting with the revoked", partial(self._part_with, asked.device))
         return abroad.without(answer, unreached)
 
     def _answer(self, peer: PeerKind, key: bytes, ask: Ask, now: float) -> Answer:
@@ -421,13 +437,15 @@ class Node:
             await self._drop_revoked()
         return answer
 
-    async def _part_with_revoked(self) -> None:
-        """Drop devices that their user gave up; who gave up itself hears the answer first."""
+    async def _part_with(self, device: DeviceKey) -> None:
+        """Drop a device that its user gave up; who gave up itself hears the answer first."""
         await trio.sleep(FAREWELL_SECONDS)
-        await self._drop_revoked()
+        for connection in list(self._conversing):
+            if connection.key == device:
+                connection.close()
 
     async def _drop_revoked(self) -> None:
-        for connection in self.hub.all():
+        for connection in list(self._conversing):
             if connection.peer is PeerKind.DEVICE:
                 device = DeviceKey(connection.key)
                 if not await self.journal.read(partial(self.directory.device_allowed, device)):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -477,6 +478,31 @@ async def test_a_revoked_device(federation: Federation) -> None:
     await federation.finish()
     await federation.restart("north")
     await _is_refused(federation)
+
+
+@pytest.mark.parametrize("by", ["operator", "user"])
+async def test_a_revoked_device_with_a_session_in_reserve(
+    federation: Federation, forger: Forger, by: str
+) -> None:
+    """Case 47: one that is accepted, and has not greeted, is no way around."""
+    node, secrets, key = federation.node(), forger.device.secrets, forger.device.key
+    async with federation.as_device() as wire, federation.as_device() as reserve:
+        await wire.greet()
+
+        async def accepted() -> bool:
+            return node._held[key] == 2
+
+        await eventually(accepted, "both are accepted")
+        if by == "user":
+            assert secrets.user is not None
+            signature = identity.sign_revocation(secrets.user, federation.agency("north").id, key)
+            await wire.ask(*encode_question(GiveUp(key, signature)))
+        else:
+            await node._operate("revoke", {"user": "mallory@north"})
+        await wire.end()
+        with suppress(Gone):
+            await reserve.greet()
+        await reserve.end()
 
 
 async def test_a_device_given_up_by_its_user(federation: Federation, forger: Forger) -> None:
