@@ -422,9 +422,10 @@ class Node:
             file = operations.backup_file(arguments)
             # What is not signed yet a restored node would sign anew, under the same number.
             await self.journal.write(lambda: self.directory.own_head(time.time()))
-            return await trio.to_thread.run_sync(
-                lambda: operations.backed_up(self.agency.folder, file)
-            )
+            async with self._backing_up:
+                return await trio.to_thread.run_sync(
+                    lambda: operations.backed_up(self.agency.folder, file)
+                )
         connected = {connection.key: connection for connection in self.hub.all()}
         answer = await self.journal.write(
             lambda: operations.perform(

@@ -1,6 +1,7 @@
 """A node goes on, whatever it meets beside its sessions (cases 64 and 55)."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import structlog
 import trio
 
 from node import agency as agencies
+from node import operations
 from node.agency import DATABASE_FILE, Founding
 from node.backup import restore
 from node.config import Settings
@@ -78,6 +80,29 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     restore(tmp_path / "kept", tmp_path / "again")
     kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
     assert kept == node.directory.witness.latest(agency.id) is not None
+
+
+async def test_one_backup_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two into one file, as of an operator who is tired of waiting, take each other's draft."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    folder = tmp_path / "minzdrav"
+    agency = agencies.create(folder, founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(folder / DATABASE_FILE, None))
+    at_once: list[int] = []
+
+    def slow(_folder: Path, _file: Path) -> Mapping[str, object]:
+        at_once.append(len(at_once))
+        time.sleep(0.05)
+        assert at_once.pop() == 0
+        return {}
+
+    monkeypatch.setattr(operations, "backed_up", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.journal.run)
+        async with trio.open_nursery() as both:
+            for _ in range(2):
+                both.start_soon(node._operate, "backup", {"file": str(tmp_path / "kept")})
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
