@@ -132,6 +132,13 @@ async def _told(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Reply 
         return None
 
 
+async def _look(node: Asker, peer: bytes, work: Callable[[], Result]) -> Result:
+    """Read what a peer's session asks for: in its turn, and at its expense (SPEC 6.6)."""
+    share = node.share(peer)
+    async with share.turn():
+        return await node.journal.read(share.charged(work))
+
+
 async def _keep(node: Asker, peer: bytes, work: Callable[[], Result]) -> Result | None:
     """Verify and write down what a peer has answered: in its turn, and at its expense (SPEC 6.6).
 
@@ -156,11 +163,11 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
     for agency in agencies:
         while node.pages[agency] < PAGES_MAX:
-            known, newest = await node.journal.read(partial(witness.reach, agency))
+            known, newest = await _look(node, connection.key, partial(witness.reach, agency))
             if known == newest:
                 break
             new |= await _witness(node, connection, GetDirectory(agency, known))
-            if (await node.journal.read(partial(witness.reach, agency)))[0] == known:
+            if (await _look(node, connection.key, partial(witness.reach, agency)))[0] == known:
                 break
             node.pages[agency] += 1
     return new
@@ -271,9 +278,8 @@ async def renew_card(node: Asker, connection: Connection) -> bool:
             raw = reply.card if isinstance(reply, OwnCard) else None
             if raw is not None and verify_card(raw).charter.agency == connection.key:
                 local = node.settings.allow_local
-                return await node.journal.write(
-                    partial(node.directory.trust.renew, raw, allow_local=local)
-                )
+                renew = partial(node.directory.trust.renew, raw, allow_local=local)
+                return bool(await _keep(node, connection.key, renew))
         except (PeerError, IvorError, Refusal) as error:
             log.warning("card not renewed", agency=connection.key.hex()[:16], why=str(error))
     return False

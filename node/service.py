@@ -317,9 +317,13 @@ class Node:
     async def _tell_holdings(self, connection: Connection) -> None:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""
         device, sharing = DeviceKey(connection.key), self.replica.sharing
-        holdings = await self.journal.read(
-            lambda: [*sharing.holdings(device), *sharing.stored_of(device, self.id)]
-        )
+
+        def look() -> list[Holding]:
+            return [*sharing.holdings(device), *sharing.stored_of(device, self.id)]
+
+        share = self.share(connection.key)
+        async with share.turn():
+            holdings = await self.journal.read(share.charged(look))
         for at in range(0, len(holdings), HEADS_CHAINS_MAX):
             connection.have(holdings[at : at + HEADS_CHAINS_MAX])
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from node import abroad, service
 from node.driver import Connection
 from node.share import BURST_SECONDS, MEMORY_SECONDS, PIECE_SECONDS_MAX, Shares
+from protocol.frame import Holding
 
 PIECE = 0.03125
 SMALL = 0.0009765625
@@ -240,6 +241,36 @@ async def test_a_new_card_is_taken_up_at_its_expense(
     begun = trio.current_time()
     for _ in range(2):
         await service.Node._meet(node, cast("Connection", SimpleNamespace(key=b"peer")))
+    assert trio.current_time() - begun >= PIECE
+
+
+async def test_what_a_session_begins_with_is_at_its_expense(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001
+) -> None:
+    """Who connects again and again is told of all its entries, and compared with, each time."""
+
+    async def read(work: Callable[[], object]) -> object:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    def listed(*_: object) -> list[Holding]:
+        clock.worked += PIECE
+        return []
+
+    sharing = SimpleNamespace(holdings=listed, stored_of=lambda *_: [])
+    node = SimpleNamespace(
+        id=b"own",
+        share=shares.of,
+        journal=SimpleNamespace(read=read),
+        replica=SimpleNamespace(sharing=sharing),
+    )
+    peer = cast("Connection", SimpleNamespace(key=b"peer"))
+    await work(shares, clock, b"other")
+    begun = trio.current_time()
+    await service.Node._tell_holdings(cast("service.Node", node), peer)
+    await abroad._look(cast("abroad.Asker", node), b"peer", listed)
     assert trio.current_time() - begun >= PIECE
 
 
