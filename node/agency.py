@@ -279,10 +279,16 @@ def certify_archive(agency: Agency, device: DeviceCertificate, key: bytes) -> by
 
 
 def node_credential(agency: Agency, now: float, random: Random) -> Credential:
-    """Make the node's own TLS key and certificate, for `LEAF_DAYS`. Make another before that."""
+    """Make the node's own TLS key and certificate, for `LEAF_DAYS`. Make another before that.
+
+    Raises UserError if the CA's certificate is over.
+    """
     key = certificate.make_key()
     uri = f"ivor:node:{agency.node.public.hex()}"
-    return Credential(_issue(agency, key, uri, certificate.LEAF_DAYS, now, random), key)
+    try:
+        return Credential(_issue(agency, key, uri, certificate.LEAF_DAYS, now, random), key)
+    except CertificateRefused as error:
+        raise UserError(f"no certificate for the node: {error}; is the clock right?") from None
 
 
 def device_certificate(

@@ -2,20 +2,23 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 import trio
+from trio.testing import MockClock
 
 from node import agency as agencies
-from node import operations
-from node.agency import DATABASE_FILE, Founding
+from node import operations, service
+from node.agency import DATABASE_FILE, Agency, Founding, Random
 from node.backup import restore
 from node.config import Settings
 from node.database import connect
-from node.errors import StorageError
+from node.errors import StorageError, UserError
 from node.service import Node
+from node.tls import Credential
 from node.trust import take_card
 from node.witness import Witness
 from protocol.entry import ChatId
@@ -80,6 +83,43 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     restore(tmp_path / "kept", tmp_path / "again")
     kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
     assert kept == node.directory.witness.latest(agency.id) is not None
+
+
+@pytest.mark.parametrize("began", [0.0, 2e9])
+async def test_a_clock_that_is_set_right(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over the wait
+    began: float,
+) -> None:
+    """A machine may wake in 1970, or years ahead; nobody takes a certificate of then."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    now, clock = time.time(), [began]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    made: list[float] = []
+    monkeypatch.setattr(service, "node_credential", partial(noted, made))
+    node = Node(agency, Settings(), connect(tmp_path / "node.db", None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node._renew_credential)
+        await trio.sleep(600)
+        assert made == [began]
+        clock[0] = now
+        await trio.sleep(600)
+        assert made == [began, now]
+        clock[0] = 2**33  # its authority is over: it goes on with what it has
+        await trio.sleep(600)
+        assert len(made) == 2
+        nursery.cancel_scope.cancel()
+    with pytest.raises(UserError, match="is the clock right"):
+        Node(agency, Settings(), connect(tmp_path / "node.db", None))
+
+
+def noted(made: list[float], agency: Agency, now: float, random: Random) -> Credential:
+    """Make a certificate, and note when."""
+    credential = agencies.node_credential(agency, now, random)
+    made.append(now)
+    return credential
 
 
 async def test_one_backup_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
