@@ -137,6 +137,7 @@ async def running(folder: Path, founded: list[Agency]) -> AsyncIterator[Large]:
             return all(len({one.key for one in node.hub.all()}) >= COUNT - 1 for node in nodes)
 
         await eventually(met, "all nodes have met")
+        register(nodes[0], author)
         ours, theirs = trio.testing.memory_stream_pair()
         nursery.start_soon(nodes[0].hold, ours, PeerKind.DEVICE, author.key)
         async with over(author, theirs) as link:
@@ -147,6 +148,15 @@ async def running(folder: Path, founded: list[Agency]) -> AsyncIterator[Large]:
             yield Large(nodes, [stop for _, stop in started], author, link, chat)
         nursery.cancel_scope.cancel()
     federation.close()
+
+
+def register(node: Node, device: Device) -> None:
+    """Have a device in the directory of its node."""
+    profile, people = device.profile, node.directory.people
+    user, address, charter = profile.user, profile.name, profile.charter.raw
+    with node.replica.store.connection:
+        people.keep_user(user.user, user.agency, address, charter, user.raw)
+        people.keep_device(device.key, user.user, profile.device_certificate, None)
 
 
 @pytest.fixture
