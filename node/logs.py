@@ -5,6 +5,7 @@ through an escape of control characters, so that what a peer sent cannot drive a
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Final, Literal, TextIO
 
 import structlog
@@ -31,7 +32,7 @@ def open_log(stream: TextIO, form: Form, level: Level) -> FilteringBoundLogger:
     if form == "text":
         last = [_escaped, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _Lossy(stream),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
@@ -44,6 +45,16 @@ def open_log(stream: TextIO, form: Form, level: Level) -> FilteringBoundLogger:
     )
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class _Lossy(structlog.PrintLogger):
+    """Loses what its stream does not take: a full disk must not end whoever says so on it."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def log_form(stream: TextIO) -> Form:

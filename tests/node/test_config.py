@@ -1,5 +1,6 @@
 """Settings and logs of a node."""
 
+import errno
 import io
 import json
 import subprocess
@@ -172,7 +173,28 @@ class Terminal(io.StringIO):
         return True
 
 
+class Full(io.StringIO):
+    """A file on a disk that is full until `room`."""
+
+    room = False
+
+    def write(self, text: str) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
 class TestLogs:
+    def test_a_full_disk_ends_nobody_who_logs_on_it(self) -> None:
+        """The first that a node does about a full disk is to say so."""
+        stream = Full()
+        log = open_log(stream, "json", "debug")
+        for say in (log.debug, log.info, log.warning, log.error, log.critical, log.exception):
+            say("lost")
+        stream.room = True
+        log.info("told")
+        assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["told"]
+
     def logged(self, form: Form, **values: object) -> str:
         stream = io.StringIO()
         open_log(stream, form, "info").info("told", **values)
