@@ -52,6 +52,7 @@ log = structlog.get_logger()
 Result = TypeVar("Result")
 
 ANSWER_SECONDS_MAX = 5.0
+ASK_SECONDS = 0.0002  # of our time, that a question and its answer take; guess
 PAGES_MAX = 16  # of heads of one agency, an hour; guess
 
 
@@ -69,7 +70,7 @@ class Asker(Protocol):
         """Return what all sessions of a peer have together."""
 
 
-async def look_up(node: Asker, ask: Ask) -> Sequence[AgencyId]:
+async def look_up(node: Asker, device: bytes, ask: Ask) -> Sequence[AgencyId]:
     """Put a device's look-up to the agencies concerned, all at once, and keep the answers.
 
     An agency that cannot be reached costs `ANSWER_SECONDS_MAX`, and its users are those known here.
@@ -80,7 +81,7 @@ async def look_up(node: Asker, ask: Ask) -> Sequence[AgencyId]:
 
     async def forward(agency: AgencyId, body: bytes) -> None:
         try:
-            answer = await _ask(node, agency, Topic.LOOKUP, body)
+            answer = await _ask(node, device, agency, Topic.LOOKUP, body)
             if answer is None:
                 unreached.append(agency)
             else:
@@ -104,14 +105,18 @@ def without(answer: Answer, unreached: Sequence[AgencyId]) -> Answer:
     return Answer(answer.number, answer.code, encode_answer(told))
 
 
-async def _ask(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Answer | None:
+async def _ask(
+    node: Asker, device: bytes, agency: bytes, topic: Topic, body: bytes
+) -> Answer | None:
     """Ask the node of an agency; None if it is not connected, or does not answer in time.
 
+    device: who wants to know, and pays for it: one question of theirs may be put to thousands.
     If the session ends before the answer, as when both have dialled and one session gives way, the
     next one is asked.
     """
     if not node.hub.of(agency):
         return None
+    node.share(device).owes(ASK_SECONDS)
     with trio.move_on_after(ANSWER_SECONDS_MAX):
         while True:
             connection = await node.hub.newest(agency)
@@ -122,10 +127,12 @@ async def _ask(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Answer 
     return None
 
 
-async def _told(node: Asker, agency: bytes, topic: Topic, body: bytes) -> Reply | None:
+async def _told(
+    node: Asker, device: bytes, agency: bytes, topic: Topic, body: bytes
+) -> Reply | None:
     """Ask as `_ask` does; None also for a refusal, and for what is no answer."""
     try:
-        answer = await _ask(node, agency, topic, body)
+        answer = await _ask(node, device, agency, topic, body)
         return None if answer is None else decode_answer(topic, answer.code, answer.body)
     except (PeerError, Refusal) as error:
         log.warning("not told", topic=topic.name, agency=agency.hex()[:16], why=str(error))
@@ -199,7 +206,7 @@ async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:
     agencies = await node.journal.read(partial(book.others, device, asked))
 
     async def gather(agency: AgencyId) -> None:
-        said = await _told(node, agency, Topic.RECEIPTS, ask.body)
+        said = await _told(node, device, agency, Topic.RECEIPTS, ask.body)
         if not isinstance(said, Receipts):
             return
         card = await node.journal.read(partial(node.directory.trust.card, agency))
@@ -226,7 +233,7 @@ async def tell_blobs(node: Asker, peer: PeerKind, key: bytes, ask: Ask) -> Answe
     except RefusedError as error:
         return refused(ask, error)
     if peer is PeerKind.DEVICE:
-        holders = await _holders(node, asked, ask.body)
+        holders = await _holders(node, key, asked, ask.body)
         states = [
             one._replace(holders=(*one.holders, *others))
             for one, others in zip(states, holders, strict=True)
@@ -234,12 +241,14 @@ async def tell_blobs(node: Asker, peer: PeerKind, key: bytes, ask: Ask) -> Answe
     return Answer(ask.number, 0, encode_answer(BlobStates(tuple(states))))
 
 
-async def _holders(node: Asker, asked: GetBlobs, body: bytes) -> Sequence[list[AgencyId]]:
+async def _holders(
+    node: Asker, device: bytes, asked: GetBlobs, body: bytes
+) -> Sequence[list[AgencyId]]:
     """Ask the other agencies of a chat, all at once, which blobs they have all of."""
     found: list[list[AgencyId]] = [[] for _ in asked.entries]
 
     async def ask_one(agency: AgencyId) -> None:
-        said = await _told(node, agency, Topic.BLOBS, body)
+        said = await _told(node, device, agency, Topic.BLOBS, body)
         for at, one in enumerate(said.states if isinstance(said, BlobStates) else ()):
             if one.standing is Standing.WHOLE and at < len(found):
                 found[at].append(agency)
@@ -263,7 +272,7 @@ async def pass_on(node: Asker, device: bytes, ask: Ask) -> Answer | None:
         await node.journal.read(partial(node.directory.parcels.check, device, asked))
     except (PeerError, IvorError):
         return None
-    answer = await _ask(node, asked.agency, Topic.FORWARD, ask.body)
+    answer = await _ask(node, device, asked.agency, Topic.FORWARD, ask.body)
     return None if answer is None else Answer(ask.number, answer.code, answer.body)
 
 

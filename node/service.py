@@ -399,7 +399,7 @@ class Node:
         """Answer a question; for users of other agencies ask those first."""
         unreached: Sequence[AgencyId] = ()
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
-            unreached = await abroad.look_up(self, ask)
+            unreached = await abroad.look_up(self, connection.key, ask)
         if connection.peer is PeerKind.DEVICE and ask.topic == Topic.RECEIPTS:
             await abroad.gather_receipts(self, connection.key, ask)
         if connection.peer is not PeerKind.INVITATION and ask.topic == Topic.BLOBS:

@@ -17,6 +17,7 @@ from node.driver import Connection
 from node.errors import NetworkError
 from node.hub import Hub
 from node.parcels import FORWARDED_BYTES_MAX, FORWARDED_MAX
+from node.share import Shares
 from node.sharing import Sharing
 from node.store import Store
 from protocol.entry import ChatId, DeviceKey
@@ -203,6 +204,7 @@ def passed_on(scene: Scene, sender: Official, asked: Forward, peers: list[Peer])
         hub=hub,
         journal=SimpleNamespace(read=read),
         directory=scene.here.directory,
+        share=Shares().of,
     )
     ask = Ask(9, Topic.FORWARD, encode_question(asked)[1])
     return trio.run(abroad.pass_on, node, sender.device.public, ask)

@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from node import abroad, service
 from node.driver import Connection
 from node.share import BURST_SECONDS, MEMORY_SECONDS, PIECE_SECONDS_MAX, Shares
-from protocol.frame import Holding
+from protocol.frame import Answer, Holding
+from protocol.topic import Topic
 
 PIECE = 0.03125
 SMALL = 0.0009765625
@@ -272,6 +273,33 @@ async def test_what_a_session_begins_with_is_at_its_expense(
     await service.Node._tell_holdings(cast("service.Node", node), peer)
     await abroad._look(cast("abroad.Asker", node), b"peer", listed)
     assert trio.current_time() - begun >= PIECE
+
+
+async def test_questions_to_others_are_at_the_askers_expense(
+    shares: Shares,
+    clock: Clock,
+    autojump_clock: MockClock,  # noqa: ARG001
+) -> None:
+    """A device's one question about a blob is put to each agency of a chat."""
+
+    class Answering:
+        async def ask(self, topic: int, body: bytes) -> Answer:
+            await trio.lowlevel.checkpoint()
+            return Answer(topic, 0, body)
+
+    async def newest(_: bytes) -> Answering:
+        await trio.lowlevel.checkpoint()
+        return Answering()
+
+    hub = SimpleNamespace(of=lambda _: [1], newest=newest)
+    node = cast("abroad.Asker", SimpleNamespace(share=shares.of, hub=hub))
+    share = shares.of(b"device")
+    await work(shares, clock, b"other")
+    begun = trio.current_time()
+    for _ in range(1000):
+        assert await abroad._ask(node, b"device", b"agency", Topic.BLOBS, b"") is not None
+    async with share.turn():
+        assert trio.current_time() - begun == pytest.approx(2000 * abroad.ASK_SECONDS)
 
 
 def test_nothing_is_kept_of_who_has_gone(shares: Shares, clock: Clock) -> None:
