@@ -1,15 +1,18 @@
 """What an operator asks of a node: plain functions over its database (SPEC 10).
 
-A running node calls `perform` for what comes through its control socket, inside a transaction; the
-command line calls `carry_out` on a stopped node's database, which it has locked. Both get the same
-answers: dictionaries that are JSON, with "v": 1. Times are milliseconds, ids hex.
+A running node calls `perform` for what comes through its control socket, inside a transaction, and
+`show` in a thread for what only reads, much of it; the command line calls `carry_out` on a stopped
+node's database, which it has locked. All get the same answers: dictionaries that are JSON, with
+"v": 1. Times are milliseconds, ids hex.
 """
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import apsw
 from msgspec import Struct
 
 from node.agency import read_card
@@ -17,12 +20,13 @@ from node.backup import Kept, save
 from node.config import Settings
 from node.desk import Arguments, Desk, Result, convert, devices_of
 from node.directory import Directory
-from node.errors import IdentityError, RefusedError, UserError
+from node.errors import IdentityError, RefusedError, StorageError, UserError
 from node.overview import chats, peers, status, users
 from node.replica import Replica
 from node.tickets import Tickets
-from node.trust import Examined, changes
+from node.trust import Examined, Trust, changes
 from protocol.entry import DeviceKey
+from protocol.identity import Card
 from protocol.invitation import Purpose, encode_invitation
 from protocol.name import Address, check_name, fold, parse_address
 
@@ -30,6 +34,7 @@ INVITATION_HOURS_MAX: Final = 24 * 90
 _HOUR_SECONDS: Final = 3600
 _PREFIX_CHARS_MIN: Final = 4
 
+SHOWS: Final = frozenset({"status", "users", "peers", "chats"})
 CHANGES_TRUST: Final = frozenset({"trust"})
 CHANGES_DEVICES: Final = frozenset({"revoke"})
 NEEDS_KEYS: Final = frozenset({"invite"})
@@ -78,6 +83,29 @@ def perform(
     connection = replica.store.connection
     desk = Desk(connection, directory.trust, settings, directory, connected, time.time())
     return carry_out(desk, command, arguments)
+
+
+def show(
+    database: Path,
+    card: Card,
+    settings: Settings,
+    command: str,
+    arguments: Arguments,
+    connected: Collection[bytes],
+) -> Result:
+    """Carry out one of SHOWS beside a running node, which goes on meanwhile. Blocks.
+
+    database: of the node, and card: its own. Raises as `carry_out` does, and StorageError.
+    """
+    flags = apsw.SQLITE_OPEN_READONLY
+    try:
+        with closing(apsw.Connection(str(database), flags=flags)) as connection:
+            connection.execute("BEGIN")  # all of it is of one moment
+            trust = Trust(connection, card)
+            desk = Desk(connection, trust, settings, None, connected, time.time())
+            return carry_out(desk, command, arguments)
+    except apsw.Error as error:
+        raise StorageError(f"{database} cannot be read: {error}") from error
 
 
 def carry_out(desk: Desk, command: str, arguments: Arguments) -> Result:

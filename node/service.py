@@ -435,10 +435,20 @@ class Node:
                 return await trio.to_thread.run_sync(
                     lambda: operations.backed_up(self.agency.folder, file)
                 )
-        connected = {connection.key: connection for connection in self.hub.all()}
+        connected = {connection.key for connection in self.hub.all()}
+        if command in operations.SHOWS:
+            return await trio.to_thread.run_sync(
+                operations.show,
+                Path(self.replica.store.connection.filename),
+                self.agency.card,
+                self.settings,
+                command,
+                arguments,
+                connected,
+            )
         answer = await self.journal.write(
             lambda: operations.perform(
-                self.directory, self.replica, self.settings, command, arguments, connected.keys()
+                self.directory, self.replica, self.settings, command, arguments, connected
             )
         )
         if command in operations.CHANGES_TRUST:

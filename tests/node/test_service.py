@@ -122,6 +122,27 @@ def noted(made: list[float], agency: Agency, now: float, random: Random) -> Cred
     return credential
 
 
+@pytest.mark.parametrize("command", sorted(operations.SHOWS))
+async def test_what_an_operator_is_shown_holds_nobody_up(tmp_path: Path, command: str) -> None:
+    """It looks through all chains, of each agency anew; here nobody carries out a transaction."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(), connect(tmp_path / "node.db", None))
+    with trio.fail_after(10):
+        found = await node._operate(command, {})
+    assert found == node_answer(node, command)
+    node.replica.store.connection.execute("DROP TABLE users")
+    node.replica.store.connection.execute("DROP TABLE agencies")
+    node.replica.store.connection.execute("DROP TABLE chats")
+    with pytest.raises(StorageError, match="cannot be read"):
+        await node._operate(command, {})
+
+
+def node_answer(node: Node, command: str) -> Mapping[str, object]:
+    """What the command answers on the node's own connection."""
+    return operations.perform(node.directory, node.replica, node.settings, command, {}, ())
+
+
 async def test_one_backup_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two into one file, as of an operator who is tired of waiting, take each other's draft."""
     founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
