@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
 from crypto.blob import CHUNK_BYTES
 from node import blobs
@@ -17,9 +18,13 @@ from node.journal import Journal
 from node.larder import Larder, in_turn
 from node.store import SEQ_BITS, Store
 from protocol.attachment import Announcement
-from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, EntryId
 from protocol.identity import AgencyId
-from tests.node.replicas import MZ, node
+from protocol.operation import Remove
+from protocol.testing.chains import Step
+from protocol.testing.conversations import conversation
+from protocol.testing.histories import Dice
+from tests.node.replicas import MZ, node, take
 
 
 def test_what_a_chunk_costs_does_not_grow(tmp_path: Path) -> None:
@@ -130,6 +135,23 @@ def test_an_agency_has_a_share(tmp_path: Path) -> None:
     for blob in index.open(State.FETCHING):
         index.let_go(blob)
     assert index.room(found[greedy], quotas) == held + size - 1
+
+
+def test_the_agency_of_who_was_put_out_since(tmp_path: Path) -> None:
+    """What they wrote before may come after, and counts for their agency."""
+    talk = conversation(Dice(6), 0)
+    anna, dina = talk.people[0], talk.people[3]
+    chain = talk.chain(dina, CONTENT)
+    payload = bytes(32) + (9 * CHUNK_BYTES).to_bytes(8, "big") + b"sealed"
+    step = Step(payload, control=talk.story.heads(), epoch=talk.epochs[-1])
+    made = chain.append(structs.replace(chain.header(step), kind=ATTACHED), payload)
+    talk.tell(anna, talk.story.tell(anna, Remove(dina.user, ())))
+    replica = node(path=tmp_path / "replica.db")
+    for run in (*talk.runs, chain.run()):
+        take(replica, run)
+    blob = replica.blobs.find(talk.chat, made.id)
+    assert blob is not None
+    assert blob.agency == dina.agency.root.public
 
 
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
