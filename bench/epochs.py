@@ -27,7 +27,7 @@ from protocol.identity import (
     request_user,
     sign_prekey,
 )
-from protocol.operation import encode_operation
+from protocol.payload import encode_operation
 from protocol.policy import ChatKind, Role
 from protocol.reply import Person, PersonDevice
 

@@ -52,7 +52,8 @@ from protocol.frame import Run, Seal
 from protocol.grant import Grant, verified
 from protocol.identity import request_device, request_user, sign_prekey
 from protocol.invitation import Purpose
-from protocol.operation import Genesis, Operation, encode_operation, kind_of
+from protocol.operation import Genesis, Operation, kind_of
+from protocol.payload import encode_operation
 from protocol.policy import ChatKind, Role
 from protocol.question import Enrol, encode_question
 from protocol.reply import Enrolment, decode_answer

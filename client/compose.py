@@ -28,7 +28,6 @@ from protocol.identity import DEVICES_USER_MAX, UserId
 from protocol.limits import HASH_BYTES
 from protocol.message import Message, Title, encode_message
 from protocol.operation import (
-    QUORUM_LABEL,
     Admit,
     Enroll,
     Genesis,
@@ -39,8 +38,8 @@ from protocol.operation import (
     Remove,
     SetRole,
     credentials,
-    quorum_message,
 )
+from protocol.payload import QUORUM_LABEL, quorum_message
 from protocol.policy import ChatKind, Policy, Role
 from protocol.proposal import Consent, Proposal
 

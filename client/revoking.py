@@ -22,7 +22,8 @@ from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.errors import PeerError
 from protocol.fork import verify_fork
 from protocol.identity import sign_revocation
-from protocol.operation import REVOKE_LABEL, Revoke, UserSignature, revoke_message
+from protocol.operation import Revoke, UserSignature
+from protocol.payload import REVOKE_LABEL, revoke_message
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from protocol.entry import (
 )
 from protocol.frame import Run
 from protocol.limits import LINKS_MAX
-from protocol.operation import Checkpoint, Operation, encode_operation, kind_of
+from protocol.operation import Checkpoint, Operation, kind_of
+from protocol.payload import encode_operation
 from protocol.run import START, Context, Entry, pack
 
 

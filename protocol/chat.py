@@ -26,13 +26,8 @@ from protocol.errors import Inadmissible, PeerError
 from protocol.history import ControlEntry, History
 from protocol.identity import AgencyId
 from protocol.membership import Membership, may_append, may_enter, resolve
-from protocol.operation import (
-    Checkpoint,
-    EpochOperation,
-    Genesis,
-    Operation,
-    decode_operation,
-)
+from protocol.operation import Checkpoint, EpochOperation, Genesis, Operation
+from protocol.payload import decode_operation
 from protocol.redaction import Redactions, allows
 from protocol.roster import Member
 from protocol.run import START, Context, Entry

@@ -14,7 +14,8 @@ from protocol.evidence import Findings
 from protocol.history import History
 from protocol.lane import LaneEntry
 from protocol.membership import content_void
-from protocol.operation import Checkpoint, Kind, Nack, Operation, decode_operation
+from protocol.operation import Checkpoint, Kind, Nack, Operation
+from protocol.payload import decode_operation
 from protocol.roster import Void
 
 

@@ -38,7 +38,8 @@ from protocol.identity import (
     verify_credential,
 )
 from protocol.limits import COVER_ENTRIES_MAX, GRANTS_MAX, OPERATION_BYTES_MAX, SIGNATURE_BYTES
-from protocol.operation import Checkpoint, Kind, decode_operation
+from protocol.operation import Checkpoint, Kind
+from protocol.payload import decode_operation
 
 _Kind = TypeVar("_Kind", ControlHeader, ContentHeader)
 

@@ -16,13 +16,8 @@ from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.errors import LimitExceeded
 from protocol.field import read_reference, read_signature
 from protocol.limits import SEQ_MAX, TEXT_BYTES_MAX
-from protocol.operation import (
-    QUORUM_LABEL,
-    Inner,
-    decision_fields,
-    quorum_message,
-    read_decisions,
-)
+from protocol.operation import Inner
+from protocol.payload import QUORUM_LABEL, decision_fields, quorum_message, read_decisions
 
 _PROPOSAL, _CONSENT = 4, 5
 

@@ -40,13 +40,8 @@ from protocol.invitation import decode_invitation
 from protocol.listing import Listing, check_listed, verify_head, verify_split
 from protocol.membership import Void, content_void, resolve, void_reason
 from protocol.message import decode_message
-from protocol.operation import (
-    EpochOperation,
-    Kind,
-    decode_operation,
-    encode_operation,
-    kind_of,
-)
+from protocol.operation import EpochOperation, Kind, kind_of
+from protocol.payload import decode_operation, encode_operation
 from protocol.question import decode_question, encode_question
 from protocol.receipt import verify_receipt
 from protocol.reconcile import Reconciliation, recon_key, tabulate

@@ -19,7 +19,6 @@ from protocol.errors import (
     Untrusted,
 )
 from protocol.operation import (
-    QUORUM_LABEL,
     Admit,
     Checkpoint,
     CoSignature,
@@ -37,10 +36,9 @@ from protocol.operation import (
     Revoke,
     SetPolicy,
     SetRole,
-    encode_operation,
     kind_of,
-    quorum_message,
 )
+from protocol.payload import QUORUM_LABEL, encode_operation, quorum_message
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.redaction import Redactions, allows
 from protocol.testing.cast import (

@@ -12,12 +12,8 @@ from protocol.errors import (
     PeerError,
 )
 from protocol.message import Edit, Message, Reaction, Text, Title, encode_message
-from protocol.operation import (
-    QUORUM_LABEL,
-    Leave,
-    Remove,
-    encode_operation,
-)
+from protocol.operation import Leave, Remove
+from protocol.payload import QUORUM_LABEL, encode_operation
 from protocol.proposal import Consent, Proposal
 from protocol.testing.cast import (
     seed,

@@ -37,7 +37,8 @@ from protocol.entry import (
     header_before_commitment,
     place_of,
 )
-from protocol.operation import EpochOperation, credentials, decode_operation
+from protocol.operation import EpochOperation, credentials
+from protocol.payload import decode_operation
 from protocol.run import Entry
 
 KEY_BYTES = 32

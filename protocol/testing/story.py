@@ -27,8 +27,6 @@ from protocol.epoch import recipients_root
 from protocol.fork import Cover, encode_proof, verify_fork
 from protocol.history import History
 from protocol.operation import (
-    QUORUM_LABEL,
-    REVOKE_LABEL,
     SUITE,
     CoSignature,
     EpochOperation,
@@ -38,8 +36,12 @@ from protocol.operation import (
     Quorum,
     Revoke,
     UserSignature,
-    encode_operation,
     kind_of,
+)
+from protocol.payload import (
+    QUORUM_LABEL,
+    REVOKE_LABEL,
+    encode_operation,
     quorum_message,
     revoke_message,
 )

@@ -67,9 +67,9 @@ from protocol.operation import (
     Remove,
     SetPolicy,
     SetRole,
-    encode_operation,
     kind_of,
 )
+from protocol.payload import encode_operation
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.reconcile import Reconciliation, tabulate
 from protocol.run import Entry, rebuild

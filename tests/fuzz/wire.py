@@ -19,7 +19,8 @@ from protocol.errors import Inadmissible, LimitExceeded, NotCanonical, Unauthent
 from protocol.frame import LENGTH_BYTES, Frame, Run, decode_frame, encode_frame
 from protocol.limits import COVER_ENTRIES_MAX, SEQ_MAX
 from protocol.message import Message, decode_message, encode_message
-from protocol.operation import Operation, decode_operation, encode_operation, kind_of
+from protocol.operation import Operation, kind_of
+from protocol.payload import decode_operation, encode_operation
 from protocol.question import Question, decode_question, encode_question
 from protocol.reply import Reply, decode_answer, encode_answer
 from protocol.run import START, Entry, context_after, pack, rebuild, unpack

@@ -27,7 +27,8 @@ from protocol.entry import (
 from protocol.frame import Head, Run
 from protocol.limits import KEYFRAME_ENTRIES
 from protocol.message import Text, encode_message
-from protocol.operation import Operation, encode_operation, kind_of
+from protocol.operation import Operation, kind_of
+from protocol.payload import encode_operation
 from protocol.run import START, pack, rebuild
 from protocol.testing.chains import Chain, Made, Step
 from tests.hostile.federation import now

@@ -36,7 +36,8 @@ from protocol.entry import (
 from protocol.frame import Seal
 from protocol.identity import sign_prekey
 from protocol.message import Text, encode_message
-from protocol.operation import EpochOperation, Operation, encode_operation, kind_of
+from protocol.operation import EpochOperation, Operation, kind_of
+from protocol.payload import encode_operation
 from protocol.run import Entry
 from protocol.testing.attacker import SeenEpoch
 from protocol.testing.cast import seed

@@ -30,15 +30,8 @@ from protocol.epoch import (
 )
 from protocol.errors import Inadmissible, Untrusted, UsageError
 from protocol.membership import resolve
-from protocol.operation import (
-    Admit,
-    Enroll,
-    EpochOperation,
-    Kind,
-    Remove,
-    decode_operation,
-    encode_operation,
-)
+from protocol.operation import Admit, Enroll, EpochOperation, Kind, Remove
+from protocol.payload import decode_operation, encode_operation
 from protocol.policy import Role
 from protocol.testing.cast import credential, grant, person, prekey, prekey_record
 from protocol.testing.story import Story, Told

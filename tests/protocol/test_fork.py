@@ -20,7 +20,8 @@ from protocol.limits import (
     SEQ_MAX,
     TIME_MS_MAX,
 )
-from protocol.operation import Kind, Revoke, decode_operation, encode_operation
+from protocol.operation import Kind, Revoke
+from protocol.payload import decode_operation, encode_operation
 from protocol.testing.chains import CHAT, LANES, Chain, Step, signer
 
 

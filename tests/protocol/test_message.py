@@ -23,7 +23,8 @@ from protocol.message import (
     decode_message,
     encode_message,
 )
-from protocol.operation import Leave, Remove, Revoke, UserSignature, encode_operation
+from protocol.operation import Leave, Remove, Revoke, UserSignature
+from protocol.payload import encode_operation
 from protocol.proposal import Consent, Proposal
 
 REFERENCES = st.builds(

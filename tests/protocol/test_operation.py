@@ -21,7 +21,6 @@ from protocol.errors import (
 )
 from protocol.grant import Grant
 from protocol.operation import (
-    QUORUM_LABEL,
     Admit,
     Checkpoint,
     CoSignature,
@@ -40,11 +39,9 @@ from protocol.operation import (
     Revoke,
     SetPolicy,
     SetRole,
-    decode_operation,
-    encode_operation,
     kind_of,
-    quorum_message,
 )
+from protocol.payload import QUORUM_LABEL, decode_operation, encode_operation, quorum_message
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.testing.cast import (
     archive_certificate,

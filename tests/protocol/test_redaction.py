@@ -16,17 +16,8 @@ from protocol.errors import Inadmissible, LimitExceeded, NotCanonical
 from protocol.frame import Run, authentic
 from protocol.history import History
 from protocol.membership import void_reason
-from protocol.operation import (
-    Hold,
-    Kind,
-    Operation,
-    Redact,
-    Remove,
-    SetPolicy,
-    SetRole,
-    decode_operation,
-    encode_operation,
-)
+from protocol.operation import Hold, Kind, Operation, Redact, Remove, SetPolicy, SetRole
+from protocol.payload import decode_operation, encode_operation
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.redaction import Redactions, Retention, allows, custodians, retention
 from protocol.roster import Void
