@@ -28,8 +28,8 @@ from protocol.identity import (
     sign_prekey,
 )
 from protocol.payload import encode_operation
+from protocol.person import Person, PersonDevice
 from protocol.policy import ChatKind, Role
-from protocol.reply import Person, PersonDevice
 
 NAME = "epoch"
 UNITS = {

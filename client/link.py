@@ -36,12 +36,12 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError, Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
 from protocol.identity import AgencyId, Card, UserId, verify_charter
+from protocol.person import Person
 from protocol.question import GetCard, GetReceipts, Lookup, PutPrekey, Question, encode_question
 from protocol.reply import (
     Cards,
     OwnCard,
     People,
-    Person,
     Receipts,
     Refusal,
     Reply,

@@ -30,9 +30,10 @@ from protocol.identity import (
 )
 from protocol.limits import INCARNATION_BYTES
 from protocol.name import parse_address
+from protocol.person import Person, PersonDevice
 from protocol.policy import Role
 from protocol.question import GetCards
-from protocol.reply import Cards, Person, PersonDevice
+from protocol.reply import Cards
 
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8

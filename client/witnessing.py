@@ -9,6 +9,7 @@ from protocol import question, reply
 from protocol.errors import Untrusted
 from protocol.identity import AgencyId, UserId, VerifiedUser, verify_card
 from protocol.listing import check_listed, verify_split
+from protocol.person import Person
 
 
 def seen(device: Device) -> question.Witness:
@@ -29,13 +30,13 @@ def hear(device: Device, said: reply.Witnessed) -> None:
         witness.agrees(raw)
 
 
-def note_listing(device: Device, person: reply.Person) -> None:
+def note_listing(device: Device, person: Person) -> None:
     """Keep the directory head that a person was shown with, as `hear` does."""
     if person.listing is not None:
         Witness(device.connection).agrees(person.listing.head)
 
 
-def note_change(device: Device, person: reply.Person) -> bool:
+def note_change(device: Device, person: Person) -> bool:
     """Keep it if a person's name meant another identity here, so that `keep_listed` will raise.
 
     Call as `hear`. Raises what `keep_listed` raises otherwise.
@@ -43,7 +44,7 @@ def note_change(device: Device, person: reply.Person) -> bool:
     return identities.note(device, _listed(device, person))
 
 
-def keep_listed(device: Device, person: reply.Person) -> UserId:
+def keep_listed(device: Device, person: Person) -> UserId:
     """Check that a person stands in the directory of the agency, and keep them.
 
     Raises what `keep_person` raises, and IdentityError for an agency that was caught showing
@@ -53,7 +54,7 @@ def keep_listed(device: Device, person: reply.Person) -> UserId:
     return keep_person(device, person)
 
 
-def _listed(device: Device, person: reply.Person) -> VerifiedUser:
+def _listed(device: Device, person: Person) -> VerifiedUser:
     user = checked(device, person)
     if person.listing is None:
         raise Untrusted(f"{user.name} is shown without a place in the directory (SPEC 7.5)")

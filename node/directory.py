@@ -37,6 +37,7 @@ from protocol.identity import (
 from protocol.invitation import Purpose, encode_invitation
 from protocol.listing import Head, check_listed, verify_head, verify_split
 from protocol.name import Address, parse_address
+from protocol.person import KnownPerson, Person, verify_person
 from protocol.question import (
     Approve,
     Enrol,
@@ -49,17 +50,7 @@ from protocol.question import (
     decode_question,
     encode_question,
 )
-from protocol.reply import (
-    Certified,
-    Done,
-    KnownPerson,
-    Person,
-    Reply,
-    decode_answer,
-    encode_answer,
-    encode_refusal,
-    verify_person,
-)
+from protocol.reply import Certified, Done, Reply, decode_answer, encode_answer, encode_refusal
 from protocol.session import PeerKind
 from protocol.topic import ANSWER_BYTES_MAX, Topic
 

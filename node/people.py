@@ -13,7 +13,7 @@ from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.identity import AgencyId, UserId
 from protocol.listing import LISTING_BYTES_MAX, listing_fields, read_listing
-from protocol.reply import KnownPerson, Person, PersonDevice
+from protocol.person import KnownPerson, Person, PersonDevice
 
 LISTED = "listed"
 

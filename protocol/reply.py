@@ -4,9 +4,8 @@ They travel in ANSWER frames. An answer of code 0 carries a body, canonical, see
 code is a refusal with a text for people.
 
     people = decode_answer(Topic.LOOKUP, code, body)     # raises Refusal if code is not 0
-    known = [person and verify_person(person) for person in people.people]
 
-What a certificate or a prekey says is not checked in decoding: `verify_person` and `identity` do.
+What a certificate or a prekey says is not checked in decoding: `person` and `identity` do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +16,11 @@ from typing import Final, NamedTuple
 from protocol import codec
 from protocol.checkpoint import ARCHIVE_BYTES_MAX
 from protocol.codec import Value
-from protocol.entry import DeviceKey
-from protocol.errors import NotCanonical
-from protocol.identity import (
-    CERTIFICATE_BYTES_MAX,
-    CHARTER_BYTES_MAX,
-    DEVICES_USER_MAX,
-    AgencyId,
-    Prekey,
-    VerifiedUser,
-    verify_credential,
-    verify_prekey,
-)
+from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId
 from protocol.invitation import INVITATION_CHARS_MAX, TICKET_BYTES
 from protocol.limits import BLOB_CHUNKS_MAX, CARD_BYTES_MAX, INCARNATION_BYTES, KEY_BYTES
-from protocol.listing import HEAD_BYTES_MAX, Listing, listing_fields, read_listing
+from protocol.listing import HEAD_BYTES_MAX
+from protocol.person import Person, person_fields, read_person
 from protocol.receipt import RECEIPT_BYTES_MAX
 from protocol.topic import (
     ANSWER_BYTES_MAX,
@@ -49,7 +38,6 @@ from protocol.topic import (
     TLS_CERTIFICATE_BYTES_MAX,
     Fields,
     Topic,
-    read_prekey,
     read_splits,
 )
 
@@ -84,23 +72,6 @@ class Enrolment:
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """The further device is not approved yet: ask again later."""
-
-
-class PersonDevice(NamedTuple):
-    """One device of a person: its certificate, and its newest prekey record if it has one."""
-
-    certificate: bytes
-    prekey: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A person's records as a directory has them, and where they stand in it (SPEC 7.5)."""
-
-    charter: bytes = field(repr=False)
-    certificate: bytes = field(repr=False)
-    devices: tuple[PersonDevice, ...]
-    listing: Listing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,33 +217,6 @@ Reply = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPerson:
-    """A person whose records were checked. Only `verify_person` makes one."""
-
-    user: VerifiedUser
-    prekeys: Mapping[DeviceKey, Prekey]
-
-
-def verify_person(person: Person) -> KnownPerson:
-    """Check all certificates and prekeys of a person.
-
-    Whether the agency is trusted is not asked here: compare `user.agency` with a trusted card.
-    Raises NotCanonical, LimitExceeded or Untrusted.
-    """
-    certificates = [certificate for certificate, _ in person.devices]
-    user = verify_credential(person.charter, person.certificate, certificates)
-    prekeys: dict[DeviceKey, Prekey] = {}
-    for key, (_, record) in zip(user.devices, person.devices, strict=True):
-        if record is None:
-            continue
-        prekey = verify_prekey(record)
-        if prekey.device != key:
-            raise NotCanonical("a prekey that stands with another device (SPEC 7.2)")
-        prekeys[key] = prekey
-    return KnownPerson(user, prekeys)
-
-
 def encode_answer(reply: Reply) -> bytes:
     """Return the body of an ANSWER of code 0. `refuse` makes the others."""
     return codec.encode(_reply_fields(reply))
@@ -296,7 +240,7 @@ def encode_refusal(text: str) -> bytes:
 def _reply_fields(reply: Reply) -> Sequence[Value]:
     match reply:
         case People(people, unreached):
-            listed = [None if one is None else _person_fields(one) for one in people]
+            listed = [None if one is None else person_fields(one) for one in people]
             return (listed, unreached)
         case Parcels(parcels):
             return [(parcel.number, parcel.body) for parcel in parcels]
@@ -310,40 +254,16 @@ def _reply_fields(reply: Reply) -> Sequence[Value]:
             return [getattr(reply, one.name) for one in fields(reply)]
 
 
-def _person_fields(person: Person) -> Sequence[Value]:
-    listing = None if person.listing is None else listing_fields(person.listing)
-    return (person.charter, person.certificate, person.devices, listing)
-
-
 def _read_people(values: Fields) -> People:
     listed, agencies = codec.record(values, 2, "people")
     people = codec.array(listed, LOOKUP_MAX, "people")
-    found = tuple(None if item is None else _person(item) for item in people)
+    found = tuple(None if item is None else read_person(item) for item in people)
     return People(found, _agencies(agencies, LOOKUP_MAX))
 
 
 def _agencies(value: object, most: int) -> tuple[AgencyId, ...]:
     listed = codec.array(value, most, "agencies")
     return tuple(AgencyId(codec.fixed(one, KEY_BYTES, "agency")) for one in listed)
-
-
-def _person(item: object) -> Person:
-    charter, certificate, listed, listing = codec.record(item, 4, "person")
-    devices = codec.array(listed, DEVICES_USER_MAX, "devices")
-    return Person(
-        codec.binary(charter, CHARTER_BYTES_MAX, "charter"),
-        codec.binary(certificate, CERTIFICATE_BYTES_MAX, "user certificate"),
-        tuple(_person_device(device) for device in devices),
-        None if listing is None else read_listing(listing),
-    )
-
-
-def _person_device(item: object) -> PersonDevice:
-    certificate, prekey = codec.record(item, 2, "device")
-    return PersonDevice(
-        codec.binary(certificate, CERTIFICATE_BYTES_MAX, "device certificate"),
-        None if prekey is None else read_prekey(prekey),
-    )
 
 
 def _read_parcels(values: Fields) -> Parcels:

@@ -41,8 +41,9 @@ from protocol.identity import (
     verify_user,
 )
 from protocol.message import Text
+from protocol.person import Person, PersonDevice
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.reply import Enrolment, Person, PersonDevice
+from protocol.reply import Enrolment
 
 PASSPHRASE = b"correct horse"
 CLOSED_PORT = 9  # discard: nobody listens there

@@ -18,8 +18,9 @@ from node.errors import NetworkError
 from node.tls import Credential
 from protocol.identity import Card, UserId, sign_card, sign_charter
 from protocol.limits import INCARNATION_BYTES
+from protocol.person import Person
 from protocol.question import GetCard, GetCards, Lookup, Question, Witness
-from protocol.reply import Cards, Done, OwnCard, People, Person, Reply, Witnessed
+from protocol.reply import Cards, Done, OwnCard, People, Reply, Witnessed
 from tests.federation import Federation, now
 
 

@@ -14,8 +14,8 @@ from node import agency as agencies
 from node.agency import device_certificate
 from node.errors import IdentityError, LimitReached, RefusedError, UserError
 from protocol.identity import DeviceCertificate, verify_device
+from protocol.person import Person, PersonDevice
 from protocol.policy import Role
-from protocol.reply import Person, PersonDevice
 from tests.federation import PASSPHRASE, Federation, now
 
 

@@ -45,11 +45,12 @@ from protocol.identity import UserId
 from protocol.message import Text, encode_message
 from protocol.nack import complaints
 from protocol.operation import Admit, Enroll, EpochOperation, Remove
+from protocol.person import Person, PersonDevice
 from protocol.policy import Role
 from protocol.question import Revoke as GiveUp
 from protocol.question import encode_question
 from protocol.reply import People as Known
-from protocol.reply import Person, PersonDevice, encode_answer
+from protocol.reply import encode_answer
 from protocol.roster import Void
 from tests.hostile.federation import Federation, Gone, Wire, eventually, now, one_settled, say
 from tests.hostile.forger import Forger, newest, nonsense

@@ -17,13 +17,9 @@ from node.directory import Directory
 from protocol import identity
 from protocol.frame import Answer, Ask
 from protocol.invitation import Invitation, Purpose
+from protocol.person import Person
 from protocol.question import Enrol, Lookup, Question, encode_question
-from protocol.reply import (
-    People,
-    Person,
-    Reply,
-    decode_answer,
-)
+from protocol.reply import People, Reply, decode_answer
 from protocol.session import PeerKind
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()

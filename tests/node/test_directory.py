@@ -14,15 +14,9 @@ from protocol.entry import DeviceKey
 from protocol.errors import PeerError, Untrusted
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, CardNode, NodeId, UserId
+from protocol.person import Person, PersonDevice
 from protocol.question import Lookup, Question, encode_question
-from protocol.reply import (
-    Cards,
-    OwnCard,
-    People,
-    Person,
-    PersonDevice,
-    encode_answer,
-)
+from protocol.reply import Cards, OwnCard, People, encode_answer
 from protocol.session import PeerKind
 from protocol.topic import Topic
 from tests.node.house import NOW, House, enrolled, looked_up, prekey_of, signer

@@ -27,7 +27,7 @@ from protocol.entry import DeviceKey
 from protocol.errors import PeerError
 from protocol.identity import UserId
 from protocol.invitation import Purpose, decode_invitation
-from protocol.reply import PersonDevice
+from protocol.person import PersonDevice
 
 NOW = datetime.now(UTC).timestamp()
 draw = random.Random(4711).randbytes

@@ -20,8 +20,9 @@ from protocol.entry import DeviceKey
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, UserId
 from protocol.invitation import Purpose
+from protocol.person import Person
 from protocol.question import Enrol, Lookup, Question, Rename, encode_question
-from protocol.reply import Certified, People, Person, decode_answer
+from protocol.reply import Certified, People, decode_answer
 from protocol.session import PeerKind
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC).timestamp()

@@ -25,16 +25,10 @@ from protocol.listing import (
     verify_head,
     verify_split,
 )
+from protocol.person import verify_person
 from protocol.question import GetDirectory, Lookup, Question, Seen, encode_question
 from protocol.question import Witness as Asked
-from protocol.reply import (
-    Directory,
-    People,
-    Witnessed,
-    decode_answer,
-    encode_answer,
-    verify_person,
-)
+from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
 from protocol.session import PeerKind
 from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX, Topic
 from tests.node.house import NOW, House, draw, enrolled, signer

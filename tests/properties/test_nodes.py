@@ -14,8 +14,8 @@ from protocol.errors import PeerError
 from protocol.frame import Run, Seal
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.operation import Admit, Enroll
+from protocol.person import Person, PersonDevice
 from protocol.policy import Role
-from protocol.reply import Person, PersonDevice
 from protocol.testing.attacker import Attacker
 from protocol.testing.cast import grant, person
 from protocol.testing.chains import Chain

@@ -37,8 +37,8 @@ from protocol.grant import Credential, verified
 from protocol.identity import verify_prekey
 from protocol.message import Text, encode_message
 from protocol.operation import Admit, Remove
+from protocol.person import Person, PersonDevice
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.reply import Person, PersonDevice
 from protocol.run import rebuild
 from protocol.testing.attacker import Attacker, Transcript
 from protocol.testing.chains import Chain

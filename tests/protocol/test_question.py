@@ -13,6 +13,7 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import AgencyId, UserId
 from protocol.listing import Listing
+from protocol.person import Person, PersonDevice, verify_person
 from protocol.question import (
     Approve,
     BeginLink,
@@ -56,8 +57,6 @@ from protocol.reply import (
     Pending,
     PendingLinks,
     People,
-    Person,
-    PersonDevice,
     Receipts,
     Refusal,
     Reply,
@@ -67,7 +66,6 @@ from protocol.reply import (
     decode_answer,
     encode_answer,
     encode_refusal,
-    verify_person,
 )
 from protocol.topic import LOOKUP_MAX, Topic
 

@@ -24,7 +24,7 @@ from crypto import keyfile
 from node.database import STATEMENTS_CACHED_MAX
 from node.schema import SCHEMA
 from protocol.identity import verify_user
-from protocol.reply import Person
+from protocol.person import Person
 from tests.federation import Federation
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
 

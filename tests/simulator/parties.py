@@ -31,7 +31,7 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
-from protocol.reply import Person
+from protocol.person import Person
 from protocol.session import PeerKind
 from protocol.spread import NEVER
 from tests.simulator.cast import BEGINNING, Role, opened

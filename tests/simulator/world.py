@@ -16,7 +16,7 @@ import structlog
 from node.dealing import greeting_for
 from node.stored import Stored
 from protocol.frame import Frame
-from protocol.reply import Person, PersonDevice
+from protocol.person import Person, PersonDevice
 from protocol.session import PeerKind
 from tests.simulator import deeds, invariants
 from tests.simulator.cast import Cast, Role, cast, empty_database
