@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from protocol.assembly import assemble
+from protocol.assembly import Assembly
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry, Dag, bits
 from protocol.entry import DeviceKey, EntryId
@@ -45,6 +45,7 @@ class Authority:
     def __init__(self, dag: Dag) -> None:
         self._dag = dag
         self.register = Register(dag.pasts)
+        self._assembly = Assembly(dag, self.register)
         self._bearing = 0
         self._inert = 0
         self._unsettling = 0
@@ -263,6 +264,6 @@ class Authority:
             changed |= base.changed
             base = base.base
         if base is None:
-            return assemble(self._dag, self.register, verdict, None, self.register.acts)
+            return self._assembly.of(verdict, None, self.register.acts)
         earlier = self._rosters[base.scope]
-        return assemble(self._dag, self.register, verdict, earlier, changed)
+        return self._assembly.of(verdict, earlier, changed)

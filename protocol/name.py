@@ -10,6 +10,7 @@ as `сор` and `cop`, which are of one script each.
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from protocol.errors import LimitExceeded, NotCanonical, Untrusted
@@ -100,6 +101,13 @@ def check_zone(text: str) -> str:
 def inside(zone: str, allowed: str) -> bool:
     """Whether `zone` is `allowed` or a part of it: RU-UDM is inside RU, RUS is not."""
     return zone == allowed or zone.startswith(allowed + "-")
+
+
+@lru_cache(maxsize=1 << 14)  # zones of chats that narrowed theirs again and again
+def holding(zone: str) -> tuple[str, ...]:
+    """Return all zones that a zone is inside, the narrowest first: itself, RU-UDM, RU."""
+    parts = zone.split("-")
+    return tuple("-".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
 def split_endpoint(text: str) -> tuple[str, int]:

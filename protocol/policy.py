@@ -13,7 +13,7 @@ from typing import Final
 from protocol import codec
 from protocol.errors import NotCanonical
 from protocol.limits import SEQ_MAX, ZONE_CHARS_MAX
-from protocol.name import check_zone, inside
+from protocol.name import check_zone, holding, inside
 
 ZONES_MAX: Final = 16
 
@@ -76,22 +76,18 @@ def read_policy(value: object) -> Policy:
     )
 
 
-def narrow(zones: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+def narrow(zones: Collection[str], others: Collection[str]) -> tuple[str, ...]:
     """Return the zones that are inside both lists, ascending; none if they do not meet."""
-    met = {one for one in zones if any(inside(one, other) for other in others)}
-    met |= {other for other in others if any(inside(other, one) for one in zones)}
+    here, there = frozenset(zones), frozenset(others)
+    met = {one for one in here if not there.isdisjoint(holding(one))}
+    met |= {other for other in there if not here.isdisjoint(holding(other))}
     return fewest(met)
 
 
 def fewest(zones: Collection[str]) -> tuple[str, ...]:
     """Return the zones of a list that are inside no other of it, ascending: they hold as much."""
-    return tuple(
-        sorted(
-            zone
-            for zone in zones
-            if not any(zone != other and inside(zone, other) for other in zones)
-        )
-    )
+    listed = frozenset(zones)
+    return tuple(sorted(zone for zone in listed if listed.isdisjoint(holding(zone)[1:])))
 
 
 def covering(zones: Collection[str]) -> tuple[str, ...]:
@@ -106,14 +102,11 @@ def covering(zones: Collection[str]) -> tuple[str, ...]:
     return found
 
 
-def combine(settings: Sequence[Policy], latest: Sequence[Policy]) -> Policy:
+def combine(zones: tuple[str, ...], latest: Sequence[Policy]) -> Policy:
     """Return the policy in force.
 
-    settings: every effective one, the genesis' first. latest: those of them that no other has seen.
+    zones: in which all effective settings meet. latest: those of them that no other has seen.
     """
-    zones = fewest(settings[0].zones)
-    for setting in settings[1:]:
-        zones = narrow(zones, setting.zones)
     kept = [setting.retention for setting in latest if setting.retention]
     return Policy(
         zones,

@@ -9,6 +9,7 @@ order; every set that is judged holds the past of each of its entries.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry
@@ -16,7 +17,7 @@ from protocol.entry import CONTROL, DeviceKey, EntryId
 from protocol.fork import Fork
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
-from protocol.policy import Role, combine
+from protocol.policy import Role, combine, narrow
 from protocol.roster import OUT, PROVEN, QUORUM, Member, Membership, Void
 
 View = frozenset[int]
@@ -61,8 +62,9 @@ class Oracle:
         members = {user: member for user, member in users.items() if member is not None}
         devices = {device: user for user, one in members.items() for device in one.devices}
         settings = [number for number in sorted(ruling.levels) if self.case(number).policies]
+        zones = [one.zones for number in settings for one in self.case(number).policies]
         policy = combine(
-            [one for number in settings for one in self.case(number).policies],
+            reduce(narrow, zones, zones[0]),
             [one for number in self._last(settings) for one in self.case(number).policies],
         )
         return Membership(genesis.chat_kind, policy, members, devices, self.void(within))

@@ -1,7 +1,11 @@
 """SPEC 3.4: what the settings of a chat amount to, and which agencies may hold it."""
 
+from collections.abc import Collection
+
 import pytest
 
+from protocol import assembly
+from protocol.history import History
 from protocol.identity import AgencyId
 from protocol.membership import (
     Void,
@@ -49,6 +53,29 @@ class TestPolicy:
         nowhere = story.tell(ANNA, SetPolicy(Policy(("KZ",), 0, HistoryRule.SHARED)))
         assert reason(story, nowhere) == Void.NOWHERE
         assert resolve(story.history()).policy.zones == ("RU-UDM",)
+
+    def test_a_setting_costs_no_more_than_what_it_adds(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An owner splits zones without end: what met before is not met again."""
+        calls: list[int] = []
+
+        def counted(zones: Collection[str], others: Collection[str]) -> tuple[str, ...]:
+            calls.append(len(zones))
+            return narrow(zones, others)
+
+        monkeypatch.setattr(assembly, "narrow", counted)
+        story = Story(CAST, policy=Policy(("A",), 0, HistoryRule.SHARED))
+        zones = ["A"]
+        for _ in range(13):
+            zones = [*zones[:-1], f"{zones[-1]}-A", f"{zones[-1]}-B"]
+            story.tell(ANNA, SetPolicy(Policy(tuple(zones), 0, HistoryRule.SHARED)))
+        history = History()
+        for entry in story.entries:
+            history.add(entry)
+            resolve(history)
+        assert resolve(history).policy.zones == tuple(zones)
+        assert len(calls) == 13
 
     def test_zones_inside_others_add_nothing(self) -> None:
         """Who names them again changes no zones, so an admin may."""
