@@ -114,7 +114,7 @@ class _Desk:
 
     def _admissions(self, user: UserId) -> int:
         """Return the standing operations that took the user in and that no removal has seen."""
-        standing = self._effects.standing(user, -1)
+        standing = self._effects.standing(user)
         gone = standing & self._register.removals.get(user, 0)
         admissions = standing & ~gone
         while gone and admissions:

@@ -19,12 +19,13 @@ from protocol.errors import Inadmissible
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
 from protocol.policy import Role
-from protocol.roster import OUT, QUORUM, Membership, Void
+from protocol.roster import OUT, PROVEN, QUORUM, Membership, Void
 from protocol.standing import Effects, Register, claimants
 from protocol.trial import Trial, Verdict
 
 VERDICTS_MAX = 1024
 ROSTERS_MAX = 256
+VOIDED_MAX = 1 << 18  # void operations in these: about 30 MB
 LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
 LATEST = 8  # guess
 GENESIS = 0
@@ -49,10 +50,14 @@ class Authority:
         self._bearing = 0
         self._inert = 0
         self._unsettling = 0
+        self._faults: dict[EntryId, Void] = {}
         self._after: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
+        self._voided = 0
+        self._widest: Verdict | None = None
         self._rosters: dict[int, Membership] = {}
         self._listed = 0
+        self._answer: tuple[int, Membership] | None = None
 
     def check(self, entry: ControlEntry) -> None:
         """Raise Inadmissible unless a genesis stands first, made by an owner, and nowhere else."""
@@ -75,7 +80,7 @@ class Authority:
         case = self._settled(entry, index, base)
         self.register.cases[index] = case
         if case.fault is not None:
-            self._inert |= one
+            self._be_inert(index, case.fault)
             return
         if isinstance(entry.operation, Checkpoint):
             if not self._may_vouch(index, case, base):
@@ -86,11 +91,15 @@ class Authority:
         trial = self._tried(ground)
         if entry.id in trial.voids:
             self.register.cases[index] = replace(case, fault=trial.voids[entry.id])
-            self._inert |= one
+            self._be_inert(index, trial.voids[entry.id])
             return
         self.register.enter(index, case)
         self._bearing |= one
         self._after[index] = self._found(ground, trial)
+
+    def _be_inert(self, index: int, fault: Void) -> None:
+        self._inert |= 1 << index
+        self._faults[self._dag.entries[index].id] = fault
 
     def _settled(self, entry: ControlEntry, index: int, base: Verdict) -> Case:
         chain = bits(self._dag.chain(entry.device) & self._dag.pasts[index] & ~(1 << index))
@@ -149,10 +158,20 @@ class Authority:
         found = self._verdicts.get(scope)
         if found is None:
             found = self._judge(scope)
-            if len(self._verdicts) >= VERDICTS_MAX:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[scope] = found
+            self._remember(found)
         return found
+
+    def _remember(self, found: Verdict) -> None:
+        """Hold a verdict; the oldest go, by number, and by what is void in all of them."""
+        self._verdicts[found.scope] = found
+        self._voided += len(found.voids)
+        while len(self._verdicts) > 1 and (
+            len(self._verdicts) > VERDICTS_MAX or self._voided > VOIDED_MAX
+        ):
+            oldest = self._verdicts.pop(next(iter(self._verdicts)))
+            self._voided -= len(oldest.voids)
+        if self._widest is None or self._widest.scope.bit_count() <= found.scope.bit_count():
+            self._widest = replace(found, base=None)
 
     def _judge(self, scope: int) -> Verdict:
         base = self._nearest(scope)
@@ -164,13 +183,37 @@ class Authority:
 
     def _ground(self, base: Verdict, window: int, shaken: int) -> _Ground:
         """Return what to try a window on; all anew, if what owners vouch for could change."""
-        if (window | shaken) & self._unsettling:
+        if shaken & self._unsettling or self._vouches_for_more(base, window):
             return self._start(base.scope | window)
         kept = base.without(shaken, self._dag) if shaken else base
         return _Ground(base, kept, window | shaken)
 
+    def _vouches_for_more(self, base: Verdict, window: int) -> bool:
+        """Whether an owner's checkpoint in a window could vouch for more than those of the base."""
+        checkpoints = window & self._unsettling
+        forks = sum(1 << one for one in bits(window) if checkpoints and self._exposes(one))
+        for index in bits(checkpoints):
+            past = self._dag.pasts[index]
+            if past & forks:
+                return True
+            for device, branches in base.effects.branches.items():
+                chain = self._dag.chain(device) & past
+                if any(chain & ~base.effects.vouched.get(one.proof, 0) for one in branches):
+                    return True
+        return False
+
+    def _exposes(self, index: int) -> bool:
+        case = self.register.cases.get(index)
+        return case is not None and case.fork is not None
+
     def _nearest(self, scope: int) -> Verdict:
-        """Return a verdict to start from, of what one of the latest operations has seen."""
+        """Return a verdict to start from: the widest that there was, else one of the latest.
+
+        Each operation is new to the widest once. So who writes on without having seen the rest
+        costs what they write, and not all of it anew each time.
+        """
+        if self._widest is not None and not self._widest.scope & ~scope:
+            return self._widest
         latest: list[int] = []
         rest = scope
         while rest and len(latest) < LATEST:
@@ -183,24 +226,71 @@ class Authority:
         """Return those operations of a base that a window beside it could possibly change.
 
         Whether an operation has effect depends on its own past, and on what is beside it about its
-        author. So it is shaken if its author is whom an operation of the window, or a shaken one,
-        is about; or if it comes after a shaken one and is about the same user. Decisions of a
-        quorum depend on all who ever were owners. What carries its own proof depends on nothing.
+        author or their device. So it is shaken by an operation of the window, or by a shaken one,
+        that acts on its author or puts out its device; or if it comes after a shaken one and is
+        about the same user. Decisions of a quorum depend on the devices of owners, and on who were
+        owners in their past. What carries its own proof depends on nothing.
         """
-        register = self.register
         found, fresh = 0, window
         while fresh:
             concerned = 0
             for index in bits(fresh):
-                touched = claimants(register, register.cases[index])
-                for user in touched:
-                    concerned |= register.authored.get(user, 0)
-                    if not window >> index & 1:
-                        concerned |= register.concerns.get(user, 0) >> index << index
-                if touched & register.owners:
-                    concerned |= register.quorums
-            fresh = concerned & base.scope & ~FIRST & ~register.proven & ~found
+                concerned |= self._reached(index)
+                if window >> index & 1:
+                    concerned |= self._cut_short(base, index)
+                else:
+                    concerned |= self._following(index)
+            fresh = concerned & base.scope & ~FIRST & ~self.register.proven & ~found
             found |= fresh
+        return found
+
+    def _reached(self, index: int) -> int:
+        """Return what is by those whom an operation acts on, as far as that can reach.
+
+        Beside nothing else about a user it only lowers, and what it has not seen. A quorum does not
+        ask for reach.
+        """
+        found = 0
+        for user, act in self.register.cases[index].acts.items():
+            authored = self.register.authored.get(user, 0)
+            if index not in self.register.beside.get(user, {}):
+                authored = 0 if act.role == Role.OWNER else authored & ~self._dag.pasts[index]
+            found |= authored
+        return found & ~self.register.quorums
+
+    def _cut_short(self, base: Verdict, index: int) -> int:
+        """Return what is by the devices that a new operation puts out, or was decided with them.
+
+        What another proof has cut off already stays so, whoever brings more of them.
+        """
+        register, case = self.register, self.register.cases[index]
+        found = 0
+        for device in case.revoked:
+            cut = self._dag.chain(device)
+            if case.proven and register.claims.get(device, set()) & register.owners:
+                cut |= register.quorums
+            if case.fork is None:
+                cut &= ~self._dag.pasts[index]
+                for other in bits(
+                    register.revocations.get(device, 0) & base.effects.levels[PROVEN]
+                ):
+                    if register.cases[other].fork is None:
+                        cut &= self._dag.pasts[other]
+            found |= cut
+        return found
+
+    def _following(self, index: int) -> int:
+        """Return what may have built on a shaken operation."""
+        register, case = self.register, self.register.cases[index]
+        if not (case.acts or case.revoked):
+            return 0
+        touched = claimants(register, case)
+        later = register.quorums if touched & register.owners else 0
+        for user in touched:
+            later |= register.concerns.get(user, 0) | register.authored.get(user, 0)
+        found = later >> index << index
+        for device in case.revoked:
+            found |= self._dag.chain(device)
         return found
 
     def _start(self, scope: int) -> _Ground:
@@ -228,16 +318,17 @@ class Authority:
     def membership(self, within: int) -> Membership:
         """Return what a set of entries amounts to; the set holds the past of each."""
         roster = self.roster(within)
-        inert = within & self._inert
-        return replace(roster, void=self._voids(roster, inert)) if inert else roster
+        if not within & self._inert:
+            return roster
+        if self._answer is None or self._answer[0] != within:
+            self._answer = within, replace(roster, void=self._voids(roster, within & self._inert))
+        return self._answer[1]
 
     def _voids(self, roster: Membership, inert: int) -> Mapping[EntryId, Void]:
-        found = dict(roster.void)
-        for index in bits(inert):
-            fault = self.register.cases[index].fault
-            assert fault is not None
-            found[self._dag.entries[index].id] = fault
-        return found
+        if inert == self._inert:
+            return {**roster.void, **self._faults}
+        held = (self._dag.entries[index].id for index in bits(inert))
+        return {**roster.void, **{entry: self._faults[entry] for entry in held}}
 
     def roster(self, within: int) -> Membership:
         """Return the same, but `void` lacks what is void in every view."""

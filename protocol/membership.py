@@ -8,6 +8,8 @@
 A set is what `History.past` returns: it holds the past of each entry in it. `trial` has the rule.
 """
 
+from collections.abc import Iterator, Sequence
+
 from protocol.case import entrant, least_role
 from protocol.dag import ControlEntry, bits
 from protocol.entry import DeviceKey, EntryId, Reference
@@ -114,17 +116,31 @@ def content_void(
     if effects.lost(device, control) or not effects.brings(device, author, control):
         return Void.DEVICE
     register = history.authority.register
-    for cut in bits(register.acts[author] & effects.total & ~control):
-        if (
-            register.cases[cut].acts[author].seen is not None
-            and effects.counts(cut, author)
-            and seq > _last_seen(history, verdict, cut, author, device)
-        ):
+    removals = [
+        cut
+        for cut in bits(register.acts[author] & effects.total & ~control)
+        if register.cases[cut].acts[author].seen is not None and effects.counts(cut, author)
+    ]
+    for cut in _first(history, verdict, removals):
+        if seq > _last_seen(history, verdict, cut, author, device):
             return Void.REMOVED
-    for cut in bits(register.revocations.get(device, 0) & effects.total & ~control):
+    revocations = register.revocations.get(device, 0) & effects.total & ~control
+    for cut in _first(history, verdict, list(bits(revocations))):
         if seq > _last_seen(history, verdict, cut, author, device):
             return Void.DEVICE
     return None
+
+
+def _first(history: History, verdict: Verdict, cuts: Sequence[int]) -> Iterator[int]:
+    """Yield those of ascending removals whose cut-off can be the smallest.
+
+    What somebody of rank has named counts in all that has seen it, so those cut off no earlier.
+    """
+    ranked = 0
+    for cut in cuts:
+        if not history.pasts[cut] & ranked:
+            yield cut
+            ranked |= 1 << cut & ~verdict.effects.levels[PROVEN]
 
 
 def _last_seen(

@@ -137,7 +137,7 @@ class Effects:
     of these proofs the entries that owners vouch for.
     """
 
-    __slots__ = ("_register", "branches", "levels", "total", "vouched")
+    __slots__ = ("_register", "_stands", "branches", "levels", "total", "vouched")
 
     def __init__(
         self,
@@ -150,6 +150,7 @@ class Effects:
         self.branches = branches
         self.vouched = vouched
         self.levels = list(levels)
+        self._stands: dict[UserId, tuple[int, int]] = {}
         self.total = 0
         for level in levels:
             self.total |= level
@@ -202,9 +203,13 @@ class Effects:
             last = self._stand(user, acts).bit_length() - 1
         return self.act(last, user).role
 
-    def standing(self, user: UserId, within: int) -> int:
-        """Return the operations on a user, within a set, that stand."""
-        return self._stand(user, self._register.acts.get(user, 0) & self.total & within)
+    def standing(self, user: UserId) -> int:
+        """Return the operations on a user that stand; found anew when there are others."""
+        acts = self._register.acts.get(user, 0) & self.total
+        known = self._stands.get(user)
+        if known is None or known[0] != acts:
+            known = self._stands[user] = acts, self._stand(user, acts)
+        return known[1]
 
     def _stand(self, user: UserId, acts: int) -> int:
         register = self._register
@@ -233,10 +238,11 @@ class Effects:
         if not beside:
             return True
         level, role = self.level(index), self.act(index, user).role
-        return not any(
-            level < self.level(other) < PROVEN and self.act(other, user).role > role
-            for other in bits(beside & self.standing(user, -1))
-        )
+        outranking = self.above(level) & ~self.levels[PROVEN]
+        more = 0
+        for given, acts in self._register.giving[user].items():
+            more |= acts if given > role else 0
+        return not beside & outranking & more & self.standing(user)
 
     def lost(self, device: DeviceKey, within: int) -> bool:
         """Whether a device is out: for good by proof, else until a grant that knows of it."""
@@ -294,9 +300,9 @@ class Effects:
         if role < level:
             return role
         above = self.above(level)
-        for other in bits(self._register.acts.get(user, 0) & above & ~past):
-            cut = self.act(other, user).role
-            if cut < role and self._binds(index, other, user):
+        unseen = self._register.acts.get(user, 0) & above & ~past
+        for cut, acts in sorted(self._register.giving[user].items()) if unseen else ():
+            if cut < role and any(self._binds(index, one, user) for one in bits(acts & unseen)):
                 role = cut
         return OUT if self.cut_off(index, device, above) else role
 

@@ -1,0 +1,162 @@
+"""What an entry costs is what it says, not what was said before it, at all who hold the chat."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from protocol import authority
+from protocol.entry import EntryId, Reference
+from protocol.history import History
+from protocol.identity import UserId
+from protocol.membership import content_void, resolve
+from protocol.operation import Admit, Checkpoint, Enroll, Remove, SetRole
+from protocol.policy import Role
+from protocol.standing import Effects
+from protocol.testing.cast import Person, credential, grant
+from protocol.testing.story import Story
+from protocol.trial import Trial
+from tests.protocol.oracle import Oracle
+from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA
+
+MANY = 24
+
+
+def demoted_and_unaware() -> Story:
+    story = Story(CAST)
+    story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), [story.genesis])
+    for _ in range(MANY):
+        story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [story.genesis])
+    return story
+
+
+def two_devices(who: Person) -> Story:
+    """Each enrols the other, again and again, unaware of what the other does."""
+    story = Story(CAST)
+    begun = story.tell(who, Enroll(credential(who, (1,))), [story.genesis])
+    for _ in range(MANY // 2):
+        story.tell(who, Enroll(credential(who, (1,))), [begun])
+        story.tell(who, Enroll(credential(who, (0,))), [begun], number=1)
+    return story
+
+
+def one_owner_decides_alone() -> Story:
+    story = Story(CAST)
+    begun = story.tell(ANNA, Enroll(credential(ANNA, (1,))), [story.genesis])
+    for until in range(MANY // 2):
+        decided = story.quorum(ANNA, [SetRole(ANNA.user, Role.OWNER, ())], [], 100 + until)
+        story.tell(ANNA, decided, [begun])
+        story.tell(ANNA, Enroll(credential(ANNA, (1,))), [begun], number=1)
+    return story
+
+
+def revoked_again_and_again() -> Story:
+    story = Story(CAST)
+    begun = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [story.genesis])
+    for _ in range(MANY // 2):
+        story.tell(CLARA, Enroll(credential(CLARA, (0,))), [begun])
+        story.tell(CLARA, story.revocation(CLARA), [begun], number=1)
+    return story
+
+
+def vouched_again_and_again() -> Story:
+    story = Story(CAST)
+    one = story.tell(BORIS, Checkpoint(), [story.genesis])
+    other = story.retell(BORIS, Checkpoint((one.reference,)), one, [story.genesis])
+    story.tell(CLARA, story.exposure(one, other))
+    for _ in range(MANY):
+        story.tell(ANNA, Checkpoint())
+    return story
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        demoted_and_unaware,
+        lambda: two_devices(CLARA),
+        one_owner_decides_alone,
+        revoked_again_and_again,
+        vouched_again_and_again,
+    ],
+)
+def test_nothing_is_tried_again_and_again(
+    make: Callable[[], Story], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where one is told of each entry by itself, and asks who is in the chat each time."""
+    tried: list[int] = []
+    run = Trial.run
+
+    def counted(trial: Trial, window: Iterable[int]) -> None:
+        listed = list(window)
+        tried.extend(listed)
+        run(trial, listed)
+
+    monkeypatch.setattr(Trial, "run", counted)
+    entries = make().entries
+    history = History()
+    for entry in entries:
+        history.add(entry)
+        resolve(history)
+    assert len(tried) <= 3 * len(entries)
+    assert resolve(history).users == Oracle(entries).resolve(frozenset(range(len(entries)))).users
+
+
+def test_what_binds_is_found_once_for_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner demotes somebody over and over, whom a quorum raised, and who writes on."""
+    found: list[int] = []
+    stand = Effects._stand
+
+    def counted(effects: Effects, user: UserId, acts: int) -> int:
+        found.append(acts)
+        return stand(effects, user, acts)
+
+    monkeypatch.setattr(Effects, "_stand", counted)
+    story = Story(CAST)
+    begun = story.tell(ANNA, Enroll(credential(ANNA, (1,))), [story.genesis])
+    story.tell(ANNA, story.quorum(ANNA, [SetRole(BORIS.user, Role.OWNER, ())], []), [begun])
+    for _ in range(MANY):
+        story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), [begun], number=1)
+    for _ in range(MANY):
+        story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [begun])
+    history = History()
+    for entry in story.entries:
+        history.add(entry)
+    found.clear()
+    assert DINA.user in resolve(history).users
+    assert len(found) <= MANY
+
+
+def test_old_content_of_who_was_often_put_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first removal says what counts; those that have seen it name no less."""
+    asked: list[int] = []
+    last_seen = "protocol.membership._last_seen"
+
+    def counted(_history: History, _verdict: object, cut: int, *_: object) -> int:
+        asked.append(cut)
+        return 200
+
+    story = Story(CAST)
+    seen = (Reference(CLARA.devices[0], 200, EntryId(bytes(32))),)
+    for _ in range(MANY):
+        story.tell(BORIS, Remove(CLARA.user, seen))
+        story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+    history = story.history()
+    start = history.past([story.genesis.id])
+    assert content_void(history, CLARA.devices[0], 200, start) is None
+    assert content_void(history, CLARA.devices[0], 201, start) is not None
+    monkeypatch.setattr(last_seen, counted)
+    assert content_void(history, CLARA.devices[0], 200, start) is None
+    assert len(asked) == 1
+
+
+def test_little_is_remembered_and_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes from the caches is found anew."""
+    monkeypatch.setattr(authority, "VOIDED_MAX", MANY)
+    monkeypatch.setattr(authority, "VERDICTS_MAX", 3)
+    entries = demoted_and_unaware().entries
+    history, oracle = History(), Oracle(entries)
+    for number, entry in enumerate(entries):
+        history.add(entry)
+        assert resolve(history) == oracle.resolve(frozenset(range(number + 1)))
+    for one in entries:
+        past = history.past([one.id])
+        assert resolve(history, past) == oracle.resolve(oracle.past([one.id]))
