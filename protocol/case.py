@@ -54,14 +54,15 @@ class Act:
 class Case:
     """One operation on membership. fault: why it is void in every view, None if it is not.
 
-    need: the least level of its author. proven: it carries its own proof. signers: the devices of
-    a quorum's entry and whose they are.
+    need: the least level of its author. proven: it carries its own proof. by_user: that is the
+    signature of the device's user. signers: the devices of a quorum's entry and whose they are.
     """
 
     author: UserId | None
     fault: Void | None = None
     need: int = Role.READER
     proven: bool = False
+    by_user: bool = False
     leave: bool = False
     acts: Mapping[UserId, Act] = field(default_factory=dict)
     revoked: Mapping[DeviceKey, UserId | None] = field(default_factory=dict)
@@ -202,6 +203,7 @@ def _revoked(operation: Revoke, device: DeviceKey, author: UserId, user: UserId 
         fault=fault,
         need=Role.READER if proven else Role.ADMIN,
         proven=proven,
+        by_user=signed is not None,
         revoked={operation.device: user},
         seen=operation.seen,
         fork=operation.fork,

@@ -124,11 +124,25 @@ def content_void(
     for cut in _first(history, verdict, removals):
         if seq > _last_seen(history, verdict, cut, author, device):
             return Void.REMOVED
-    revocations = register.revocations.get(device, 0) & effects.total & ~control
-    for cut in _first(history, verdict, list(bits(revocations))):
+    for cut in _first(history, verdict, _heeded(history, verdict, author, device, control)):
         if seq > _last_seen(history, verdict, cut, author, device):
             return Void.DEVICE
     return None
+
+
+def _heeded(
+    history: History, verdict: Verdict, user: UserId, device: DeviceKey, control: int
+) -> Sequence[int]:
+    """Return the revocations of a user's device, of those not seen, that are asked.
+
+    Anybody can bring a fork's proof, and who holds a device can give it up: either may name less
+    than is due. So these are not asked where somebody of rank, or the user, has spoken.
+    """
+    cases, effects = history.authority.register.cases, verdict.effects
+    revocations = history.authority.register.revocations.get(device, 0)
+    found = list(bits(revocations & effects.total & ~control))
+    ranked = [one for one in found if cases[one].by_user or not effects.levels[PROVEN] >> one & 1]
+    return [one for one in ranked if cases[one].revoked[device] == user] or found
 
 
 def _first(history: History, verdict: Verdict, cuts: Sequence[int]) -> Iterator[int]:

@@ -9,8 +9,8 @@ from typing import Final
 
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.membership import Void
-from protocol.operation import Admit, Enroll, Remove, Revoke, SetPolicy, SetRole
-from protocol.policy import HistoryRule, Policy, Role
+from protocol.operation import Admit, Checkpoint, Enroll, Leave, Remove, Revoke, SetPolicy, SetRole
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.testing.cast import Person, credential, grant, person
 from protocol.testing.story import Story
 
@@ -237,6 +237,49 @@ def given_up_by_a_thief() -> WorkedCase:
     )
 
 
+def left_to_write_on() -> WorkedCase:
+    story = Story([(ANNA, Role.OWNER), (OLGA, Role.OWNER)], ChatKind.DIRECT)
+    device = OLGA.devices[0]
+    story.tell(OLGA, Leave((head(OLGA, 200),)), [story.genesis])
+    story.tell(ANNA, Revoke(device, None, None, (head(OLGA, 4),)))
+    return WorkedCase(
+        "k",
+        "in a direct chat, one leaves and names what is yet to be written: the other cuts it off",
+        story,
+        {ANNA: Role.OWNER},
+        {},
+        (
+            Content("what the other had seen", device, 4, (story.genesis.id,), None),
+            Content("what is written on", device, 5, (story.genesis.id,), Void.DEVICE),
+            Content("by the other", ANNA.devices[0], 9, (story.genesis.id,), None),
+        ),
+    )
+
+
+def a_proof_that_names_nothing() -> WorkedCase:
+    story = Story(
+        [(ANNA, Role.OWNER), (BORIS, Role.ADMIN), (CLARA, Role.MEMBER), (OLGA, Role.READER)]
+    )
+    device, start = CLARA.devices[0], story.genesis.id
+    story.tell(CLARA, Checkpoint(), [story.genesis])
+    one = story.tell(CLARA, Checkpoint(), [])
+    other = story.retell(CLARA, Checkpoint((head(CLARA, 1),)), one, [])
+    story.tell(OLGA, story.exposure(one, other), [one, other])
+    story.tell(BORIS, Revoke(device, None, None, (head(CLARA, 57),)), [one])
+    return WorkedCase(
+        "l",
+        "a reader brings the proof of a fork and names nothing as seen: an admin says what was",
+        story,
+        {ANNA: Role.OWNER, BORIS: Role.ADMIN, CLARA: Role.MEMBER, OLGA: Role.READER},
+        {one.id: Void.FORKED, other.id: Void.FORKED},
+        (
+            Content("from long before the fork", device, 57, (start,), None),
+            Content("past what the admin had seen", device, 58, (start,), Void.DEVICE),
+            Content("of who has seen the fork", device, 3, (one.id, other.id), None),
+        ),
+    )
+
+
 CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     duel,
     readmission_beside_removal,
@@ -248,10 +291,12 @@ CASES: Final[tuple[Callable[[], WorkedCase], ...]] = (
     concurrent_settings,
     a_lost_first_device,
     given_up_by_a_thief,
+    left_to_write_on,
+    a_proof_that_names_nothing,
 )
 
 
 def make_cases() -> Iterator[WorkedCase]:
-    """Yield the cases, (a) to (j)."""
+    """Yield the cases, (a) to (l)."""
     for make in CASES:
         yield make()

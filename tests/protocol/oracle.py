@@ -87,6 +87,8 @@ class Oracle:
             if lowers and seq > self._cut(ruling, number, author, device):
                 return Void.REMOVED
         revoked = [n for n in ruling.levels.keys() - control if device in self.case(n).revoked]
+        spoken = [n for n in revoked if ruling.levels[n] < PROVEN or self.case(n).by_user]
+        revoked = [n for n in spoken if self.case(n).revoked[device] == author] or revoked
         beyond = any(seq > self._cut(ruling, number, author, device) for number in revoked)
         return Void.DEVICE if beyond else None
 

@@ -17,15 +17,16 @@ from protocol.operation import (
     Checkpoint,
     Enroll,
     Leave,
+    Operation,
     Remove,
     Revoke,
     SetRole,
 )
 from protocol.policy import Role
-from protocol.testing.cast import credential, grant
-from protocol.testing.story import Story
+from protocol.testing.cast import Person, credential, grant
+from protocol.testing.story import Story, Told
 from tests.protocol.membership_cases import head
-from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, OLGA, reason
+from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, EGOR, OLGA, reason
 
 
 class TestContent:
@@ -170,3 +171,88 @@ class TestContent:
         start = history.past([story.genesis.id])
         assert content_void(history, CLARA.devices[0], 9, start) is None
         assert content_void(history, CLARA.devices[0], 10, start) == Void.REMOVED
+
+
+class TestWhoseWordCounts:
+    """Anybody can bring a proof, and name less than is due."""
+
+    def put_out(self, how: str, *seen: Reference) -> tuple[Story, Told]:
+        """Let Egor expose Clara's device, or its thief give it up."""
+        story = Story([*CAST, (EGOR, Role.READER)])
+        entered = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [story.genesis])
+        if how == "itself":
+            story.tell(CLARA, Revoke(CLARA.devices[1], None, None, seen), [entered], 1)
+            return story, entered
+        one = story.tell(CLARA, Checkpoint(), [entered], 1)
+        other = story.retell(CLARA, Checkpoint((one.reference,)), one, [entered])
+        proof = replace(story.exposure(one, other), seen=seen)
+        assert proof.fork is not None
+        if how == "fork of content":
+            story.untell()
+            story.untell()
+            proof = replace(proof, fork=replace(proof.fork, lane=1))
+        story.tell(EGOR, proof)
+        return story, entered
+
+    def fates(self, story: Story, entered: Told, *seqs: int) -> list[Void | None]:
+        history = story.history()
+        past = history.past([entered.id])
+        return [content_void(history, CLARA.devices[1], seq, past) for seq in seqs]
+
+    @pytest.mark.parametrize("how", ["itself", "fork", "fork of content"])
+    @pytest.mark.parametrize("then", ["rank", "user", "owners"])
+    @pytest.mark.parametrize("when", ["after", "beside"])
+    def test_of_rank_or_of_the_user(self, how: str, then: str, when: str) -> None:
+        story, entered = self.put_out(how)
+        assert self.fates(story, entered, 0) == [Void.DEVICE]
+        seen = (Reference(CLARA.devices[1], 57, EntryId(bytes(32))),)
+        said: dict[str, tuple[Person, Operation]] = {
+            "rank": (BORIS, Revoke(CLARA.devices[1], None, None, seen)),
+            "user": (CLARA, story.revocation(CLARA, 1, seen)),
+            "owners": (
+                ANNA,
+                story.quorum(ANNA, [Revoke(CLARA.devices[1], None, None, seen)], []),
+            ),
+        }
+        told = story.tell(*said[then], None if when == "after" else [entered])
+        assert reason(story, told) is None
+        assert self.fates(story, entered, 57, 58) == [None, Void.DEVICE]
+
+    def test_among_those_the_smaller_cut_off(self) -> None:
+        story, entered = self.put_out("fork")
+        seen = [(Reference(CLARA.devices[1], seq, EntryId(bytes(32))),) for seq in (57, 30)]
+        story.tell(CLARA, story.revocation(CLARA, 1, seen[0]))
+        story.tell(BORIS, Revoke(CLARA.devices[1], None, None, seen[1]))
+        assert self.fates(story, entered, 30, 31) == [None, Void.DEVICE]
+
+    def test_not_of_whoever_has_no_rank(self) -> None:
+        story, entered = self.put_out("itself")
+        seen = (Reference(CLARA.devices[1], 57, EntryId(bytes(32))),)
+        told = story.tell(EGOR, Revoke(CLARA.devices[1], None, None, seen))
+        assert reason(story, told) == Void.RANK
+        assert self.fates(story, entered, 0) == [Void.DEVICE]
+
+    def test_not_of_a_removal(self) -> None:
+        """It names what its author holds, also what was void by then."""
+        story, entered = self.put_out("fork", Reference(CLARA.devices[1], 3, EntryId(bytes(32))))
+        seen = (Reference(CLARA.devices[1], 57, EntryId(bytes(32))),)
+        story.tell(BORIS, Remove(CLARA.user, seen))
+        assert self.fates(story, entered, 3, 4) == [None, Void.DEVICE]
+
+    def test_not_what_an_author_had_seen(self) -> None:
+        """Who took the device back in speaks of what it wrote before, not of its fork since."""
+        story = Story([*CAST, (EGOR, Role.READER)])
+        device = CLARA.devices[0]
+        begun = story.tell(CLARA, Checkpoint(), [story.genesis])
+        story.tell(BORIS, Revoke(device, None, None, (head(CLARA, 9),)), [begun])
+        back = story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+        one = story.tell(CLARA, Checkpoint(), [back])
+        other = story.retell(CLARA, Checkpoint((one.reference,)), one, [back])
+        story.tell(EGOR, replace(story.exposure(one, other), seen=(head(CLARA, 30),)), [other])
+        history = story.history()
+        past = history.past([back.id])
+        found = [content_void(history, device, seq, past) for seq in (30, 31)]
+        assert found == [None, Void.DEVICE]
+        start = history.past([story.genesis.id])
+        assert content_void(history, device, 9, start) is None
+        assert content_void(history, device, 10, start) == Void.DEVICE
