@@ -28,6 +28,7 @@ ROSTERS_MAX = 256
 VOIDED_MAX = 1 << 18  # void operations in these: about 30 MB
 LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
 LATEST = 8  # guess
+NEW_FEW = 64  # operations that cost less than what one could shake; guess
 GENESIS = 0
 FIRST = 1 << GENESIS
 
@@ -170,8 +171,8 @@ class Authority:
         ):
             oldest = self._verdicts.pop(next(iter(self._verdicts)))
             self._voided -= len(oldest.voids)
-        if self._widest is None or self._widest.scope.bit_count() <= found.scope.bit_count():
-            self._widest = replace(found, base=None)
+        if self._widest is None or _width(self._widest) <= _width(found):
+            self._widest = found
 
     def _judge(self, scope: int) -> Verdict:
         base = self._nearest(scope)
@@ -207,10 +208,10 @@ class Authority:
         return case is not None and case.fork is not None
 
     def _nearest(self, scope: int) -> Verdict:
-        """Return a verdict to start from: the widest that there was, else one of the latest.
+        """Return a verdict to start from: of what one of the latest operations has seen, or wider.
 
-        Each operation is new to the widest once. So who writes on without having seen the rest
-        costs what they write, and not all of it anew each time.
+        Each operation is new to the widest verdict once. So who writes on without having seen the
+        rest costs what they write, and not all of it anew each time; nor do views that grow.
         """
         if self._widest is not None and not self._widest.scope & ~scope:
             return self._widest
@@ -219,8 +220,10 @@ class Authority:
         while rest and len(latest) < LATEST:
             latest.append(rest.bit_length() - 1)
             rest ^= 1 << latest[-1]
-        found = max(latest, key=lambda index: self._after[index].scope.bit_count())
-        return self._after[found]
+        found = max(map(self._after.__getitem__, latest), key=_width)
+        inside = [one for held, one in self._verdicts.items() if not held & ~scope]
+        known = max(inside, key=_width, default=found)
+        return known if _width(known) + NEW_FEW >= _width(found) else found
 
     def _shaken(self, base: Verdict, window: int) -> int:
         """Return those operations of a base that a window beside it could possibly change.
@@ -306,12 +309,17 @@ class Authority:
         changed: set[UserId] = set()
         for index in bits(ground.window):
             changed |= claimants(self.register, self.register.cases[index])
-        kept = ground.kept
+        kept, base = ground.kept, ground.base
+        if base.scope in self._rosters:
+            origin: Verdict | None = replace(base, base=None)
+        else:
+            origin = base.base
+            changed |= base.changed
         return Verdict(
             kept.scope | ground.window,
             trial.effects,
             {**kept.voids, **trial.voids} if trial.voids else kept.voids,
-            ground.base,
+            origin,
             frozenset(changed),
         )
 
@@ -358,3 +366,7 @@ class Authority:
             return self._assembly.of(verdict, None, self.register.acts)
         earlier = self._rosters[base.scope]
         return self._assembly.of(verdict, earlier, changed)
+
+
+def _width(verdict: Verdict) -> int:
+    return verdict.scope.bit_count()

@@ -31,7 +31,7 @@ from protocol.standing import Effects, Register
 class Verdict:
     """What was found about a set of entries that bear on membership.
 
-    base: what this was found from, None if anew.
+    base: what this was found from, if anything is known of it; only the next one is remembered.
     changed: the users who may differ from it.
     """
 

@@ -68,6 +68,20 @@ def vouched_again_and_again() -> Story:
     return story
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what will have been tried from now on."""
+    tried: list[int] = []
+    run = Trial.run
+
+    def noted(trial: Trial, window: Iterable[int]) -> None:
+        listed = list(window)
+        tried.extend(listed)
+        run(trial, listed)
+
+    monkeypatch.setattr(Trial, "run", noted)
+    return tried
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -82,15 +96,7 @@ def test_nothing_is_tried_again_and_again(
     make: Callable[[], Story], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not where one is told of each entry by itself, and asks who is in the chat each time."""
-    tried: list[int] = []
-    run = Trial.run
-
-    def counted(trial: Trial, window: Iterable[int]) -> None:
-        listed = list(window)
-        tried.extend(listed)
-        run(trial, listed)
-
-    monkeypatch.setattr(Trial, "run", counted)
+    tried = counted(monkeypatch)
     entries = make().entries
     history = History()
     for entry in entries:
@@ -100,16 +106,33 @@ def test_nothing_is_tried_again_and_again(
     assert resolve(history).users == Oracle(entries).resolve(frozenset(range(len(entries)))).users
 
 
+def test_views_that_grow_are_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member's messages name two chains that are unaware of each other, each a step further."""
+    story = Story(CAST)
+    begun = story.tell(BORIS, Enroll(credential(BORIS, (1,))), [story.genesis])
+    views = []
+    for _ in range(MANY):
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [begun])
+        other = story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)), [begun], 1)
+        views.append([one.id, other.id])
+    history = story.history()
+    resolve(history)
+    tried = counted(monkeypatch)
+    for view in views:
+        assert DINA.user in resolve(history, history.past(view)).users
+    assert len(tried) <= 3 * len(views)
+
+
 def test_what_binds_is_found_once_for_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner demotes somebody over and over, whom a quorum raised, and who writes on."""
     found: list[int] = []
     stand = Effects._stand
 
-    def counted(effects: Effects, user: UserId, acts: int) -> int:
+    def noted(effects: Effects, user: UserId, acts: int) -> int:
         found.append(acts)
         return stand(effects, user, acts)
 
-    monkeypatch.setattr(Effects, "_stand", counted)
+    monkeypatch.setattr(Effects, "_stand", noted)
     story = Story(CAST)
     begun = story.tell(ANNA, Enroll(credential(ANNA, (1,))), [story.genesis])
     story.tell(ANNA, story.quorum(ANNA, [SetRole(BORIS.user, Role.OWNER, ())], []), [begun])
@@ -130,7 +153,7 @@ def test_old_content_of_who_was_often_put_out(monkeypatch: pytest.MonkeyPatch) -
     asked: list[int] = []
     last_seen = "protocol.membership._last_seen"
 
-    def counted(_history: History, _verdict: object, cut: int, *_: object) -> int:
+    def noted(_history: History, _verdict: object, cut: int, *_: object) -> int:
         asked.append(cut)
         return 200
 
@@ -143,7 +166,7 @@ def test_old_content_of_who_was_often_put_out(monkeypatch: pytest.MonkeyPatch) -
     start = history.past([story.genesis.id])
     assert content_void(history, CLARA.devices[0], 200, start) is None
     assert content_void(history, CLARA.devices[0], 201, start) is not None
-    monkeypatch.setattr(last_seen, counted)
+    monkeypatch.setattr(last_seen, noted)
     assert content_void(history, CLARA.devices[0], 200, start) is None
     assert len(asked) == 1
 
