@@ -1,12 +1,16 @@
 """Stories about what reaches furthest in SPEC 3.3: a forked chain, and who vouches for it.
 
     story = forked_early(random, steps)
+    story = of_many_devices(random, steps)
 
 A device forks near the beginning; it leaves, enrols, decides and acts on both branches. Others tell
-of it, vouch for what they have seen, and act on it and on each other, each knowing little.
+of it, vouch for what they have seen, and act on it and on each other, each knowing little. In the
+second kind all devices of everybody write and may fork, some are named for two users, devices enter
+by themselves, and proofs of either lane name as seen what they like.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 from protocol.entry import EntryId, Reference
@@ -25,7 +29,7 @@ from protocol.operation import (
     SetPolicy,
     SetRole,
 )
-from protocol.policy import HistoryRule, Policy, Role
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.testing.cast import DEVICES, Person, credential, grant, person
 from protocol.testing.story import Story, Told
 
@@ -42,6 +46,21 @@ def forked_early(random: Random, steps: int) -> Story:
     story = Story(list(zip(cast, roles, strict=True)))
     motif = _Motif(random, story, cast, random.choice(cast[1:]))
     motif.fork()
+    owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
+    for _ in range(steps):
+        motif.step(owners)
+    return story
+
+
+def of_many_devices(random: Random, steps: int) -> Story:
+    """Tell such a story, in a group or a channel."""
+    cast = CAST[: random.choice((3, 4, 5))]
+    roles = [Role.OWNER, *(random.choice(ROLES) for _ in cast[1:])]
+    kind = random.choice((ChatKind.GROUP, ChatKind.GROUP, ChatKind.CHANNEL))
+    story = Story(list(zip(cast, roles, strict=True)), kind)
+    motif = _Crowd(random, story, cast, random.choice(cast[1:]))
+    if random.randrange(2):
+        motif.fork()
     owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
     for _ in range(steps):
         motif.step(owners)
@@ -148,6 +167,52 @@ class _Motif:
 
     def _heads(self, who: Person, number: int) -> tuple[Reference, ...]:
         return (Reference(who.devices[number], self._random.randrange(SEQS), EntryId(bytes(32))),)
+
+
+class _Crowd(_Motif):
+    """The same, by all devices of everybody."""
+
+    def step(self, owners: list[Person]) -> None:
+        """Let somebody tell of a fork, vouch, bring a device in, or do something else."""
+        random, story = self._random, self._story
+        who, seen = random.choice(self._cast), None if self._flip(4) else self._some()
+        forks = list(_forks(story))
+        number = random.randrange(DEVICES)
+        if forks and self._flip(5):
+            self._keep(self._told(who, self._proof(*random.choice(forks)), seen))
+        elif self._flip(4):
+            self._keep(self._told(random.choice(owners), Checkpoint(story.heads()[:2]), seen))
+        elif self._flip(5):
+            self._keep(story.tell(who, Enroll(credential(who, (number,))), seen, number))
+        else:
+            said = self._said(who) if self._flip(2) else self._inner(who)
+            self._keep(self._told(who, said, seen))
+
+    def _told(self, who: Person, operation: Operation, seen: list[Told] | None) -> Told:
+        """Tell something by one of the person's devices, which now and then forks."""
+        number = 0 if self._flip(2) else self._random.randrange(DEVICES)
+        mine = [told for told in self._story.told if told.entry.device == who.devices[number]]
+        if mine[1:] and self._flip(12):
+            return self._story.retell(who, operation, self._random.choice(mine[1:]), seen)
+        return self._story.tell(who, operation, seen, number)
+
+    def _proof(self, one: Told, other: Told) -> Revoke:
+        proof = self._story.exposure(one, other)
+        seen = (Reference(proof.device, self._random.randrange(SEQS), EntryId(bytes(32))),)
+        assert proof.fork is not None
+        lane = 1 if self._flip(3) else proof.fork.lane
+        return replace(
+            proof, fork=replace(proof.fork, lane=lane), seen=() if self._flip(2) else seen
+        )
+
+    def _inner(self, who: Person) -> Inner:
+        if not self._flip(8):
+            return super()._inner(who)
+        one, other = self._random.choice(self._cast), self._random.choice(self._cast)
+        made = grant(one, self._random.choice(list(Role)))
+        devices = {one.devices[0], self._random.choice(other.devices)}
+        user = replace(made.credential.user, devices=tuple(sorted(devices)))
+        return Admit((replace(made, credential=replace(made.credential, user=user)),))
 
 
 def _forks(story: Story) -> Iterator[tuple[Told, Told]]:

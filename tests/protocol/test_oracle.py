@@ -1,9 +1,10 @@
 """What the fast judge finds is what SPEC 3.3 to 3.5 say, read naively (tests/protocol/oracle)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from protocol.roster import Void
 from protocol.testing.cast import grant, person
 from protocol.testing.histories import histories, reorder
 from protocol.testing.story import Story, history_of
-from tests.protocol.motifs import CAST, SEQS, forked_early
+from tests.protocol.motifs import CAST, SEQS, forked_early, of_many_devices
 from tests.protocol.oracle import Oracle
 
 ANNA, BORIS, CLARA = person("anna@mz"), person("boris@mz"), person("clara@mz")
@@ -101,11 +102,14 @@ def fates(history: History, story: Story) -> list[object]:
     return [*told, resolve(history).agencies, Redactions(history).of()]
 
 
-@given(st.randoms(use_true_random=False), st.integers(2, 12))
+@pytest.mark.parametrize("tell", [forked_early, of_many_devices])
+@given(st.randoms(use_true_random=False), st.integers(2, 16))
 @settings(max_examples=60)
-def test_what_comes_after_a_fork(random: Random, steps: int) -> None:
+def test_what_comes_after_a_fork(
+    tell: Callable[[Random, int], Story], random: Random, steps: int
+) -> None:
     """In whatever order it comes, and whatever is asked in between: order of arrival is nothing."""
-    story = forked_early(random, steps)
+    story = tell(random, steps)
     expected = fates(history_of(story.entries), story)
     check(story.entries, random)
     for _ in range(2):
@@ -120,11 +124,14 @@ def test_what_comes_after_a_fork(random: Random, steps: int) -> None:
         assert redactions.of() == expected[-1]
 
 
+@pytest.mark.parametrize("tell", [forked_early, of_many_devices])
 @given(st.randoms(use_true_random=False), st.integers(2, 10))
 @settings(max_examples=40)
-def test_content_counts_as_the_text_says(random: Random, steps: int) -> None:
+def test_content_counts_as_the_text_says(
+    tell: Callable[[Random, int], Story], random: Random, steps: int
+) -> None:
     """SPEC 3.5, of every device, at every place, by each set of control heads."""
-    story = forked_early(random, steps)
+    story = tell(random, steps)
     oracle, history = Oracle(story.entries), history_of(story.entries)
     for entry, past in zip(story.entries, oracle.pasts, strict=True):
         for device in (device for who in CAST for device in who.devices[:2]):
