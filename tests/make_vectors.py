@@ -9,12 +9,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests import vectors_admission as admission
+from tests import vectors_answers as answer
 from tests import vectors_blobs as blob
 from tests import vectors_channel as channel
 from tests import vectors_chat as chat
 from tests import vectors_content as content
 from tests import vectors_directory as directory
 from tests import vectors_evidence as evidence
+from tests import vectors_forks as fork
 from tests import vectors_log as log
 from tests import vectors_people as people
 from tests import vectors_sync as sync
@@ -24,11 +27,12 @@ from tests.vectors import FOLDER, Case, keep_signatures
 FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "encoding": ("1", log.encoding),
     "entries": ("2.2", log.entries),
-    "covers": ("2.4", log.covers),
-    "forks": ("2.5", log.forks),
+    "covers": ("2.4", fork.covers),
+    "forks": ("2.5", fork.forks),
     "runs": ("6.4", log.runs),
     "operations": ("3.2", chat.operations),
     "membership": ("3.6", chat.membership),
+    "admission": ("3.4", admission.admission),
     "redactions": ("2.6", chat.redactions),
     "schedule": ("4.3", chat.schedules),
     "content": ("4.3", content.contents),
@@ -45,6 +49,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "reconciliations": ("6.3", sync.reconciliations),
     "rings": ("6.5", sync.rings),
     "questions": ("7", wire.questions),
+    "answers": ("7.1", answer.answers),
     "directories": ("7.5", directory.directories),
 }
 

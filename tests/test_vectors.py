@@ -30,6 +30,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "runs": {"NotCanonical", "LimitExceeded", "Unauthentic"},
     "operations": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted", "Inadmissible"},
     "membership": {"Inadmissible"},
+    "admission": {"Inadmissible", "NotCanonical", "Untrusted"},
     "redactions": set(),
     "schedule": {"BadSeal", "SealRefused"},
     "content": {"ContentRefused"},
@@ -46,6 +47,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "reconciliations": {"OutOfTurn", "LimitExceeded"},
     "rings": set(),
     "questions": {"NotCanonical", "LimitExceeded", "Untrusted"},
+    "answers": {"NotCanonical", "LimitExceeded"},
     "directories": {"NotCanonical", "LimitExceeded", "Untrusted", "Unauthentic"},
 }
 

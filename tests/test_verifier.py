@@ -11,14 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from nacl.bindings import (
-    crypto_core_ed25519_add,
-    crypto_core_ed25519_scalar_add,
-    crypto_core_ed25519_scalar_mul,
-    crypto_core_ed25519_scalar_reduce,
-    crypto_hash_sha512,
-    crypto_scalarmult_ed25519_base_noclamp,
-)
 
 from crypto.archival import ArchivalSigner
 from crypto.errors import BadSignature
@@ -36,6 +28,7 @@ from protocol.testing.exhibits import Record
 from protocol.testing.histories import Dice
 from tests import vectors_evidence as evidence
 from tests import vectors_exhibits as exhibits
+from tests.by_hand import FIELD, ORDER, ORDER_8, TORSION, sign_by_hand, times_base, with_torsion
 from tests.signing import tool
 from tests.vectors import Case, Json, as_json
 from tests.vectors_exhibits import Element
@@ -47,10 +40,6 @@ ANNA, BORIS, CLARA = person("anna@mz"), person("boris@mvd"), person("clara@fns")
 PEOPLE = (ANNA, BORIS, CLARA)
 FILES_RANDOM = 12
 CHANGES_EACH = 12  # of each sort, to each random file
-ORDER = 2**252 + 27742317777372353535851937790883648493
-FIELD = 2**255 - 19
-ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
-SCALAR_BYTES = 32
 
 
 def node(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
@@ -263,20 +252,8 @@ def test_ml_dsa_65() -> None:
     assert found == [True] * len(right) + [False] * len(wrong)
 
 
-def as_scalar(number: int) -> bytes:
-    return (number % ORDER).to_bytes(SCALAR_BYTES, "little")
-
-
-def times_base(scalar: int) -> bytes:
-    return crypto_scalarmult_ed25519_base_noclamp(as_scalar(scalar))
-
-
 def signed_by_hand(secret: int, key: bytes, point: bytes, nonce: int, message: bytes) -> Signed:
-    """S = nonce + H(R ‖ A ‖ message) secret, whatever is given as A and R."""
-    challenge = crypto_core_ed25519_scalar_reduce(crypto_hash_sha512(point + key + message))
-    product = crypto_core_ed25519_scalar_mul(challenge, as_scalar(secret))
-    total = crypto_core_ed25519_scalar_add(as_scalar(nonce), product)
-    return Signed(key, message, point + total)
+    return Signed(key, message, sign_by_hand(secret, key, point, nonce, message))
 
 
 def corner_cases() -> Iterator[Signed]:
@@ -287,7 +264,6 @@ def corner_cases() -> Iterator[Signed]:
         y | sign << 255 for y in (0, 1, ORDER_8, FIELD - ORDER_8, FIELD - 1) for sign in (0, 1)
     ]
     encodings += [FIELD + y | sign << 255 for y in range(19) for sign in (0, 1)]
-    torsion = ORDER_8.to_bytes(32, "little")
     for message in (b"", b"one", b"two"):
         plain = signed_by_hand(secret, key, point, nonce, message)
         total = int.from_bytes(plain.signature[32:], "little")
@@ -298,11 +274,11 @@ def corner_cases() -> Iterator[Signed]:
             odd = encoding.to_bytes(32, "little")
             yield signed_by_hand(0, odd, point, nonce, message)
             yield signed_by_hand(secret, key, odd, 0, message)
-    mixed = crypto_core_ed25519_add(key, torsion)
-    yield signed_by_hand(secret, key, crypto_core_ed25519_add(point, torsion), nonce, b"mixed R")
+    mixed = with_torsion(key)
+    yield signed_by_hand(secret, key, with_torsion(point), nonce, b"mixed R")
     for number in range(32):
         yield signed_by_hand(secret, mixed, point, nonce, f"mixed {number}".encode())
-        yield signed_by_hand(0, torsion, point, nonce, f"small {number}".encode())
+        yield signed_by_hand(0, TORSION, point, nonce, f"small {number}".encode())
 
 
 def accepted_by_libsodium(signed: Signed) -> bool:

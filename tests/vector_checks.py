@@ -9,17 +9,14 @@ from client import mailbox
 from client.device import Device
 from client.schema import DEVICE_SCHEMA
 from crypto import archive, content, labels, merkle, schedule
-from crypto.blob import BlobCipher, chunks_of, sealed_length
-from crypto.fingerprint import fingerprint, link_code, safety_number
+from crypto.fingerprint import agency_fingerprint, fingerprint, link_code, safety_number
 from crypto.keyfile import open_key
 from crypto.recovery import backup_key
 from crypto.sealing import prekey_id
 from node.ledger import CandidateLedger
 from node.schema import SCHEMA
-from protocol import codec, epoch, frame, identity, keygrant, name
-from protocol.attachment import Announcement, announcement
+from protocol import codec, epoch, identity, keygrant, name
 from protocol.backup import LENGTH_BYTES, length_of, open_part
-from protocol.blob import check_chunk
 from protocol.chat import Chat
 from protocol.entry import (
     ChatId,
@@ -37,21 +34,25 @@ from protocol.entry import (
 from protocol.fork import _verify_cover, verify_fork
 from protocol.identity import AgencyId, UserId, verify_charter
 from protocol.invitation import decode_invitation
-from protocol.listing import Listing, check_listed, verify_head, verify_split
 from protocol.membership import Void, content_void, resolve, void_reason
 from protocol.message import decode_message
 from protocol.operation import EpochOperation, Kind, kind_of
 from protocol.payload import decode_operation, encode_operation
-from protocol.question import decode_question, encode_question
 from protocol.receipt import verify_receipt
-from protocol.reconcile import Reconciliation, recon_key, tabulate
 from protocol.redaction import Redactions, allows, custodians, retention
-from protocol.rings import neighbours
 from protocol.run import Context, Entry, unpack
+from tests.vector_admission import check_admission
 from tests.vector_inputs import Inputs, as_items, as_number, as_place, as_raw, as_reference
+from tests.vector_peers import (
+    check_answer,
+    check_blob,
+    check_directory,
+    check_frame,
+    check_question,
+    check_reconciliation,
+    check_rings,
+)
 from tests.vectors import Value
-from tests.vectors_blobs import chunk_frame
-from tests.vectors_log import attached
 
 # The log
 
@@ -397,6 +398,8 @@ def check_key(case: Inputs) -> Value:
             return open_key(case.text("text"), passphrase, case.plain("purpose"))
         case "fingerprint":
             return fingerprint(case.raw("key"))
+        case "agency fingerprint":
+            return agency_fingerprint(case.raw("root"), case.raw("archive"))
         case "link code":
             return link_code(case.raw("ticket"), case.raw("request"))
         case _:
@@ -442,113 +445,6 @@ def check_invitation(case: Inputs) -> Value:
     }
 
 
-# Peers
-
-
-def check_frame(case: Inputs) -> Value:
-    raw = case.raw("raw")
-    length = frame.frame_length(raw[: frame.LENGTH_BYTES], case.number("max"))
-    assert len(raw) == frame.LENGTH_BYTES + length
-    found = frame.decode_frame(raw[frame.LENGTH_BYTES :])
-    assert frame.encode_frame(found) == raw
-    return {"frame": type(found).__name__.lower()}
-
-
-def check_reconciliation(case: Inputs) -> Value:
-    if case.plain("do") == "key":
-        one, other = case.raws("salts")
-        return {"key": recon_key(one, other, case.number("number"))}
-    ours = tabulate(case.raw("key"), heads_in(case, "heads"), 0)
-    match case.plain("do"):
-        case "table":
-            items: Value = [ours.item(index) for index in range(len(ours))]
-            ends = range(len(ours) + 1)
-            return {"items": items, "fingerprints": [ours.fingerprint(0, end) for end in ends]}
-        case "talk":
-            theirs = tabulate(case.raw("key"), heads_in(case, "theirs"), 0)
-            sides = Reconciliation(ours), Reconciliation(theirs)
-            turns = [frame.encode_frame(sides[0].begin(0))]
-            while (said := sides[len(turns) % 2].answer(turn_in(turns[-1]))) is not None:
-                turns.append(frame.encode_frame(said))
-            return {"turns": turns, "lacking": [list(side.found()) for side in sides]}
-        case _:
-            side = Reconciliation(ours)
-            for _ in range(case.number("times")):
-                side.answer(turn_in(case.raw("raw")))
-            return None
-
-
-def heads_in(case: Inputs, key: str) -> list[tuple[bytes, int]]:
-    pairs = map(as_items, case.items(key))
-    return [(as_raw(entry), as_number(number)) for entry, number in pairs]
-
-
-def turn_in(raw: bytes) -> frame.Recon:
-    found = frame.decode_frame(raw[frame.LENGTH_BYTES :])
-    assert isinstance(found, frame.Recon)
-    return found
-
-
-def check_rings(case: Inputs) -> Value:
-    others = frozenset(case.raws("others"))
-    found = neighbours(case.raw("chat"), case.raw("own"), others, case.number("agencies"))
-    return {"eager": sorted(found.eager), "lazy": sorted(found.lazy)}
-
-
-def check_question(case: Inputs) -> Value:
-    topic, body = case.number("topic"), case.raw("body")
-    found = decode_question(topic, body)
-    assert encode_question(found) == (topic, body)
-    return {"question": type(found).__name__.lower()}
-
-
-def check_blob(case: Inputs) -> Value:
-    match case.plain("do"):
-        case "length":
-            sealed = sealed_length(case.number("size"))
-            return {"sealed": sealed, "chunks": chunks_of(sealed)}
-        case "chunk":
-            cipher = BlobCipher(case.raw("key"))
-            index, count = case.number("index"), case.number("count")
-            plain = cipher.open(index, count, case.raw("chunk"))
-            assert cipher.seal(index, count, plain) == case.raw("chunk")
-            return plain
-        case "announcement":
-            found = announcement(attached(), case.raw("payload"))
-            return None if found is None else {"root": found.root, "size": found.size}
-        case _:
-            chunk = chunk_frame(case.number("index"), case.raw("chunk"), case.raws("path"))
-            check_chunk(Announcement(case.raw("root"), case.number("size")), chunk)
-            return None
-
-
-def check_directory(case: Inputs) -> Value:
-    raw = case.raw("raw")
-    match case.plain("what"):
-        case "head":
-            head = verify_head(raw)
-            return {"number": head.serial, "count": head.count}
-        case "proof":
-            split = verify_split(raw)
-            return {"agency": split.agency, "number": split.serial}
-        case _:
-            charter = verify_charter(case.raw("charter"))
-            devices = tuple(DeviceKey(device) for device in case.raws("devices"))
-            user = UserId(case.raw("user"))
-            listed = identity.VerifiedUser(
-                charter.agency,
-                charter.name,
-                charter.zone,
-                user,
-                case.plain("address"),
-                devices,
-                charter.archive,
-            )
-            path = tuple(case.raws("path"))
-            check_listed(Listing(raw, case.number("index"), path), listed)
-            return None
-
-
 CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "encoding": check_encoding,
     "entries": check_entry,
@@ -557,6 +453,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "runs": check_run,
     "operations": check_operation,
     "membership": check_membership,
+    "admission": check_admission,
     "redactions": check_redactions,
     "schedule": check_schedule,
     "content": check_content,
@@ -573,5 +470,6 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "reconciliations": check_reconciliation,
     "rings": check_rings,
     "questions": check_question,
+    "answers": check_answer,
     "directories": check_directory,
 }

@@ -161,12 +161,7 @@ def _bad_fields(chat: ChatId) -> list[Case]:
         ("a fork proof that is none", 5, (bytes(32), b"\x90", None, ()), NotCanonical),
         ("suite 2", 7, (2, bytes(32), 0, (), (), bytes(32), b""), Inadmissible),
         ("shareable 2", 7, (1, bytes(32), 2, (), (), bytes(32), b""), LimitExceeded),
-        (
-            "recipients twice",
-            7,
-            (1, bytes(32), 0, [(bytes(32), bytes(16))] * 2, (), bytes(32), b""),
-            NotCanonical,
-        ),
+        *_bad_lists(),
     ]
     return [
         invalid(name, error, kind=kind, payload=codec.encode(value), chat=chat)
@@ -175,6 +170,48 @@ def _bad_fields(chat: ChatId) -> list[Case]:
         invalid("not canonical", NotCanonical, kind=9, payload=b"\x91\x90\x00", chat=chat),
         invalid("over 192 KiB", LimitExceeded, kind=9, payload=bytes(196_609), chat=chat),
     ]
+
+
+def _bad_lists() -> list[tuple[str, int, codec.Value, type[PeerError]]]:
+    """Too many of something, one twice, or out of order."""
+    low, high = bytes([1]) * 32, bytes([2]) * 32
+    policy: codec.Value = ((b"RU",), 0, 0)
+    removal, setting = (2, codec.encode((low, ()))), (6, codec.encode((policy,)))
+    signed: codec.Value = [(high, bytes(64)), (low, bytes(64))]
+    many: codec.Value = [(bytes([n]) * 32, bytes(64)) for n in range(65)]
+    charter, user, device = ANNA.agency.charter, ANNA.certificate, ANNA.certificates[0]
+
+    def epoch(root: codec.Value, skipped: codec.Value) -> codec.Value:
+        return (1, bytes(32), 0, root, skipped, bytes(32), b"")
+
+    return [
+        ("chat kind 3", 0, (3, bytes(16), policy, ()), LimitExceeded),
+        ("a nonce of 15 bytes", 0, (1, bytes(15), policy, ()), NotCanonical),
+        ("a grant without a device", 1, ([(1, charter, user, ())],), NotCanonical),
+        ("a grant with a device twice", 1, ([(1, charter, user, [device] * 2)],), NotCanonical),
+        ("a grant with 33 devices", 1, ([(1, charter, user, [device] * 33)],), LimitExceeded),
+        ("33 grants", 1, ([(1, charter, user, [device])] * 33,), LimitExceeded),
+        ("an enrolment of two devices", 4, (charter, user, device, device), NotCanonical),
+        ("heads out of order", 9, ([(high, 0, low), (low, 0, low)],), NotCanonical),
+        ("two heads of one device", 9, ([(low, 0, low), (low, 1, low)],), NotCanonical),
+        ("17 zones", 6, (([b"R%02d" % n for n in range(17)], 0, 0),), LimitExceeded),
+        ("a zone twice", 6, (((b"RU", b"RU"), 0, 0),), NotCanonical),
+        ("a retention of 2^32", 6, (((b"RU",), 2**32, 0),), LimitExceeded),
+        ("a user's signature of 63 bytes", 5, (low, None, (high, bytes(63)), ()), NotCanonical),
+        ("33 decisions", 10, (low, 0, [removal] * 33, ()), LimitExceeded),
+        ("two decisions about the policy", 10, (low, 0, [setting] * 2, ()), NotCanonical),
+        ("co-signatures out of order", 10, (low, 0, [removal], signed), NotCanonical),
+        ("65 co-signatures", 10, (low, 0, [removal], many), LimitExceeded),
+        ("checkpoint heads out of order", 11, (_two_heads()[::-1], *[None] * 3), NotCanonical),
+        ("a recipients root that is a list", 7, epoch([low], ()), NotCanonical),
+        ("a device skipped twice", 7, epoch(bytes(32), [low, low]), NotCanonical),
+        ("skipped devices out of order", 7, epoch(bytes(32), [high, low]), NotCanonical),
+        ("1,001 skipped devices", 7, epoch(bytes(32), [low] * 1001), LimitExceeded),
+    ]
+
+
+def _two_heads() -> list[codec.Value]:
+    return [(bytes([n]) * 32, 0, bytes(32)) for n in (1, 2)]
 
 
 def _bad_checkpoints() -> list[tuple[str, int, codec.Value, type[PeerError]]]:
@@ -218,12 +255,20 @@ def _bad_operations(story: Story) -> list[Case]:
     twice = story.quorum(ANNA, (removal, SetRole(BORIS.user, Role.MEMBER, ())), ())
     proven = story.quorum(ANNA, (story.revocation(BORIS),), ())
     one_owner = Genesis(ChatKind.DIRECT, bytes(16), POLICY, (anna,))
+    unequal = (anna, grant(BORIS, Role.MEMBER))
+    half_owned = sorted(unequal, key=lambda one: one.credential.user.user)
     no_owner = Genesis(ChatKind.GROUP, bytes(16), POLICY, (grant(ANNA, Role.ADMIN),))
     elsewhere = Revoke(CLARA.devices[0], _exposed(three()).fork, None, ())
     signed_elsewhere = three().revocation(BORIS)
     made: list[tuple[str, Operation, ChatId, type[PeerError]]] = [
         ("a chat without an owner", no_owner, chat, Inadmissible),
         ("a direct chat of one", one_owner, chat, Inadmissible),
+        (
+            "a direct chat of an owner and a member",
+            replace(one_owner, grants=tuple(half_owned)),
+            chat,
+            Inadmissible,
+        ),
         ("grants out of order", Admit(tuple(ordered[::-1])), chat, NotCanonical),
         ("a co-signature that is none", wrong, chat, Unauthentic),
         ("a co-signature of another decision", moved, chat, Unauthentic),

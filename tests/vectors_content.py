@@ -5,6 +5,7 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from crypto import content
 from crypto.errors import ContentRefused
 from protocol import codec
+from protocol.disclosure import Disclosed, Share
 from protocol.entry import EntryId
 from protocol.errors import (
     LimitExceeded,
@@ -76,6 +77,7 @@ def messages() -> list[Case]:
         ("edit", Edit(target, "better")),
         ("proposal", Proposal(70, (Remove(CLARA.user, (target,)),))),
         ("consent", Consent(target, ANNA.signers[0].sign(QUORUM_LABEL, b"a decision"))),
+        ("share", Share((Disclosed(target.id, b"\x93\x00\xc4\x01a\xc0", seed("kf")),))),
         *file_messages(),
         *approval_messages(target),
     ]
@@ -88,6 +90,13 @@ def messages() -> list[Case]:
         ("not UTF-8", (0, b"\xff", None), NotCanonical),
         ("a reply that is no reference", (0, b"a", (1, 2)), NotCanonical),
         ("text over the limit", (0, bytes(61_441), None), LimitExceeded),
+        ("an edit to nothing", (3, target, b""), NotCanonical),
+        ("an edit over the limit", (3, target, bytes(61_441)), LimitExceeded),
+        ("an empty title", (1, b""), NotCanonical),
+        ("a share of nothing", (10, ()), NotCanonical),
+        ("a share without kf", (10, [(target.id, b"m")]), NotCanonical),
+        ("a share with a kf of 31 bytes", (10, [(target.id, b"m", bytes(31))]), NotCanonical),
+        ("a share over the limit", (10, [(target.id, bytes(61_361), bytes(32))]), LimitExceeded),
         ("title over the limit", (1, b"a" * 257), LimitExceeded),
         ("reaction over the limit", (2, target, b"a" * 33), LimitExceeded),
         ("a proposal of nothing", (4, 70, ()), NotCanonical),

@@ -1,10 +1,11 @@
-"""Vectors of the log: encoding, entries, runs, covers, forks (SPEC 1, 2, 6.4)."""
+"""Vectors of the log: encoding, entries, runs (SPEC 1, 2, 6.4)."""
 
 from hashlib import sha256
 
 from msgspec import msgpack
 from msgspec.structs import replace
 
+from crypto.labels import PREFIX
 from crypto.signing import Signer
 from protocol import codec
 from protocol.entry import (
@@ -22,10 +23,10 @@ from protocol.entry import (
     header_before_commitment,
 )
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic
-from protocol.fork import Cover, encode_proof
 from protocol.limits import SEQ_MAX
 from protocol.run import START, context_after, pack
 from protocol.testing.cast import ISSUED_MS, seed
+from tests.by_hand import COFACTOR, FIELD, challenge, sign_by_hand, times_base, with_torsion
 from tests.vectors import Case, Value, invalid, valid
 
 SIGNER = Signer(seed("log", "device"))
@@ -143,9 +144,16 @@ def entries() -> list[Case]:
         ("the highest seq", control(SEQ_MAX, EntryId(seed("prev")))),
         ("time 0", replace(content(), time=0)),
         ("content with a blob", attached()),
+        ("control of a kind that no operation has", replace(control(), kind=255)),
+        ("content that names a control head of its own device", _own_head()),
     ]
     cases = [_accepted(name, header) for name, header in headers]
-    return cases + [_refused(*one) for one in _bad_headers()] + _bad_signatures()
+    cases += [_refused(*one) for one in _bad_headers()]
+    return cases + _bad_signatures() + _signed_by_hand()
+
+
+def _own_head() -> ContentHeader:
+    return replace(content(), control=(Reference(DEVICE, 4, EntryId(seed("own"))),))
 
 
 def attached() -> ContentHeader:
@@ -185,7 +193,7 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
         ("links out of order", fields, 6, [again, link]),
         ("a link twice", fields, 6, [link, link]),
         ("a link to the own chain", fields, 6, [[DEVICE, 0, bytes(32)]]),
-        ("nine links", fields, 6, [[bytes([n]) * 32, 0, bytes(32)] for n in range(1, 10)]),
+        ("nine links", fields, 6, _heads(9)),
         ("links nil", fields, 6, None),
         ("time over the limit", fields, 7, 2**53),
         ("negative time", fields, 7, -1),
@@ -200,6 +208,10 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
         ("content with an epoch of 31 bytes", long, 10, bytes(31)),
         ("content with a payload size over the limit", long, 13, 65_537),
         ("content with a commitment of 31 bytes", long, 12, bytes(31)),
+        ("content with a generation over the limit", long, 11, 2**32),
+        ("content with a link to the own chain", long, 6, [[DEVICE, 0, bytes(32)]]),
+        ("content that names a control head twice", long, 7, [link, link]),
+        ("content that names nine control heads", long, 7, _heads(9)),
     ]
     found: list[tuple[str, bytes, type[PeerError]]] = []
     for name, base, place, value in changed:
@@ -219,6 +231,10 @@ def _bad_headers() -> list[tuple[str, bytes, type[PeerError]]]:
         ("empty", b"", NotCanonical),
         ("over 2,048 bytes", whole + bytes(2048), LimitExceeded),
     ]
+
+
+def _heads(count: int) -> list[object]:
+    return [[bytes([n]) * 32, 0, bytes(32)] for n in range(1, count + 1)]
 
 
 def _bad_signatures() -> list[Case]:
@@ -243,6 +259,47 @@ def _bad_signatures() -> list[Case]:
         invalid(name, Unauthentic, header=header, payload=payload, signature=given)
         for name, header, given, payload in forged
     ]
+
+
+def _signed_by_hand() -> list[Case]:
+    """Points of small order, or with a part of it: SPEC 2.1 says what becomes of each."""
+    secret, nonce = 2**200 + 5, 2**199 + 7
+    key, point, identity = times_base(secret), times_base(nonce), (1).to_bytes(32, "little")
+    mixed = with_torsion(key)
+    odd: list[tuple[str, int, bytes, bytes, int]] = [
+        ("an R of small order", secret, key, identity, 0),
+        ("a key that is not canonical", 0, (FIELD + 1).to_bytes(32, "little"), point, nonce),
+    ]
+    cases: list[Case] = []
+    for name, scalar, device, r, number in odd:
+        raw = encode_header(replace(control(), device=DeviceKey(device), links=()))
+        signature = sign_by_hand(scalar, device, r, number, PREFIX + b"sig" + entry_id(raw))
+        cases.append(invalid(name, Unauthentic, header=raw, payload=PAYLOAD, signature=signature))
+    for name, fits in (
+        ("a signature that holds only with the cofactor", False),
+        ("a key with a part of small order, and a signature that holds", True),
+    ):
+        header = replace(control(), device=DeviceKey(mixed), links=())
+        while _holds(header, mixed, point) != fits:
+            header = replace(header, time=header.time + 1)
+        raw = encode_header(header)
+        message = PREFIX + b"sig" + entry_id(raw)
+        inputs: dict[str, Value] = {
+            "header": raw,
+            "payload": PAYLOAD,
+            "signature": sign_by_hand(secret, mixed, point, nonce, message),
+        }
+        result: Value = {"id": entry_id(raw), "lane": 0, "seq": 0, "pre": None}
+        cases.append(
+            valid(name, result, **inputs) if fits else invalid(name, Unauthentic, **inputs)
+        )
+    return cases
+
+
+def _holds(header: Header, key: bytes, point: bytes) -> bool:
+    """Whether the challenge takes the part of small order out of the equation."""
+    message = PREFIX + b"sig" + entry_id(encode_header(header))
+    return challenge(key, point, message)[0] % COFACTOR == 0
 
 
 def chain(length: int) -> list[tuple[ContentHeader, EntryId, bytes]]:
@@ -370,6 +427,7 @@ def _bad_runs() -> list[Case]:
         ("a time that goes below zero", one, [-(2**53), *two[1:]]),
         ("one field too many", one, [*two, (), None, bytes(32), 0, 1, 0]),
         ("a record of kind 0, which is left out", one, [*two, (), None, None, None, 0]),
+        ("links nil before a later field", one, [*two, None, None, bytes(32), 0]),
         ("a record of kind 2", one, [*two, (), None, None, None, 2]),
         ("a commitment of 31 bytes", one, [two[0], bytes(31), two[2]]),
         ("an elapsed time that is no integer", one, [b"", *two[1:]]),
@@ -410,78 +468,26 @@ def _bad_runs() -> list[Case]:
             "a wrong prev", Unauthentic, **_run(64, 66, {1: made[65][2]}) | {"prev": bytes(32)}
         ),
         invalid("65 entries to the first signature", Unauthentic, **_run(0, 65, {64: made[64][2]})),
+        *(
+            invalid(name, error, **_run(1, 2, {0: made[1][2]}) | {"context": changed})
+            for name, error, changed in _bad_contexts(made[0][0])
+        ),
+        invalid("65 bad signatures", Unauthentic, **_run(0, 66, _mostly_bad(made[0][2]))),
     ]
 
 
-def covers() -> list[Case]:
-    """Paths of headers to a signed one."""
-    made = chain(66)
-    raws = [encode_header(header) for header, _, _ in made]
-
-    def cover(start: int, stop: int, signature: bytes | None = None) -> dict[str, Value]:
-        signed_by = made[stop - 1][2] if signature is None else signature
-        return {"headers": raws[start:stop], "signature": signed_by}
-
-    other = signed(control(1, made[0][1]))
-    gap: dict[str, Value] = {"headers": [raws[0], raws[2]], "signature": made[2][2]}
-    lane: dict[str, Value] = {"headers": [raws[0], other[0]], "signature": other[2]}
-    foreign = encode_header(replace(made[1][0], chat=ChatId(bytes(32))))
-    away: dict[str, Value] = {"headers": [raws[0], foreign], "signature": made[1][2]}
+def _bad_contexts(before: ContentHeader) -> list[tuple[str, type[PeerError], Value]]:
+    """What the entry before left, told wrongly: whatever it is, no signature fits any more."""
+    time, heads, epoch, generation = context_after(before)
     return [
-        valid("one header", {"id": made[0][1]}, **cover(0, 1)),
-        valid("64 headers", {"id": made[2][1]}, **cover(2, 66)),
-        invalid("no header", NotCanonical, headers=[], signature=made[0][2]),
-        invalid("65 headers", LimitExceeded, **cover(0, 65)),
-        invalid("a malformed header", NotCanonical, headers=[b"\x90"], signature=made[0][2]),
-        invalid("a signature of 63 bytes", NotCanonical, **cover(0, 2, made[1][2][:63])),
-        invalid("the signature of another entry", Unauthentic, **cover(0, 2, made[0][2])),
-        invalid("a gap", Unauthentic, **gap),
-        invalid("another lane", Unauthentic, **lane),
-        invalid("another chat", Unauthentic, **away),
+        ("a context of another time", Unauthentic, [time + 1, heads, epoch, generation]),
+        ("a context of other control heads", Unauthentic, [time, [LATER], epoch, generation]),
+        ("a context of another epoch", Unauthentic, [time, heads, bytes(32), generation]),
+        ("a context of another generation", Unauthentic, [time, heads, epoch, generation + 1]),
+        ("a context without an epoch", NotCanonical, [time, heads, b"", generation]),
     ]
 
 
-def forks() -> list[Case]:
-    """Proofs that a device signed two entries at one seq."""
-    made = chain(3)
-    rival = replace(made[1][0], time=1)
-    rival_raw, rival_id, rival_signature = signed(rival)
-    later = content(2, rival_id)
-    later_raw, _, later_signature = signed(later)
-    honest = Cover((encode_header(made[1][0]),), made[1][2])
-    covered = Cover((encode_header(made[1][0]), encode_header(made[2][0])), made[2][2])
-    caught = Cover((rival_raw,), rival_signature)
-    path = Cover((rival_raw, later_raw), later_signature)
-    low, high = sorted((made[1][1], rival_id))
-    result: Value = {"chat": CHAT, "device": DEVICE, "lane": 1, "seq": 1, "ids": [low, high]}
-    proof = encode_proof(honest, caught)
-    pair = codec.decode(proof, 2**18)
-    first = pair[0]
-    assert isinstance(first, tuple)
-    elsewhere = Cover((encode_header(made[0][0]),), made[0][2])
-    unsigned = encode_proof(honest, Cover((rival_raw,), bytes(64)))
-    twins: list[Case] = []
-    for name, one in (("the same entry twice", honest), ("two places", elsewhere)):
-        twins.append(invalid(name, Unauthentic, proof=encode_proof(honest, one)))
-    return [
-        valid("two signed entries", result, proof=proof),
-        valid("covers of two headers", result, proof=encode_proof(covered, path)),
-        *twins,
-        invalid("a bad signature", Unauthentic, proof=unsigned),
-        invalid("the larger id first", NotCanonical, proof=codec.encode(_values(pair[::-1]))),
-        invalid("one cover", NotCanonical, proof=codec.encode(_values(pair[:1]))),
-        invalid("an empty cover", NotCanonical, proof=codec.encode([[[], bytes(64)]] * 2)),
-        invalid("not canonical", NotCanonical, proof=proof + b"\x00"),
-        invalid("over 256 KiB", LimitExceeded, proof=bytes(256 * 1024 + 1)),
-    ]
-
-
-def _values(items: tuple[object, ...]) -> codec.Value:
-    """Give decoded fields their type back."""
-    found: list[codec.Value] = []
-    for item in items:
-        if isinstance(item, tuple):
-            found.append(_values(item))
-        elif item is None or isinstance(item, (int, bytes)):
-            found.append(item)
-    return found
+def _mostly_bad(first: bytes) -> dict[int, bytes]:
+    """A good signature of the first entry, and 65 others that are none."""
+    return {0: first} | {index: bytes(64) for index in range(1, 66)}

@@ -3,8 +3,9 @@
 import base64
 from typing import Final
 
+from crypto.archival import archive_digest
 from crypto.errors import KeyFileRefused
-from crypto.fingerprint import fingerprint, link_code, safety_number
+from crypto.fingerprint import agency_fingerprint, fingerprint, link_code, safety_number
 from crypto.keyfile import seal_key
 from crypto.labels import digest
 from crypto.recovery import backup_key
@@ -69,11 +70,17 @@ def names() -> list[Case]:
         ("zone", "RU-", NotCanonical),
         ("zone", "-RU", NotCanonical),
         ("zone", "", NotCanonical),
+        ("zone", "RU--UDM", NotCanonical),
+        ("zone", "РУ", NotCanonical),
         ("zone", "R" * 33, LimitExceeded),
         ("endpoint", "node", NotCanonical),
         ("endpoint", "node:0", NotCanonical),
         ("endpoint", "node:65536", NotCanonical),
         ("endpoint", "no de:1", NotCanonical),
+        ("endpoint", "node:07340", NotCanonical),
+        ("endpoint", "узел:7340", NotCanonical),
+        ("endpoint", "[2001:db8::g]:7340", NotCanonical),
+        ("endpoint", "node:", NotCanonical),
         ("endpoint", "n" * 256, LimitExceeded),
     ]
     cases = [
@@ -195,12 +202,42 @@ def _bad_bodies() -> list[Case]:
             LimitExceeded,
         ),
         (
+            "charter: a zone in small letters",
+            "charter",
+            charter(1, public, 1, b"mz", b"ru", public, bytes(32)),
+            NotCanonical,
+        ),
+        (
+            "charter: a serial of 2^32",
+            "charter",
+            charter(1, public, 2**32, b"mz", b"RU", public, bytes(32)),
+            LimitExceeded,
+        ),
+        (
             "charter: by another root",
             "charter",
             charter(1, registrar.public, 1, b"mz", b"RU", public, bytes(32)),
             Untrusted,
         ),
         ("card: a node twice", "card", card([(NODE, ends)] * 2), NotCanonical),
+        (
+            "card: nodes out of order",
+            "card",
+            card([(bytes([n]) * 32, ends) for n in (2, 1)]),
+            NotCanonical,
+        ),
+        (
+            "card: signed by the registrar",
+            "card",
+            record("card", (1, HOME.charter, b"ca", (), 0), registrar),
+            Untrusted,
+        ),
+        (
+            "card: a CA certificate of 4,097 bytes",
+            "card",
+            record("card", (1, HOME.charter, bytes(4097), (), 0), root),
+            LimitExceeded,
+        ),
         ("card: an endpoint without a port", "card", card([(NODE, [b"node"])]), NotCanonical),
         (
             "card: 17 nodes",
@@ -237,6 +274,24 @@ def _bad_bodies() -> list[Case]:
             "device certificate: without the registrar's signature",
             "device",
             record("device", device_body, user, user, device),
+            Untrusted,
+        ),
+        (
+            "device certificate: of another agency",
+            "device",
+            record("device", (1, far, *device_body[2:]), registrar, user, device),
+            Untrusted,
+        ),
+        (
+            "device certificate: a label that is not UTF-8",
+            "device",
+            record("device", (*device_body[:4], b"\xff", 0), registrar, user, device),
+            NotCanonical,
+        ),
+        (
+            "device certificate: signed under another label",
+            "device",
+            record("user", device_body, registrar, user, device),
             Untrusted,
         ),
         (
@@ -363,12 +418,20 @@ def keys() -> list[Case]:
         ("1 GiB of memory", {"text": vast}),
         ("over 128 KiB", {"times": 1000}),
     ]
+    archive = archive_digest(HOME.archive.public)
     both = safety_number(ANNA.user, ANNA.name, BORIS.user, BORIS.name)
     pair: dict[str, Value] = {"a": [ANNA.user, ANNA.name], "b": [BORIS.user, BORIS.name]}
     return [
         valid("a key file", secret, **inputs),
         *(invalid(name, KeyFileRefused, **inputs | change) for name, change in wrong),
         valid("a fingerprint", fingerprint(ANNA.user), what="fingerprint", key=ANNA.user),
+        valid(
+            "an agency's fingerprint",
+            agency_fingerprint(AGENCY, archive),
+            what="agency fingerprint",
+            root=AGENCY,
+            archive=archive,
+        ),
         valid(
             "a link code",
             link_code(TICKET, b"request"),

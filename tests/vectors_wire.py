@@ -11,18 +11,30 @@ from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import AgencyId
 from protocol.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_HELLO
 from protocol.question import (
+    Approve,
+    BeginLink,
     CertifySigner,
     Enrol,
     Forward,
     GetBlobs,
+    GetCard,
+    GetCards,
+    GetDirectory,
+    GetLink,
+    GetParcels,
+    GetPending,
     GetReceipts,
     Lookup,
+    PutLink,
     PutParcel,
     PutPrekey,
     Question,
     Rename,
     Renew,
+    Revoke,
+    Seen,
     Taken,
+    Witness,
     encode_question,
 )
 from protocol.run import Context
@@ -83,7 +95,28 @@ def frames() -> list[Case]:
         )
         for name, one in made.items()
     ]
-    return cases + _bad_frames(made["hello"], made["run"])
+    return cases + _loose_frames(made) + _bad_frames(made["hello"], made["run"])
+
+
+def _loose_frames(made: Mapping[str, frame.Frame]) -> list[Case]:
+    """Frames that are taken, though we write them otherwise: `again` is how."""
+    body = frame.encode_frame(made["have"])[frame.LENGTH_BYTES :]
+    later = msgpack.decode(body, type=list[object])
+    holding = msgpack.decode(body, type=tuple[int, list[list[object]]])[1][0]
+    odd: list[tuple[str, str, bytes]] = [
+        ("an element more than is known", "have", msgpack.encode([*later, [1], None])),
+        ("an element more in a holding", "have", msgpack.encode([5, [[*holding, b"more"]]])),
+        ("a number in a long spelling", "seen", b"\x92\x0f\xcd\x00\x09"),
+    ]
+    return [
+        valid(
+            name,
+            {"frame": what, "again": frame.encode_frame(made[what])},
+            raw=len(raw).to_bytes(4, "big") + raw,
+            max=FRAME_BYTES_MAX,
+        )
+        for name, what, raw in odd
+    ]
 
 
 def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
@@ -137,6 +170,10 @@ def _bad_frames(hello: Struct, run: Struct) -> list[Case]:
     ]
 
 
+def _seen(agency: int) -> codec.Value:
+    return (bytes([agency]) * 32, 1, bytes(32))
+
+
 def questions() -> list[Case]:
     """Bodies of ASK."""
     record = prekey_record(ANNA.signers[0])
@@ -152,6 +189,17 @@ def questions() -> list[Case]:
         ("signatory", CertifySigner(b"pem", b"proof")),
         ("receipts", GetReceipts(ChatId(seed("chat")), (EntryId(seed("entry")),))),
         ("blobs", GetBlobs(ChatId(seed("chat")), (EntryId(seed("entry")),))),
+        ("parcels", GetParcels()),
+        ("link", BeginLink()),
+        ("link request", PutLink(b"device", b"pem", record, bytes(1952))),
+        ("link result", GetLink()),
+        ("link pending", GetPending()),
+        ("link approve", Approve(bytes(16), b"device")),
+        ("cards", GetCards(bytes(16), 7)),
+        ("card", GetCard(0)),
+        ("revoke", Revoke(DEVICE, bytes(64))),
+        ("witness", Witness((Seen(AGENCY, 3, seed("head")),), (b"proof",))),
+        ("directory", GetDirectory(AGENCY, 3)),
     ]
     cases: list[Case] = []
     for name, one in good:
@@ -175,6 +223,15 @@ def questions() -> list[Case]:
         ("blobs of 65 entries", 20, (bytes(32), [bytes(32)] * 65), LimitExceeded),
         ("a device request over 1,024 bytes", 19, (bytes(1025),), LimitExceeded),
         ("a ticket of 15 bytes", 10, (bytes(15), b""), NotCanonical),
+        ("64 names and a user", 1, ([b"anna@mz"] * 64, [bytes(32)]), LimitExceeded),
+        ("1,025 parcels taken", 5, (tuple(range(1025)),), LimitExceeded),
+        ("a number of 2^63", 5, ((2**63,),), LimitExceeded),
+        ("an incarnation of 15 bytes", 11, (bytes(15), 0), NotCanonical),
+        ("a signature of 63 bytes", 12, (bytes(32), bytes(63)), NotCanonical),
+        ("an ML-DSA key of 1,951 bytes", 7, (b"", b"", b"", bytes(1951)), NotCanonical),
+        ("agencies out of order", 15, ([_seen(2), _seen(1)], ()), NotCanonical),
+        ("an agency twice", 15, ([_seen(1), _seen(1)], ()), NotCanonical),
+        ("65 proofs", 15, ((), [b""] * 65), LimitExceeded),
     ]
     return cases + [
         invalid(name, error, topic=topic, body=codec.encode(value))
