@@ -10,7 +10,7 @@
     │   └── OutOfTurn          a frame that this state of a session does not allow
     └── UsageError             our own code broke a contract: fix the caller
 
-Each PeerError has a `code`, the number that ERR carries on the wire (SPEC 9).
+Each PeerError has a `code`, the number that ERROR carries on the wire (SPEC 9).
 """
 
 from typing import ClassVar

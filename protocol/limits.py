@@ -17,7 +17,7 @@ LINKS_MAX = 8
 COVER_ENTRIES_MAX = 64  # a path of 64 entries: j <= 63
 
 DEPTH_MAX = 16
-ELEMENTS_MAX = 16 * 1024  # array elements in one signed structure; a 1,000 device epoch has 4,000
+ELEMENTS_MAX = 16 * 1024  # array elements in one structure; 3,000 letters of an archive have 12,000
 
 FRAME_BYTES_MAX = 1024 * 1024
 FRAME_BYTES_MAX_BEFORE_HELLO = 256 * 1024

@@ -181,7 +181,7 @@ class Session:
         return [Send(hello), Wake(now + HELLO_TIMEOUT_SECONDS)]
 
     def receive(self, frame: Frame, now: float) -> list[Effect]:
-        """Take one frame. Raises PeerError when the peer broke SPEC: send ERR and close."""
+        """Take one frame. Raises PeerError when the peer broke SPEC: send ERROR and close."""
         if type(frame) not in ALLOWED.get((self.state, self.peer), frozenset()):
             name = type(frame).__name__.upper()
             raise OutOfTurn(f"{name} from a {self.peer.value} while {self.state.value} (SPEC 6.2)")
