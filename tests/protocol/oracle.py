@@ -3,8 +3,9 @@
     found = Oracle(entries).resolve(past)         the same as protocol.membership.resolve
     Oracle(entries).content_void(device, seq, control)               the same as content_void there
 
-Only the step *Alone* is shared with the code under test. Sets hold numbers of entries, in causal
-order; every set that is judged holds the past of each of its entries.
+What an operation asks for is taken from the code under test; the step *Alone* is read anew, in
+`alone`. Sets hold numbers of entries, in causal order; every set that is judged holds the past of
+each of its entries.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis
 from protocol.policy import Role, combine, narrow
 from protocol.roster import OUT, PROVEN, QUORUM, Member, Membership, Void
+from tests.protocol.alone import alone
 
 View = frozenset[int]
 
@@ -128,7 +130,9 @@ class Oracle:
             return open_case(entry.operation, entry.device)
         seen = self.pasts[number] - {number}
         chain = [self.entries[one] for one in seen if self.entries[one].device == entry.device]
-        case = settle(entry, self.resolve(seen), chain, lambda device: self._holder(device, seen))
+        view = self.resolve(seen)
+        case = settle(entry, view, chain, lambda device: self._holder(device, seen))
+        assert case.fault is alone(entry, view, chain, lambda device: self._holder(device, seen))
         if case.fault is None and case.fork is not None and self._known(case.fork, seen):
             return Case(case.author, fault=Void.KNOWN)
         return case
