@@ -13,7 +13,7 @@ from dataclasses import replace
 from crypto import archive, certificate
 from crypto.recovery import backup_key
 from crypto.schedule import seal_info
-from crypto.sealing import Prekey, seal
+from crypto.sealing import Prekey, prekey_id, seal
 from node.tls import Credential, credential_to_der
 from protocol import codec
 from protocol.backup import BACKUP_ID_BYTES, begin, seal_part
@@ -22,7 +22,7 @@ from protocol.epoch import build
 from protocol.identity import verify_prekey
 from protocol.keygrant import ChainKey, seal_grant
 from protocol.testing.cast import agency, person, prekey, prekey_record, seed
-from tests.vectors import BACKUP_SEED, INPUTS, TICKET, epoch_place
+from tests.vectors import ARCHIVE_LETTERS, BACKUP_SEED, INPUTS, TICKET, epoch_place
 
 NOW = 1_700_000_000.0
 
@@ -46,6 +46,7 @@ def main() -> None:
     }
     inputs["backup"] = b"".join(_backup())
     inputs["grant"] = _grant()
+    inputs["archive"] = draw_archive()
     written = {name: value.hex() for name, value in inputs.items()}
     INPUTS.write_text(json.dumps(written | {"epoch": _epoch(epoch_place())}, indent=1) + "\n")
 
@@ -60,6 +61,15 @@ def _grant() -> bytes:
     }
     chat, epoch = ChatId(seed("chat")), EntryId(seed("epoch"))
     return seal_grant(granter, chat, epoch, prekey_of, chains, seed("grant", "key"))
+
+
+def draw_archive() -> bytes:
+    """Return the bundle of a history, from anna's first device to her second."""
+    old, new = person("anna@mz").devices[:2]
+    named = prekey(new)
+    info = codec.encode((old, new, prekey_id(named.public)))
+    letters = codec.encode(ARCHIVE_LETTERS)
+    return archive.seal_bundle(named.public, info, seed("archive", "key"), letters)
 
 
 def _backup() -> list[bytes]:

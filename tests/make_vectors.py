@@ -11,6 +11,7 @@ from typing import Final
 
 from tests import vectors_admission as admission
 from tests import vectors_answers as answer
+from tests import vectors_archive as archive
 from tests import vectors_blobs as blob
 from tests import vectors_channel as channel
 from tests import vectors_chat as chat
@@ -43,6 +44,7 @@ FILES: Final[Mapping[str, tuple[str, Callable[[], list[Case]]]]] = {
     "names": ("5.1", people.names),
     "identity": ("5.2", people.identities),
     "keys": ("5.4", people.keys),
+    "archives": ("5.6", archive.archives),
     "backups": ("5.6", people.backups),
     "invitations": ("5.3", people.invitations),
     "frames": ("6.2", wire.frames),

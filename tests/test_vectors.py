@@ -39,6 +39,7 @@ RAISED: Final[Mapping[str, set[str]]] = {
     "names": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "identity": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "keys": {"KeyFileRefused"},
+    "archives": {"NotCanonical", "LimitExceeded", "Untrusted"},
     "backups": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "grants": {"NotCanonical", "LimitExceeded", "Unauthentic", "Untrusted"},
     "blobs": {"ContentRefused", "Unauthentic"},

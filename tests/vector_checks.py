@@ -42,6 +42,7 @@ from protocol.receipt import verify_receipt
 from protocol.redaction import Redactions, allows, custodians, retention
 from protocol.run import Context, Entry, unpack
 from tests.vector_admission import check_admission
+from tests.vector_archive import check_archive
 from tests.vector_inputs import Inputs, as_items, as_number, as_place, as_raw, as_reference
 from tests.vector_peers import (
     check_answer,
@@ -462,6 +463,7 @@ CHECKS: Final[Mapping[str, Callable[[Inputs], Value]]] = {
     "names": check_name,
     "identity": check_identity,
     "keys": check_key,
+    "archives": check_archive,
     "backups": check_backup,
     "grants": check_grant,
     "blobs": check_blob,

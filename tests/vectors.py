@@ -81,6 +81,10 @@ def invalid(name: str, error: type[Exception], **inputs: Value) -> Case:
 
 
 BACKUP_SEED: Final = seed("backup", "words")
+ARCHIVE_LETTERS: Final = (
+    (seed("letter", "newer"), b"\x93\x00\xc4\x01b\xc0", seed("kf", "newer")),
+    (seed("letter", "older"), b"\x93\x00\xc4\x01a\xc0", seed("kf", "older")),
+)  # [entry id, m, kf]
 
 
 def drawn(name: str) -> bytes:
