@@ -28,7 +28,7 @@ from protocol.testing.cast import person, seed
 from protocol.testing.chains import signer
 from protocol.topic import Topic
 from tests.fuzz.mutation import after, tree
-from tests.fuzz.seeds import cases, number, plain, raw, raws
+from tests.fuzz.seeds import SEED_BYTES_MAX, cases, number, plain, raw, raws
 from tests.fuzz.target import target
 
 _MALFORMED = (NotCanonical, LimitExceeded)
@@ -164,29 +164,10 @@ def _answer_law(data: bytes, reply: Reply) -> None:
 
 
 def _answers() -> Iterator[bytes]:
-    """Records that answers carry, in the arrays of SPEC 7.1."""
-    identity = {str(case["name"]): raw(case.get("raw")) for case in cases("identity")}
-    charter, user, device = (
-        identity[name] for name in ("charter", "user certificate", "device certificate")
-    )
-    person_fields = [charter, user, [[device, identity["prekey"]], [device, None]], [b"", 0, []]]
-    bodies: dict[Topic, object] = {
-        Topic.ENROL: [user, device, b"pem", identity["card"], b"archive"],
-        Topic.LOOKUP: [None, person_fields],
-        Topic.PREKEY: [],
-        Topic.PARCELS: [[1, b"parcel"], [2, b""]],
-        Topic.LINK: [b"ivor1.text"],
-        Topic.LINK_RESULT: [],
-        Topic.LINK_PENDING: [[bytes(16), identity["link request"]]],
-        Topic.LINK_APPROVE: [device],
-        Topic.CARD: [identity["card"]],
-        Topic.CARDS: [bytes(16), 1, [identity["card"]]],
-        Topic.WITNESS: [[b"head"], [b"proof"]],
-        Topic.DIRECTORY: [b"head"],
-        Topic.RECEIPTS: [identity["receipt"]],
-    }
-    for topic, body in bodies.items():
-        yield bytes([topic]) + msgspec.msgpack.encode(body)
+    for case in cases("answers"):
+        body = raw(case["body"])
+        if not number(case["code"]) and len(body) <= SEED_BYTES_MAX:
+            yield bytes([number(case["topic"])]) + body
 
 
 TARGETS: Final = {
