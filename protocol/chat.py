@@ -210,8 +210,10 @@ class Chat:
         return Admission(entries=entries[:count], missing=missing, refusal=refusal)
 
     def _admit_control(self, header: ControlHeader, entry: Entry) -> tuple[Missing, ...]:
-        missing = self._unknown_control(header.links)
         opens = bytes(entry.id) == self.id
+        if opens and header.links:
+            raise Inadmissible("a genesis that has seen something (SPEC 3.1)")
+        missing = self._unknown_control(header.links)
         if missing:
             return missing
         if entry.payload is None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import structs
 
-from protocol.entry import CONTENT, CONTROL, ControlHeader, EntryId, Reference
+from protocol.entry import CONTENT, CONTROL, ChatId, ControlHeader, EntryId, Reference
 from protocol.errors import Inadmissible, NotCanonical, PeerError, Untrusted
 from protocol.operation import (
     Admit,
@@ -187,6 +187,7 @@ def _bad_control() -> list[Case]:
         "a genesis by a device of no owner",
         scene(Story([(BORIS, Role.MEMBER), (ANNA, Role.OWNER), (CLARA, Role.MEMBER)])),
     )
+    refused("a genesis that has seen something", _late_genesis())
     made = scene()
     told = made.story.tell(BORIS, Remove(CLARA.user, ()))
     wrong = told.header.links[0]._replace(seq=5)
@@ -208,6 +209,17 @@ def _bad_control() -> list[Case]:
     made.tell(BORIS, Checkpoint(SEEN, anchor))
     refused("a checkpoint with another device's archive certificate", made, Untrusted)
     return cases
+
+
+def _late_genesis() -> Scene:
+    """Return a chat whose genesis has a link: what that names cannot come before it."""
+    story = three()
+    first = story.genesis
+    link = Reference(BORIS.devices[0], 0, EntryId(seed("unknown")))
+    header = structs.replace(first.header, links=(link,))
+    made = Chain(ANNA.signers[0], story.chat, CONTROL).append(header, first.payload)
+    story.chat = ChatId(made.id)
+    return Scene(story, [_entry(made.id, made.raw, made.payload, made.signature)])
 
 
 def _resigned(who: Person, header: ControlHeader, payload: bytes) -> Made:

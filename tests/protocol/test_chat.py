@@ -281,6 +281,16 @@ class TestControl:
         blind.add(Step(told.payload, kind=told.header.kind))
         assert empty.take(blind.run())[0].refused
 
+    def test_a_genesis_has_seen_nothing(self, talk: Conversation) -> None:
+        """What it names cannot come before it, so there is nothing to wait for."""
+        first = talk.story.genesis
+        link = Reference(DeviceKey(bytes(32)), 0, EntryId(bytes(32)))
+        chain = Chain(talk.people[0].signers[0], talk.chat, CONTROL)
+        header = msgspec.structs.replace(first.header, links=(link,))
+        chain.chat = ChatId(chain.append(header, first.payload).id)
+        (outcome,) = Replica("there").take(chain.run())
+        assert (outcome.refused, outcome.missing) == (True, ())
+
     def test_no_second_genesis(self, talk: Conversation) -> None:
         """Case 24: a genesis makes its own chat, and is nothing in another."""
         other = conversation(Dice(1), 0).story.genesis
