@@ -8,6 +8,7 @@ import pytest
 
 from protocol.session import ALLOWED, PeerKind, State
 from tests.make_diagrams import PARTS, SAMPLES, SPEC, frames, generated, step
+from tests.make_vectors import FILES
 
 ROOT = SPEC.parent
 PACKAGES = ("crypto", "protocol", "node", "client", "cli", "tests")
@@ -73,6 +74,12 @@ def test_citations_are_numbers() -> None:
 @pytest.mark.parametrize("path", sorted(set(PATH.findall(SPEC.read_text() + README.read_text()))))
 def test_files_named_in_it_exist(path: str) -> None:
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_of_vectors_is_named_in_it(name: str) -> None:
+    """Where its rules are."""
+    assert f"`{name}.json`" in SPEC.read_text()
 
 
 @pytest.mark.parametrize("named", sorted(set(NAMED.findall(SPEC.read_text() + README.read_text()))))
