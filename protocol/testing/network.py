@@ -123,7 +123,10 @@ class Replica:
 
     def take(self, *runs: Run) -> list[Outcome]:
         """Verify, judge and keep runs of one chat, as a node does."""
-        parts = [(run, authentic(run)) for run in runs]
+        return self.admit([(run, authentic(run)) for run in runs])
+
+    def admit(self, parts: Sequence[tuple[Run, Sequence[Entry]]]) -> list[Outcome]:
+        """The same of runs whose entries were verified."""
         outcomes = [self._append(run, entries) for run, entries in parts]
         going = len(parts) > 1
         while going:
@@ -136,7 +139,9 @@ class Replica:
         return outcomes
 
     def _append(self, run: Run, entries: Sequence[Entry]) -> Outcome:
-        kept = self.chats.setdefault(run.chat, Kept(Chat(run.chat)))
+        kept = self.chats.get(run.chat)
+        if kept is None:
+            kept = self.chats[run.chat] = Kept(Chat(run.chat))
         admission = kept.chat.admit(entries, kept)
         accepted = list(admission.entries)
         reached = entries[0].header.seq + admission.known + len(accepted)

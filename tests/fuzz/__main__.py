@@ -68,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     if chosen.input is not None:
         for name in names:
-            TARGETS[name].examine(chosen.input.read_bytes())
+            with TARGETS[name].setting():
+                TARGETS[name].examine(chosen.input.read_bytes())
         return 0
     if find_spec("atheris") is None:
         parser.error("atheris is not installed; there may be no wheel of it for this machine")

@@ -96,7 +96,8 @@ def main(names: Sequence[str]) -> None:
     for name in names or TARGETS:
         target = TARGETS[name]
         candidates = [*_files(CORPUS / name), *_files(FOUND / name / "corpus")]
-        kept = list(chosen(target, candidates))
+        with target.setting():
+            kept = list(chosen(target, candidates))
         folder = CORPUS / name
         folder.mkdir(parents=True, exist_ok=True)
         for file in folder.glob("*"):

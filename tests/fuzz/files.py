@@ -28,6 +28,7 @@ from protocol.errors import PeerError
 from protocol.testing.cast import person, seed
 from tests.federation import Federation
 from tests.fuzz.mutation import tree, words
+from tests.fuzz.once import sealed_by_hashes
 from tests.fuzz.seeds import cases, raw, texts
 from tests.fuzz.target import target
 
@@ -207,6 +208,11 @@ TARGETS: Final = {
         _read_settings, _settings_law, (ConfigError,), _settings, words(*_TOML), 8192
     ),
     "backups": target(
-        _read_backup, _backup_law, (EvidenceError, IdentityError, UserError), _backups, tree
+        _read_backup,
+        _backup_law,
+        (EvidenceError, IdentityError, UserError),
+        _backups,
+        tree,
+        setting=sealed_by_hashes,
     ),
 }

@@ -51,6 +51,7 @@ from protocol.frame import (
     Seals,
     Seen,
     WantSeals,
+    authentic,
     decode_frame,
     encode_frame,
 )
@@ -81,6 +82,7 @@ from protocol.testing.histories import Dice
 from protocol.testing.network import Network, Replica
 from tests.fuzz.attacked import THEIRS, Attacked, check_bounds
 from tests.fuzz.mutation import bytewise, tree
+from tests.fuzz.once import verified_once
 from tests.fuzz.target import target
 
 STEPS_MAX: Final = 100
@@ -95,21 +97,27 @@ def _talk() -> Conversation:
 
 
 @cache
+def _told() -> Sequence[tuple[Run, Sequence[Entry]]]:
+    """The runs of the chat, verified once for all inputs."""
+    return [(run, authentic(run)) for run in _talk().runs]
+
+
+@cache
 def _honest() -> Replica:
-    return _filled(_talk().runs)
+    return _filled(_told())
 
 
-def _filled(runs: Sequence[Run]) -> Replica:
+def _filled(parts: Sequence[tuple[Run, Sequence[Entry]]]) -> Replica:
     replica = Replica("honest")
-    for run in runs:
-        replica.take(run)
+    for part in parts:
+        replica.admit([part])
     return replica
 
 
 @cache
 def _trace() -> Sequence[bytes]:
     """What an honest peer says to an empty replica, in order."""
-    network = Network(Dice(1), [_filled(_talk().runs), Replica("south")])
+    network = Network(Dice(1), [_filled(_told()), Replica("south")])
     north, _ = network.connect(0, 1)
     network.settle()
     return [encode_frame(frame)[LENGTH_BYTES:] for frame in north.sent]
@@ -118,7 +126,7 @@ def _trace() -> Sequence[bytes]:
 @cache
 def _frames() -> Sequence[bytes]:
     """Frames of each kind that fit the chat: what was said, and what else could have been."""
-    network = Network(Dice(2), [_filled(_talk().runs[:6]), _filled(_talk().runs)])
+    network = Network(Dice(2), [_filled(_told()[:6]), _filled(_told())])
     one, other = network.connect(0, 1)
     network.settle()
     said = [*one.sent, *other.sent]
@@ -173,8 +181,8 @@ class Program:
         self._next = 0
         self._chains: dict[tuple[Person, int], Chain] = {}
         self.attacked = Attacked(kinds[self._byte() % len(kinds)])
-        for run in _talk().runs[: self._byte() % (len(_talk().runs) + 1)]:
-            self.attacked.replica.take(run)
+        for part in _told()[: self._byte() % (len(_told()) + 1)]:
+            self.attacked.replica.admit([part])
 
     def run(self) -> None:
         """Carry all steps out. A session that a PeerError ended is followed by another."""
@@ -299,12 +307,12 @@ def _law(_: bytes, replica: Replica) -> None:
         for lines in kept.lines.values():
             for line in lines:
                 _check_covered([*line.entries, *line.cover])
-    for run in _talk().runs:
-        assert replica.take(run)[0].reached == run.start + len(run.records)
+    for run, entries in _told():
+        assert replica.admit([(run, entries)])[0].reached == run.start + len(run.records)
     both = _entries(replica)
     if both == _entries(_honest()):
         return
-    other = _filled(_talk().runs)
+    other = _filled(_told())
     network = Network(Dice(4), [replica, other])
     replica.cursors.clear()
     network.connect(0, 1)
@@ -340,4 +348,4 @@ def _seeds() -> Iterator[bytes]:
         yield bytes([kind, 11, 0]) + forged * 5
 
 
-TARGETS: Final = {"sessions": target(_read, _law, (), _seeds, bytewise, 400)}
+TARGETS: Final = {"sessions": target(_read, _law, (), _seeds, bytewise, 400, verified_once)}

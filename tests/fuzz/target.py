@@ -8,12 +8,14 @@ else. `law` says what must hold of all that is taken.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
 T = TypeVar("T")
 Mutate = Callable[[bytes, Random], bytes]
+Setting = Callable[[], AbstractContextManager[None]]
 
 
 class Broken(Exception):
@@ -22,12 +24,17 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to fuzz. mutate: makes another input of one. bytes_max: longer ones say no more."""
+    """One thing to fuzz.
+
+    mutate: makes another input of one. bytes_max: longer ones say no more. setting: to be entered
+    before the first input; what it makes cheaper it makes so for all that follow.
+    """
 
     examine: Callable[[bytes], None]
     seeds: Callable[[], Iterable[bytes]]
     mutate: Mutate
     bytes_max: int
+    setting: Setting = nullcontext
 
 
 def target(
@@ -37,6 +44,7 @@ def target(
     seeds: Callable[[], Iterable[bytes]],
     mutate: Mutate,
     bytes_max: int = 4096,
+    setting: Setting = nullcontext,
 ) -> Target:
     """Return a target. refusals: all that `read` may raise; `law` may raise nothing."""
 
@@ -52,4 +60,4 @@ def target(
         except Exception as error:
             raise Broken(f"what was taken breaks a law: {error!r}") from error
 
-    return Target(examine, seeds, mutate, bytes_max)
+    return Target(examine, seeds, mutate, bytes_max, setting)

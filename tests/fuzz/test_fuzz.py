@@ -24,21 +24,23 @@ SEED = int(os.environ.get("IVOR_FUZZ_SEED") or SystemRandom().randrange(2**32))
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_known_inputs(name: str) -> None:
-    for data in inputs(name):
-        TARGETS[name].examine(data)
+    with TARGETS[name].setting():
+        for data in inputs(name):
+            TARGETS[name].examine(data)
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_fresh_inputs(name: str) -> None:
     dice = Random(f"{SEED} {name}")
     known = list(inputs(name))
-    for number in range(FRESH):
-        data = TARGETS[name].mutate(dice.choice(known), dice)[: TARGETS[name].bytes_max]
-        try:
-            TARGETS[name].examine(data)
-        except Broken as broken:
-            broken.add_note(f"IVOR_FUZZ_SEED={SEED}, input {number}: {data.hex()}")
-            raise
+    with TARGETS[name].setting():
+        for number in range(FRESH):
+            data = TARGETS[name].mutate(dice.choice(known), dice)[: TARGETS[name].bytes_max]
+            try:
+                TARGETS[name].examine(data)
+            except Broken as broken:
+                broken.add_note(f"IVOR_FUZZ_SEED={SEED}, input {number}: {data.hex()}")
+                raise
 
 
 def test_only_targets_have_corpora() -> None:

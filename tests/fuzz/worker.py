@@ -64,7 +64,8 @@ def main(name: str, folder: Path, runs: int, seconds: int) -> None:
         (folder / "corpus" / sha256(known).hexdigest()[:16]).write_bytes(known)
     room = 4 * MEMORY_MIB_MAX * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    fuzz(TARGETS[name], folder, runs, seconds)
+    with TARGETS[name].setting():
+        fuzz(TARGETS[name], folder, runs, seconds)
 
 
 if __name__ == "__main__":
