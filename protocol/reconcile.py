@@ -19,7 +19,7 @@ Negentropy (D. Hoyte), of a sum of hashes and the count.
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from struct import Struct
@@ -40,7 +40,6 @@ from protocol.limits import (
 NUMBER_BYTES = 8
 ROW = Struct(">QQQ")  # an item, in halves, and the number of its change
 ROW_BYTES = ROW.size
-BUCKETS = 256
 PIECE_ROWS = 1024
 SUM_EVERY = 16  # items between two sums that are kept: no fingerprint adds more than twice that
 MODULUS = 1 << 8 * RECON_ITEM_BYTES
@@ -56,7 +55,7 @@ class Survey:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._buckets: list[list[bytes]] = [[] for _ in range(BUCKETS)]
+        self._buckets: defaultdict[int, list[bytes]] = defaultdict(list)
 
     def add(self, heads: Iterable[tuple[bytes, int]]) -> None:
         """Take more heads. heads: (entry id, number of the change)."""
@@ -68,10 +67,8 @@ class Survey:
     def pieces(self) -> Iterator[Sequence[bytes]]:
         """Yield all rows, sorted, a small piece at a time: nobody has to wait for all of it."""
         piece: list[bytes] = []
-        for at, bucket in enumerate(self._buckets):
-            bucket.sort()
-            piece += bucket
-            self._buckets[at] = []
+        for at in sorted(self._buckets):
+            piece += sorted(self._buckets.pop(at))
             if len(piece) >= PIECE_ROWS:
                 yield piece
                 piece = []
