@@ -24,6 +24,8 @@ from protocol.message import Edit, Reaction, Text, Title
 from protocol.proposal import Motion
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from client.chats import Summary
     from client.reading import Line
     from protocol.entry import Reference
@@ -110,23 +112,34 @@ def show(output: Output, lines: "Sequence[Line]") -> None:
         for line in lines:
             output.line("", record(line))
         return
+    console = _console()
     for shown in collate(lines):
-        print(_block(shown) if sys.stdout.isatty() else "\t".join(_columns(shown)))
+        print(_block(shown, console) if console else "\t".join(_columns(shown)))
     sys.stdout.flush()
 
 
 def show_found(output: Output, chat: "Summary", lines: "Sequence[Line]") -> None:
     """Print messages of one chat that were looked for: beneath its title, or after its id."""
-    if not output.as_json and sys.stdout.isatty():
+    console = None if output.as_json else _console()
+    if console:
         print(f"{cell(chat.label)} ({chat.chat.hex()[:SHORT_CHARS]})")
     for line in lines:
         shown = Shown(line)
         if output.as_json:
             output.line("", record(line))
-        elif sys.stdout.isatty():
-            print(_block(shown))
+        elif console:
+            print(_block(shown, console))
         else:
             print("\t".join([chat.chat.hex()[:SHORT_CHARS], *_columns(shown)]))
+
+
+def _console() -> "Console | None":
+    """Return the terminal that messages go to, if it is one."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console()
 
 
 def _columns(shown: Shown) -> list[str]:
@@ -210,21 +223,19 @@ def _short(reference: "Reference") -> str:
     return reference.id.hex()[:SHORT_CHARS]
 
 
-def _block(shown: Shown) -> str:
+def _block(shown: Shown, console: "Console") -> str:
     """A heading of ours, what they said behind a margin, wrapped, and reactions beneath it."""
     line = shown.line
     short = _short(line.letter.reference)
     marks = "".join(f" [{mark}]" for mark in _marks(line))
     heading = f"{when(line.letter.time)} {short} {_name(line)}{marks}"
-    said = [MARGIN + part for part in _wrapped(_text(shown))]
+    said = [MARGIN + part for part in _wrapped(_text(shown), console)]
     return "\n".join([heading, *said, *(BENEATH + one for one in _reactions(shown))])
 
 
-def _wrapped(text: str) -> list[str]:
-    from rich.console import Console
+def _wrapped(text: str, console: "Console") -> list[str]:
     from rich.text import Text as Printed
 
-    console = Console()
     width = max(WIDTH_MIN, console.width - len(MARGIN))
     return [
         part.plain.rstrip()

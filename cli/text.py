@@ -9,10 +9,12 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 ZWJ: Final = "\u200d"
 VARIATION_SELECTORS: Final = ("\ufe0e", "\ufe0f")
+CHARACTERS_KNOWN_MAX: Final = 4096
 MARKS_MAX: Final = 4  # on one letter; no script stacks more
 
 _UNUSUAL: Final = re.compile("[^ -~А-Яа-яЁё«»–—…№]")  # the others need no second look
@@ -29,7 +31,7 @@ _BMP_END: Final = 0x10000
 
 def inert(text: str) -> str:
     """Return `text` as one line without any active character; line breaks are escaped too."""
-    return _escaped(text, lambda c: c.encode("unicode_escape").decode())
+    return _escaped(text, _escape)
 
 
 def inert_json(text: str) -> str:
@@ -48,21 +50,34 @@ def when(milliseconds: int) -> str:
 
 def _escaped(text: str, escape: Callable[[str], str]) -> str:
     def shown(found: re.Match[str]) -> str:
-        return found[0] if _harmless(text, found.start()) else escape(found[0])
+        character = found[0]
+        harmless = _by_itself(character)
+        if harmless is None:
+            harmless = _harmless(text, found.start())
+        return character if harmless else escape(character)
 
     return _UNUSUAL.sub(shown, text)
 
 
+@lru_cache(maxsize=CHARACTERS_KNOWN_MAX)
+def _by_itself(character: str) -> bool | None:
+    """Whether a character is harmless; None: that depends on what stands beside it."""
+    kind = unicodedata.category(character)
+    if character == ZWJ or character in VARIATION_SELECTORS:
+        return None
+    if _INVISIBLE.match(character):
+        return False
+    return None if kind in _MARKS else kind == "Zs" or character.isprintable()
+
+
 def _harmless(text: str, at: int) -> bool:
+    """Whether a joiner, a selector or a mark is harmless where it stands."""
     character = text[at]
     if character == ZWJ:
         return _joins_emoji(text, at)
     if character in VARIATION_SELECTORS:
         return at > 0 and unicodedata.category(text[at - 1]) in _PRESENTED
-    kind = unicodedata.category(character)
-    if _INVISIBLE.match(character) or (kind in _MARKS and _floods(text, at)):
-        return False
-    return kind == "Zs" or character.isprintable()
+    return not _floods(text, at) and character.isprintable()
 
 
 def _floods(text: str, at: int) -> bool:
@@ -78,6 +93,12 @@ def _joins_emoji(text: str, at: int) -> bool:
     return len(categories) == 2 and _EMOJI.issuperset(categories)  # noqa: PLR2004 - both sides
 
 
+@lru_cache(maxsize=CHARACTERS_KNOWN_MAX)
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+@lru_cache(maxsize=CHARACTERS_KNOWN_MAX)
 def _json_escape(character: str) -> str:
     code = ord(character)
     if code < _BMP_END:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cli.letters import MARGIN, _wrapped
 from cli.output import Output, cell, note, progress, transfer
@@ -87,7 +88,9 @@ class TestInert:
 
     def test_a_message_cannot_look_like_ours(self) -> None:
         """Hostile case 70: a line that imitates a sender or a prompt stays in its margin."""
-        shown = [MARGIN + line for line in _wrapped("hello\nboris@minfin: pay now\n$ \r")]
+        shown = [
+            MARGIN + line for line in _wrapped("hello\nboris@minfin: pay now\n$ \r", Console())
+        ]
         assert shown == [f"{MARGIN}hello", f"{MARGIN}boris@minfin: pay now", f"{MARGIN}$ \\r"]
 
     def test_times(self) -> None:
