@@ -65,6 +65,7 @@ def main(words: Sequence[str]) -> int:
 def _work(asked: argparse.Namespace) -> int:
     """Play the seeds of a batch, a line of JSON each."""
     gc.set_threshold(*COLLECTIONS)
+    gc.freeze()  # what was imported stays
     for seed in range(asked.first, asked.first + asked.seeds):
         print(msgspec.json.encode(play(draw(seed, asked.minutes), Trace())).decode(), flush=True)
     return 0

@@ -6,6 +6,7 @@ and I8. I10, I18, I19 have no place here: nothing is timed, there is one schema,
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from random import Random
 
 from msgspec import convert
@@ -43,6 +44,7 @@ class Rest:
         self.devices = [one for one in living if isinstance(one, DeviceParty)]
         self.parties: list[Party] = [*self.nodes, *self.devices]
         self._accepted: dict[tuple[str, bytes], frozenset[bytes]] = {}
+        self._entries: dict[tuple[str, bytes], Sequence[Entry]] = {}
 
     def chats(self, party: Party) -> list[ChatId]:
         """Return the chats that a party stores."""
@@ -60,6 +62,13 @@ class Rest:
             )
             self._accepted[key] = frozenset(row[0] for row in rows)
         return self._accepted[key]
+
+    def entries(self, party: Party, chat: ChatId) -> Sequence[Entry]:
+        """Return every entry that a party stores of a chat, verified: once, as nothing changes."""
+        key = party.name, bytes(chat)
+        if key not in self._entries:
+            self._entries[key] = _entries(party.replica, chat)
+        return self._entries[key]
 
     def require(self, invariant: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a claim
         """Fail unless something holds."""
@@ -82,8 +91,12 @@ class Rest:
         judge = party.replica.chat(chat) or peer.replica.chat(chat)
         return judge is not None and peer.agency in judge.membership().agencies
 
-    def pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
-        """Yield who must have the same of which chat: they may see it by what each has seen."""
+    @cached_property
+    def pairs(self) -> Sequence[tuple[Party, Party, ChatId]]:
+        """Who must have the same of which chat: they may see it by what each has seen."""
+        return list(self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
         for one in self.nodes:
             for chat in self.chats(one):
                 readers = one.replica.readers_of(chat)
@@ -141,7 +154,7 @@ def _order(device: DeviceParty, chat: ChatId) -> list[bytes]:
 
 def i3_delivery(rest: Rest) -> None:
     """Whoever may see a chat has all of it that a living node has."""
-    for one, other, chat in rest.pairs():
+    for one, other, chat in rest.pairs:
         if rest.overgrown(one, chat) or rest.overgrown(other, chat):
             continue
         lacking = rest.accepted(one, chat) - rest.accepted(other, chat)
@@ -154,7 +167,7 @@ def i4_immutability(rest: Rest) -> None:
     """The id of what is stored is the hash of its header, for every row."""
     for party in rest.parties:
         for chat in rest.chats(party):
-            ids = {bytes(entry.id) for entry in _entries(party.replica, chat)}
+            ids = {bytes(entry.id) for entry in rest.entries(party, chat)}
             rest.require(
                 "I4",
                 rest.accepted(party, chat) <= ids,
@@ -170,7 +183,7 @@ def i4_redacted_is_gone(rest: Rest) -> None:
             redacted = {} if judge is None else judge.redactions.of()
             kept = [
                 entry
-                for entry in (_entries(party.replica, chat) if redacted else ())
+                for entry in (rest.entries(party, chat) if redacted else ())
                 if entry.payload is not None and entry.reference in redacted
             ]
             rest.require("I4", not kept, f"{party.name} keeps {len(kept)} redacted payloads")
@@ -188,7 +201,7 @@ def i5_fork_exposure(rest: Rest) -> None:
             sharers = [party, *_sharers(rest, party, chat)]
             if stored is None or party.agency not in party.replica.readers_of(chat):
                 continue
-            for device, lane in sorted(_forked(sharers, chat)):
+            for device, lane in sorted(_forked(rest, sharers, chat)):
                 found = party.connection.execute(
                     "SELECT 1 FROM forks WHERE chat = ? AND device = ? AND lane = ?",
                     (stored.no, device, lane),
@@ -200,17 +213,17 @@ def _sharers(rest: Rest, party: NodeParty, chat: ChatId) -> list[NodeParty]:
     """The other living nodes that are in a chat, by what they and this one have seen."""
     found = [
         one if other is party else other
-        for one, other, shared in rest.pairs()
+        for one, other, shared in rest.pairs
         if chat == shared and party in (one, other)
     ]
     return [node for node in found if isinstance(node, NodeParty)]
 
 
-def _forked(nodes: Sequence[NodeParty], chat: ChatId) -> set[tuple[bytes, int]]:
+def _forked(rest: Rest, nodes: Sequence[NodeParty], chat: ChatId) -> set[tuple[bytes, int]]:
     """The chains, by device and lane, of which these nodes have two entries at one place."""
     places: dict[tuple[bytes, int, int], set[EntryId]] = defaultdict(set)
     for node in nodes:
-        for entry in _entries(node.replica, chat):
+        for entry in rest.entries(node, chat):
             header = entry.header
             places[bytes(header.device), header.lane, header.seq].add(entry.id)
     return {(device, lane) for (device, lane, _), found in places.items() if len(found) > 1}
@@ -228,7 +241,7 @@ def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
             witness = Witness(party.name)
             runs = list(_runs(party.replica, chat))
             rest.chance.shuffle(runs)
-            _feed(witness, runs)
+            witness.take(*runs)
             summary = witness.summary().get(chat, (frozenset(), frozenset()))[0]
             admitted, accepted = {bytes(one) for one in summary}, rest.accepted(party, chat)
             rest.require(
@@ -251,21 +264,6 @@ def _covers(replica: Replica, chat: ChatId) -> set[bytes]:
         (chat,),
     )
     return {bytes(row[0]) for row in rows}
-
-
-def _feed(witness: Witness, runs: Sequence[Run]) -> None:
-    """Bring runs until none of those that wait can go on."""
-    waiting = {number: (run, run.start) for number, run in enumerate(runs)}
-    going = True
-    while going:
-        going = False
-        for number, (run, reached) in list(waiting.items()):
-            (outcome,) = witness.take(run)
-            going = going or outcome.reached > reached
-            if outcome.missing:
-                waiting[number] = run, outcome.reached
-            else:
-                del waiting[number]
 
 
 def i7_key_locality(rest: Rest) -> None:
@@ -391,7 +389,7 @@ def i6_generations_follow(rest: Rest) -> None:
     for party in rest.parties:
         for chat in rest.chats(party):
             chains: dict[bytes, list[ContentHeader]] = defaultdict(list)
-            for entry in _entries(party.replica, chat):
+            for entry in rest.entries(party, chat):
                 if isinstance(entry.header, ContentHeader):
                     chains[entry.header.device].append(entry.header)
             for headers in chains.values():
