@@ -14,10 +14,12 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from protocol import codec
+from protocol.limits import HEADER_BYTES_MAX, OPERATION_BYTES_MAX
 from protocol.operation import Kind
 
 MAGIC: Final = b"ivor evidence 1\n"
 ELEMENT_BYTES_MAX: Final = 196 * 1024
+assert HEADER_BYTES_MAX + OPERATION_BYTES_MAX <= ELEMENT_BYTES_MAX
 FRAME: Final = Struct(">BI")
 # An operation of these kinds tells nobody's identity: its payload may be left out.
 OMITTABLE: Final = frozenset({Kind.EPOCH, Kind.REDACT, Kind.CHECKPOINT, Kind.NACK, Kind.HOLD})

@@ -6,6 +6,7 @@ from protocol import codec, identity
 from protocol.errors import LimitExceeded, NotCanonical, PeerError
 from protocol.identity import CardNode
 from protocol.listing import Listing
+from protocol.person import Person, PersonDevice
 from protocol.receipt import Receipt, sign_receipt
 from protocol.reply import (
     BlobState,
@@ -22,8 +23,6 @@ from protocol.reply import (
     Pending,
     PendingLinks,
     People,
-    Person,
-    PersonDevice,
     Receipts,
     Reply,
     Standing,

@@ -187,8 +187,17 @@ class TestRedaction:
             sharing.share(anna, chat, 2, now())
         federation.carry(anna, boris)
         assert shares(boris) == 2
+        phone = federation.further(boris)
+        with boris.transaction():
+            compose.enroll(boris, chat, phone.profile.device_certificate, now())
+        early = federation.parcels(boris, phone)
+        federation.carry(boris, anna)
         redact(anna, chat, place)
-        for owner in (anna, boris, vera):
+        federation.carry(anna, phone)
+        for parcel in early:
+            with phone.transaction():
+                archive.keep(phone, archive.unpack(phone, parcel))
+        for owner in (anna, boris, vera, phone):
             federation.carry(anna, owner)
             assert shares(owner) == 1, "the other one holds a reply to it alone"
             assert not on_disk(owner)

@@ -11,8 +11,8 @@ from client.device import Device, open_device
 from node.agency import Agency, open_agency, open_root, rekey
 from protocol.errors import Untrusted
 from protocol.identity import recertify_device, recertify_user
+from protocol.person import Person, PersonDevice
 from protocol.policy import Role
-from protocol.reply import Person, PersonDevice
 from tests.federation import PASSPHRASE, Federation
 
 

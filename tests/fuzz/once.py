@@ -14,7 +14,7 @@ from unittest import mock
 
 from crypto import signing
 from protocol import chat
-from protocol.operation import decode_operation
+from protocol.payload import decode_operation
 from tests.simulator.stand_ins import Registry, seals_standing_in
 
 SIGNATURES_MAX = 4096

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from node.candidates import CANDIDATE_BYTES, ENTRY_BYTES
+from node.candidates import CANDIDATE_BYTES, ENTRY_BYTES, Candidates
 from node.ledger import AWAITED_MAX, Awaited
 from node.replica import Replica
 from protocol.chat import Missing
@@ -19,6 +19,18 @@ from protocol.testing.chains import Chain
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from tests.node.replicas import FYODOR, LATE, MVD, MZ, all_of, check_covers, entries, node, take
+
+
+class TestRoom:
+    def test_what_turned_out_to_be_ours_takes_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("node.candidates.CANDIDATES_BYTES_MAX", CANDIDATE_BYTES)
+        candidates = Candidates()
+        for number in range(3):
+            chat = ChatId(bytes([number]) * 32)
+            candidates.of(MZ, chat)
+            candidates.make_room()
+            assert len(candidates) == len(candidates.take(chat)) == 1
+        assert candidates.lost(MZ) == 0
 
 
 class TestCandidates:

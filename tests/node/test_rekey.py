@@ -13,7 +13,7 @@ from protocol.entry import DeviceKey
 from protocol.errors import Untrusted
 from protocol.identity import Card, recertify_device, recertify_user, verify_charter, verify_user
 from protocol.listing import sign_head
-from protocol.reply import verify_person
+from protocol.person import verify_person
 from tests.node.house import NOW, House, draw, enrolled
 from tests.node.test_witness import known, look
 

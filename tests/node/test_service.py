@@ -16,7 +16,7 @@ from node.agency import DATABASE_FILE, Agency, Founding, Random
 from node.backup import restore
 from node.config import Settings
 from node.database import connect
-from node.errors import StorageError, UserError
+from node.errors import DamagedError, StorageError, UserError
 from node.service import Node
 from node.tls import Credential
 from node.trust import take_card
@@ -171,7 +171,7 @@ async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.Monkey
     founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
     agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
     node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
-    chats = [ChatId(bytes([number]) * 32) for number in range(3)]
+    chats = [ChatId(bytes([number]) * 32) for number in range(4)]
     for chat in chats:
         node.replica.store.create_chat(chat)
     aged: list[ChatId] = []
@@ -182,6 +182,8 @@ async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.Monkey
             raise NotCanonical("a record that does not fit")
         if chat == chats[1]:
             raise KeyError("a row that is not there")
+        if chat == chats[2]:
+            raise DamagedError("a chat that cannot be judged")
         aged.append(chat)
 
     monkeypatch.setattr(node.replica, "age", age)
@@ -192,4 +194,4 @@ async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.Monkey
                 await trio.sleep(0.05)
         assert await node.journal.read(lambda: 7) == 7
         nursery.cancel_scope.cancel()
-    assert aged == chats[2:]
+    assert aged == chats[3:]

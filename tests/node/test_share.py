@@ -302,6 +302,32 @@ async def test_questions_to_others_are_at_the_askers_expense(
         assert trio.current_time() - begun == pytest.approx(2000 * abroad.ASK_SECONDS)
 
 
+async def test_what_a_peer_answers_is_let_go_if_its_turn_does_not_come(
+    shares: Shares,
+    autojump_clock: MockClock,  # noqa: ARG001
+) -> None:
+    """Whoever asked waits no longer for it than for the answer."""
+
+    async def begin(work: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+        raise AssertionError(work)
+
+    node = cast(
+        "abroad.Asker", SimpleNamespace(share=shares.of, journal=SimpleNamespace(begin=begin))
+    )
+
+    async def hold() -> None:
+        async with shares.of(b"peer").turn():
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await wait_all_tasks_blocked()
+        begun = trio.current_time()
+        assert await abroad._keep(node, b"peer", bool) is None
+        assert trio.current_time() - begun == abroad.ANSWER_SECONDS_MAX
+        nursery.cancel_scope.cancel()
+
+
 def test_nothing_is_kept_of_who_has_gone(shares: Shares, clock: Clock) -> None:
     trio.run(work, shares, clock, b"one")
     trio.run(work, shares, clock, b"two")

@@ -132,6 +132,12 @@ class TestLength:
         found = frames.Seals(CHAT, EntryId(bytes(32)), (seal,) * SEALS_FRAME_MAX)
         assert frames.decode_frame(body_of(found)) == found
 
+    @pytest.mark.parametrize("size", [0, frames.SEALED_BYTES - 1, frames.SEALED_BYTES + 1])
+    def test_a_seal_has_one_length(self, size: int) -> None:
+        seal = frames.Seal(0, bytes(size), ())
+        with pytest.raises(NotCanonical):
+            frames.decode_frame(body_of(frames.Seals(CHAT, EntryId(bytes(32)), (seal,))))
+
     def test_we_send_none_that_is_too_long(self) -> None:
         with pytest.raises(LimitExceeded):
             frames.encode_frame(frames.Ask(0, 0, bytes(FRAME_BYTES_MAX)))

@@ -279,6 +279,34 @@ class TestForks:
         assert reason(story, unaware) is None
         assert reason(story, one) == Void.FORKED
 
+    def test_nor_for_that_beside_another_that_they_know(self) -> None:
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        one = story.tell(BORIS, Checkpoint(), [story.genesis])
+        proof = story.tell(
+            ANNA, story.exposure(one, story.retell(BORIS, Leave(()), one, [story.genesis]))
+        )
+        theirs = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [proof])
+        other = story.retell(CLARA, Leave(()), theirs, [proof])
+        story.tell(OLGA, story.exposure(theirs, other), [proof])
+        story.tell(OLGA, Checkpoint(), [proof])
+        story.tell(ANNA, Checkpoint((theirs.reference,)), [proof, theirs])
+        assert reason(story, theirs) == Void.FORKED
+        assert CLARA.devices[1] not in resolve(story.history()).devices
+
+    def test_nor_by_a_checkpoint_that_counts_for_nothing(self) -> None:
+        """An owner's device that has forked itself vouches for nobody."""
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        story.tell(BORIS, Checkpoint())
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
+        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        proof = story.tell(CLARA, story.exposure(one, other))
+        vouching = story.tell(OLGA, Checkpoint((one.reference,)), [proof])
+        again = story.retell(OLGA, Leave(()), vouching, [proof])
+        assert reason(story, one) is None
+        story.tell(ANNA, story.exposure(vouching, again))
+        assert reason(story, vouching) == Void.FORKED
+        assert reason(story, one) == Void.FORKED
+
     def test_what_was_vouched_for_stays_whoever_acts_beside(self) -> None:
         """An operation about the forked device's user, seen by nobody yet, changes nothing."""
         story = Story([*CAST, (OLGA, Role.OWNER)])

@@ -16,7 +16,7 @@ from protocol.operation import (
     SetPolicy,
     SetRole,
 )
-from protocol.policy import HistoryRule, Policy, Role
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.testing.cast import Person, grant, person
 from protocol.testing.story import Story
 from tests.protocol.membership_cases import head
@@ -76,6 +76,19 @@ class TestQuorum:
         parts = [Admit((grant(who, Role.MEMBER),)) for who in (DINA, EGOR)]
         told = story.tell(ANNA, story.quorum(ANNA, parts, []))
         assert reason(story, told) == (None if room == len(CAST) + 2 else Void.LIMIT)
+
+    @pytest.mark.parametrize("room", [2, 3])
+    def test_who_may_write_by_them_shares_it(
+        self, monkeypatch: pytest.MonkeyPatch, room: int
+    ) -> None:
+        """Of a channel's readers as many may be made publishers as fit into a chat."""
+        monkeypatch.setattr(case, "DEVICES_CHAT_MAX", room)
+        readers = (DINA, EGOR)
+        cast = [(ANNA, Role.OWNER), *((who, Role.READER) for who in readers)]
+        story = Story(cast, ChatKind.CHANNEL)
+        parts = [SetRole(who.user, Role.MEMBER, ()) for who in readers]
+        told = story.tell(ANNA, story.quorum(ANNA, parts, []))
+        assert reason(story, told) == (None if room == len(cast) else Void.LIMIT)
 
     def test_a_sole_owner_is_enough(self) -> None:
         story = Story(CAST)

@@ -243,6 +243,14 @@ class TestAltered:
         with pytest.raises(LimitExceeded):
             authentic(with_record(LONG.run(0, 1), 0, long))
 
+    def test_a_keyframe_says_all(self) -> None:
+        """Also in the middle of a run nothing is taken over from the entry before."""
+        for control, epoch in ((None, seed("epoch")), ([FOUNDED], None)):
+            record = msgspec.msgpack.encode([1, bytes(32), b"", [], control, epoch, 0])
+            run = LONG.run(KEYFRAME_ENTRIES - 1, KEYFRAME_ENTRIES + 1)
+            with pytest.raises(NotCanonical, match="lacks its epoch, control heads"):
+                authentic(with_record(run, 1, record))
+
     @pytest.mark.parametrize(
         "context",
         [
