@@ -32,7 +32,7 @@ def store_file(
         if small is not None:
             with device.transaction():
                 return compose.send(device, chat, small, now_ms(), once)
-        before = compose.written_once(device, once)
+        before = compose.written_once(device, chat, once)
         if before is not None:
             return before
         sweep(device)

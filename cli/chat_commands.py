@@ -239,17 +239,19 @@ def role(
 ) -> None:
     """Give a member another role: reader, member, admin or owner."""
     from client import compose
+    from node.errors import UserError
     from protocol.policy import Role
 
     given = Role[role_name.name]
+
+    def change_role(device: "Device", judge: "Chat", found: "UserId") -> "Reference | None":
+        member = judge.membership().users.get(found)
+        if member is not None and member.role is given:
+            raise UserError(f"{member.name} is {role_name} in this chat already")
+        return compose.set_role(device, judge.id, found, given, now_ms())
+
     _about_member(
-        home,
-        passphrase_file,
-        name,
-        user,
-        lambda device, judge, found: compose.set_role(device, judge.id, found, given, now_ms()),
-        f"now {role_name}",
-        as_json=as_json,
+        home, passphrase_file, name, user, change_role, f"now {role_name}", as_json=as_json
     )
 
 

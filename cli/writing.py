@@ -120,16 +120,13 @@ def edit(
     """Give a message of yours a new text; the old one stays in the log."""
     words = _words(text)
     with opened(home, passphrase_file) as device:
+        from client import compose
         from client.chats import find_letter
-        from node.errors import RefusedError
-        from protocol.message import Edit
 
         judge = locate(device, chat)
         place = find_letter(device, judge.id, message_id)
-        author = judge.membership().devices.get(place.device)
-        if author != device.profile.user.user:
-            raise RefusedError("only the author of a message can change it")
-        written = _store(device, judge, Edit(place, words), None)
+        with device.transaction():
+            written = compose.edit(device, judge.id, place, words, now_ms())
         _deliver(device, judge, written, None, 0, Output(as_json))
 
 
@@ -183,15 +180,28 @@ def _words(text: str | None) -> str:
 
 def _chat_for(device: "Device", name: str) -> "Chat":
     """Return the chat; a direct one with somebody is begun if there is none."""
-    from client.chats import find_direct
+    from client.chats import find_direct, is_address
     from client.compose import require
 
-    if "@" not in name:
-        return locate(device, name)
+    if not is_address(name):
+        return _titled(device, name)
     found = find_direct(device, name)
     if found is None and fetch(device) is None:
         found = find_direct(device, name)  # the other one may have begun it
     return require(device, _begin_direct(device, name)) if found is None else found
+
+
+def _titled(device: "Device", name: str) -> "Chat":
+    """Return the chat of this title, which may hold an @; else say why that is no address."""
+    from client.chats import NoSuchChat
+    from protocol.name import parse_address
+
+    try:
+        return locate(device, name)
+    except NoSuchChat:
+        if "@" in name:
+            parse_address(name)
+        raise
 
 
 def _begin_direct(device: "Device", name: str) -> "ChatId":

@@ -163,6 +163,11 @@ def _address(text: str) -> str | None:
         return None
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address, `anna@minzdrav`, and so names a person."""
+    return _address(text) is not None
+
+
 def find_direct(device: Device, text: str) -> Chat | None:
     """Return the direct chat with a user, `anna@minzdrav`; None if there is none.
 

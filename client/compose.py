@@ -26,7 +26,7 @@ from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, head
 from protocol.grant import Grant
 from protocol.identity import DEVICES_USER_MAX, UserId
 from protocol.limits import HASH_BYTES
-from protocol.message import Message, Title, encode_message
+from protocol.message import Edit, Message, Text, Title, encode_message
 from protocol.operation import (
     Admit,
     Enroll,
@@ -100,16 +100,38 @@ def send(device: Device, chat: ChatId, message: Message, now: int, once: str | N
     return _once(device, chat, once, write)
 
 
-def written_once(device: Device, once: str | None) -> Reference | None:
-    """Return what was written under this key before."""
-    row = device.connection.execute("SELECT seq, id FROM once WHERE key = ?", (once,)).fetchone()
-    return None if row is None else Reference(device.key, *row)
+def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) -> Reference:
+    """Give a text of ours a new one. Raises RefusedError if it is another's, UserError, as `send`.
+
+    Only what can still be read here: of what is redacted or gone nobody would see the new text.
+    """
+    judge = require(device, chat)
+    if judge.membership().devices.get(place.device) != device.profile.user.user:
+        raise RefusedError("only the author of a message can change it")
+    if place in judge.redactions.of():
+        raise UserError("that message is redacted: it gets no new text; send another message")
+    if not isinstance(mailbox.read_letter(device, place.id), Text):
+        raise UserError("that message is no text that can be read here: it gets no new one")
+    return send(device, chat, Edit(place, text), now, None)
+
+
+def written_once(device: Device, chat: ChatId, once: str | None) -> Reference | None:
+    """Return what was written under this key before. Raises UserError if it was in another chat."""
+    row = device.connection.execute(
+        "SELECT seq, id, chat FROM once WHERE key = ?", (once,)
+    ).fetchone()
+    if row is None:
+        return None
+    seq, entry, where = row
+    if where != chat:
+        raise UserError(f"the idempotency key {once!r} was used in another chat: give another one")
+    return Reference(device.key, seq, entry)
 
 
 def _once(
     device: Device, chat: ChatId, once: str | None, write: Callable[[], Reference]
 ) -> Reference:
-    before = written_once(device, once)
+    before = written_once(device, chat, once)
     if before is not None:
         return before
     written = write()

@@ -24,6 +24,7 @@ from protocol.message import Edit, decode_message
 from protocol.operation import Hold, Operation, Redact, SetPolicy
 from protocol.policy import Policy
 from protocol.receipt import Receipt, verify_receipt
+from protocol.redaction import custodians
 
 _EDIT_BEGINS = b"\x93\x03"  # an array of three, the first of which is Edit's number
 
@@ -74,10 +75,17 @@ def set_policy(device: Device, chat: ChatId, policy: Policy, now: int) -> None:
 
 
 def hold(device: Device, chat: ChatId, user: UserId, now: int, *, ends: bool) -> None:
-    """Name a member as custodian, or end that. Raises RefusedError if we may not."""
+    """Name a member as custodian, or end that. Raises RefusedError if we may not.
+
+    Raises UserError if there is nothing to begin or to end.
+    """
     judge = require(device, chat)
-    if user not in judge.membership().users:
+    member = judge.membership().users.get(user)
+    if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
+    if (user in custodians(judge.history)) is not ends:
+        standing = "is no custodian of this chat" if ends else "is a custodian of it already"
+        raise UserError(f"{member.name} {standing}; 'ivor chat show' lists who is")
     _append(device, judge, Hold(user, ends), now)
 
 

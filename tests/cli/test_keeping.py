@@ -78,6 +78,15 @@ class TestPolicy:
         assert anna.json("chat", "show", chat[:8])[0]["custodians"] == []
         anna("chat", "hold", chat[:8], "zoya@mincifry", code=1)
 
+    def test_a_hold_that_is_no_news_is_not_said_to_be_made(self, anna: Official, chat: str) -> None:
+        anna("chat", "hold", chat[:8], "boris@mincifry", "--end", code=1)
+        assert "boris@mincifry is no custodian of this chat" in anna.said
+        anna("chat", "hold", chat[:8], "boris@mincifry")
+        before = len(anna.json("log", "show", chat[:8]))
+        anna("chat", "hold", chat[:8], "boris@mincifry", code=1)
+        assert "boris@mincifry is a custodian of it already" in anna.said
+        assert len(anna.json("log", "show", chat[:8])) == before
+
     def test_a_hold_does_not_end_unsaid(self, anna: Official, boris: Official, chat: str) -> None:
         anna("chat", "hold", chat[:8], boris.device.profile.name)
         anna("chat", "remove", chat[:8], "boris@mincifry")

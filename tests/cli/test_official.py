@@ -270,6 +270,40 @@ class TestBadInput:
         assert "in this chat already, as member: boris@mincifry" in anna.said
         assert anna.json("chat", "add", chat[:8], "boris@mincifry", "--role", "admin")
 
+    def test_who_has_a_role_is_not_said_to_be_given_it(self, anna: Official, chat: str) -> None:
+        anna("chat", "role", chat[:8], "boris@mincifry", "member", code=1)
+        assert "boris@mincifry is member in this chat already" in self.one_line(anna)
+
+    def test_what_has_no_text_gets_no_new_one(self, anna: Official, chat: str) -> None:
+        """Its edit would be seen by nobody, or as a message of its own."""
+        (sent,) = anna.json("send", chat[:8], "не сюда")
+        short = str(sent["id"])[:8]
+        (reacted,) = anna.json("react", chat[:8], short, "👍")
+        anna("edit", chat[:8], str(reacted["id"])[:8], "👎", code=1)
+        assert "is no text" in self.one_line(anna)
+        anna("redact", chat[:8], short)
+        anna("edit", chat[:8], short, "туда", code=1)
+        assert "that message is redacted" in self.one_line(anna)
+        assert "edit" not in {one["kind"] for one in anna.json("read", chat[:8])}
+
+    def test_a_key_of_another_chat_is_no_key(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        """Else what was sent there would be said to be here."""
+        other = federation.chat(anna.device, "Кадры", boris.device).hex()
+        anna("send", chat[:8], "x", "--idempotency-key", "k")
+        anna("send", other[:8], "x", "--idempotency-key", "k", code=1)
+        assert "was used in another chat" in self.one_line(anna)
+
+    def test_a_title_may_hold_an_at(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        federation.chat(anna.device, "Встреча @ 15:00", boris.device)
+        anna("send", "Встреча @ 15:00", "буду")
+        assert "буду" in anna("read", "Встреча @ 15:00")
+        anna("send", "Встреча @ 16:00", "буду", code=1)
+        assert "is not allowed" in self.one_line(anna)
+
     @pytest.mark.usefixtures("chat")
     def test_a_pipe_is_not_waited_for(self, anna: Official, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
