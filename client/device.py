@@ -19,15 +19,18 @@ from client.folder import (
     Random,
     Secrets,
     count_of,
-    keep_count,
+    count_up,
     place_of,
     read_secrets,
+    settle_count,
+    sync_count,
 )
 from node.database import connect
 from node.errors import StorageError, UserError
 from node.replica import Replica
 from node.tls import Credential
-from protocol.entry import DeviceKey, EntryId
+from protocol.chat import Chat
+from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.identity import (
     Card,
     Charter,
@@ -68,6 +71,8 @@ class Device:
         self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
         self._version = self._data_version()
         self.displaced = self._is_displaced()
+        self._has_counted = False
+        self.count_up()
 
     def _open(self) -> apsw.Connection:
         return connect(self.folder / DATABASE_FILE, self.secrets.database_key)
@@ -99,8 +104,16 @@ class Device:
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
         self.note("place", self._place())
-        keep_count(self.folder, self._count())
+        settle_count(self.folder, self._count())
         self.displaced = False
+
+    def count_up(self) -> None:
+        """Keep how many entries of this device are here, before anybody is told of the newest.
+
+        So an older database in the place of this one is noticed, however this process ends (I16).
+        """
+        if not self.displaced and count_up(self.folder, self._count()):
+            self._has_counted = True
 
     def noted(self, what: str) -> int | bytes | None:
         """Return what was noted last by this name."""
@@ -117,6 +130,20 @@ class Device:
     def done_at(self, what: str) -> int:
         """Return when something was last done, in milliseconds; 0 for never. See `note`."""
         return int(self.noted(what) or 0)
+
+    def chat(self, chat: ChatId) -> Chat | None:
+        """Return the judge of a chat; None if it is not here, or damaged (SPEC 10).
+
+        For what goes through many chats: one that is damaged holds up no other.
+        """
+        return self.replica.chat(chat) if self.replica.is_readable(chat) else None
+
+    def chats(self) -> Iterator[Chat]:
+        """Yield the chats that are here, in the order of their arrival, but for damaged ones."""
+        for chat in self.replica.store.chats():
+            judge = self.chat(chat)
+            if judge is not None:
+                yield judge
 
     @property
     def key(self) -> DeviceKey:
@@ -158,6 +185,7 @@ class Device:
             return False
         self._version = version
         self.replica.forget()
+        self.count_up()
         return True
 
     @contextmanager
@@ -169,6 +197,7 @@ class Device:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             self.refresh()
+            before = self.replica.store.changed
             yield
             self.connection.execute("COMMIT")
         except apsw.Error as error:
@@ -177,6 +206,8 @@ class Device:
         except BaseException:
             self._undo()
             raise
+        if self.replica.store.changed != before:
+            self.count_up()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -196,8 +227,9 @@ class Device:
     def close(self) -> None:
         """Close the database."""
         with suppress(apsw.Error):
-            if not self.displaced:
-                keep_count(self.folder, self._count())
+            self.count_up()
+        if self._has_counted:
+            sync_count(self.folder)
         self.connection.close()
 
 

@@ -8,8 +8,10 @@ device.count how many entries of this device the database has had, so that an ol
 The key file is written last: where it is, there is a device (`joining` has what comes before).
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from crypto.errors import KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
 from node.errors import StorageError, UserError
-from node.files import write_private
+from node.files import sync_file, write_private
 from protocol import codec
 
 Random = Callable[[int], bytes]
@@ -31,6 +33,7 @@ VERSION = 1
 SECRETS_BYTES_MAX = 4096
 DATABASE_KEY_BYTES = 32
 _PLACE_MAX = (1 << 62) - 1
+_OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,50 @@ def count_of(folder: Path) -> int:
         return 0
 
 
-def keep_count(folder: Path, count: int) -> None:
-    """Keep how many entries of the device its database has. A disk that is full loses nothing."""
-    if is_device(folder) and count != count_of(folder):
-        with suppress(OSError):
-            write_private(folder / COUNT_FILE, b"%d" % count)
+def count_up(folder: Path, count: int) -> bool:
+    """Keep that the database has so many entries of the device, or more; return if that is news.
+
+    Without a sync: what a power cut takes of it the next start counts anew. A disk that is full
+    loses nothing.
+    """
+    if not is_device(folder) or count <= count_of(folder):
+        return False
+    with suppress(OSError), _count_file(folder) as descriptor:
+        if count > count_of(folder):  # nobody else writes it by now
+            os.pwrite(descriptor, _counted(count), 0)
+    return True
+
+
+def settle_count(folder: Path, count: int) -> None:
+    """Keep, durably, that the database has so many entries of the device, and no more."""
+    if not is_device(folder):
+        return
+    with suppress(OSError), _count_file(folder) as descriptor:
+        os.pwrite(descriptor, _counted(count), 0)
+        os.fsync(descriptor)
+
+
+def sync_count(folder: Path) -> None:
+    """Make what `count_up` has kept durable."""
+    with suppress(OSError):
+        sync_file(folder / COUNT_FILE)
+
+
+@contextmanager
+def _count_file(folder: Path) -> Iterator[int]:
+    """Hold the file with the count, so that no other process writes it meanwhile."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(folder / COUNT_FILE, flags, _OWNER_ONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _counted(count: int) -> bytes:
+    """Return a count as it is written: always as long, so that it is written over in one go."""
+    return b"%020d" % count
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:

@@ -11,8 +11,9 @@ from client.audit import Audit, audit
 from client.deciding import settle
 from client.device import Device, open_device
 from client.epochs import start_epoch
-from client.folder import COUNT_FILE, DATABASE_FILE
-from client.linking import bring_in, read_code
+from client.folder import COUNT_FILE, DATABASE_FILE, count_of
+from client.linking import History, bring_in, read_code
+from client.outbox import Outbox
 from client.revoking import exposed, revoke_exposed, revoke_own, still_in
 from client.writing import append_control
 from crypto.errors import SealRefused
@@ -23,6 +24,7 @@ from protocol.entry import ChatId, EntryId, Reference
 from protocol.epoch import NackReason
 from protocol.errors import PeerError
 from protocol.membership import Void, content_void
+from protocol.message import Text
 from protocol.operation import Leave, Revoke
 from tests.federation import PASSPHRASE, Federation, now
 
@@ -344,7 +346,7 @@ class TestOldCopy:
 
 
 @pytest.mark.usefixtures("boris")
-@pytest.mark.parametrize("how", ["written over", "another file", "with its count"])
+@pytest.mark.parametrize("how", ["written over", "another file", "with its count", "killed"])
 def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
     federation: Federation, tmp_path: Path, anna: Device, chat: ChatId, how: str
 ) -> None:
@@ -354,9 +356,12 @@ def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
     wrote = open_device(anna.folder, PASSPHRASE, anna.random)
     assert not wrote.displaced
     federation.say(wrote, chat, "lost with the old copy")
-    wrote.close()
+    if how == "killed":
+        wrote.connection.close()  # nothing else is done at the end of such a process
+    else:
+        wrote.close()
     for file in (DATABASE_FILE, COUNT_FILE) if how == "with its count" else (DATABASE_FILE,):
-        if how != "written over":
+        if how in ("another file", "with its count"):
             (anna.folder / file).rename(tmp_path / file)
         shutil.copyfile(kept / file, anna.folder / file)
     back = open_device(anna.folder, PASSPHRASE, anna.random)
@@ -372,6 +377,20 @@ def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
     back = open_device(anna.folder, PASSPHRASE, anna.random)
     assert not back.displaced
     back.close()
+
+
+def test_what_is_sent_was_counted_first(anna: Device, chat: ChatId) -> None:
+    """A process that is killed after that leaves what it sent to be missed (SPEC 2.5)."""
+    counted: list[int] = []
+    outbox = Outbox(anna, lambda _: counted.append(count_of(anna.folder)))
+    before = count_of(anna.folder)
+    anna.connection.execute("BEGIN IMMEDIATE")
+    compose.send(anna, chat, Text("sent", None), now(), None)
+    push = outbox.appended()
+    anna.connection.execute("COMMIT")
+    assert not counted
+    push()
+    assert counted == [before + 1]
 
 
 def link_alone(federation: Federation, anna: Device) -> Device:
