@@ -86,7 +86,7 @@ def sign(
         with _key(device, place, pin_file) as signing:
             prepared = _prepare(device, signing, file, found, detached=detached)
         written = output or _beside(device, file, prepared)
-        with _written(prepared, written):
+        with _written(device, prepared, written):
             made = _tell(device, judge, prepared, found, asked, text)
         Output(as_json).facts(made | {"written": str(written)})
 
@@ -280,15 +280,17 @@ def _beside(device: "Device", file: "File", prepared: "Prepared") -> Path:
 
 
 @contextmanager
-def _written(prepared: "Prepared", path: Path) -> "Iterator[None]":
+def _written(device: "Device", prepared: "Prepared", path: Path) -> "Iterator[None]":
     """Write what was signed before it is told; if it cannot be told, it is not left there."""
     from client.files import write_new
+    from client.signing import is_told
 
     write_new(path, prepared.cms if prepared.signed is None else prepared.signed.data)
     try:
         yield
     except BaseException:
-        path.unlink()
+        if not is_told(device, prepared):
+            path.unlink()
         raise
 
 

@@ -132,17 +132,24 @@ def change(
     """
     import trio
 
-    from node.errors import NetworkError
+    from node.errors import IvorError, NetworkError
+    from protocol.errors import PeerError
 
     done: list[Result] = []
     try:
         trio.run(_change, device, names, work, done)
-    except NetworkError as error:
+    except (IvorError, PeerError) as error:
+        if not done and not isinstance(error, NetworkError):
+            raise
         if not done:
             users = _known(device, names, str(error))
             with device.transaction():
                 done.append(work(users))
         return Offline(done[0], str(error))
+    except KeyboardInterrupt:
+        if done:
+            note("interrupted: it is written, and goes with the next command")
+        raise
     return Offline(done[0], None)
 
 

@@ -294,6 +294,9 @@ def _bring(
         return trio.run(run)
     except (IvorError, PeerError) as error:  # it is written, whatever became of it: say so
         return Brought(error)
+    except KeyboardInterrupt:
+        note(f"interrupted: {place.id.hex()[:8]} is written, and goes with the next command")
+        raise
 
 
 async def _bring_over(

@@ -115,6 +115,15 @@ def tell(
     return request, send(device, chat, signature, now, None)
 
 
+def is_told(device: Device, prepared: Prepared) -> bool:
+    """Whether a signature stands in the log here."""
+    found = device.connection.execute(
+        "SELECT 1 FROM mailbox WHERE substr(plaintext, 1, 2) = x'9508' AND instr(plaintext, ?)",
+        (prepared.cms,),
+    ).get
+    return found is not None
+
+
 def decline(device: Device, chat: ChatId, request: Approval, reason: str, now: int) -> Reference:
     """Write that we will not sign. Call inside `Device.transaction`. Raises UserError."""
     standing = request.standing(device.profile.user.user)

@@ -100,6 +100,29 @@ class TestDetached:
             assert openssl_accepts(signature, text, right)
             assert not openssl_accepts(signature, text, other)
 
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_what_was_signed_stays_if_that_was_told(
+        self,
+        anna: Official,
+        chat: str,
+        text: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        when: str,
+    ) -> None:
+        """Of a PDF the signed file is nowhere else."""
+
+        async def torn(
+            device: Device, _: object, work: Callable[[object], object], done: list[object]
+        ) -> None:
+            if when == "after":
+                with device.transaction():
+                    done.append(work([]))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("cli.opening._change", torn)
+        anna("sign", chat, str(text), code=130)
+        assert text.with_name(f"{text.name}.anna@minzdrav.p7s").exists() == (when == "after")
+
     def test_signatures_are_exported_from_the_log(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
     ) -> None:

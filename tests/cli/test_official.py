@@ -3,6 +3,7 @@
 import os
 import shutil
 import unicodedata
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from client import compose, people
 from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
-from client.device import open_device
+from client.device import Device, open_device
 from client.erasure import empty_log
 from client.reading import Reader, letters
-from node.errors import UserError
+from node.errors import StorageError, UserError
 from protocol.errors import Untrusted
 from protocol.limits import TEXT_BYTES_MAX
 from protocol.message import Edit
@@ -65,6 +66,49 @@ class TestOffline:
         (sent,) = anna.json("send", chat[:8], "once", code=4)
         assert (sent["type"], sent["state"]) == ("sent", "queued")
         assert sent["problem"] == "another node than the card names"
+
+    @pytest.mark.parametrize(
+        ("end", "code", "said"),
+        [
+            (StorageError("the disk is full"), 0, "queued: the disk is full"),
+            (KeyboardInterrupt(), 130, "interrupted: it is written"),
+        ],
+    )
+    def test_so_is_a_change(
+        self,
+        anna: Official,
+        chat: str,
+        monkeypatch: pytest.MonkeyPatch,
+        end: BaseException,
+        code: int,
+        said: str,
+    ) -> None:
+        async def torn(
+            device: Device,
+            names: Sequence[str],
+            work: Callable[[Sequence[str]], object],
+            done: list[object],
+        ) -> None:
+            with device.transaction():
+                done.append(work(names))
+            raise end
+
+        monkeypatch.setattr("cli.opening._change", torn)
+        anna("chat", "role", chat[:8], "boris@mincifry", "admin", code=code)
+        assert said in anna.said
+
+    def test_a_message_that_was_interrupted_is_written(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def dial(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("client.link.dial", dial)
+        anna("send", chat[:8], "once", code=130)
+        written = anna.device.connection.execute(
+            "SELECT lower(hex(id)) FROM mailbox ORDER BY no DESC LIMIT 1"
+        ).get
+        assert f"interrupted: {written[:8]} is written" in anna.said
 
     def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:
         (made,) = anna.json("chat", "new", "Новый", boris.device.profile.name)
@@ -398,6 +442,8 @@ class TestVerifying:
     ) -> None:
         """Its owner took the new one: nothing holds back what goes to the old one any more."""
         old = boris.device.profile.user.user.hex()
+        anna("send", "boris@mincifry", "до смены")
+        direct = next(one for one in anna.json("chat", "list") if one["kind"] == "direct")
         with anna.device.transaction():
             people.accept_change(anna.device, "boris@mincifry")
         federation.devices.remove(boris.device)
