@@ -228,16 +228,12 @@ def verify(
 
 def _tell_left_behind(device: "Device", person: "Acquaintance") -> None:
     """Say where the identity that the name meant before goes on reading."""
-    from client.identities import changed, left_behind
+    from client.identities import careful, left_behind
 
-    if person.user in changed(device):
-        return
-    for chat, user in left_behind(device, person.name, person.user):
-        short, key = chat.hex()[:8], user.hex()[:16]
-        note(
-            f"careful: the identity that {person.name} had before is still in the chat {short}; "
-            f"to put it out: ivor chat remove {short} {key}"
-        )
+    for judge in device.chats():
+        for user, name in left_behind(device, judge).items():
+            if name == person.name:
+                note(careful(judge, user, name))
 
 
 def _look_up(device: "Device", name: str, *, accept_change: bool) -> "Acquaintance":

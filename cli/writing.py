@@ -234,6 +234,8 @@ def _deliver(
     output: Output,
 ) -> None:
     """Bring a message to the node, with its file if it has one, and tell how far it is."""
+    from client import identities
+    from client.compose import require
     from client.delivery import progress_of
     from node.errors import NetworkError, RefusedError, exit_code
 
@@ -255,6 +257,9 @@ def _deliver(
             "problem": None if problem is None else str(problem),
         },
     )
+    judge = require(device, chat.id)
+    for user, name in identities.left_behind(device, judge).items():
+        note(identities.careful(judge, user, name))
     if problem is not None and not isinstance(problem, NetworkError):
         raise typer.Exit(exit_code(problem))
     if progress.refused:

@@ -8,10 +8,13 @@ chats of the identity that was known for what this device's owner writes (SPEC 5
 from client.device import Device
 from node.errors import IdentityError
 from protocol.chat import Chat
-from protocol.entry import ChatId
 from protocol.identity import UserId, VerifiedUser
 from protocol.operation import Remove
+from protocol.policy import ChatKind
 from protocol.proposal import Proposal
+
+SHORT_CHARS = 8
+KEY_CHARS = 16
 
 
 def note(device: Device, user: VerifiedUser) -> bool:
@@ -62,14 +65,37 @@ def check_proposal(device: Device, chat: Chat, proposal: Proposal) -> None:
         check(device, chat)
 
 
-def left_behind(device: Device, name: str, user: UserId) -> list[tuple[ChatId, UserId]]:
-    """Return who else than this user has the name, in chats of ours: whom it meant before."""
-    found = []
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        members = {} if judge is None else judge.membership().users
-        found += [(chat, key) for key, one in members.items() if one.name == name and key != user]
-    return found
+def left_behind(device: Device, chat: Chat) -> dict[UserId, str]:
+    """Return who reads a chat with a name that means another identity here, which was taken.
+
+    Of a channel, as in `check`, only those who may write count.
+    """
+    open_still = changed(device).values()
+    taken = {
+        name: user
+        for user, name in device.connection.execute("SELECT id, name FROM users")
+        if name not in open_still
+    }
+    membership = chat.membership()
+    return {
+        user: one.name
+        for user, one in membership.users.items()
+        if taken.get(one.name, user) != user and not membership.sealed.isdisjoint(one.devices)
+    }
+
+
+def careful(chat: Chat, user: UserId, name: str) -> str:
+    """Say that an identity that a name meant before reads a chat, and what to do."""
+    short, key = chat.id.hex()[:SHORT_CHARS], user.hex()[:KEY_CHARS]
+    if chat.membership().kind is ChatKind.DIRECT:
+        return (
+            f"careful: the chat {short} is with the identity that {name} had before; "
+            f"'ivor send {name}' writes to the present one"
+        )
+    return (
+        f"careful: the identity that {name} had before is still in the chat {short}, and reads "
+        f"what is written there; an admin puts it out: ivor chat remove {short} {key}"
+    )
 
 
 def warning(name: str) -> str:

@@ -451,9 +451,15 @@ class TestVerifying:
         federation.official("boris@mincifry")
         anna("verify", "boris@mincifry")
         assert f"ivor chat remove {chat[:8]} {old[:16]}" in anna.said
+        anna("send", chat[:8], "кому?")
+        assert f"ivor chat remove {chat[:8]} {old[:16]}" in anna.said
+        short = str(direct["chat"])[:8]
+        anna("send", short, "кому?")
+        assert f"careful: the chat {short} is with the identity" in anna.said
         anna("chat", "remove", chat[:8], old[:16])
-        anna("verify", "boris@mincifry")
-        assert "careful" not in anna.said
+        for command in (("verify", "boris@mincifry"), ("send", chat[:8], "x")):
+            anna(*command)
+            assert f"chat {chat[:8]}" not in anna.said
 
     def test_a_log_that_holds_and_one_that_does_not(self, anna: Official, chat: str) -> None:
         anna("send", chat[:8], "x")
