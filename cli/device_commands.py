@@ -31,6 +31,10 @@ SETTLE_SECONDS = 5.0
 HISTORY_SECONDS = 60.0
 HAND_OVER_SECONDS = 20.0  # in which the new device takes nothing
 PREFIX_CHARS_MIN = 4
+HANDED_OVER = (
+    "the history is at the node, where the new device can open it for 14 days; that device says "
+    "itself whether it has all of it"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +86,7 @@ def link_device(
                 "history_left": left,
             }
         )
-        for said in handing.unfinished(device):
+        for said in handing.unfinished(device) or [HANDED_OVER]:
             note(said)
 
 
@@ -194,9 +198,11 @@ def _join_as_further(
                 "device": device.key.hex(),
                 "chats": len(device.replica.store.chats()),
                 "messages": mailbox.readable(device),
-                "complete": history.complete,
+                "complete": history.whole,
             }
         )
+        for said in history.refused:
+            note(said)
         if not history.complete:
             note(
                 "the history has not come whole yet: 'ivor sync' fetches the rest, first on the "

@@ -202,7 +202,10 @@ def _is_revoked(device: Device, sender: DeviceKey) -> bool:
 def _open(device: Device, sender: DeviceKey, prekey: bytes, bundle: bytes) -> tuple[Disclosed, ...]:
     private = device.connection.execute("SELECT private FROM prekeys WHERE id = ?", (prekey,)).get
     if private is None:
-        raise IdentityError("an archive for a key that this device no longer has; link again")
+        raise IdentityError(
+            "a part of the history came for a key that is erased here after 14 days, and does not "
+            "open: bring it by 'ivor backup' on your first device, and 'ivor recover' here"
+        )
     try:
         plain = open_bundle(private, _info(sender, device.key, prekey), bundle)
     except SealRefused:

@@ -1,6 +1,6 @@
 """History on its way to a further device of ours: what has no room at the node waits (SPEC 5.6).
 
-    begin(device, target)                     # once it is certified, in a transaction
+    begin(device, target)                     # before it is certified, in a transaction
     await hand_on(device, link)               # at each visit: until the node has no room
     await hand_over(device, link, 20.0)       # stay, as long as the new device makes room
 
@@ -35,14 +35,16 @@ def begin(device: Device, target: DeviceKey) -> None:
 
 
 def owed(device: Device) -> dict[DeviceKey, Onward]:
-    """Return which devices of ours are owed history, and how far they have it."""
+    """Return which devices of ours are owed history, and how far they have it.
+
+    One that was not certified after all is in no directory, and so is not known here.
+    """
     rows = device.connection.execute(
-        "SELECT key, value FROM meta WHERE key GLOB ? ORDER BY key", (f"{_NOTED}*",)
+        "SELECT id, value FROM meta JOIN devices ON key = ? || lower(hex(id))"
+        " WHERE user = ? ORDER BY key",
+        (_NOTED, device.profile.user.user),
     ).fetchall()
-    return {
-        DeviceKey(bytes.fromhex(name.removeprefix(_NOTED))): _read(raw)
-        for name, raw in convert(rows, list[tuple[str, bytes]])
-    }
+    return {key: _read(raw) for key, raw in convert(rows, list[tuple[DeviceKey, bytes]])}
 
 
 def _read(raw: bytes) -> Onward:

@@ -89,6 +89,7 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     if user is None:
         raise RefusedError("only your first device, which holds your identity key, can link others")
     wanted = read_link(pending.request)
+    await link.write(partial(handing.begin, device, wanted.device))
     await link.look_up_own()
     reply = await link.ask(Approve(pending.ticket, endorse_link(user, pending.request)))
     if not isinstance(reply, Certified):
@@ -96,7 +97,6 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
     certificate = verify_device(reply.certificate, device.profile.charter)
     if (certificate.device, certificate.user) != (wanted.device, user.public):
         raise IdentityError("the node certified another device than you approved; nothing was done")
-    await link.write(partial(handing.begin, device, certificate.device))
     await link.look_up_own()
     return certificate
 
@@ -159,11 +159,13 @@ def _enroll(device: Device, chat: ChatId, certificate: bytes, now: int) -> int:
 class History:
     """How much of the history has come. parts: how many it has, None until a segment tells.
 
-    left: how many are to come; they come in order. refused: why parcels were thrown away.
+    left: how many are to come; they come in order. lost: how many did not come where others after
+    them did. refused: why parcels were thrown away.
     """
 
     parts: int | None = None
     left: int = 0
+    lost: int = 0
     came: int = 0
     readable: int = 0
     refused: list[str] = field(default_factory=list)
@@ -172,6 +174,18 @@ class History:
     def complete(self) -> bool:
         """Whether the last segment has come."""
         return self.parts is not None and self.left == 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it has come, in one go."""
+        return self.complete and self.lost == 0
+
+    def add(self, segment: archive.Segment) -> None:
+        """Count a segment."""
+        self.lost += max(0, segment.part - self.came - self.lost)
+        self.parts = segment.parts
+        self.left = segment.parts - segment.part - 1
+        self.came += 1
 
 
 async def take_parcels(device: Device, link: Link, history: History) -> None:
@@ -190,9 +204,7 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
                 history.refused.append(str(error))
                 continue
             await link.write(partial(archive.keep, device, segment))
-            history.parts = segment.parts
-            history.left = segment.parts - segment.part - 1
-            history.came += 1
+            history.add(segment)
         await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
         if history.came:
             history.readable += await link.write(partial(_take_up, device))

@@ -122,6 +122,13 @@ class TestArchive:
             (2, 3, 2),
         ]
 
+    def test_a_part_that_was_lost_is_missed(self) -> None:
+        history = History()
+        for part in (0, 2, 2, 3):
+            assert not history.complete
+            history.add(archive.Segment(part, 4, ()))
+        assert (history.complete, history.lost, history.whole) == (True, 1, False)
+
     def test_a_link_code_is_an_invitation_and_a_user(self) -> None:
         for text in ("", "ivor1.abc", "ivor1.abc~zz", f"ivor1.abc~{'00' * 31}"):
             with pytest.raises(UserError, match="no link code"):

@@ -17,9 +17,11 @@ from client.mailbox import State
 from client.revoking import revoke_own
 from node import parcels
 from node.database import connect
+from node.errors import NetworkError
 from node.parcels import Parcels
 from protocol import reply
 from protocol.entry import ChatId, DeviceKey
+from protocol.identity import request_link
 from protocol.question import GetParcels, PutParcel, Question, Taken
 from tests.federation import PASSPHRASE, Federation, now
 
@@ -154,3 +156,25 @@ async def test_a_device_that_was_given_up_gets_nothing_more(
     async with post.link(anna) as link:
         assert await handing.hand_on(anna, link) == 0
     assert not handing.owed(anna)
+
+
+async def test_an_answer_that_is_lost_loses_no_history(
+    federation: Federation, post: Post, anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that the node has certified is owed it, though whoever asked was killed."""
+    phone = federation.further(anna)
+    agency, user = anna.profile.charter.agency, anna.profile.user.user
+    asked = request_link(phone.secrets.device, user, agency, "phone", now())
+    anna.connection.execute("DELETE FROM devices WHERE id = ?", (phone.key,))
+    async with post.link(anna) as link:
+
+        async def cut_off(question: Question) -> reply.Reply:
+            raise NetworkError(str(question))
+
+        monkeypatch.setattr(link, "ask", cut_off)
+        with pytest.raises(NetworkError):
+            await linking.approve(anna, link, reply.Pending(bytes(16), asked))
+    assert not handing.unfinished(anna)
+    federation.introduce()
+    assert list(handing.owed(anna)) == [phone.key]
+    assert handing.unfinished(anna)
