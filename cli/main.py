@@ -93,13 +93,15 @@ def _failure(error: BaseException) -> tuple[str, int]:
     """Return in one line what went wrong, and the exit code."""
     if isinstance(error, typer.TyperException):
         return _usage(error), error.exit_code
+    from node.disk import MAKE_ROOM, is_full
     from node.errors import IvorError, exit_code
     from protocol.errors import PeerError
 
+    room = f"; {MAKE_ROOM}" if is_full(error) or is_full(error.__context__) else ""
     if isinstance(error, IvorError | PeerError):
-        return str(error), exit_code(error)
+        return f"{error}{room}", exit_code(error)
     if isinstance(error, OSError) or type(error).__module__ == "apsw":
-        return str(error), STORAGE_OR_NETWORK
+        return f"{error}{room}", STORAGE_OR_NETWORK
     said = f"a bug: {type(error).__name__}: {error}; please report it, with what "
     return f"{said}{TRACE_VARIABLE}=1 shows", BUG
 

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import apsw
+
 from node import operations
 from node.agency import CARD_FILE, DATABASE_FILE, Agency, open_agency, read_card
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
@@ -18,6 +20,7 @@ from node.control import LOCK_SECONDS, FolderLock, ask_node
 from node.database import connect
 from node.desk import Desk
 from node.directory import Directory
+from node.disk import failed
 from node.errors import StorageError, UserError
 from node.logs import log_form, open_log
 from node.trust import Trust
@@ -100,9 +103,12 @@ def _directly(
         directory = None if agency is None else Directory(connection, agency, os.urandom)
         trust = Trust(connection, card_of(folder))
         desk = Desk(connection, trust, loaded.settings, directory, connected=None, now=time.time())
-        connection.execute("BEGIN IMMEDIATE")
-        if directory is not None:
-            directory.registrar.take_over()
-        answer = operations.carry_out(desk, command, arguments)
-        connection.execute("COMMIT")  # else closing rolls back
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            if directory is not None:
+                directory.registrar.take_over()
+            answer = operations.carry_out(desk, command, arguments)
+            connection.execute("COMMIT")  # else closing rolls back
+        except apsw.Error as error:
+            raise failed(error, connection, "nothing was stored") from error
         return answer

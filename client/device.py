@@ -26,7 +26,8 @@ from client.folder import (
     sync_count,
 )
 from node.database import connect
-from node.errors import StorageError, UserError
+from node.disk import failed
+from node.errors import UserError
 from node.replica import Replica
 from node.tls import Credential
 from protocol.chat import Chat
@@ -145,6 +146,10 @@ class Device:
             if judge is not None:
                 yield judge
 
+    def damaged(self) -> list[ChatId]:
+        """Return the chats that are here and cannot be judged."""
+        return [one for one in self.replica.store.chats() if not self.replica.is_readable(one)]
+
     @property
     def key(self) -> DeviceKey:
         """The device's public key."""
@@ -202,7 +207,7 @@ class Device:
             self.connection.execute("COMMIT")
         except apsw.Error as error:
             self._undo()
-            raise StorageError(f"nothing was stored, the disk says: {error}") from error
+            raise failed(error, self.connection, "nothing was stored") from error
         except BaseException:
             self._undo()
             raise

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import apsw
 
-from node.errors import DamagedError, StorageError
+from node.disk import failed
+from node.errors import StorageError
 from node.files import sync_file
 from node.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from protocol.limits import INCARNATION_BYTES
@@ -34,12 +35,10 @@ def connect(path: Path, key: bytes | None) -> apsw.Connection:
     except apsw.NotADBError:
         connection.close()
         raise StorageError(f"{path} does not open: not an Ivor database, or a wrong key") from None
-    except apsw.CorruptError as error:
-        connection.close()
-        raise DamagedError(f"{path} does not open: {error}") from None
     except apsw.Error as error:
+        why = failed(error, connection, f"{path} does not open")
         connection.close()
-        raise StorageError(f"{path} does not open: {error}") from None
+        raise why from None
     return connection
 
 

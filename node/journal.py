@@ -16,7 +16,6 @@ import apsw
 import structlog
 import trio
 
-from node.errors import StorageError
 from node.transaction import Job, Transaction
 
 log = structlog.get_logger()
@@ -104,7 +103,7 @@ class Journal:
                 self._transaction.begun()
                 return work()
             except apsw.Error as error:
-                raise StorageError(f"the database cannot be read: {error}") from error
+                raise self._transaction.failed(error, "the database cannot be read") from error
 
     @asynccontextmanager
     async def at_leisure(self) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import apsw
 import structlog
 
+from node.disk import failed
 from node.errors import IvorError, StorageError
 from protocol.errors import PeerError
 
@@ -67,12 +68,17 @@ class Transaction:
 
     def roll_back(self, jobs: Sequence[Job], error: apsw.Error) -> None:
         """Undo all, and have every job fail."""
-        log.error("transaction failed", error=str(error), jobs=len(jobs))
+        why = self.failed(error, "not stored")
+        log.error("transaction failed", error=str(why), jobs=len(jobs))
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._forget()
         for job in jobs:
-            job.error = StorageError(f"not stored, the disk says: {error}")
+            job.error = why
+
+    def failed(self, error: apsw.Error, what: str) -> StorageError:
+        """Return what to raise for a failure of the connection. what: see `disk.failed`."""
+        return failed(error, self._connection, what)
 
     def _attempt(self, job: Job) -> None:
         """Run a job; undo what it wrote if it fails, and leave the other jobs alone."""
