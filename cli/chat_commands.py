@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli import proposals, sharing
-from cli.opening import Home, addresses, change, confirmed, locate, now_ms, opened
+from cli.opening import (
+    Home,
+    addresses,
+    change,
+    confirmed,
+    locate,
+    note_damaged,
+    now_ms,
+    opened,
+)
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.proposals import proposed
@@ -128,6 +137,7 @@ def list_chats(
         from client.chats import summaries
 
         records = [_summary(device, one) for one in summaries(device)]
+        note_damaged(device)
     columns = {"short": "ID", "title": "TITLE", "kind": "KIND", "members": "MEMBERS"}
     rest = {"messages": "MESSAGES", "latest": "LATEST", "standing": "YOU"}
     Output(as_json).rows(records, columns | rest)

@@ -331,7 +331,7 @@ def revoke(
             raise RefusedError("nothing was done")
         with device.transaction():
             chats = revoke_own(device, target.device, now_ms())
-            left = len(still_in(device, target.device))
+            left = len(still_in(device, target.device)) + len(device.damaged())
         problem = trio.run(_tell_node, device, target)
         Output(as_json).facts(
             {

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SETTLE_SECONDS: Final = 3.0
+SHORT_CHARS: Final = 8
+REPLACE: Final = (
+    "other chats go on, 'ivor log verify --all' says which are whole. It can not be mended: take a "
+    "new device in its place, by 'ivor device link' on another one of yours, or by 'ivor node "
+    "invite --recover' and your recovery words; it has all from your node, but for what was queued "
+    "here, and 'ivor recover' brings back a backup"
+)
 _FOLDER: Final = "ivor"
 
 Home = Annotated[
@@ -65,11 +72,15 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
         with _opened(home, passphrase_file) as device:
             yield device
     except (apsw.CorruptError, DamagedError) as error:
-        raise DamagedError(
-            f"this device's database is damaged ({error}) and can not be mended: take a new device "
-            "in its place, by 'ivor device link' on another one of yours, or by 'ivor node invite "
-            "--recover' and your recovery words; 'ivor recover' brings back a backup"
-        ) from error
+        said = f"what this command reads on this device is damaged ({error}); {REPLACE}"
+        raise DamagedError(said) from error
+
+
+def note_damaged(device: "Device") -> None:
+    """Say which chats are damaged here, if some are: they are in no list."""
+    damaged = ", ".join(chat.hex()[:SHORT_CHARS] for chat in device.damaged())
+    if damaged:
+        note(f"damaged here: the chats {damaged}; {REPLACE}")
 
 
 @contextmanager
@@ -209,7 +220,8 @@ def fetch(
 
     from client.exchange import visit
     from client.link import linked
-    from node.errors import NetworkError
+    from node.errors import IvorError
+    from protocol.errors import PeerError
 
     async def run() -> None:
         async with linked(device) as link:
@@ -219,7 +231,7 @@ def fetch(
 
     try:
         trio.run(run)
-    except NetworkError as error:
+    except (IvorError, PeerError) as error:  # what is here can be read all the same
         return str(error)
     return None
 
@@ -241,10 +253,11 @@ def bring_in(device: "Device", first: "Callable[[Link], Awaitable[None]]" = _not
 def locate(device: "Device", name: str) -> "Chat":
     """Return the chat that is meant; one not known here is looked for at the node."""
     from client.chats import NoSuchChat, find
+    from node.errors import DamagedError
 
     try:
         return find(device, name)
-    except NoSuchChat:
+    except (NoSuchChat, DamagedError):
         if fetch(device) is not None:
             raise
     return find(device, name)

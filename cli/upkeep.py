@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, locate, opened, tell_decided
+from cli.opening import Home, locate, note_damaged, opened, tell_decided
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import when
@@ -64,6 +64,7 @@ def sync(
                 return done
 
         done = trio.run(run)
+        note_damaged(device)
         suspects = witnessing.suspects(device).values()
         changed = list(identities.changed(device).values())
         Output(as_json).facts(
@@ -119,15 +120,15 @@ def status(
         )
         for warning in witnessing.suspects(device).values():
             note(warning)
+        note_damaged(device)
         records = [record for chat in _chats(device) for record in _stored(device, chat)]
     columns = {"short": "CHAT", "title": "TITLE", "agency": "AGENCY", "written": "WRITTEN"}
     output.rows(records, columns | {"stored": "STORED THERE", "queued": "NOT YET"})
 
 
 def _chats(device: "Device") -> "Iterator[Chat]":
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        if judge is not None and judge.history:
+    for judge in device.chats():
+        if judge.history:
             yield judge
 
 

@@ -235,7 +235,7 @@ def forget_redacted(device: Device, chats: Iterable[ChatId]) -> None:
     if not device.connection.execute("SELECT 1 FROM disclosed LIMIT 1").get:
         return
     for chat in chats:
-        judge = device.replica.chat(chat)
+        judge = device.chat(chat)
         redacted = judge.redactions.of() if judge is not None else ()
         device.connection.executemany(
             "DELETE FROM disclosed WHERE id = ?", [(place.id,) for place in redacted]

@@ -42,7 +42,7 @@ def waiting(device: Device) -> Sequence[StoredBlob]:
 
 
 def _is_in(device: Device, chat: ChatId) -> bool:
-    judge = device.replica.chat(chat)
+    judge = device.chat(chat)
     return judge is not None and device.key in judge.membership().devices
 
 

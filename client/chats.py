@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import apsw
 from msgspec import convert
 
 from client.device import Device
 from client.mailbox import State, read_entry
-from node.errors import UserError
+from node.errors import DamagedError, UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, Reference
 from protocol.errors import PeerError
@@ -42,6 +43,7 @@ class Summary:
     """One chat in a list. title: "" until one is known. partner: the other one's name, if direct.
 
     letters: rows in the mailbox. latest: time of the newest in milliseconds, None without any.
+    damaged: what its title was looked for in cannot be read.
     """
 
     chat: ChatId
@@ -51,6 +53,7 @@ class Summary:
     ours: bool
     letters: int
     latest: int | None
+    damaged: bool
 
     @property
     def label(self) -> str:
@@ -60,9 +63,8 @@ class Summary:
 
 def summaries(device: Device) -> Iterator[Summary]:
     """Yield all chats in the order of their arrival."""
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        if judge is not None and judge.history:
+    for judge in device.chats():
+        if judge.history:
             yield summary(device, judge)
 
 
@@ -74,8 +76,12 @@ def summary(device: Device, judge: Chat) -> Summary:
     ).fetchone()
     letters, latest = convert(row, tuple[int, int | None])
     ours = device.key in membership.devices
-    title, other = title_of(device, judge), _partner(device, membership)
-    return Summary(judge.id, title, other, membership, ours, letters, latest)
+    other = _partner(device, membership)
+    try:
+        title, damaged = title_of(device, judge), False
+    except apsw.CorruptError:
+        title, damaged = "", True
+    return Summary(judge.id, title, other, membership, ours, letters, latest, damaged)
 
 
 def _partner(device: Device, membership: Membership) -> str | None:
@@ -121,8 +127,13 @@ def find(device: Device, text: str) -> Chat:
     chat = find_direct(device, text) if "@" in text else None
     if chat is not None:
         return chat
-    fitting = _fitting(list(summaries(device)), text)
+    known = list(summaries(device))
+    fitting = _fitting(known, text)
     if not fitting:
+        damaged = [*device.damaged(), *(one.chat for one in known if one.damaged)]
+        if damaged:
+            listed = ", ".join(chat.hex()[:SHORT_CHARS] for chat in damaged)
+            raise DamagedError(f"no chat that is whole is called {text!r}; not whole: {listed}")
         raise NoSuchChat(f"no chat is called {text!r}; 'ivor chat list' shows which there are")
     if len(fitting) > 1:
         listed = ", ".join(f"{one.chat.hex()[:SHORT_CHARS]} {one.label!r}" for one in fitting[:8])

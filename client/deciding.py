@@ -55,7 +55,7 @@ def settle(device: Device, now: int) -> Sequence[Decided]:
     rows = device.connection.execute("SELECT chat, id FROM proposed").fetchall()
     done = []
     for chat_id, entry in convert(rows, list[tuple[ChatId, bytes]]):
-        judge = device.replica.chat(chat_id)
+        judge = device.chat(chat_id)
         found = [] if judge is None else motions(device, judge)
         for asked in found:
             if judge is None or asked.place.id != entry:

@@ -107,8 +107,8 @@ def unstored(device: Device) -> int:
     ).fetchall()
     found = 0
     for chat, lane, lacking in convert(rows, list[tuple[ChatId, int, int]]):
-        judge = device.replica.chat(chat)
-        if judge is None or takes(device, judge, lane):
+        judge = device.chat(chat)
+        if judge is not None and takes(device, judge, lane):
             found += lacking
     return found
 

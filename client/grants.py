@@ -183,7 +183,7 @@ def asks(device: Device, now: int) -> list[Forward]:
 
 
 def _question(device: Device, chat: ChatId, epoch: EntryId, tries: int, now: int) -> Forward | None:
-    judge = device.replica.chat(chat)
+    judge = device.chat(chat)
     started = None if judge is None else judge.history.epoch(epoch)
     if judge is None or started is None or device.key not in judge.membership().devices:
         return None
@@ -254,7 +254,7 @@ def _grant(
     record: bytes | None,
     now: int,
 ) -> Forward | None:
-    judge = device.replica.chat(chat)
+    judge = device.chat(chat)
     member = None if judge is None else judge.membership().member_of(reader)
     if judge is None or member is None or not judge.membership().may_write(device.key):
         return None

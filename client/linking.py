@@ -125,7 +125,7 @@ def bring_in(device: Device, now: int) -> int:
 
 def _is_lacking(device: Device, chat: ChatId, key: DeviceKey) -> bool:
     """Whether a chat that we are in lacks a device of ours that was not put out of it."""
-    judge = device.replica.chat(chat)
+    judge = device.chat(chat)
     inside = {} if judge is None else judge.membership().devices
     if judge is None or device.key not in inside or key in inside:
         return False
@@ -135,12 +135,11 @@ def _is_lacking(device: Device, chat: ChatId, key: DeviceKey) -> bool:
 def _enter(device: Device, now: int) -> int:
     """Bring this device into each chat of its user that has never heard of it."""
     count = 0
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        if judge is None or judge.history.names(device.key):
+    for judge in device.chats():
+        if judge.history.names(device.key):
             continue
         if device.profile.user.user in judge.membership().users:
-            count += _enroll(device, chat, device.profile.device_certificate, now)
+            count += _enroll(device, judge.id, device.profile.device_certificate, now)
     if count:
         people.note_lost(device)
     return count

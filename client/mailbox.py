@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+import apsw
 from msgspec import convert
 
 from client import grants
@@ -202,7 +203,12 @@ def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[L
         [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
         list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     ):
-        entry = read_entry(device, chat, reference)
+        if device.chat(chat) is None:
+            continue
+        try:
+            entry = read_entry(device, chat, reference)
+        except apsw.CorruptError:  # it holds up no other; whoever reads it is told
+            continue
         if state is State.LACKING and seed is not None:
             opened = _unseal(device, entry, seed)
         else:

@@ -58,7 +58,7 @@ def publish(device: Device, now: int) -> int:
     ).fetchall()
     count = 0
     for chat, epoch, reason in convert(rows, list[tuple[ChatId, EntryId, int]]):
-        judge = device.replica.chat(chat)
+        judge = device.chat(chat)
         if judge is None or device.key not in judge.membership().devices:
             continue
         try:

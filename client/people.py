@@ -243,10 +243,9 @@ def note_lost(device: Device) -> int:
     So a device that was lost, and is revoked at our agency, can still be put out of each chat.
     """
     ours, count = device.profile.user.user, 0
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        member = None if judge is None else judge.membership().users.get(ours)
-        if judge is None or member is None:
+    for judge in device.chats():
+        member = judge.membership().users.get(ours)
+        if member is None:
             continue
         for key in sorted(member.devices):
             raw = judge.history.certificate(key)
@@ -342,8 +341,6 @@ def accept_change(device: Device, name: str) -> None:
 def companions(device: Device) -> Sequence[UserId]:
     """Return the users of all our chats, and always ourselves: we may have other devices."""
     found = {device.profile.user.user}
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        if judge is not None:
-            found |= judge.membership().users.keys()
+    for judge in device.chats():
+        found |= judge.membership().users.keys()
     return sorted(found)

@@ -44,7 +44,7 @@ def exposed(device: Device) -> list[Exposed]:
     for one in convert(
         [{"chat": row[0], "device": row[1], "proof": row[2]} for row in rows], list[Exposed]
     ):
-        judge = device.replica.chat(one.chat)
+        judge = device.chat(one.chat)
         if judge is None or one.device == device.key:
             continue
         membership = judge.membership()
@@ -103,13 +103,12 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
 def still_in(device: Device, target: DeviceKey) -> list[ChatId]:
     """Return the chats of this device in which a device of ours is, or can go on writing."""
     found = []
-    for chat in device.replica.store.chats():
-        judge = device.replica.chat(chat)
-        devices = {} if judge is None else judge.membership().devices
-        if judge is None or device.key not in devices:
+    for judge in device.chats():
+        devices = judge.membership().devices
+        if device.key not in devices:
             continue
         if target in devices or _writes_on(device, judge, target):
-            found.append(chat)
+            found.append(judge.id)
     return found
 
 

@@ -51,9 +51,9 @@ class Chats:
             return None
         try:
             judge = self._restore(stored)
-        except apsw.Error:
-            raise
         except Exception as error:  # a wrong byte may lead to anything
+            if isinstance(error, apsw.Error) and not isinstance(error, apsw.CorruptError):
+                raise
             raise DamagedError(f"chat {chat.hex()[:16]} is damaged: {error}") from error
         self.remember(judge)
         return judge

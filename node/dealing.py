@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import apsw
+import structlog
+
 from node.reception import Reception
 from node.replica import Replica
 from node.seals import NEWEST, OLDEST, Sealless
@@ -64,6 +67,8 @@ from protocol.limits import (
 )
 from protocol.reconcile import Table
 from protocol.session import BETWEEN_NODES, WITH_LEAF, Greeting, PeerKind
+
+log = structlog.get_logger()
 
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 SEALS_ASKED_SECOND = 4096  # recipients a second, so that a peer has served them by then; guess
@@ -237,7 +242,7 @@ class Dealing(Reception):
                 page = sharing.heads_at(self.key, numbers)
                 return lambda: self._turned(self._session.changes(page))
             case LoadRun(want):
-                run = self._replica.serve(want, self.key)
+                run = self._serve(want)
                 return lambda: self._turned(self._session.loaded(want, run))
             case LoadSeals(chat, epoch, devices):
                 mine = devices if self.peer is PeerKind.NODE else (DeviceKey(self.key),)
@@ -251,6 +256,14 @@ class Dealing(Reception):
                 whole = len(found) == len(mine)
                 lacking = [] if whole else [one for one in mine if not seals_for((one,))]
                 return lambda: self._loaded_seals(chat, epoch, lacking, found)
+
+    def _serve(self, want: Want) -> Run | None:
+        """Read a run; what is damaged is not here."""
+        try:
+            return self._replica.serve(want, self.key)
+        except apsw.CorruptError as error:
+            log.warning("a chat is left alone", chat=want.chat.hex()[:16], reason=str(error))
+            return None
 
     def _compare(self, chats: Sequence[ChatHeads]) -> After:
         heard = self._replica.heard(chats, self.key)

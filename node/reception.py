@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import apsw
+import structlog
+
 from node.outgoing import Outgoing
 from node.replica import Replica
 from node.step import After, Keep, Kept, Look, Steps, Store
@@ -18,6 +21,8 @@ from protocol.frame import Holding, Run, authentic
 from protocol.intake import Outcome
 from protocol.run import Entry
 from protocol.session import Greeting, PeerKind
+
+log = structlog.get_logger()
 
 CHATS_WELCOME_MAX = 4096
 
@@ -95,6 +100,17 @@ class Reception(Outgoing):
         if not (self._replica.may_bring(self.key, chat) and self._replica.is_readable(chat)):
             self._welcome.discard(chat)
             return self._put_by([run for run, _ in parts])
+        try:
+            with self._replica.store.connection:  # a savepoint: all of it or nothing
+                kept = self._appended(parts, live=live)
+        except apsw.CorruptError as error:
+            log.warning("a chat is left alone", chat=chat.hex()[:16], reason=str(error))
+            self._replica.forget()
+            return Kept(then=partial(self._refused, [run for run, _ in parts]))
+        return kept
+
+    def _appended(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> Kept:
+        chat = parts[0][0].chat
         noted = self._replica.sharing.next_sealless()
         stored = self._replica.append_together(parts, self.key)
         holdings = [self._replica.holding(one) for one in stored]

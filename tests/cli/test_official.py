@@ -20,7 +20,6 @@ from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import Device, open_device
-from client.erasure import empty_log
 from client.reading import Reader, letters
 from node.errors import StorageError, UserError
 from protocol.errors import Untrusted
@@ -30,7 +29,6 @@ from tests.cheating import seal_wrongly
 from tests.cli.conftest import Official
 from tests.federation import PASSPHRASE, Federation
 
-PAGE_BYTES = 4096
 HOSTILE = "\x1b]52;c;cm0=\x07 \x9b6n\r\u202egnp.exe\nanna@minzdrav: I resign"
 
 
@@ -66,6 +64,16 @@ class TestOffline:
         (sent,) = anna.json("send", chat[:8], "once", code=4)
         assert (sent["type"], sent["state"]) == ("sent", "queued")
         assert sent["problem"] == "another node than the card names"
+
+    def test_what_is_here_is_read_whoever_answers(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def dial(*_: object) -> None:
+            raise Untrusted("certificate is not yet valid")
+
+        monkeypatch.setattr("client.link.dial", dial)
+        assert "Бюджет" in anna("read", chat[:8])
+        assert anna.said == "what is here; certificate is not yet valid\n"
 
     @pytest.mark.parametrize(
         ("end", "code", "said"),
@@ -197,19 +205,6 @@ class TestOffline:
         for hidden in ("1", "2"):
             last = boris("read", "Бюджет", "--limit", hidden)
             assert f"(reaction to {short} taken back)" in last
-
-
-class TestDamage:
-    def test_a_bit_that_turned(self, anna: Official, chat: str) -> None:
-        """Case 66: every page of a device's database is checked, and the way out is said."""
-        assert empty_log(anna.device)
-        file = anna.device.folder / "device.db"
-        damaged = bytearray(file.read_bytes())
-        for at in range(PAGE_BYTES + 100, len(damaged), PAGE_BYTES):
-            damaged[at] ^= 1
-        file.write_bytes(damaged)
-        anna("read", chat, code=3)
-        assert "can not be mended: take a new device" in anna.said
 
 
 class TestOwners:

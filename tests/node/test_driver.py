@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 import trio.lowlevel
@@ -11,6 +12,7 @@ from node.candidates import CANDIDATE_BYTES
 from node.driver import Connection
 from node.errors import NetworkError
 from node.step import Steps
+from node.stored import Stored
 from protocol.effect import Preview
 from protocol.entry import CONTENT, ChatId
 from protocol.errors import OutOfTurn
@@ -182,6 +184,38 @@ class TestTwoNodes:
         peer.connection.let_in()
         with trio.fail_after(10):
             assert await peer.until(Want) == asked
+
+    async def test_so_is_one_with_a_damaged_page(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A database that is encrypted does not give back any of the page."""
+        damaged = conversation(Dice(5), 3)
+        monkeypatch.setattr(conversations, "NAMES", conversations.NAMES[::-1])
+        whole = conversation(Dice(6), 3)
+        homes[0].take(damaged)
+        homes[0].take(whole)
+        replica = homes[1].replica
+        take, serve = replica.append_together, replica.serve
+
+        def taken(parts: Sequence[tuple[Run, Sequence[Entry]]], peer: bytes) -> list[Stored]:
+            fail(parts[0][0].chat)
+            return take(parts, peer)
+
+        def served(want: Want, peer: bytes) -> Run | None:
+            fail(want.chat)
+            return serve(want, peer)
+
+        def fail(chat: ChatId) -> None:
+            if chat == damaged.chat:
+                raise apsw.CorruptError("database disk image is malformed")
+
+        homes[1].take(damaged, 2)
+        monkeypatch.setattr(replica, "append_together", taken)
+        monkeypatch.setattr(replica, "serve", served)
+        pair = await join(nursery, *homes)
+        await until(lambda: homes[1].entries(whole.chat) == all_of(whole))
+        await until(lambda: all(connection.caught_up for connection in pair))
+        assert not any(connection.failure for connection in pair)
 
     async def test_two_look_at_the_end_of_one_chat(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
