@@ -10,6 +10,7 @@ Another family of commands is a module with `register(app)`, named in `_register
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import typer
@@ -52,7 +53,19 @@ def _ivor() -> None:
 
 def run() -> None:
     """Run the program and end the process; the entry point."""
+    _stand_in()
     sys.exit(main(sys.argv[1:]))
+
+
+def _stand_in() -> None:
+    """Open the null device in the place of a stream that the process was started without.
+
+    Else the next file that is opened, a database, gets its number, and what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays open
+            setattr(sys, name, stream)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001
         # The one place where an error becomes an exit code.
-        return _exit_code(_first(error), Output("--json" in arguments))
+        return _exit_code(_meant(_first(error), arguments), Output("--json" in arguments))
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -70,6 +83,15 @@ def _first(error: BaseException) -> BaseException:
     """Return what ended a nursery: the first error that is not itself a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _meant(error: BaseException, arguments: Sequence[str]) -> BaseException:
+    """Return the user's error that stands behind one: bytes that were given and are no text."""
+    if isinstance(error, UnicodeEncodeError):
+        for number, given in enumerate(arguments, 1):
+            if not given.isascii() and any("\ud800" <= one <= "\udfff" for one in given):
+                return typer.TyperException(f"argument {number} is not UTF-8: convert it first")
     return error
 
 

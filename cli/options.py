@@ -1,9 +1,11 @@
 """Options that many commands share, so that they are called and explained alike."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+COUNT_MAX: Final = 10**9  # of what is asked for: the database takes no number without end
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for scripts.")]
 Folder = Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.opening import Home, bring_in, locate, now_ms, opened
-from cli.options import Json, PassphraseFile
+from cli.options import COUNT_MAX, Json, PassphraseFile
 from cli.output import Output, note
 from cli.writing import ChatName
 
@@ -36,7 +36,8 @@ def read(
         str | None, typer.Option(help="A time such as 2026-05-01 or 2026-05-01T08:00Z, or 2h, 3d.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help=f"At most so many [{LIMIT}; all with --since].", min=0)
+        int | None,
+        typer.Option(help=f"At most so many [{LIMIT}; all with --since].", min=0, max=COUNT_MAX),
     ] = None,
     home: Home = None,
     passphrase_file: PassphraseFile = None,

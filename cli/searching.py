@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.opening import Home, bring_in, locate, now_ms, opened
-from cli.options import Json, PassphraseFile
+from cli.options import COUNT_MAX, Json, PassphraseFile
 from cli.output import Output, note
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def search(
     words: Annotated[list[str], typer.Argument(help="All of these, each the beginning of a word.")],
     *,
     chat: Annotated[str | None, typer.Option(help="Only in this chat.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.", min=1)] = LIMIT,
+    limit: Annotated[
+        int, typer.Option(help="At most so many, the newest.", min=1, max=COUNT_MAX)
+    ] = LIMIT,
     home: Home = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,

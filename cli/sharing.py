@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from cli.opening import Home, change, locate, now_ms, opened
-from cli.options import Json, PassphraseFile
+from cli.options import COUNT_MAX, Json, PassphraseFile
 from cli.writing import ChatName
 
 LAST: Final = 1000
@@ -19,7 +19,9 @@ def register(chat: typer.Typer) -> None:
 def share(
     name: ChatName,
     *,
-    last: Annotated[int, typer.Option(help="How many messages, the newest.", min=1)] = LAST,
+    last: Annotated[
+        int, typer.Option(help="How many messages, the newest.", min=1, max=COUNT_MAX)
+    ] = LAST,
     home: Home = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,

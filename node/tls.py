@@ -40,6 +40,7 @@ _URI = re.compile(
     rf"|(invitation):([0-9a-f]{{{TICKET_BYTES * 2}}}))"
 )
 
+_OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 # What the library raises at a certificate that is none, or is made in a way that it does not know.
 _REFUSED = (*MALFORMED, TypeError, InvalidSignature, UnsupportedAlgorithm)
 
@@ -177,8 +178,9 @@ async def handshake(stream: trio.SSLStream[Transport]) -> bytes:
 def refusal(error: BaseException | None) -> Untrusted | HandshakeFailed:
     """Say what went wrong in a handshake, or in the first read after it."""
     match error:
-        case ssl.SSLCertVerificationError(verify_message=reason):
-            return Untrusted(f"the other side's certificate is refused: {reason} (SPEC 6.1)")
+        case ssl.SSLCertVerificationError(verify_code=code, verify_message=reason):
+            clock = "; or the clock of this machine is wrong" if code in _OUT_OF_TIME else ""
+            return Untrusted(f"the other side's certificate is refused: {reason}{clock} (SPEC 6.1)")
         case ssl.SSLError(reason="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
             return Untrusted("the other side showed no certificate (SPEC 6.1)")
         case ssl.SSLError(reason=str(reason)):

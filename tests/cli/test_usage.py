@@ -1,10 +1,16 @@
 """A command line that is wrong: one line that says what, and where the right form stands."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from cli.main import main
+from tests.cli.conftest import Official
 
 
 @pytest.mark.parametrize(
@@ -32,3 +38,40 @@ def test_says_it_to_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == ""
     why = "Missing argument 'CHAT'; see 'ivor read --help'"
     assert json.loads(shown.err) == {"v": 1, "type": "failure", "exit_code": 2, "why": why}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["read", "x", "--limit"], ["search", "x", "--limit"], ["chat", "share", "x", "--last"]],
+)
+def test_a_number_without_end(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "9" * 30]) == 2
+    assert "less than or equal to 1000000000" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text(anna: Official) -> None:
+    """A shell hands them over as they are; what is meant cannot be known."""
+    anna("redact", "x", "abcd", "--reason", "\udcff", code=1)
+    assert anna.said == "ivor: argument 5 is not UTF-8: convert it first\n"
+
+
+def test_a_process_without_stdout(anna: Official, secret: Path) -> None:
+    """Its number must not become that of a database."""
+    ran = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -m cli.main whoami >&-', sys.executable],
+        env=os.environ
+        | {"IVOR_HOME": str(anna.device.folder), "IVOR_PASSPHRASE_FILE": str(secret)},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_disk_that_is_full(anna: Official, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/media/stick")
+
+    monkeypatch.setattr("client.backup.save", save)
+    anna("backup", "kept", code=3)
+    assert "'/media/stick'; make room on it, and do it again" in anna.said
