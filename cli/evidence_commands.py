@@ -66,7 +66,7 @@ def export(
     from client.evidence import export as make
     from client.files import check_free
     from node.errors import StorageError, UserError
-    from node.files import write_private
+    from node.files import private_draft
 
     if messages and (start or end):
         raise UserError("name messages, or a time, not both")
@@ -89,7 +89,8 @@ def export(
             made = make(device, judge, chosen, advance)
             raw = b"".join(made.pieces)
         try:
-            write_private(file, raw)
+            with private_draft(file) as draft:
+                draft.write(raw)
         except OSError as error:
             raise StorageError(
                 f"{file} cannot be written: {error.strerror}; give another -o"

@@ -46,7 +46,7 @@ def private_draft(path: Path) -> Iterator[BinaryIO]:
 
     If the block raises, the old file is as it was. Raises OSError.
     """
-    draft = path.with_name(f"{path.name}.new")
+    draft = path.with_name(f".{path.name}.ivor")  # people keep files beside it, NAME.new too
     draft.unlink(missing_ok=True)
 
     def opened(name: str, flags: int) -> int:

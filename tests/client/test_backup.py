@@ -148,7 +148,8 @@ class TestRecover:
     def test_a_disk_that_fails_leaves_the_earlier_one(
         self, anna: Device, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before = file.read_bytes()
+        before, beside = file.read_bytes(), file.with_name(f"{file.name}.new")
+        beside.write_bytes(b"whoever keeps files calls some so")
 
         def fail(*_: object) -> bytes:
             raise OSError(28, "No space left on device")
@@ -157,7 +158,8 @@ class TestRecover:
         with pytest.raises(StorageError, match="No space left"):
             backup.save(anna, file, now(), lambda _: None)
         assert file.read_bytes() == before
-        assert [one.name for one in file.parent.glob("*.new")] == []
+        assert beside.read_bytes() == b"whoever keeps files calls some so"
+        assert [one.name for one in file.parent.glob(".*.ivor")] == []
 
 
 def cut_inside(parts: list[bytes]) -> bytes:

@@ -99,7 +99,7 @@ class TestRestore:
         with pytest.raises(StorageError, match="No space left"):
             backup.save(folder, file)
         assert file.read_bytes() == before
-        assert not file.with_name("kept.new").exists()
+        assert not file.with_name(".kept.ivor").exists()
         with pytest.raises(StorageError, match="No space left"):
             backup.restore(file, tmp_path / "again")
         assert {one.name for one in tmp_path.iterdir()} == {"minzdrav", "kept"}
