@@ -10,9 +10,9 @@ import typer
 from cli.cards import CardFile, card_text
 from cli.enrolment import (
     Label,
-    check_time,
     device_label,
     device_passphrase,
+    may_begin,
     said_to_be_kept,
     take_up,
 )
@@ -161,14 +161,13 @@ def _join_as_further(
     """On the new device: ask, wait to be approved, take over chats and history."""
     import trio
 
-    from client import enrol, joining, linking, mailbox
+    from client import enrol, linking, mailbox
     from client.device import open_device
     from crypto.fingerprint import link_code
 
     found = linking.read_code(sys.stdin.read() if code == "-" else code)
-    check_time(found.invitation)
     folder = home_folder(home)
-    joining.check_free(folder)
+    begins = may_begin(folder, found.invitation)
     quiet_log()
     passphrase = device_passphrase(folder, found.invitation.ticket, passphrase_file)
 
@@ -178,23 +177,24 @@ def _join_as_further(
             output.line("", {"type": "shown", "shown": told})
         note(f"the other device must show this very code; then approve there: {told}")
 
-    with said_to_be_kept():
-        name = trio.run(
-            enrol.link,
-            folder,
-            found.invitation,
-            found.user,
-            device_label(label),
-            passphrase,
-            os.urandom,
-            shown,
-        )
+    if begins:
+        with said_to_be_kept():
+            trio.run(
+                enrol.link,
+                folder,
+                found.invitation,
+                found.user,
+                device_label(label),
+                passphrase,
+                os.urandom,
+                shown,
+            )
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         history = _take_history(device)
         output.facts(
             {
                 "type": "linked",
-                "name": name,
+                "name": device.profile.name,
                 "device": device.key.hex(),
                 "chats": len(device.replica.store.chats()),
                 "messages": mailbox.readable(device),

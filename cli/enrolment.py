@@ -46,23 +46,22 @@ def join(
     """Enrol this device: your first one, or one in the place of a lost one, with your 24 words."""
     import trio
 
-    from client import enrol, joining
+    from client import enrol
     from client.device import open_device
     from protocol.invitation import Purpose, decode_invitation
 
     found = decode_invitation(read_text(invitation))
-    check_time(found)
     folder = home_folder(home)
-    joining.check_free(folder)
-    quiet_log()
     recovers = found.purpose is Purpose.RECOVERY
-    seed = read_phrase(phrase_file) if recovers else b""
+    begins = may_begin(folder, found)
+    quiet_log()
+    seed = read_phrase(phrase_file) if recovers and begins else b""
     passphrase = device_passphrase(folder, found.ticket, passphrase_file)
     called = device_label(label)
     with said_to_be_kept():
-        if recovers:
+        if begins and recovers:
             trio.run(enrol.recover, folder, found, seed, called, passphrase, os.urandom)
-        else:
+        elif begins:
             trio.run(enrol.join, folder, found, called, passphrase, os.urandom)
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         problem = take_up(device)
@@ -95,8 +94,21 @@ def read_text(argument: str) -> str:
         ) from None
 
 
-def check_time(invitation: "Invitation") -> None:
-    """Raise RefusedError if an invitation is over."""
+def may_begin(folder: Path, invitation: "Invitation") -> bool:
+    """Tell whether an invitation is to be used; it is not if it has made the device that is here.
+
+    Raises UserError for a folder that holds another device, RefusedError if the invitation is over.
+    """
+    from client import joining
+
+    if joining.is_done(folder, invitation.ticket):
+        return False
+    _check_time(invitation)
+    joining.check_free(folder)
+    return True
+
+
+def _check_time(invitation: "Invitation") -> None:
     import time
 
     from node.errors import RefusedError
@@ -121,12 +133,12 @@ def device_passphrase(folder: Path, ticket: bytes, file: Path | None) -> bytes:
 
 @contextmanager
 def said_to_be_kept() -> Iterator[None]:
-    """Say, when the node does not answer, that nothing of an enrolment is lost."""
+    """Say, when the node does not answer or nobody waits, that nothing of an enrolment is lost."""
     from node.errors import NetworkError
 
     try:
         yield
-    except NetworkError:
+    except (NetworkError, KeyboardInterrupt):
         note("what was begun is kept: the same command goes on with it")
         raise
 

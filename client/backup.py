@@ -83,7 +83,7 @@ class Recovered:
 def save(device: Device, path: Path, now: int, advance: Advance) -> Contents:
     """Write a backup, whole or not at all. advance: told how many messages more are in it.
 
-    Raises RefusedError on a device without the identity key, StorageError.
+    Raises RefusedError on a device without the identity key, UserError, StorageError.
     """
     user = device.secrets.user
     if user is None:
@@ -91,6 +91,8 @@ def save(device: Device, path: Path, now: int, advance: Advance) -> Contents:
             "this device was linked to another one: make the backup on your first device, which "
             "holds the identity key that it is sealed for"
         )
+    if not path.name:
+        raise UserError(f"{path} names no file: say where to write the backup")
     own = backup_key(user.seed)
     connection = device.connection
     connection.execute("BEGIN")  # what is written meanwhile is for the next backup

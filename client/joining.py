@@ -74,6 +74,11 @@ def is_begun(folder: Path, ticket: bytes) -> bool:
     return _file(folder, ticket).exists()
 
 
+def is_done(folder: Path, ticket: bytes) -> bool:
+    """Tell whether the invitation of this ticket has made the device that is here."""
+    return is_device(folder) and is_begun(folder, ticket)
+
+
 def read(folder: Path, ticket: bytes, passphrase: bytes) -> Joining | None:
     """Return what was begun with the invitation of this ticket; None if nothing was.
 

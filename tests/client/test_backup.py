@@ -11,7 +11,14 @@ from client.backup import Contents
 from client.device import Device
 from client.linking import bring_in
 from crypto.recovery import backup_key
-from node.errors import EvidenceError, IdentityError, IvorError, RefusedError, StorageError
+from node.errors import (
+    EvidenceError,
+    IdentityError,
+    IvorError,
+    RefusedError,
+    StorageError,
+    UserError,
+)
 from protocol import backup as form
 from protocol import codec
 from protocol.entry import ChatId
@@ -144,6 +151,11 @@ class TestRecover:
         with pytest.raises(RefusedError, match="on your first device"):
             backup.save(phone, file, now(), lambda _: None)
         assert check(anna, file).letters == 5
+
+    def test_a_place_that_is_no_file(self, anna: Device) -> None:
+        for place in (Path(), Path("/")):
+            with pytest.raises(UserError, match="names no file"):
+                backup.save(anna, place, now(), lambda _: None)
 
     def test_a_disk_that_fails_leaves_the_earlier_one(
         self, anna: Device, file: Path, monkeypatch: pytest.MonkeyPatch
