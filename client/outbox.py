@@ -41,7 +41,8 @@ class Outbox:
 
         def push() -> None:
             self._pushed = changed
-            self._device.count_up()
+            if runs:
+                self._device.count_up()
             for run in runs:
                 self._lengths[run.chat, run.device, run.lane] = run.start + len(run.records)
                 self._push(encode_frame(run))
