@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import NamedTuple
 
 import apsw
@@ -193,7 +194,7 @@ def keep_own(device: Device, chat: ChatId, entry: Entry, plaintext: bytes, frank
 
 def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[Letter]:
     """Open what can be opened of the entries that wait. which: a further condition."""
-    found = []
+    found, is_whole = [], cache(device.replica.is_readable)
     rows = device.connection.execute(
         "SELECT no, chat, device, seq, id, depth, time, state, frank FROM mailbox"  # noqa: S608
         f" WHERE state IN (0, 5) {which} ORDER BY chat, device, seq",
@@ -203,7 +204,7 @@ def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[L
         [(row[0], row[1], row[2:5], *row[5:]) for row in rows],
         list[tuple[int, ChatId, Reference, int, int, State, bytes | None]],
     ):
-        if device.chat(chat) is None:
+        if not is_whole(chat):
             continue
         try:
             entry = read_entry(device, chat, reference)
