@@ -7,6 +7,7 @@
 Another family of commands is a module with `register(app)`, named in `_register`.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def _ivor() -> None:
 def run() -> None:
     """Run the program and end the process; the entry point."""
     _stand_in()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters that others have
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 

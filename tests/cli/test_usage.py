@@ -11,6 +11,7 @@ import pytest
 
 from cli.main import main
 from tests.cli.conftest import Official
+from tests.federation import Federation
 
 
 @pytest.mark.parametrize(
@@ -55,17 +56,32 @@ def test_bytes_that_are_no_text(anna: Official) -> None:
     assert anna.said == "ivor: argument 5 is not UTF-8: convert it first\n"
 
 
-def test_a_process_without_stdout(anna: Official, secret: Path) -> None:
-    """Its number must not become that of a database."""
-    ran = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$0" -m cli.main whoami >&-', sys.executable],
+def ran(anna: Official, secret: Path, command: str, **more: str) -> tuple[int, str, str]:
+    """What a process of its own ends with, and prints."""
+    found = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m cli.main {command}', sys.executable],
         env=os.environ
-        | {"IVOR_HOME": str(anna.device.folder), "IVOR_PASSPHRASE_FILE": str(secret)},
+        | {"IVOR_HOME": str(anna.device.folder), "IVOR_PASSPHRASE_FILE": str(secret)}
+        | more,
         cwd=Path(__file__).parents[2],
-        stderr=subprocess.PIPE,
+        capture_output=True,
+        text=True,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, b"")
+    return found.returncode, found.stdout, found.stderr
+
+
+def test_a_process_without_stdout(anna: Official, secret: Path) -> None:
+    """Its number must not become that of a database."""
+    assert ran(anna, secret, "whoami >&-") == (0, "", "")
+
+
+def test_letters_that_a_terminal_lacks(
+    federation: Federation, anna: Official, boris: Official, secret: Path
+) -> None:
+    federation.chat(anna.device, "Бюджет", boris.device)
+    code, out, _ = ran(anna, secret, "chat list", PYTHONIOENCODING="ascii")
+    assert (code, out.count("\\u")) == (0, len("Бюджет"))
 
 
 def test_a_disk_that_is_full(anna: Official, monkeypatch: pytest.MonkeyPatch) -> None:
