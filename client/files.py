@@ -4,6 +4,7 @@ A received name was checked when the message was opened, so it names a file in t
 is put. It is written only where nothing is yet, and never through a link.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from protocol.file import FILE_BYTES_MAX, FILE_TEXT_BYTES_MAX, File, check_file_
 _THERE: Final = "{} exists already; give another name with --output"
 _DRAFT: Final = ".ivor-"
 _DRAFT_BYTES: Final = 8
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -82,8 +84,7 @@ def received(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path, follow_symlinks=False)
-        draft.unlink()
+        _put(draft, path)
         sync_folder(path.parent)
     except FileExistsError:
         raise UserError(_THERE.format(path)) from None
@@ -91,6 +92,21 @@ def received(path: Path) -> Iterator[BinaryIO]:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Give a draft its name, where nothing is. Raises OSError.
+
+    A file system without links, as on many sticks, first has the name taken by an empty file.
+    """
+    try:
+        os.link(draft, path, follow_symlinks=False)
+        draft.unlink()
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        draft.replace(path)
 
 
 def check_free(path: Path) -> None:

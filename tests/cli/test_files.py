@@ -1,10 +1,14 @@
 """`ivor send --file` and `ivor get`, without a network."""
 
+import errno
+import os
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from client.files import write_new
+from node.errors import UserError
 from protocol.file import FILE_TEXT_BYTES_MAX
 from protocol.limits import BLOB_BYTES_MAX
 from tests.cli.conftest import Official
@@ -57,6 +61,26 @@ class TestFiles:
         assert written.read_bytes() == b"changed since"
         boris("get", "Бюджет", short, "-o", str(folder / "other"))
         assert (folder / "other").read_bytes() == DATA
+
+    @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken meanwhile"])
+    def test_onto_a_stick_without_links(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+    ) -> None:
+        target = folder / "report"
+
+        def link(*_: object, **__: object) -> None:
+            if taken:
+                target.write_bytes(b"another's")
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", link)
+        if taken:
+            with pytest.raises(UserError, match="exists already"):
+                write_new(target, DATA)
+        else:
+            write_new(target, DATA)
+        assert target.read_bytes() == (b"another's" if taken else DATA)
+        assert [one.name for one in folder.iterdir()] == ["report"]
 
     def test_what_can_not_be_sent_is_told(self, anna: Official, table: Path) -> None:
         before = anna("read", "Бюджет")
