@@ -173,6 +173,8 @@ def _marks(line: "Line") -> list[str]:
         marks.append(f"shared by {cell(line.shared.name)}")
     if line.void is not None:
         marks.append(f"VOID: {line.void.value}")
+    if line.redaction is not None:  # who did it stands in the text, where anybody may write so
+        marks.append("REDACTED")
     if line.ahead:
         marks.append("PREVIEW: earlier messages are still coming")
     if line.future:

@@ -27,6 +27,7 @@ class TestRedact:
             assert read["redacted"] == {"by": "anna@minzdrav", "reason": "\x1b[31mспам"}
             out = who("read", chat[:8])
             assert "(redacted by anna@minzdrav" in out
+            assert "REDACTED" in out
             assert "\x1b" not in out
             listed = who.json("log", "show", chat[:8])
             assert {one["id"] for one in listed if one["payload"] == "redacted"} == {sent["id"]}
@@ -34,6 +35,15 @@ class TestRedact:
             assert who.json("log", "verify", chat[:8])[0]["sound"] is True
         anna("redact", chat[:8], str(sent["id"])[:12], code=1)
         boris("redact", chat[:8], "ffffffff", code=1)
+
+    def test_a_message_that_says_so_is_told_apart(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        """Case 70: else a member could say in another's name that something had to go."""
+        boris("send", chat[:8], "(redacted by anna@minzdrav: secret)")
+        federation.carry(boris.device, anna.device)
+        shown = anna("read", chat[:8]).splitlines()[-1].split("\t")
+        assert shown[3:5] == ["not verified", "(redacted by anna@minzdrav: secret)"]
 
     def test_not_ours(
         self, federation: Federation, anna: Official, boris: Official, chat: str
