@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import trio
 
-from client import arrivals, mailbox, people, witnessing
+from client import arrivals, identities, mailbox, people, witnessing
 from client.delivery import unstored
 from client.device import Device
 from client.epochs import own_prekey
@@ -234,11 +234,18 @@ class Link:
         ]
 
     async def accept_change(self, name: str) -> UserId:
-        """Take the present identity of a user in the place of the one that was known."""
+        """Take the present identity of a user in the place of the one that was known.
+
+        If it is that one, again or still, it stays as it was known, compared or not.
+        """
         (person,) = await self._persons([name])
 
         def replace() -> UserId:
-            people.accept_change(self._device, name)
+            known = people.acquaintance(self._device, name)
+            if known is not None and known.user == people.checked(self._device, person).user:
+                identities.forget(self._device, name)
+            else:
+                people.accept_change(self._device, name)
             return witnessing.keep_listed(self._device, person)
 
         return await self.write(replace)

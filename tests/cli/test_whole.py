@@ -295,6 +295,8 @@ class TestTown:
         town.run("anna", "send", "Бюджет", "that goes on")
         (taken,) = town.run("anna", "verify", dina, "--accept-change")
         assert not taken["verified"]
+        town.run("anna", "verify", dina, "--yes")
+        assert town.run("anna", "verify", dina, "--accept-change")[0]["verified"]
         town.run("anna", "send", "Кадры", "no more a secret")
         assert town.run("anna", "sync")[0]["changed"] == []
 
