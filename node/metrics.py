@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    ProcessCollector,
+    start_http_server,
+)
 
 from node.config import parse_listen
 
@@ -13,12 +19,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.entries = Counter(
             "ivor_entries_stored", "Entries stored durably", registry=self.registry
         )
         self.forks = Counter("ivor_forks", "Fork proofs kept", registry=self.registry)
         self.connections = Gauge(
             "ivor_connections", "Open sessions by kind of peer", ["kind"], registry=self.registry
+        )
+        self.breaches = Counter(
+            "ivor_breaches",
+            "Sessions ended because the peer broke SPEC, by its kind and the error (SPEC 9)",
+            ["kind", "error"],
+            registry=self.registry,
         )
 
     @contextmanager

@@ -259,6 +259,8 @@ class Node:
             self._conversing.discard(connection)
             self.hub.remove(connection)
             self.larder.closed(connection)
+        if isinstance(connection.failure, PeerError):
+            self.metrics.breaches.labels(kind.value, type(connection.failure).__name__).inc()
         reason = None if connection.failure is None else str(connection.failure)
         log.info("peer gone", kind=kind.value, peer=peer, reason=reason)
         return connection.failure
