@@ -22,6 +22,7 @@ from protocol.held import Branch, Held, Place, Work, branch_of
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
     BACKTRACKS_MAX,
+    COVER_ENTRIES_MAX,
     HELD_TRIES_MAX,
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
@@ -264,12 +265,20 @@ class Intake:
         """Note that the peer has not, or does not show, what we asked for.
 
         It has listed what waits for that, so it has this, too; but we may have left the chat since.
+        Or what comes before the fork of a branch is covered by the other branch alone. Then there
+        is something to show from the fork on: it is asked for from ever nearer.
         """
         asked = self._asked.get(place)
-        if asked is not None and asked.at == start:
-            self._answer_due = now + ANSWER_SECONDS_MAX
-            self._give_up(place)
-            self._never_comes(branch_of(asked.want))
+        if asked is None or asked.at != start:
+            return
+        self._answer_due = now + ANSWER_SECONDS_MAX
+        want, nearer = asked.want, min((asked.want.stop - start) // 2, COVER_ENTRIES_MAX)
+        if nearer:
+            del self._asked[place]
+            self._queue_first(_from(want, want.stop - nearer))
+            return
+        self._give_up(place)
+        self._never_comes(branch_of(want))
 
     def _never_comes(self, branch: Branch) -> None:
         self._abandon([one for one in self._held.waiting_on(branch[0]) if one.lacks(branch)])

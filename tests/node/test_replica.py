@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.replica import Replica
 from node.runs import read_run
 from node.stored import Stored
 from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey
 from protocol.errors import Inadmissible, PeerError
 from protocol.fork import encode_proof, verify_fork
 from protocol.frame import ChatHeads, Forked, Head, Holding, Run, Want, authentic
+from protocol.intake import Intake
 from protocol.limits import BRANCHES_MAX, KEYFRAME_ENTRIES, RUN_BYTES_MAX
 from protocol.operation import Admit
 from protocol.policy import Role
@@ -237,7 +239,55 @@ def who_waits_for_another() -> tuple[Conversation, Person, Person]:
     return talk, anna, boris
 
 
+def pull(here: Replica, there: Replica, chat: ChatId, heads: Sequence[Head]) -> None:
+    """Ask for these heads as a session does, until nothing is asked for any more."""
+    stored = here.store.create_chat(chat)
+    have = {key: max(one.length for one in chain) for key, chain in stored.chains.items()}
+    intake = Intake()
+    intake.open_page(1)
+    starts = [have.get((one.device, one.lane), 0) for one in heads]
+    intake.lacking(
+        [
+            Want(chat, one.device, one.lane, one.prefix, min(start, one.seq), one.seq + 1)
+            for one, start in zip(heads, starts, strict=True)
+        ]
+    )
+    while wants := intake.ask(0.0):
+        for want in wants:
+            run = there.store.run(want)
+            if run is None:
+                intake.absent((chat, want.device, want.lane), want.start, 0.0)
+                continue
+            intake.received(run, 0.0)
+            judged = [run]
+            while judged:
+                ready = []
+                for one, found in zip(judged, take(here, *judged), strict=True):
+                    ready += intake.judged(one, found.outcome)
+                judged = ready
+
+
 class TestForks:
+    @pytest.mark.parametrize("first", [0, 1])
+    @pytest.mark.parametrize("at", [1, 40, 63])
+    def test_a_branch_that_is_covered_from_the_fork_on_only(
+        self, tmp_path: Path, first: int, at: int
+    ) -> None:
+        """Whoever signs rarely on both branches keeps neither from anybody."""
+        talk, anna, boris = who_waits_for_another()
+        branch = talk.fork(anna, at, 64)
+        there, here = node(), node(path=tmp_path / "replica.db")
+        lane = [run for run in talk.runs if run.lane == CONTROL]
+        for replica in (there, here):
+            take(replica, *lane, talk.chain(boris, CONTENT).run())
+        take(there, talk.chain(anna, CONTENT).run(0, 64, signed=[63]))
+        (stored,) = take(there, branch.run(at, at + 64, signed=[at + 63]))
+        assert stored.appended == 64
+        chain = there.store.create_chat(talk.chat).chains[branch.device, CONTENT]
+        heads = [Head(branch.device, CONTENT, one.length - 1, one.head[:8]) for one in chain]
+        pull(here, there, talk.chat, heads if first else heads[::-1])
+        assert entries(here, talk.chat) == entries(there, talk.chat)
+
     def test_a_proof_for_each_branch(self) -> None:
         """Case 17; and none for each entry that goes on with a branch."""
         talk = conversation(Dice(3), 30, epochs=10**9)

@@ -31,6 +31,16 @@ from tests.protocol.sessions import (
 )
 
 
+def denied(one: Intake) -> list[int]:
+    """Say of all that is asked for that it is not here; return from where it was."""
+    starts = []
+    while asked := one.ask(0.0):
+        for item in asked:
+            starts.append(item.start)
+            one.absent((item.chat, item.device, item.lane), item.start, 0.0)
+    return starts
+
+
 class TestIntake:
     def test_control_first(self) -> None:
         """Content of a chat waits until no control entry of it is asked for or being judged."""
@@ -157,6 +167,14 @@ class TestIntake:
         one.absent(place(0), 3, 0.0)
         assert one.finished() == []
         one.absent(place(0), 0, 0.0)
+        assert one.finished() == []
+        assert denied(one) == [3, 4]
+        assert one.finished() == [1]
+
+    def test_absent_from_afar(self) -> None:
+        """A signature is at most 64 entries from what it covers, so nothing is sought farther."""
+        one = intake(Want(*place(0), bytes(PREFIX_BYTES), 0, 5000))
+        assert denied(one) == [0, 4936, 4968, 4984, 4992, 4996, 4998, 4999]
         assert one.finished() == [1]
 
     def test_no_place_yet(self) -> None:
@@ -264,9 +282,8 @@ class TestIntake:
             run = run_at(number)
             one.received(run, 0.0)
             one.judged(run, Outcome(0, lacking, ids=ids(number, 0, 5)))
-        (asked,) = one.ask(0.0)
         assert one.finished() == []
-        one.absent((asked.chat, asked.device, asked.lane), asked.start, 0.0)
+        assert denied(one)
         assert one.finished() == [1]
         assert one.ask(0.0) == []
 
@@ -457,8 +474,7 @@ class TestIntake:
             run = run_at(0, 70, 1)
             one.received(run, 0.0)
             one.judged(run, Outcome(70, missing(0, 69, have=99)))
-            for item in one.ask(0.0):
-                one.absent(place(0), item.start, 0.0)
+            denied(one)
         assert one.ask(0.0) == []
 
     def test_after_too_much_backtracking_no_page_waits(self) -> None:
