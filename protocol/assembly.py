@@ -127,11 +127,10 @@ class _Desk:
         """Return the devices that these admissions and the user's own enrolments bring in."""
         named = self._register.named.get(user, {})
         devices = {device for device, by in named.items() if by & admissions}
-        pasts = self._dag.pasts
-        for one in bits(self._register.enrolments.get(user, 0) & self._effects.total):
-            enrolled = self._register.cases[one].enrolled
-            if enrolled is not None and pasts[one] & admissions:
-                devices.update(enrolled.devices)
+        pasts, effective = self._dag.pasts, self._effects.total
+        for device, by in self._register.enrolments.get(user, {}).items():
+            if any(pasts[one] & admissions for one in bits(by & effective)):
+                devices.add(device)
         return {device for device in devices if not self._effects.lost(device, -1)}
 
     def _last(self, found: int) -> list[int]:

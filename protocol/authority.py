@@ -144,10 +144,7 @@ class Authority:
         register = self.register
         found = register.listings.get(device, 0)
         for user in register.claims.get(device, ()):
-            for index in bits(register.enrolments.get(user, 0)):
-                enrolled = register.cases[index].enrolled
-                if enrolled is not None and device in enrolled.devices:
-                    found |= 1 << index
+            found |= register.enrolments.get(user, {}).get(device, 0)
         return found
 
     def verdict(self, within: int) -> Verdict:

@@ -29,7 +29,8 @@ class Register:
     listings: the entries that bring a device in by name. claims: the users a device was named for.
     authored: the entries by a user. concerns: those about a user. owners: whoever was made one by
     any entry. disputes: for a user the others who were named a device of theirs.
-    named: for a user the devices that entries on them name, and which. removals: of a user.
+    named, enrolments: for a user the devices that entries on them, or by them, name, and which.
+    removals: of a user.
     departures: all that put out a user or a device. proven: revocations that carry their own proof.
     beside: for an entry on a user those on the same user that are concurrent with it, if there are
     any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
@@ -39,7 +40,7 @@ class Register:
     pasts: Sequence[int]
     cases: dict[int, Case] = field(default_factory=dict)
     acts: dict[UserId, int] = field(default_factory=dict)
-    enrolments: dict[UserId, int] = field(default_factory=dict)
+    enrolments: dict[UserId, dict[DeviceKey, int]] = field(default_factory=dict)
     revocations: dict[DeviceKey, int] = field(default_factory=dict)
     listings: dict[DeviceKey, int] = field(default_factory=dict)
     claims: dict[DeviceKey, set[UserId]] = field(default_factory=dict)
@@ -69,9 +70,10 @@ class Register:
         for device in case.revoked:
             self.revocations[device] = self.revocations.get(device, 0) | one
         if case.enrolled is not None:
-            user = case.enrolled.user
-            self.enrolments[user] = self.enrolments.get(user, 0) | one
-            self._claim(case.enrolled.devices[0], user)
+            user, device = case.enrolled.user, case.enrolled.devices[0]
+            enrolments = self.enrolments.setdefault(user, {})
+            enrolments[device] = enrolments.get(device, 0) | one
+            self._claim(device, user)
         if case.policies:
             self.policies |= one
         if case.signers:
@@ -259,14 +261,10 @@ class Effects:
 
     def brings(self, device: DeviceKey, user: UserId, within: int) -> bool:
         """Whether an effective operation within a set names a device for a user."""
-        effective = self.total & within
-        if self._register.named.get(user, {}).get(device, 0) & effective:
-            return True
-        return any(
-            (enrolled := self._register.cases[one].enrolled) is not None
-            and device in enrolled.devices
-            for one in bits(self._register.enrolments.get(user, 0) & effective)
-        )
+        register = self._register
+        named = register.named.get(user, {}).get(device, 0)
+        enrolled = register.enrolments.get(user, {}).get(device, 0)
+        return bool((named | enrolled) & self.total & within)
 
     def differ(self, other: "Effects", user: UserId, device: DeviceKey) -> bool:
         """Whether `reach` or `forked` may find otherwise of this author's entries than by these."""
