@@ -152,24 +152,25 @@ def custodians(history: History) -> frozenset[UserId]:
 
     The last word on each counts; of two that have not seen each other, the hold.
     """
-    said: dict[UserId, list[int]] = {}
+    said: dict[UserId, int] = {}
     for index in bits(history.custody):
         operation = history.entries[index].operation
         if isinstance(operation, Hold) and void_reason(history, history.entries[index].id) is None:
-            said.setdefault(operation.user, []).append(index)
+            said[operation.user] = said.get(operation.user, 0) | 1 << index
     users = resolve(history).users
     return frozenset(
         user for user, found in said.items() if user in users and _stands(history, found)
     )
 
 
-def _stands(history: History, found: list[int]) -> bool:
-    last = [
-        one
-        for one in found
-        if not any(other != one and history.pasts[other] >> one & 1 for other in found)
-    ]
-    return any(not _ends(history, one) for one in last)
+def _stands(history: History, found: int) -> bool:
+    """Whether one that no other of these has seen does not end a hold."""
+    while found:
+        last = found.bit_length() - 1
+        if not _ends(history, last):
+            return True
+        found &= ~history.pasts[last]
+    return False
 
 
 def _ends(history: History, index: int) -> bool:

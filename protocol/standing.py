@@ -208,6 +208,8 @@ class Effects:
     def standing(self, user: UserId) -> int:
         """Return the operations on a user that stand; found anew when there are others."""
         acts = self._register.acts.get(user, 0) & self.total
+        if not acts & self._register.contested.get(user, 0):
+            return acts
         known = self._stands.get(user)
         if known is None or known[0] != acts:
             known = self._stands[user] = acts, self._stand(user, acts)
