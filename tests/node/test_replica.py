@@ -254,7 +254,7 @@ def pull(here: Replica, there: Replica, chat: ChatId, heads: Sequence[Head]) -> 
     )
     while wants := intake.ask(0.0):
         for want in wants:
-            run = there.store.run(want)
+            run = read_run(there.store, want)
             if run is None:
                 intake.absent((chat, want.device, want.lane), want.start, 0.0)
                 continue
