@@ -1,5 +1,6 @@
 """A node goes on, whatever it meets beside its sessions (cases 64 and 55)."""
 
+import socket
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -195,3 +196,14 @@ async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.Monkey
         assert await node.journal.read(lambda: 7) == 7
         nursery.cancel_scope.cancel()
     assert aged == chats[3:]
+
+
+def test_a_service_manager_that_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that a shell has inherited must not keep a node from starting."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    service._notify_service_manager()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "here"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "here"))
+        service._notify_service_manager()
+        assert manager.recv(64) == b"READY=1"
