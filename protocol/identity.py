@@ -340,19 +340,28 @@ def recertify_device(registrar: Signer, certificate: bytes) -> bytes:
 
 def verify_device(raw: bytes, charter: Charter) -> DeviceCertificate:
     """Check a device certificate: registrar, user and device must all have signed it."""
-    certificate = verify_endorsed(raw)
-    body, (by_registrar, *_) = _signed(raw, CERTIFICATE_BYTES_MAX, 3, "device certificate")
+    certificate, body, signatures = _device(raw)
     _agency(certificate.agency, charter)
-    _check(charter.registrar, "device", body, by_registrar, "registrar")
+    keys = (charter.registrar, certificate.user, certificate.device)
+    for key, signature, role in zip(keys, signatures, _DEVICE_SIGNERS, strict=True):
+        _check(key, "device", body, signature, role)
     return certificate
 
 
 def verify_endorsed(raw: bytes) -> DeviceCertificate:
     """Check a device certificate by its user and device alone, whichever registrar has signed.
 
-    That is enough between devices of one user: the caller compares agency and user with its own.
+    Enough for the devices of one user: the caller compares agency and user with its own.
     """
-    body, (_, by_user, by_device) = _signed(raw, CERTIFICATE_BYTES_MAX, 3, "device certificate")
+    certificate, body, (_, by_user, by_device) = _device(raw)
+    _check(certificate.user, "device", body, by_user, "user")
+    _check(certificate.device, "device", body, by_device, "device")
+    return certificate
+
+
+def _device(raw: bytes) -> tuple[DeviceCertificate, bytes, list[bytes]]:
+    """Read a device certificate; return its body and signatures, which are to be checked."""
+    body, signatures = _signed(raw, CERTIFICATE_BYTES_MAX, 3, "device certificate")
     fields = _body(body, CERTIFICATE_BYTES_MAX, 6, "device certificate")
     certificate = DeviceCertificate(
         agency=AgencyId(codec.fixed(fields[1], KEY_BYTES, "agency")),
@@ -362,9 +371,7 @@ def verify_endorsed(raw: bytes) -> DeviceCertificate:
         issued=codec.uint(fields[5], TIME_MS_MAX, "issued"),
         raw=raw,
     )
-    _check(certificate.user, "device", body, by_user, "user")
-    _check(certificate.device, "device", body, by_device, "device")
-    return certificate
+    return certificate, body, signatures
 
 
 def device_issued(raw: bytes) -> int:
