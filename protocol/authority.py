@@ -28,6 +28,7 @@ ROSTERS_MAX = 256
 VOIDED_MAX = 1 << 18  # void operations in these: about 30 MB
 LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
 LATEST = 8  # guess
+NEAR = 16  # operations that are judged sooner than a wider verdict is looked for; guess
 NEW_FEW = 64  # operations that cost less than what one could shake; guess
 GENESIS = 0
 FIRST = 1 << GENESIS
@@ -218,6 +219,8 @@ class Authority:
             latest.append(rest.bit_length() - 1)
             rest ^= 1 << latest[-1]
         found = max(map(self._after.__getitem__, latest), key=_width)
+        if scope.bit_count() <= _width(found) + NEAR:
+            return found
         inside = [one for held, one in self._verdicts.items() if not held & ~scope]
         known = max(inside, key=_width, default=found)
         return known if _width(known) + NEW_FEW >= _width(found) else found
