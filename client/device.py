@@ -72,6 +72,7 @@ class Device:
         self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
         self._version = self._data_version()
         self.displaced = self._is_displaced()
+        self._counted = 0  # by this process
         self._has_counted = False
         self.count_up()
 
@@ -105,7 +106,8 @@ class Device:
     def settle_here(self) -> None:
         """Take this folder for the device's: its node has told all that the device wrote."""
         self.note("place", self._place())
-        settle_count(self.folder, self._count())
+        self._counted = self._count()
+        settle_count(self.folder, self._counted)
         self.displaced = False
 
     def count_up(self) -> None:
@@ -113,8 +115,11 @@ class Device:
 
         So an older database in the place of this one is noticed, however this process ends (I16).
         """
-        if not self.displaced and count_up(self.folder, self._count()):
-            self._has_counted = True
+        count = self._count()
+        if self.displaced or count <= self._counted:
+            return
+        self._counted = count
+        self._has_counted |= count_up(self.folder, count)
 
     def noted(self, what: str) -> int | bytes | None:
         """Return what was noted last by this name."""

@@ -33,6 +33,7 @@ VERSION = 1
 SECRETS_BYTES_MAX = 4096
 DATABASE_KEY_BYTES = 32
 _PLACE_MAX = (1 << 62) - 1
+COUNT_BYTES = 20
 _OWNER_ONLY = 0o600
 
 
@@ -67,8 +68,15 @@ def place_of(folder: Path) -> int:
 def count_of(folder: Path) -> int:
     """Return how many entries of the device the database had when that was last kept."""
     try:
-        return int((folder / COUNT_FILE).read_bytes())
-    except (OSError, ValueError):
+        return _read_count((folder / COUNT_FILE).read_bytes())
+    except OSError:
+        return 0
+
+
+def _read_count(written: bytes) -> int:
+    try:
+        return int(written)
+    except ValueError:  # nothing yet, or damaged
         return 0
 
 
@@ -78,12 +86,13 @@ def count_up(folder: Path, count: int) -> bool:
     Without a sync: what a power cut takes of it the next start counts anew. A disk that is full
     loses nothing.
     """
-    if not is_device(folder) or count <= count_of(folder):
+    if not is_device(folder):
         return False
     with suppress(OSError), _count_file(folder) as descriptor:
-        if count > count_of(folder):  # nobody else writes it by now
+        if count > _read_count(os.pread(descriptor, COUNT_BYTES, 0)):
             os.pwrite(descriptor, _counted(count), 0)
-    return True
+            return True
+    return False
 
 
 def settle_count(folder: Path, count: int) -> None:
@@ -115,7 +124,7 @@ def _count_file(folder: Path) -> Iterator[int]:
 
 def _counted(count: int) -> bytes:
     """Return a count as it is written: always as long, so that it is written over in one go."""
-    return b"%020d" % count
+    return b"%0*d" % (COUNT_BYTES, count)
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:
