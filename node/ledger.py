@@ -48,7 +48,7 @@ class ChatLedger:
         """
         first = entries[0].header
         target = self._chat.chains[first.device, first.lane][branch]
-        return target.length != first.seq or not self._store.covered_otherwise(target, entries)
+        return target.length != first.seq or self._store.parting(target, entries) is None
 
     def length(self, device: DeviceKey, lane: int) -> int:
         """Return the length of the longest branch."""

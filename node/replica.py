@@ -17,7 +17,7 @@ from node.ledger import Awaited, ChatLedger
 from node.payloads import Payloads, now_ms
 from node.runs import read_cover, read_run
 from node.seals import SealedChats, Sealless
-from node.store import StoredChat
+from node.store import Branch, StoredChat
 from node.stored import Stored, signatures
 from protocol.chat import Admission, Chat
 from protocol.entry import (
@@ -124,8 +124,10 @@ class Replica(SealedChats):
         admission = chat.admit(entries, ChatLedger(self.store, stored, self._awaited))
         accepted = admission.entries
         fork = None
-        if admission.forked and not self._goes_on_forked(stored, run, admission.branch):
-            fork = self._fork(stored, entries, accepted[0])
+        if accepted and admission.branch is None:
+            fresh = entries[admission.known :]
+            rival = self._rival(stored, fresh)
+            fork = None if rival is None else self._fork(stored, *rival, fresh)
         readers: AbstractSet[bytes] = frozenset()
         before: AbstractSet[bytes] = frozenset()
         bare: Mapping[int, bytes] = {}
@@ -262,16 +264,17 @@ class Replica(SealedChats):
                 candidate.join(other)
         readers = self.readers(chat)
         stored = self.store.create_chat(chat.id)
-        rivals: list[Sequence[Entry]] = []
+        rivals: list[tuple[Branch, Entry, Sequence[Entry]]] = []
         for entries, cover in candidate.accepted:
-            branch = self._branch_for(stored, entries)
-            if branch is None and (entries[0].header.device, CONTROL) in stored.chains:
-                rivals.append([*entries, *cover])
+            branch, whole = self._branch_for(stored, entries), [*entries, *cover]
+            rival = self._rival(stored, whole) if branch is None else None
+            if rival is not None:
+                rivals.append((*rival, whole))
             self.store.append(stored, entries, branch, self.payloads.clock())
             self.store.keep_cover(stored, entries[-1], cover, self.payloads.clock())
         self.sharing.set_readers(stored, readers)
         self.remember(chat)
-        proofs = [self._fork(stored, entries, entries[0]) for entries in rivals]
+        proofs = [self._fork(stored, *rival) for rival in rivals]
         sealless = tuple(
             item
             for entries, _ in candidate.accepted
@@ -294,25 +297,30 @@ class Replica(SealedChats):
             else None
         )
 
-    def _goes_on_forked(self, stored: StoredChat, run: Run, branch: int | None) -> bool:
-        """Tell whether a branch goes on of a chain that a proof is kept of.
+    def _rival(self, stored: StoredChat, entries: Sequence[Entry]) -> tuple[Branch, Entry] | None:
+        """Return the branch from which entries differ, and the first that does.
 
-        The first branch may come to a place after another one that was parted from it by its cover.
+        It has another entry at that place, or has one to cover what is before it.
         """
-        return branch is not None and self.sharing.forked(stored, run.device, run.lane)
+        header = entries[0].header
+        chain = stored.chains.get((header.device, header.lane), ())
+        for branch in chain:
+            if branch.base <= header.seq < branch.length:
+                return branch, entries[0]
+        for branch in chain:
+            if branch.length == header.seq and branch.head == header.prev:
+                first = self.store.parting(branch, entries)
+                return None if first is None else (branch, first)
+        return None
 
-    def _fork(self, stored: StoredChat, entries: Sequence[Entry], first: Entry) -> Forked | None:
-        """Build and keep the proof that `first` and what is stored at its place are a fork."""
+    def _fork(
+        self, stored: StoredChat, rival: Branch, first: Entry, entries: Sequence[Entry]
+    ) -> Forked | None:
+        """Build and keep the proof that `first`, one of entries, and a rival's are a fork."""
         header = first.header
-        rival = next(
-            branch
-            for branch in stored.chains[header.device, header.lane]
-            if branch.base <= header.seq < branch.length
-        )
         ours = read_cover(self.store, stored, header.device, header.lane, rival, header.seq)
-        begin = next(index for index, entry in enumerate(entries) if entry.id == first.id)
         path = []
-        for entry in entries[begin:]:
+        for entry in entries[header.seq - entries[0].header.seq :]:
             path.append(encode_header(entry.header))
             if entry.signature is not None:
                 theirs = Cover(tuple(path), entry.signature)

@@ -286,14 +286,6 @@ class Sharing:
         )
         return bool(self.connection.changes())
 
-    def forked(self, chat: StoredChat, device: DeviceKey, lane: int) -> bool:
-        """Whether a proof against a chain is kept."""
-        found = self.connection.execute(
-            "SELECT 1 FROM forks WHERE chat = ? AND device = ? AND lane = ? LIMIT 1",
-            (chat.no, device, lane),
-        ).get
-        return found is not None
-
     def forks(self, chat: StoredChat) -> list[bytes]:
         """Return the proofs of a chat."""
         rows = self.connection.execute("SELECT proof FROM forks WHERE chat = ?", (chat.no,))

@@ -166,9 +166,10 @@ class Store:
         )
         return [(row[0], row[1], row[2], row[3]) for row in rows]
 
-    def covered_otherwise(self, branch: Branch, entries: Sequence[Entry]) -> bool:
-        """Tell whether what covers the head of a branch is another one's than these entries."""
-        return any(row[1] != e.id for row, e in zip(self._cover(branch), entries, strict=False))
+    def parting(self, branch: Branch, entries: Sequence[Entry]) -> Entry | None:
+        """Return the first entry that is another than what covers the head of a branch."""
+        pairs = zip(self._cover(branch), entries, strict=False)
+        return next((entry for row, entry in pairs if row[1] != entry.id), None)
 
     def _uncover(self, branch: Branch, entries: Sequence[Entry]) -> Mapping[bytes, bytes | None]:
         """Remove what entries stand in the place of; a cover that goes on after them stays.

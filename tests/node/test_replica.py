@@ -155,20 +155,19 @@ class TestAppend:
         uncovered = Want(talk.chat, branch.device, CONTENT, second, 0, 127)
         assert read_run(replica.store, uncovered) is None
 
-    def test_a_branch_that_comes_to_its_cover_after_its_rival(self) -> None:
-        """The rival was there first, and differed from no entry yet: the fork is exposed now."""
+    def test_what_only_covers_is_one_side_of_a_fork(self) -> None:
+        """Two signed entries stand at one place, though one of them waits to be admitted."""
         talk, anna, boris = who_waits_for_another()
         chain, branch = talk.chain(anna, CONTENT), talk.fork(anna, 63, 64)
         replica = node()
         take(replica, *(run for run in talk.runs if run.lane == CONTROL))
-        take(replica, chain.run(0, 64, signed=[63]), branch.run(63, signed=[126]))
+        _, rival = take(replica, chain.run(0, 64, signed=[63]), branch.run(63, signed=[126]))
+        assert rival.appended == 64
+        assert rival.fork is not None
+        assert verify_fork(rival.fork.proof).seq == 63
         take(replica, talk.chain(boris, CONTENT).run())
-        (late,) = take(replica, chain.run(63, 64, signed=[63]))
-        assert late.appended == 1
-        assert late.fork is not None
-        assert verify_fork(late.fork.proof).seq == 63
-        (again,) = take(replica, chain.run(64, signed=[126]))
-        assert (again.appended, again.fork) == (63, None)
+        rest = take(replica, chain.run(63, 64, signed=[63]), chain.run(64, signed=[126]))
+        assert [(one.appended, one.fork) for one in rest] == [(1, None), (63, None)]
 
     def test_a_run_that_fits_by_a_lie(self) -> None:
         """A wrong context makes a record short; with the true one the run would be too long."""
