@@ -218,7 +218,13 @@ def _key(device: "Device", place: "Token | None", pin_file: Path | None) -> "Ite
         from client.token_keys import token_key
     except ImportError:
         raise UserError("a token needs python-pkcs11: pip install 'ivor[pkcs11]'") from None
-    with token_key(place, read_passphrase(pin_file, "the token (PIN)").decode()) as key:
+    try:
+        pin = read_passphrase(pin_file, "the token (PIN)").decode()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"that PIN is no text{'' if pin_file is None else f': {pin_file}'}"
+        ) from None
+    with token_key(place, pin) as key:
         yield key
 
 

@@ -452,4 +452,7 @@ class TestToken:
             text.write_text("4321")
             anna("sign", chat, str(pdf), "-o", other, option, value, code=1)
             assert "token" in anna.said
+        text.write_bytes(b"\xff1234")
+        anna("sign", chat, str(pdf), "-o", other, "--pin-file", str(text), code=1)
+        assert "that PIN is no text" in anna.said
         anna("sign", chat, str(pdf), "-o", other, "--pkcs11", str(text), code=1)
