@@ -23,6 +23,8 @@ def failed(error: apsw.Error, connection: apsw.Connection, what: str) -> Storage
     """
     if isinstance(error, apsw.CorruptError):
         return DamagedError(f"{what}, the disk says: {error}")
+    if isinstance(error, apsw.ConnectionClosedError):  # it has stopped meanwhile
+        return StorageError(f"{what}: the database is closed")
     file = Path(connection.filename).name
     stopped = isinstance(error, apsw.IOError | apsw.CantOpenError)
     if isinstance(error, apsw.FullError) or (stopped and connection.system_errno in _FULL):

@@ -29,3 +29,12 @@ def test_what_is_said(error: apsw.Error, system: int, said: str) -> None:
     assert said in str(found)
     assert "folder" not in str(found)
     assert isinstance(found, DamagedError) == isinstance(error, apsw.CorruptError)
+
+
+def test_a_database_that_was_closed_meanwhile() -> None:
+    """A session may still be reading when its node stops."""
+    connection = apsw.Connection(":memory:")
+    connection.close()
+    with pytest.raises(apsw.ConnectionClosedError) as met:
+        connection.execute("SELECT 1")
+    assert "is closed" in str(failed(met.value, connection, "nothing was read"))
