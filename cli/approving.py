@@ -221,9 +221,7 @@ def _key(device: "Device", place: "Token | None", pin_file: Path | None) -> "Ite
     try:
         pin = read_passphrase(pin_file, "the token (PIN)").decode()
     except UnicodeDecodeError:
-        raise UserError(
-            f"that PIN is no text{'' if pin_file is None else f': {pin_file}'}"
-        ) from None
+        raise UserError("that PIN is no text; is it the right file?") from None
     with token_key(place, pin) as key:
         yield key
 

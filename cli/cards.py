@@ -1,10 +1,15 @@
-"""Card files, as commands take them."""
+"""Card files, as commands take them, and what they say of one."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from cli.output import Record
+
+if TYPE_CHECKING:
+    from protocol.identity import Card
 
 FILE_CHARS_MAX: Final = 64 * 1024
 CardFile = Annotated[
@@ -23,3 +28,13 @@ def card_text(file: Path) -> str:
             return stream.read(FILE_CHARS_MAX)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"card {file} cannot be read: {error}; ask the agency for it") from None
+
+
+def card_facts(card: "Card") -> Record:
+    """Return what is printed of a card that is one's own agency's now."""
+    return {
+        "agency": card.charter.name,
+        "fingerprint": card.charter.fingerprint,
+        "card_serial": card.charter.serial,
+        "addresses": card.endpoints,
+    }

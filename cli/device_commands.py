@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.cards import CardFile, card_text
+from cli.cards import CardFile, card_facts, card_text
 from cli.enrolment import (
     Label,
     device_label,
@@ -106,14 +106,7 @@ def take_card(
     with opened(home, passphrase_file) as device:
         with device.transaction():
             card = keep_own_card(device, given.raw)
-        Output(as_json).facts(
-            {
-                "agency": card.charter.name,
-                "fingerprint": card.charter.fingerprint,
-                "card_serial": card.charter.serial,
-                "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
-            }
-        )
+        Output(as_json).facts(card_facts(card))
         if given.charter.serial < card.charter.serial:
             note("that card is older than the one here, which stays")
 

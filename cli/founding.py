@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cli.cards import card_facts
 from cli.options import Folder, Json, PassphraseFile
 from cli.output import Output, note
 
 if TYPE_CHECKING:
     from crypto.signing import Signer
     from node.config import Value
-    from protocol.identity import Card
 
 agency = typer.Typer(help="Make an agency, and sign its card.", no_args_is_help=True)
 
@@ -113,7 +113,7 @@ def move(
     settings = settings_of(folder, {}).settings
     endpoints = _endpoints(None, address, allow_local=settings.allow_local)
     root = _root(folder, root_key, root_passphrase_file)
-    _show_card(reissue_card(folder, root, endpoints, time.time()), as_json)
+    Output(as_json).facts(card_facts(reissue_card(folder, root, endpoints, time.time())))
     note(f"Restart the node; it listens on {settings.listen} (setting listen in agency.toml).")
     note("Other nodes and your devices ask for the new card when they meet it, devices once a day:")
     note("  keep the old address reachable, and among the addresses, until all have.")
@@ -144,7 +144,7 @@ def rekey(
     root = _root(folder, root_key, root_passphrase_file)
     passphrase = read_passphrase(passphrase_file, "the node's keys")
     card = rekey_agency(folder, passphrase, root, time.time(), os.urandom)
-    _show_card(card, as_json)
+    Output(as_json).facts(card_facts(card))
     note("Restart the node: it certifies its users and devices anew; they have to do nothing.")
     note("Then make a new backup: in one from before is the key that was replaced.")
 
@@ -155,17 +155,6 @@ def _root(folder: Path, file: Path | None, passphrase_file: Path | None) -> "Sig
 
     chosen = folder / ROOT_FILE if file is None else file
     return open_root(chosen, read_passphrase(passphrase_file, "the root key"))
-
-
-def _show_card(card: "Card", as_json: bool) -> None:
-    Output(as_json).facts(
-        {
-            "agency": card.charter.name,
-            "fingerprint": card.charter.fingerprint,
-            "card_serial": card.charter.serial,
-            "addresses": [endpoint for node in card.nodes for endpoint in node.endpoints],
-        }
-    )
 
 
 def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -> tuple[str, ...]:

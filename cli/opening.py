@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SETTLE_SECONDS: Final = 3.0
-SHORT_CHARS: Final = 8
 REPLACE: Final = (
     "other chats go on, 'ivor log verify --all' says which are whole. It can not be mended: take a "
     "new device in its place, by 'ivor device link' on another one of yours, or by 'ivor node "
@@ -78,6 +77,8 @@ def opened(home: Path | None, passphrase_file: Path | None) -> "Iterator[Device]
 
 def note_damaged(device: "Device") -> None:
     """Say which chats are damaged here, if some are: they are in no list."""
+    from client.chats import SHORT_CHARS
+
     damaged = ", ".join(chat.hex()[:SHORT_CHARS] for chat in device.damaged())
     if damaged:
         note(f"damaged here: the chats {damaged}; {REPLACE}")

@@ -5,6 +5,7 @@ but the two people can tell which, so the change is kept, shown by every command
 chats of the identity that was known for what this device's owner writes (SPEC 5.4).
 """
 
+from client.chats import KEY_CHARS, SHORT_CHARS
 from client.device import Device
 from node.errors import IdentityError
 from protocol.chat import Chat
@@ -12,9 +13,6 @@ from protocol.identity import UserId, VerifiedUser
 from protocol.operation import Remove
 from protocol.policy import ChatKind
 from protocol.proposal import Proposal
-
-SHORT_CHARS = 8
-KEY_CHARS = 16
 
 
 def note(device: Device, user: VerifiedUser) -> bool:

@@ -90,14 +90,13 @@ async def approve(device: Device, link: Link, pending: Pending) -> DeviceCertifi
         raise RefusedError("only your first device, which holds your identity key, can link others")
     wanted = read_link(pending.request)
     await link.write(partial(handing.begin, device, wanted.device))
-    await link.look_up_own()
     reply = await link.ask(Approve(pending.ticket, endorse_link(user, pending.request)))
     if not isinstance(reply, Certified):
         raise NetworkError("the node answered another question than was asked")
+    await link.look_up_own()  # first: the registrar may have another key since
     certificate = verify_device(reply.certificate, device.profile.charter)
     if (certificate.device, certificate.user) != (wanted.device, user.public):
         raise IdentityError("the node certified another device than you approved; nothing was done")
-    await link.look_up_own()
     return certificate
 
 

@@ -25,7 +25,6 @@ from protocol.identity import (
     device_issued,
     verify_card,
     verify_charter,
-    verify_device,
     verify_prekey,
 )
 from protocol.limits import INCARNATION_BYTES
@@ -168,22 +167,19 @@ def keep_person(device: Device, person: Person) -> UserId:
         _keep_device(device, user.user, key, told)
     _note_absent(device, user.user, user.devices)
     if user.user == device.profile.user.user:
-        _renew_own(device, person)
+        _renew_own(device, user, person)
     return user.user
 
 
-def _renew_own(device: Device, person: Person) -> None:
+def _renew_own(device: Device, user: VerifiedUser, person: Person) -> None:
     """Be who our agency says under another registrar key, if it has one (SPEC 5.2)."""
     charter, ours = verify_charter(person.charter), device.profile.charter
-    certificate = device.connection.execute(
-        "SELECT certificate FROM devices WHERE id = ?", (device.key,)
-    ).get
-    if charter.registrar == ours.registrar or charter.serial <= ours.serial or not certificate:
+    told = dict(zip(user.devices, person.devices, strict=True)).get(device.key)
+    if told is None or charter.registrar == ours.registrar or charter.serial <= ours.serial:
         return
-    verify_device(certificate, charter)
     device.connection.execute(
         "UPDATE profile SET charter = ?, certificate = ?, device = ?",
-        (person.charter, person.certificate, certificate),
+        (person.charter, person.certificate, told.certificate),
     )
     device.reread()
 

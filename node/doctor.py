@@ -109,7 +109,7 @@ def _card(folder: Path, now: float) -> tuple[State, str]:
     days = int((authority_of(card).not_valid_after_utc.timestamp() - now) // _DAY_SECONDS)
     if days < CA_DAYS_LOW:
         return "fail" if days < 0 else "warn", f"the CA's certificate ends in {days} days"
-    endpoints = [endpoint for node in card.nodes for endpoint in node.endpoints]
+    endpoints = card.endpoints
     if not endpoints:
         return "warn", "names no address: others cannot dial this node"
     if not load_settings(folder / SETTINGS_FILE, {}, {}).settings.allow_local:

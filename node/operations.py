@@ -255,7 +255,7 @@ def _described(found: Examined) -> Result:
         "id": charter.agency.hex(),
         "card_serial": charter.serial,
         "issued": found.card.issued,
-        "addresses": [endpoint for node in found.card.nodes for endpoint in node.endpoints],
+        "addresses": found.card.endpoints,
         "standing": found.standing.value,
         "changes": [] if found.known is None else list(changes(found.known, found.card)),
         "looks_like": list(found.looks_like),

@@ -109,7 +109,9 @@ class Node:
         self._backing_up = trio.Lock()  # two into one file would take each other's draft
         self.pages: Counter[AgencyId] = Counter()
         with connection:
-            self.directory.registrar.take_over()
+            renewed = self.directory.registrar.take_over()
+        if renewed:
+            log.info("users certified under another registrar key", users=renewed)
         self._trust(self.directory.cards())
 
     @property
@@ -413,9 +415,9 @@ class Node:
         now = time.time()
         work = partial(self._answer, connection.peer, connection.key, ask, now)
         answer = await self.journal.write(self.share(connection.key).charged(work))
-        if ask.topic == Topic.REVOKE and not answer.code:
-            asked = decode_question(ask.topic, ask.body)
-            assert isinstance(asked, Revoke)
+        revokes = ask.topic == Topic.REVOKE and not answer.code
+        asked = decode_question(ask.topic, ask.body) if revokes else None
+        if isinstance(asked, Revoke):
             self._begin("parting with the revoked", partial(self._part_with, asked.device))
         return abroad.without(answer, unreached)
 

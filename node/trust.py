@@ -95,7 +95,7 @@ class Trust:
         card = verify_card(raw)
         authority_of(card)
         if not allow_local:
-            refuse_local(endpoint for node in card.nodes for endpoint in node.endpoints)
+            refuse_local(card.endpoints)
         if card.charter.agency == self.own.charter.agency:
             raise UserError("that is this agency's own card; give the other agency's")
         known = self.card(card.charter.agency)

@@ -103,6 +103,11 @@ class Card:
     issued: int
     raw: bytes = field(repr=False)
 
+    @property
+    def endpoints(self) -> list[str]:
+        """Where its nodes are reached, host:port."""
+        return [endpoint for node in self.nodes for endpoint in node.endpoints]
+
 
 @dataclass(frozen=True, slots=True)
 class UserCertificate:
