@@ -13,6 +13,7 @@ from node import dialler
 from node.agency import DATABASE_FILE
 from tests.hostile import federation as made
 from tests.hostile.federation import NODES, Federation, Founded, p99
+from tests.hostile.forger import Forger
 
 BUGS = ("a bug ended a session", "a bug ended a job", "transaction failed")
 ANSWER_SECONDS_MAX = 60.0  # of the worst message: that it comes at all (I20), not how soon
@@ -92,3 +93,11 @@ def check_file(file: Path) -> None:
     connection = apsw.Connection(str(file))
     assert connection.pragma("integrity_check") == "ok"
     connection.close()
+
+
+@pytest.fixture
+async def forger(federation: Federation) -> AsyncIterator[Forger]:
+    """mallory, with an honest device's keys and no scruples."""
+    device = federation.device("mallory")
+    yield Forger(device, federation.founded.open)
+    device.close()

@@ -435,6 +435,16 @@ class Federation:
         await eventually(greeted, "north has taken up the session")
         return self.node().hub.of(key)[0]
 
+    async def devices_in(self, chat: ChatId) -> frozenset[bytes]:
+        """The devices of a chat, as north sees it."""
+
+        def read() -> frozenset[bytes]:
+            judge = self.node().replica.chat(chat)
+            assert judge is not None
+            return frozenset(judge.membership().devices)
+
+        return await self.node().journal.read(read)
+
     async def start_node(self, name: str) -> None:
         """Start a node of ours."""
         agency = self.agency(name)

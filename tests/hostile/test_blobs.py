@@ -1,7 +1,7 @@
 """Blobs of members who lie about them, while honest people talk (cases 48, 50, 51)."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -19,13 +19,6 @@ from tests.hostile.forger import Forger
 
 TAIL = 1000
 QUIET_SECONDS = 0.5
-
-
-@pytest.fixture
-def forger(federation: Federation) -> Iterator[Forger]:
-    device = federation.device("mallory")
-    yield Forger(device, federation.founded.open)
-    device.close()
 
 
 class Sealed:

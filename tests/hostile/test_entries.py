@@ -1,7 +1,7 @@
 """Hostile cases 14 to 29: entries of a member whose device does what it likes."""
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -36,13 +36,6 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
 FLIPS = 12
 LONG = 10_000
-
-
-@pytest.fixture
-async def forger(federation: Federation) -> AsyncIterator[Forger]:
-    device = federation.device("mallory")
-    yield Forger(device, federation.founded.open)
-    device.close()
 
 
 def changed(header: ContentHeader, fields: Mapping[str, object]) -> ContentHeader:

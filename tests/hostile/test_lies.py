@@ -1,9 +1,5 @@
 """What a peer says of others, and numbers at their bounds: nothing of it may be believed."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
 from protocol.fork import encode_proof
 from protocol.frame import (
@@ -29,13 +25,6 @@ from tests.hostile.forger import Forger, nonsense
 
 HUGE = 2**63 - 1
 SEQ_MAX = 2**32 - 1
-
-
-@pytest.fixture
-async def forger(federation: Federation) -> AsyncIterator[Forger]:
-    device = federation.device("mallory")
-    yield Forger(device, federation.founded.open)
-    device.close()
 
 
 async def _through(federation: Federation, wire: Wire) -> None:

@@ -5,10 +5,8 @@ IVOR_MUTANTS=5000 hunts for longer.
 
 import os
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-
-import pytest
 
 from protocol import identity
 from protocol.entry import CONTENT, DeviceKey
@@ -51,13 +49,6 @@ from tests.hostile.forger import Forger, head, newest, nonsense
 
 MUTANTS = int(os.environ.get("IVOR_MUTANTS", "60"))
 BATCH = 5
-
-
-@pytest.fixture
-async def forger(federation: Federation) -> AsyncIterator[Forger]:
-    device = federation.device("mallory")
-    yield Forger(device, federation.founded.open)
-    device.close()
 
 
 def good_frames(federation: Federation, forger: Forger) -> Sequence[Frame]:
