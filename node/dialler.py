@@ -101,9 +101,13 @@ async def _dial(caller: Caller, card: Card) -> None:
 async def _connect(caller: Caller, endpoint: str) -> trio.SSLStream[trio.SocketStream]:
     transport = await connect(endpoint, caller.settings.source or None)
     try:
-        if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
-            raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits it")
+        _refuse_local(caller, endpoint, transport)
     except BaseException:  # also of one that has hung up already
         await trio.aclose_forcefully(transport)
         raise
     return trio.SSLStream(transport, caller.client_context, https_compatible=True)
+
+
+def _refuse_local(caller: Caller, endpoint: str, transport: trio.SocketStream) -> None:
+    if is_local(transport.socket.getpeername()[0]) and not caller.settings.allow_local:
+        raise NetworkError(f"{endpoint} is an address of this machine; allow_local permits it")
