@@ -22,15 +22,10 @@ from protocol.policy import Role
 from protocol.roster import OUT, PROVEN, QUORUM, Membership, Void
 from protocol.standing import Effects, Register, claimants
 from protocol.trial import Trial, Verdict
+from protocol.verdicts import GENESIS, Verdicts
 
-VERDICTS_MAX = 1024
 ROSTERS_MAX = 256
-VOIDED_MAX = 1 << 18  # void operations in these: about 30 MB
 LISTED_MAX = 1 << 18  # devices in the rosters that are kept: about 30 MB
-LATEST = 8  # guess
-NEAR = 16  # operations that are judged sooner than a wider verdict is looked for; guess
-NEW_FEW = 64  # operations that cost less than what one could shake; guess
-GENESIS = 0
 FIRST = 1 << GENESIS
 
 
@@ -53,10 +48,7 @@ class Authority:
         self._inert = 0
         self._unsettling = 0
         self._faults: dict[EntryId, Void] = {}
-        self._after: dict[int, Verdict] = {}
-        self._verdicts: dict[int, Verdict] = {}
-        self._voided = 0
-        self._widest: Verdict | None = None
+        self._verdicts = Verdicts()
         self._rosters: dict[int, Membership] = {}
         self._listed = 0
         self._answer: tuple[int, Membership] | None = None
@@ -97,7 +89,7 @@ class Authority:
             return
         self.register.enter(index, case)
         self._bearing |= one
-        self._after[index] = self._found(ground, trial)
+        self._verdicts.keep(index, self._found(ground, trial))
 
     def _be_inert(self, index: int, fault: Void) -> None:
         self._inert |= 1 << index
@@ -125,7 +117,7 @@ class Authority:
         self._bearing = FIRST
         effects = Effects(self.register)
         effects.enter(GENESIS, QUORUM)
-        self._after[GENESIS] = Verdict(FIRST, effects, {}, None, frozenset())
+        self._verdicts.keep(GENESIS, Verdict(FIRST, effects, {}, None, frozenset()))
 
     @property
     def bearing(self) -> int:
@@ -151,29 +143,14 @@ class Authority:
     def verdict(self, within: int) -> Verdict:
         """Judge a set of entries that holds the past of each; not empty."""
         scope = within & self._bearing
-        whole = self._after.get(scope.bit_length() - 1)
-        if whole is not None and whole.scope == scope:
-            return whole
         found = self._verdicts.get(scope)
         if found is None:
             found = self._judge(scope)
-            self._remember(found)
+            self._verdicts.remember(found)
         return found
 
-    def _remember(self, found: Verdict) -> None:
-        """Hold a verdict; the oldest go, by number, and by what is void in all of them."""
-        self._verdicts[found.scope] = found
-        self._voided += len(found.voids)
-        while len(self._verdicts) > 1 and (
-            len(self._verdicts) > VERDICTS_MAX or self._voided > VOIDED_MAX
-        ):
-            oldest = self._verdicts.pop(next(iter(self._verdicts)))
-            self._voided -= len(oldest.voids)
-        if self._widest is None or _width(self._widest) <= _width(found):
-            self._widest = found
-
     def _judge(self, scope: int) -> Verdict:
-        base = self._nearest(scope)
+        base = self._verdicts.nearest(scope)
         window = scope & ~base.scope
         if not window:
             return base
@@ -204,26 +181,6 @@ class Authority:
     def _exposes(self, index: int) -> bool:
         case = self.register.cases.get(index)
         return case is not None and case.fork is not None
-
-    def _nearest(self, scope: int) -> Verdict:
-        """Return a verdict to start from: of what one of the latest operations has seen, or wider.
-
-        Each operation is new to the widest verdict once. So who writes on without having seen the
-        rest costs what they write, and not all of it anew each time; nor do views that grow.
-        """
-        if self._widest is not None and not self._widest.scope & ~scope:
-            return self._widest
-        latest: list[int] = []
-        rest = scope
-        while rest and len(latest) < LATEST:
-            latest.append(rest.bit_length() - 1)
-            rest ^= 1 << latest[-1]
-        found = max(map(self._after.__getitem__, latest), key=_width)
-        if scope.bit_count() <= _width(found) + NEAR:
-            return found
-        inside = [one for held, one in self._verdicts.items() if not held & ~scope]
-        known = max(inside, key=_width, default=found)
-        return known if _width(known) + NEW_FEW >= _width(found) else found
 
     def _shaken(self, base: Verdict, window: int) -> int:
         """Return those operations of a base that a window beside it could possibly change.
@@ -297,7 +254,7 @@ class Authority:
         return found
 
     def _start(self, scope: int) -> _Ground:
-        first = self._after[GENESIS]
+        first = self._verdicts.genesis
         return _Ground(first, first, scope & ~FIRST)
 
     def _tried(self, ground: _Ground) -> Trial:
@@ -366,7 +323,3 @@ class Authority:
             return self._assembly.of(verdict, None, self.register.acts)
         earlier = self._rosters[base.scope]
         return self._assembly.of(verdict, earlier, changed)
-
-
-def _width(verdict: Verdict) -> int:
-    return verdict.scope.bit_count()

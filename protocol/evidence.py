@@ -205,5 +205,5 @@ class _Checker:
             raise Wrong(
                 Rule.ANCHOR, "no checkpoint of an agency whose fingerprint was given covers it"
             )
-        order = sorted(set(self._covering), key=self.lane.position)
+        order = sorted(set(self._covering), key=self.lane.number)
         self.statements.append(Statement(entry, header, author, plaintext, tuple(order)))

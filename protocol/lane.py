@@ -39,6 +39,7 @@ from protocol.identity import (
 )
 from protocol.limits import COVER_ENTRIES_MAX, GRANTS_MAX, OPERATION_BYTES_MAX, SIGNATURE_BYTES
 from protocol.operation import Checkpoint, Kind
+from protocol.pasts import Pasts
 from protocol.payload import decode_operation
 
 _Kind = TypeVar("_Kind", ControlHeader, ContentHeader)
@@ -158,7 +159,7 @@ class Lane:
     chat: ChatId | None = None
     _covers: dict[Reference, Cover] = field(default_factory=dict)
     _positions: dict[EntryId, int] = field(default_factory=dict)
-    _pasts: dict[EntryId, int] = field(default_factory=dict)
+    _pasts: Pasts = field(default_factory=Pasts)
     _named: dict[DeviceKey, list[tuple[int, Named]]] = field(default_factory=dict)
     _heads: dict[Reference, list[EntryId]] = field(default_factory=dict)
     _authors: dict[tuple[DeviceKey, tuple[Reference, ...]], Named] = field(default_factory=dict)
@@ -252,13 +253,10 @@ class Lane:
             return
         self._closed = True
         for number, entry in enumerate(reversed(self.entries)):
-            past = 1 << number
-            for parent in self._held_parents(entry):
-                past |= self._pasts[parent]
-            self._pasts[entry.id] = past
+            self._pasts.append([self.number(parent) for parent in self._held_parents(entry)])
             for device, listed in entry.named.items():
                 self._named.setdefault(device, []).extend((number, one) for one in listed)
-            known = self._known(entry.header.device, past)
+            known = self._known(entry.header.device, self._pasts[number])
             if not known:
                 raise Wrong(Rule.AUTHOR, "an author whom nothing had brought in", entry.offset)
             self._close_checkpoint(entry, known)
@@ -310,7 +308,7 @@ class Lane:
         for reference in header.control:
             if not self._holds(reference):
                 raise Wrong(Rule.CLOSED, "it names a control entry that is not there")
-            past |= self._pasts[reference.id]
+            past |= self._pasts[self.number(reference.id)]
         known = self._known(header.device, past)
         if not known:
             raise Wrong(Rule.AUTHOR, "an author whom nothing had brought in")
@@ -321,9 +319,9 @@ class Lane:
         """Return the anchored checkpoints that name this content entry."""
         return self._heads.get(head, ())
 
-    def position(self, entry: EntryId) -> int:
+    def number(self, entry: EntryId) -> int:
         """Return a number that is smaller for what stands later in the file."""
-        return -self._positions[entry]
+        return len(self.entries) - 1 - self._positions[entry]
 
     def entry(self, entry: EntryId) -> LaneEntry:
         """Return a control entry of the file."""
@@ -340,7 +338,7 @@ class Lane:
         """Return who made a checkpoint of `naming`."""
         found = self.entry(entry)
         user = self.anchor(entry).certificate.user
-        known = self._known(found.header.device, self._pasts[entry])
+        known = self._known(found.header.device, self._pasts[self.number(entry)])
         return min(one for one in known if one.user == user)
 
     def vouched(self, entry: EntryId) -> bool:

@@ -16,6 +16,7 @@ from protocol.dag import ControlEntry, bits
 from protocol.entry import DeviceKey
 from protocol.fork import Fork
 from protocol.identity import UserId
+from protocol.pasts import Pasts
 from protocol.policy import Role
 from protocol.roster import OUT, PROVEN
 
@@ -37,7 +38,7 @@ class Register:
     length costs nothing. giving: for a user the entries that give each role.
     """
 
-    pasts: Sequence[int]
+    pasts: Pasts
     cases: dict[int, Case] = field(default_factory=dict)
     acts: dict[UserId, int] = field(default_factory=dict)
     enrolments: dict[UserId, dict[DeviceKey, int]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from protocol import authority
+from protocol import verdicts
 from protocol.entry import EntryId, Reference
 from protocol.history import History
 from protocol.identity import UserId
@@ -120,7 +120,7 @@ def test_views_that_grow_are_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> No
     tried = counted(monkeypatch)
     for view in views:
         assert DINA.user in resolve(history, history.past(view)).users
-    assert len(tried) <= 3 * len(views) + authority.NEAR**2
+    assert len(tried) <= 3 * len(views) + verdicts.NEAR**2
 
 
 def test_what_binds_is_found_once_for_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +173,8 @@ def test_old_content_of_who_was_often_put_out(monkeypatch: pytest.MonkeyPatch) -
 
 def test_little_is_remembered_and_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes from the caches is found anew."""
-    monkeypatch.setattr(authority, "VOIDED_MAX", MANY)
-    monkeypatch.setattr(authority, "VERDICTS_MAX", 3)
+    monkeypatch.setattr(verdicts, "VOIDED_MAX", MANY)
+    monkeypatch.setattr(verdicts, "VERDICTS_MAX", 3)
     entries = demoted_and_unaware().entries
     history, oracle = History(), Oracle(entries)
     for number, entry in enumerate(entries):
@@ -183,3 +183,23 @@ def test_little_is_remembered_and_all_is_found(monkeypatch: pytest.MonkeyPatch) 
     for one in entries:
         past = history.past([one.id])
         assert resolve(history, past) == oracle.resolve(oracle.past([one.id]))
+
+
+def test_of_old_operations_few_are_remembered_and_views_of_them_cost_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdicts, "NEWEST", 8)
+    monkeypatch.setattr(verdicts, "EVERY", 4)
+    monkeypatch.setattr(verdicts, "NEAR", 0)
+    story = Story(CAST)
+    story.tell(ANNA, Admit((grant(DINA, Role.MEMBER),)))
+    for role in MANY * [Role.READER, Role.MEMBER]:
+        story.tell(ANNA, SetRole(DINA.user, role, ()))
+    history, oracle = History(), Oracle(story.entries)
+    for entry in story.entries:
+        history.add(entry)
+    assert len(history.authority._verdicts._after) <= 8 + 1 + len(story.entries) / 4
+    tried = counted(monkeypatch)
+    for one in reversed(story.told):
+        assert resolve(history, history.past([one.id])) == oracle.resolve(oracle.past([one.id]))
+    assert len(tried) <= 4 * len(story.told)

@@ -1,6 +1,6 @@
 """What the fast judge finds is what SPEC 3.3 to 3.5 say, read naively (tests/protocol/oracle)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol import authority, pasts, verdicts
 from protocol.dag import ControlEntry
 from protocol.history import History
 from protocol.membership import Membership, content_void, resolve, void_reason
@@ -25,6 +26,17 @@ ANNA, BORIS, CLARA = person("anna@mz"), person("boris@mz"), person("clara@mz")
 DINA, OLGA = person("dina@mvd"), person("olga@mz")
 OTHERS = [BORIS, CLARA, DINA]
 ADMINS = [(BORIS, Role.ADMIN), (CLARA, Role.ADMIN)]
+
+
+@pytest.fixture(scope="module", autouse=True, params=["much", "little"])
+def remembered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of it once with caches so small that most is found anew."""
+    little = [(pasts, "EARLY"), (pasts, "RECENT_MAX"), (pasts, "BETWEEN_MAX")]
+    little += [(verdicts, "NEWEST"), (verdicts, "VERDICTS_MAX"), (authority, "ROSTERS_MAX")]
+    with pytest.MonkeyPatch.context() as patch:
+        for module, bound in little if request.param == "little" else ():
+            patch.setattr(module, bound, 2)
+        yield
 
 
 def without_checkpoints(found: Membership, entries: Sequence[ControlEntry]) -> Membership:
