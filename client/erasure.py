@@ -31,6 +31,11 @@ def erase_prekeys(device: Device, now: int) -> int:
 def drop_aged(device: Device) -> None:
     """Drop what has aged, by the retention of its chat, in small transactions (SPEC 2.6)."""
     aging = [judge.id for judge in device.chats() if judge.membership().policy.retention]
+    if not aging:
+        return
+    with device.transaction():
+        if not device.replica.may_age():
+            return
     for chat in aging:
         at: int | None = 0
         while at is not None:

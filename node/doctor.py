@@ -8,7 +8,7 @@ import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Final, Literal
 import apsw
 
 from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, read_card
+from node.aging import waits_until
 from node.capacity import files_wanted
 from node.config import SETTINGS_FILE, load_settings, refuse_local
 from node.control import FolderLock, ask_node
@@ -32,6 +33,7 @@ CA_DAYS_LOW: Final = 90
 FIRST_YEAR: Final = 2026  # no honest clock is before this program
 _OTHERS: Final = 0o077
 _DAY_SECONDS: Final = 24 * 3600
+_MOMENT: Final = "%Y-%m-%d %H:%M:%S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +126,24 @@ def _root_key(folder: Path, _now: float) -> tuple[State, str]:
 
 
 def _database(folder: Path, _now: float) -> tuple[State, str]:
-    file = folder / DATABASE_FILE
-    if not file.exists():
+    if not (folder / DATABASE_FILE).exists():
         return "ok", "none yet: the node has not run"
+    with _opened(folder) as connection:
+        return _contents(folder, connection)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[apsw.Connection]:
+    """Open a node's database, which it owns if it runs. Raises UserError."""
     lock = FolderLock(folder)
     flags = apsw.SQLITE_OPEN_READWRITE
     if not lock.acquire():
         if ask_node(folder, "status", {}) is None:
-            return "fail", str(lock.refusal())
-        flags = apsw.SQLITE_OPEN_READONLY  # the running node answers, and owns it
+            raise lock.refusal()
+        flags = apsw.SQLITE_OPEN_READONLY
     try:
-        with closing(apsw.Connection(str(file), flags=flags)) as connection:
-            return _contents(folder, connection)
+        with closing(apsw.Connection(str(folder / DATABASE_FILE), flags=flags)) as connection:
+            yield connection
     finally:
         lock.release()
 
@@ -159,7 +167,23 @@ def _disk(folder: Path, _now: float) -> tuple[State, str]:
     return state, f"{free // 1024**2} MiB free"
 
 
-def _clock(_folder: Path, now: float) -> tuple[State, str]:
+def _clock(folder: Path, now: float) -> tuple[State, str]:
     moment = datetime.fromtimestamp(now, UTC)
-    state: State = "ok" if moment.year >= FIRST_YEAR else "fail"
-    return state, f"{moment:%Y-%m-%d %H:%M:%S} UTC; certificates are judged by it"
+    if moment.year < FIRST_YEAR:
+        return "fail", f"{moment:{_MOMENT}} UTC; certificates are judged by it"
+    believed = _believed(folder)
+    if believed is not None:
+        return "warn", (
+            f"{moment:{_MOMENT}} UTC is far past when the node last looked: nothing is dropped by "
+            f"age before {believed:{_MOMENT}}; set the clock right if it is wrong"
+        )
+    return "ok", f"{moment:{_MOMENT}} UTC; certificates are judged by it"
+
+
+def _believed(folder: Path) -> datetime | None:
+    """Return when a clock that has leapt ahead will be believed, None if it has not."""
+    if not (folder / DATABASE_FILE).exists():
+        return None
+    with _opened(folder) as connection:
+        until = waits_until(connection)
+    return None if until is None else datetime.fromtimestamp(until / 1000, UTC)

@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import apsw
 
+from node.aging import may_age
 from node.blobs import Blobs
 from node.candidates import Candidate, Candidates, cover_after
 from node.ledger import Awaited, ChatLedger
@@ -171,6 +172,10 @@ class Replica(SealedChats):
             for before, after in zip(entries, kept, strict=True)
             if before is not after
         }
+
+    def may_age(self) -> bool:
+        """Tell whether the clock may drop payloads now, as `node.aging` does."""
+        return may_age(self.store.connection, self.payloads.clock())
 
     def age(self, chat: ChatId, start: int) -> int | None:
         """Drop what has aged in a stored chat, as `Payloads.age` does."""

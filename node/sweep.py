@@ -50,6 +50,12 @@ class Sweep:
         A node has thousands of chats, and starts when all of its devices come back. A chat where
         nothing ages is looked at again only after its control lane has changed.
         """
+        if not await self._journal.write(self._replica.may_age):
+            log.warning(
+                "nothing is dropped by age: the clock is far past when this was last looked for; "
+                "it is believed if it still is so in a day, so set it right if it is wrong"
+            )
+            return
         ageless = self._replica.payloads.ageless
         for chat in await self._journal.read(self._replica.store.chats):
             if chat in ageless:

@@ -204,6 +204,20 @@ class TestRedaction:
             assert federation.texts(owner, chat) == ["a reply"]
             assert audit(owner, chat, lambda _: None).faults == []
 
+    def test_a_clock_that_has_leapt_ahead_drops_nothing_at_once(
+        self, federation: Federation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        anna = federation.official("anna@minzdrav")
+        chat = federation.chat(anna, "")
+        federation.say(anna, chat, SECRET)
+        keep_for(anna, chat, 30 * DAY)
+        drop_aged(anna)
+        for days, left in ((400, [SECRET]), (400.9, [SECRET]), (401, [])):
+            moment = now() + int(days * DAY) * 1000
+            monkeypatch.setattr(anna.replica.payloads, "clock", lambda moment=moment: moment)
+            drop_aged(anna)
+            assert federation.texts(anna, chat) == left
+
     def test_who_may(self, federation: Federation) -> None:
         anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
         chat = federation.chat(anna, "", boris)
