@@ -5,6 +5,7 @@ A key chain is overwritten by its next key, and a database page that is freed is
 is emptied. Closing the database empties it, and what stays open does so once a minute.
 """
 
+from client.delivery import unstored
 from client.device import Device
 from node import database
 from node.errors import DamagedError
@@ -29,9 +30,13 @@ def erase_prekeys(device: Device, now: int) -> int:
 
 
 def drop_aged(device: Device) -> None:
-    """Drop what has aged, by the retention of its chat, in small transactions (SPEC 2.6)."""
+    """Drop what has aged, by the retention of its chat, in small transactions (SPEC 2.6).
+
+    Nothing before our node has stored all that we wrote: a message that waited for long would reach
+    nobody.
+    """
     aging = [judge.id for judge in device.chats() if judge.membership().policy.retention]
-    if not aging:
+    if not aging or unstored(device):
         return
     with device.transaction():
         if not device.replica.may_age():

@@ -174,6 +174,13 @@ class Federation:
         with device.transaction():
             return compose.send(device, chat, Text(text, None), now(), None)
 
+    def acknowledge(self, device: Device) -> None:
+        """Let the device's node say that it stores all that it wrote."""
+        agency = device.profile.charter.agency
+        with device.transaction():
+            said = device.replica.sharing.stored_of(device.key, agency)
+            device.replica.note_holdings(said, agency)
+
     def texts(self, device: Device, chat: ChatId) -> list[str]:
         """The texts that a device can read, in the order of the chat."""
         found = mailbox.letters(device, chat, 10_000)

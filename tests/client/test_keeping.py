@@ -211,12 +211,29 @@ class TestRedaction:
         chat = federation.chat(anna, "")
         federation.say(anna, chat, SECRET)
         keep_for(anna, chat, 30 * DAY)
+        federation.acknowledge(anna)
         drop_aged(anna)
         for days, left in ((400, [SECRET]), (400.9, [SECRET]), (401, [])):
             moment = now() + int(days * DAY) * 1000
             monkeypatch.setattr(anna.replica.payloads, "clock", lambda moment=moment: moment)
             drop_aged(anna)
             assert federation.texts(anna, chat) == left
+
+    def test_what_nobody_has_yet_is_not_dropped(
+        self, federation: Federation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was written on the way, and the way took longer than the chat keeps messages."""
+        anna = federation.official("anna@minzdrav")
+        chat = federation.chat(anna, "")
+        keep_for(anna, chat, DAY)
+        federation.say(anna, chat, SECRET)
+        monkeypatch.setattr(anna.replica.payloads, "clock", lambda: now() + 2 * DAY * 1000)
+        drop_aged(anna)
+        assert federation.texts(anna, chat) == [SECRET]
+        federation.acknowledge(anna)
+        drop_aged(anna)
+        assert federation.texts(anna, chat) == []
+        assert not on_disk(anna)
 
     def test_who_may(self, federation: Federation) -> None:
         anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
@@ -246,6 +263,7 @@ class TestRetention:
         with anna.transaction():
             keeping.hold(anna, chat, boris.profile.user.user, now(), ends=False)
         federation.carry(anna, boris)
+        federation.acknowledge(anna)
         for owner in (anna, boris):
             assert custodians(compose.require(owner, chat).history) == {boris.profile.user.user}
             monkeypatch.setattr(owner.replica.payloads, "clock", lambda: now() + 29 * DAY * 1000)

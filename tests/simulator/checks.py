@@ -7,6 +7,7 @@ and acknowledged, who was ever let into a chat, who signed what at which place.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
 from node.outgoing import UNREAD_BYTES_MAX
@@ -24,9 +25,11 @@ from protocol.frame import (
 )
 from protocol.limits import HELD_BYTES_MAX
 from protocol.membership import Membership, resolve
+from protocol.redaction import custodians
 from protocol.session import PeerKind
 from tests.simulator.limits import in_force
 from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.stored import stored_entries
 from tests.simulator.wire import Line
 
 CANARY = b"canary"  # in every text that is written; no node ever sees it
@@ -220,6 +223,31 @@ class Checks:
         for chain, length in self.acked[party.name].items():
             if durable.get(chain, 0) < length:
                 self.fail("I1", f"{party.name} lost acknowledged entries of {chain[0].hex()[:8]}")
+
+    def i4_only_what_has_aged_goes(self, party: Party, before: AbstractSet[int]) -> None:
+        """I4: by age a payload goes only once that is over, and where nobody keeps all."""
+        rows = party.connection.execute(
+            "SELECT place, chats.id, dropped.id FROM dropped JOIN chats ON no = chat"
+        )
+        gone: dict[ChatId, set[bytes]] = defaultdict(set)
+        for place, chat, entry in rows:
+            if place not in before:
+                gone[ChatId(chat)].add(entry)
+        for chat, ids in gone.items() if party.honest else ():
+            judge = party.replica.chat(chat)
+            assert judge is not None
+            view = judge.membership()
+            kept = {view.users[user].agency for user in custodians(judge.history)}
+            over = party.wall - view.policy.retention * 1000
+            early = [
+                entry
+                for entry in stored_entries(party.replica, chat)
+                if entry.id in ids and entry.header.time > over
+            ]
+            if early or not view.policy.retention:
+                self.fail("I4", f"{party.name} drops {len(ids)} payloads that have not aged")
+            if isinstance(party, NodeParty) and party.agency in kept:
+                self.fail("I4", f"{party.name} drops by age what a custodian of its agency keeps")
 
     def i7_no_plaintext_on_a_wire(self, source: Line, raw: bytes) -> None:
         """I7: no frame holds a text that was written."""

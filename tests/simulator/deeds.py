@@ -24,7 +24,17 @@ BURST_MAX = 12
 DOWN_SECONDS = (0.1, 25.0)
 PARTED_SECONDS = (2.0, 60.0)
 FULL_SECONDS = (1.0, 20.0)
-JUMPS_SECONDS = (-3650 * 86400.0, -3600.0, 60.0, 8 * 86400.0, 15 * 86400.0, 3650 * 86400.0)
+DAY = 86400.0
+JUMPS_SECONDS = (
+    -3650 * DAY,
+    -3600.0,
+    60.0,
+    *2 * (2 * DAY,),
+    8 * DAY,
+    15 * DAY,
+    3650 * DAY,
+)
+RETENTIONS = (0, 5, 86_400, 86_400)  # seconds
 ZONES: Sequence[tuple[str, ...]] = (("RU",), ("RU-UDM",), ("RU-MOW", "RU-UDM"))
 ROLES = (Role.READER, Role.MEMBER, Role.MEMBER, Role.ADMIN, Role.ADMIN, Role.OWNER)
 
@@ -205,11 +215,29 @@ def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
     chat = _chat(device, act.other)
     if chat is not None:
         history = _pick(list(HistoryRule), act.draw)
-        policy = Policy(_pick(ZONES, act.draw // 2), 86_400 * (act.draw % 2), history)
+        policy = Policy(_pick(ZONES, act.draw // 2), _pick(RETENTIONS, act.draw // 6), history)
         device.act(
             "sets the policy",
             lambda: keeping.set_policy(device.device, chat, policy, device.wall),
         )
+
+
+def _hold(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        ends = act.draw % 3 == 0
+        device.act(
+            "ends a hold" if ends else "holds",
+            lambda: keeping.hold(
+                device.device, chat, _member(device, chat, act.draw), device.wall, ends=ends
+            ),
+        )
+
+
+def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del device
+    _party(stage, act).age()
 
 
 def _second(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -356,6 +384,8 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.LEAVE: _leave,
     Deed.REDACT: _redact,
     Deed.POLICY: _policy,
+    Deed.HOLD: _hold,
+    Deed.AGE: _age,
     Deed.SECOND: _second,
     Deed.COME: _come,
     Deed.GO: _go,
@@ -385,6 +415,7 @@ IN_A_CHAT = frozenset(DEEDS) & {
     Deed.LEAVE,
     Deed.REDACT,
     Deed.POLICY,
+    Deed.HOLD,
     Deed.SECOND,
     Deed.STEAL,
 }

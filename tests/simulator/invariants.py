@@ -14,12 +14,9 @@ from msgspec import convert
 from client import mailbox
 from client.delivery import unstored
 from node.replica import Replica
-from node.runs import read_run
 from protocol.dag import ControlEntry
-from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
+from protocol.entry import ChatId, ContentHeader, EntryId, Reference
 from protocol.epoch import recipients_root
-from protocol.errors import PeerError
-from protocol.frame import Run, Want, authentic
 from protocol.history import History
 from protocol.limits import BRANCHES_MAX
 from protocol.membership import Membership, resolve
@@ -29,6 +26,7 @@ from protocol.testing.network import Replica as Witness
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY, Checks
 from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.stored import stored_entries, stored_runs
 
 ORACLE_ENTRIES_MAX = 24
 KEY_TABLES = ("SELECT chain FROM senders", "SELECT private FROM prekeys")
@@ -67,7 +65,7 @@ class Rest:
         """Return every entry that a party stores of a chat, verified: once, as nothing changes."""
         key = party.name, bytes(chat)
         if key not in self._entries:
-            self._entries[key] = _entries(party.replica, chat)
+            self._entries[key] = stored_entries(party.replica, chat)
         return self._entries[key]
 
     def require(self, invariant: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a claim
@@ -189,6 +187,25 @@ def i4_redacted_is_gone(rest: Rest) -> None:
             rest.require("I4", not kept, f"{party.name} keeps {len(kept)} redacted payloads")
 
 
+def i4_what_is_wanted_arrives(rest: Rest) -> None:
+    """A payload that came as gone, and need not be, is here if somebody in the chat has it."""
+    for one, other, chat in rest.pairs:
+        rows = other.connection.execute(
+            "SELECT dropped.id FROM dropped JOIN chats ON no = chat"
+            " WHERE chats.id = ? AND wanted = 1",
+            (chat,),
+        )
+        wanted = {row[0] for row in rows}
+        there = [
+            entry
+            for entry in (rest.entries(one, chat) if wanted else ())
+            if entry.id in wanted and entry.payload is not None
+        ]
+        rest.require(
+            "I4", not there, f"{other.name} lacks {len(there)} payloads of which {one.name} has all"
+        )
+
+
 def i5_fork_exposure(rest: Rest) -> None:
     """Two entries at one place, with a node and those who share the chat with it: it has the proof.
 
@@ -239,7 +256,7 @@ def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
     for party in rest.parties:
         for chat in rest.chats(party):
             witness = Witness(party.name)
-            runs = list(_runs(party.replica, chat))
+            runs = list(stored_runs(party.replica, chat))
             rest.chance.shuffle(runs)
             witness.take(*runs)
             summary = witness.summary().get(chat, (frozenset(), frozenset()))[0]
@@ -420,6 +437,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i3_delivery,
     i4_immutability,
     i4_redacted_is_gone,
+    i4_what_is_wanted_arrives,
     i5_fork_exposure,
     i6_i12_i14_authentic_and_admissible_in_any_order,
     i7_key_locality,
@@ -437,38 +455,3 @@ def check(rest: Rest) -> None:
     """Check all. Raises Violation."""
     for rule in RULES:
         rule(rest)
-
-
-def _runs(replica: Replica, chat: ChatId) -> Iterator[Run]:
-    """Everything that is stored of a chat, as frames."""
-    stored = replica.store.chat(chat)
-    for (author, lane), chain in ({} if stored is None else stored.chains).items():
-        for branch in chain:
-            start = 0
-            while start < branch.length:
-                head, stop = branch.head[:8], branch.length
-                want = Want(chat, DeviceKey(author), lane, head, start, stop)
-                run = read_run(replica.store, want)
-                if run is None:
-                    break
-                yield run
-                start += len(run.records)
-
-
-def _entries(replica: Replica, chat: ChatId) -> list[Entry]:
-    """Every entry that is stored of a chat, rebuilt from its record and verified."""
-    stored = replica.store.chat(chat)
-    lengths = {
-        (device, lane): max(branch.length for branch in chain)
-        for (device, lane), chain in (stored.chains if stored else {}).items()
-    }
-    found: dict[EntryId, Entry] = {}
-    for run in _runs(replica, chat):
-        try:
-            entries = authentic(run)
-        except PeerError:
-            continue
-        for entry in entries:
-            if entry.header.seq < lengths[entry.header.device, entry.header.lane]:
-                found[entry.id] = entry
-    return list(found.values())

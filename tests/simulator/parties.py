@@ -64,6 +64,9 @@ class Place(Protocol):
     def publish(self, party: "DeviceParty", record: bytes) -> None:
         """A device has a new prekey."""
 
+    def aged(self, party: "Party", before: AbstractSet[int]) -> None:
+        """A party has dropped what has aged. before: the places that had no payload then."""
+
 
 class Party:
     """What nodes and devices have in common."""
@@ -105,6 +108,27 @@ class Party:
         """Send what is to be sent."""
         del line
         return (raw,)
+
+    def age(self) -> None:
+        """Drop what has aged, as a node does every hour and a device at each visit."""
+
+        def ended(error: Exception | None) -> None:
+            if error is not None and not isinstance(error, IvorError | PeerError):
+                self.place.bug(self.name, error)
+
+        if self.up:
+            self.disk.write(self._age, ended)
+
+    def _age(self) -> None:
+        if not self.replica.may_age():
+            self.note("doubts its clock")
+            return
+        before = {row[0] for row in self.connection.execute("SELECT place FROM dropped")}
+        for chat in self.replica.store.chats():
+            at: int | None = 0
+            while at is not None:
+                at = self.replica.age(chat, at)
+        self.place.aged(self, before)
 
     def keep_backup(self) -> None:
         """Copy the database as it is at one moment."""
@@ -294,6 +318,10 @@ class DeviceParty(Party):
         """A session begins."""
         self._outbox = Outbox(self.device, line.push)
 
+    def _age(self) -> None:
+        if not unstored(self.device):
+            super()._age()
+
     def opened(self, line: Line) -> None:
         """The node has greeted: visit it."""
         del line
@@ -370,6 +398,7 @@ class DeviceParty(Party):
         self.act("revoked", lambda: revoke_exposed(device, wall))
         self.act("decided", lambda: settle(device, wall))
         self.disk.read(partial(_erase, device, wall))
+        self.age()
         if device.displaced:
             self.disk.read(self._settle)
 

@@ -34,6 +34,8 @@ class Deed(StrEnum):
     LEAVE = "leave"
     REDACT = "redact"
     POLICY = "set the policy"
+    HOLD = "hold, or end it"
+    AGE = "drop what has aged"
     SECOND = "bring in a second device"
     COME = "come online"
     GO = "go offline"
@@ -63,7 +65,9 @@ WORK: Sequence[tuple[Deed, int]] = (
     (Deed.DEMOTE, 2),
     (Deed.LEAVE, 2),
     (Deed.REDACT, 3),
-    (Deed.POLICY, 3),
+    (Deed.POLICY, 6),
+    (Deed.HOLD, 5),
+    (Deed.AGE, 8),
     (Deed.SECOND, 3),
     (Deed.COME, 10),
     (Deed.GO, 5),
@@ -76,7 +80,7 @@ FAULTS: Sequence[tuple[Deed, int]] = (
     (Deed.CRASH, 10),
     (Deed.DISK_FULL, 3),
     (Deed.DISK_FAILS, 5),
-    (Deed.CLOCK, 5),
+    (Deed.CLOCK, 10),
     (Deed.BACKUP, 4),
     (Deed.RESTORE, 3),
 )

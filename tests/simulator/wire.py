@@ -201,6 +201,11 @@ class Line(Dealing):
         """Greet."""
         self._keeper.take(self.start)
 
+    def ask_for_payloads(self) -> None:
+        """Ask for what came dropped and should not have, as a node does every hour."""
+        self._finisher.take(self.want_payloads)
+        self.worked()
+
     def arrive(self, raw: bytes) -> None:
         """Take an encoded frame."""
         self._reader.take(lambda: self._hear(raw))

@@ -8,6 +8,7 @@ random core of honest agencies is healed, everybody else is dead, and the core m
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 
@@ -124,6 +125,10 @@ class World:
     def durable(self, party: Party) -> None:
         """A transaction of a party is durable."""
         self.checks.durable(party)
+
+    def aged(self, party: Party, before: AbstractSet[int]) -> None:
+        """A party has dropped what has aged."""
+        self.checks.i4_only_what_has_aged_goes(party, before)
 
     def publish(self, party: DeviceParty, record: bytes) -> None:
         """A device has a new prekey: the directory, which is no part of this, lists it."""
@@ -306,6 +311,8 @@ class World:
         self.clock.run(self.script.seconds, self._each)
         self.heal()
         for number in range(ROUNDS_MAX):
+            for line in self._lines():
+                line.ask_for_payloads()
             self.clock.run(self.clock.now + ROUND_SECONDS, self._each)
             if number and self._settled():
                 break
@@ -319,6 +326,7 @@ class World:
         try:
             rest = invariants.Rest(self.core, Checks(self), chance)
             invariants.i3_delivery(rest)
+            invariants.i4_what_is_wanted_arrives(rest)
             invariants.i5_fork_exposure(rest)
             invariants.i20_answer(rest)
             invariants.i3_seals_arrive(rest)
