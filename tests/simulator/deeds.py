@@ -36,6 +36,7 @@ JUMPS_SECONDS = (
 )
 RETENTIONS = (0, 5, 86_400, 86_400)  # seconds
 ZONES: Sequence[tuple[str, ...]] = (("RU",), ("RU-UDM",), ("RU-MOW", "RU-UDM"))
+KINDS = (*4 * (ChatKind.GROUP,), ChatKind.DIRECT, *2 * (ChatKind.CHANNEL,))
 ROLES = (Role.READER, Role.MEMBER, Role.MEMBER, Role.ADMIN, Role.ADMIN, Role.OWNER)
 
 
@@ -77,8 +78,10 @@ def _found(stage: Stage, device: DeviceParty, act: Act) -> None:
     members = [(_user(stage, user), _pick(ROLES, act.draw + n)) for n, user in enumerate(chosen)]
     history = HistoryRule.SHARED if act.draw % 4 == 0 else HistoryRule.FROM_JOIN
     policy = Policy(_pick(ZONES, act.draw // 7), 0, history)
+    kind = _pick(KINDS, act.draw // 11)
+    if kind is ChatKind.DIRECT:
+        members = [(members[0][0], Role.OWNER)]
     pocket, wall = device.device, device.wall
-    kind = ChatKind.GROUP
     device.act(
         "founds", lambda: compose.new_chat(pocket, kind, "canary title", policy, members, wall)
     )
