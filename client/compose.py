@@ -267,8 +267,7 @@ def leave(device: Device, chat: ChatId, now: int) -> None:
             "you are the chat's only owner; make somebody else an owner first: "
             "ivor chat role CHAT USER owner"
         )
-    own = last_words(device, judge, ours) if ours in users else ()
-    append_control(device, judge, Leave(own), now)
+    append_control(device, judge, Leave(), now)
 
 
 def leavers(chat: Chat) -> dict[UserId, str]:

@@ -139,8 +139,8 @@ def least_role(operation: Operation, author: UserId, view: Membership) -> Role:
 
 def _asked(entry: ControlEntry, author: UserId, view: Membership, holder: Holder) -> Case:
     match entry.operation:
-        case Leave(seen):
-            return Case(author, leave=True, acts={author: Act(OUT, None, seen)})
+        case Leave():
+            return Case(author, leave=True, acts={author: Act(OUT, None, None)})
         case Enroll(credential):
             identity = credential.user
             fault: Void | None = Void.STRANGER

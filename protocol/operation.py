@@ -139,9 +139,7 @@ class Redact:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Go. seen: the heads of the author's own content."""
-
-    seen: tuple[Reference, ...]
+    """Go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,8 @@ def _other_fields(
             return (suite, commit, int(shareable), recipients, skipped, seals, prekey)
         case Redact(device, lane, seq, entry, reason):
             return (device, lane, seq, entry, reason.encode())
-        case Leave(seen):
-            return (seen,)
+        case Leave():
+            return ()
         case Quorum(author, until, operations, signatures):
             co_signed = [(one.device, one.signature) for one in signatures]
             return (author, until, decision_fields(operations), co_signed)
@@ -221,8 +221,8 @@ def _read_redact(fields: Sequence[object], _: ChatId) -> Redact:
     )
 
 
-def _read_leave(fields: Sequence[object], _: ChatId) -> Leave:
-    return Leave(field.read_seen(fields[0]))
+def _read_leave(_: Sequence[object], __: ChatId) -> Leave:
+    return Leave()
 
 
 def _read_quorum(fields: Sequence[object], chat: ChatId) -> Quorum:
@@ -311,7 +311,7 @@ _READERS: Final[Mapping[int, tuple[int, Callable[[Sequence[object], ChatId], Ope
     Kind.POLICY: (1, _read_set_policy),
     Kind.EPOCH: (7, _read_epoch),
     Kind.REDACT: (5, _read_redact),
-    Kind.LEAVE: (1, _read_leave),
+    Kind.LEAVE: (0, _read_leave),
     Kind.QUORUM: (4, _read_quorum),
     Kind.CHECKPOINT: (4, _read_checkpoint),
     Kind.NACK: (2, _read_nack),

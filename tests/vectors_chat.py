@@ -90,8 +90,8 @@ def story_epoch() -> EpochOperation:
 
 
 def _exposed(story: Story) -> Revoke:
-    one = story.tell(BORIS, Leave(()))
-    return story.exposure(one, story.retell(BORIS, Leave(SEEN), one))
+    one = story.tell(BORIS, Leave())
+    return story.exposure(one, story.retell(BORIS, Checkpoint(SEEN), one))
 
 
 def operations() -> list[Case]:
@@ -117,7 +117,7 @@ def operations() -> list[Case]:
         ("policy", SetPolicy(POLICY)),
         ("epoch", story_epoch()),
         ("redact", Redact(BORIS.devices[0], 1, 3, EntryId(seed("target")), "ошибка")),
-        ("leave", Leave(SEEN)),
+        ("leave", Leave()),
         ("quorum", story.quorum(ANNA, (removal,), (BORIS,))),
         ("checkpoint", Checkpoint(SEEN)),
         ("checkpoint with ML-DSA", Checkpoint(SEEN, recorded_anchor(ANNA, epoch_place(), SEEN))),
@@ -138,13 +138,15 @@ def _inputs(one: Operation, chat: ChatId) -> dict[str, Value]:
 
 def _bad_fields(chat: ChatId) -> list[Case]:
     heads = [(BORIS.devices[0], 4, bytes(32))] * 2
+    many = [(bytes([n]) * 32, 0, bytes(32)) for n in range(33)]
     fields: list[tuple[str, int, codec.Value, type[PeerError]]] = [
         ("unknown kind", 14, (), NotCanonical),
         ("hold: neither begin nor end", 13, (bytes(32), 2), LimitExceeded),
         ("one field too few", 2, (BORIS.user,), NotCanonical),
         ("a user of 31 bytes", 2, (bytes(31), ()), NotCanonical),
         ("heads twice", 2, (BORIS.user, heads), NotCanonical),
-        ("33 heads", 9, ([(bytes([n]) * 32, 0, bytes(32)) for n in range(33)],), LimitExceeded),
+        ("33 heads", 2, (BORIS.user, many), LimitExceeded),
+        ("a leave that names heads", 9, (heads[:1],), NotCanonical),
         ("role 4", 3, (BORIS.user, 4, ()), LimitExceeded),
         ("no grants", 1, ((),), NotCanonical),
         ("no zones", 6, (((), 0, 0),), NotCanonical),
@@ -353,10 +355,10 @@ def _inadmissible() -> list[Case]:
         cases.append(invalid(name, error, chat=story.chat, entries=entries, content=[]))
 
     story = three()
-    story.tell(STRANGER, Leave(()))
+    story.tell(STRANGER, Leave())
     add("an entry by a stranger", story)
     story = three()
-    story.tell(BORIS, Leave(()), number=1)
+    story.tell(BORIS, Leave(), number=1)
     add("an entry by a device that was not enrolled", story)
     story = three()
     story.tell(BORIS, Enroll(credential(BORIS, (2,))), number=1)
@@ -374,7 +376,7 @@ def _inadmissible() -> list[Case]:
     add("a second genesis", story)
     story = three()
     gone = story.tell(ANNA, Remove(BORIS.user, ()))
-    story.tell(BORIS, Leave(()), [gone])
+    story.tell(BORIS, Leave(), [gone])
     add("an entry by a user who has seen their removal", story)
     story = three()
     story.tell(ANNA, story.epoch(ANNA, [ANNA.devices[0]]))

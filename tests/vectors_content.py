@@ -100,7 +100,7 @@ def messages() -> list[Case]:
         ("title over the limit", (1, b"a" * 257), LimitExceeded),
         ("reaction over the limit", (2, target, b"a" * 33), LimitExceeded),
         ("a proposal of nothing", (4, 70, ()), NotCanonical),
-        ("a proposal to leave", (4, 70, [(9, encode_operation(Leave(())))]), NotCanonical),
+        ("a proposal to leave", (4, 70, [(9, encode_operation(Leave()))]), NotCanonical),
         ("a proposal of the same twice", (4, 70, [removed, removed]), NotCanonical),
         ("a proposal for ever", (4, 2**32, [removed]), LimitExceeded),
         ("a consent to nothing", (5, None, bytes(64)), NotCanonical),

@@ -164,7 +164,7 @@ def _operation(dice: Dice, story: Story, who: Person) -> Operation:
         lambda: Checkpoint(story.heads()[:8]),
         lambda: story.revocation(who, number),
         lambda: Revoke(who.devices[number], None, None, ()),
-        lambda: Leave(()),
+        Leave,
         lambda: Redact(other.devices[0], 1, number, EntryId(bytes(32)), "spam"),
         lambda: story.epoch(who, other.devices),
         lambda: Nack(EntryId(bytes(32)), number),

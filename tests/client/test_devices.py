@@ -218,8 +218,7 @@ class TestRevoking:
         federation.say(boris, chat, "seen")
         federation.carry(boris, anna)
         with boris.transaction():
-            ahead = (Reference(boris.key, 1000, EntryId(bytes(32))),)
-            append_control(boris, compose.require(boris, chat), Leave(ahead), now())
+            append_control(boris, compose.require(boris, chat), Leave(), now())
         federation.carry(boris, anna)
         assert fate(anna, chat, boris, 1) is None
         with anna.transaction():

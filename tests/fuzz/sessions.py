@@ -160,7 +160,7 @@ def _operations() -> Sequence[Operation]:
     talk = _talk()
     written = talk.chain(talk.people[3], CONTENT)
     seen = (written.entries[0].reference,)
-    found: list[Operation] = [Leave(()), Leave(seen), Checkpoint(talk.story.heads())]
+    found: list[Operation] = [Leave(), Checkpoint(talk.story.heads())]
     found += (Nack(epoch, 1) for epoch in talk.epochs)
     found += (Redact(written.device, 1, 0, entry, "") for entry in (seen[0].id, EntryId(bytes(32))))
     found += (SetPolicy(Policy((zone,), 60, HistoryRule.SHARED)) for zone in ("RU", "RU-UDM"))

@@ -41,7 +41,7 @@ class TestReaders:
         talk.tell(anna, talk.story.tell(anna, Admit((late,))))
         admitted = talk.story.told[-1]
         talk.tell(boris, talk.story.tell(boris, Checkpoint(), [before]))
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [admitted]))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(), [admitted]))
         replica = node(LATE)
         for run in talk.runs:
             take(replica, run)
@@ -92,13 +92,13 @@ class TestReaders:
         late = Admit((grant(FYODOR, Role.MEMBER),))
         talk.tell(anna, talk.story.tell(anna, late))
         came = talk.story.told[-1]
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(())))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave()))
         left = talk.story.told[-1]
         talk.tell(anna, talk.story.tell(anna, late))
         back = talk.story.told[-1]
         talk.tell(boris, talk.story.tell(boris, Checkpoint(), [came]))
         talk.tell(clara, talk.story.tell(clara, Checkpoint(), [left, talk.story.told[-1]]))
-        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(()), [back]))
+        talk.tell(FYODOR, talk.story.tell(FYODOR, Leave(), [back]))
         replica = node(LATE)
         for run in talk.runs:
             take(replica, run)

@@ -240,11 +240,11 @@ def given_up_by_a_thief() -> WorkedCase:
 def left_to_write_on() -> WorkedCase:
     story = Story([(ANNA, Role.OWNER), (OLGA, Role.OWNER)], ChatKind.DIRECT)
     device = OLGA.devices[0]
-    story.tell(OLGA, Leave((head(OLGA, 200),)), [story.genesis])
+    story.tell(OLGA, Leave(), [story.genesis])
     story.tell(ANNA, Revoke(device, None, None, (head(OLGA, 4),)))
     return WorkedCase(
         "k",
-        "in a direct chat, one leaves and names what is yet to be written: the other cuts it off",
+        "in a direct chat, one leaves and writes on as if they had not: the other cuts it off",
         story,
         {ANNA: Role.OWNER},
         {},

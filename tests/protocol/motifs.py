@@ -152,8 +152,8 @@ class _Motif:
         seen = self._heads(who, number)
         target = random.choice(self._cast).devices[0]
         makers: list[Callable[[], Operation]] = [
-            lambda: Leave(()),
-            lambda: Leave(seen),
+            Leave,
+            Leave,
             lambda: Enroll(credential(who, (number,))),
             lambda: Checkpoint(story.heads()[: random.choice((0, 1, 8))]),
             lambda: story.quorum(who, [self._inner(who)], others, random.choice((1, 2, 3, 999))),

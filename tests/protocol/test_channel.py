@@ -67,7 +67,7 @@ class TestEpochs:
         ("who", "operation"),
         [
             (ANNA, Remove(VERA.user, ())),
-            (VERA, Leave(())),
+            (VERA, Leave()),
             (ANNA, Remove(BORIS.user, ())),
         ],
     )

@@ -42,7 +42,7 @@ def test_an_owner_vouches_also_by_a_checkpoint_that_was_left_out(
     story = Story(CAST)
     story.tell(BORIS, Checkpoint())
     one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
-    other = story.retell(BORIS, Leave(()), one, [story.genesis])
+    other = story.retell(BORIS, Leave(), one, [story.genesis])
     proof = story.tell(CLARA, story.exposure(one, other))
     chain = Chain(DINA.signers[0], story.chat, CONTENT)
     said = chain.add(Step(control=(one.reference,))).header

@@ -231,7 +231,7 @@ class TestRanks:
     def test_who_leaves_is_out_even_if_promoted_meanwhile(self) -> None:
         story = Story(CAST)
         story.tell(ANNA, SetRole(CLARA.user, Role.ADMIN, ()), [story.genesis])
-        story.tell(CLARA, Leave(()), [story.genesis])
+        story.tell(CLARA, Leave(), [story.genesis])
         assert "clara@mz" not in outcome(story)
         story.tell(BORIS, Admit((grant(CLARA, Role.READER),)))
         assert outcome(story)["clara@mz"] == Role.READER
@@ -241,14 +241,14 @@ class TestRanks:
         story = Story(CAST)
         story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), [story.genesis])
         late = story.tell(BORIS, Remove(CLARA.user, ()), [story.genesis])
-        story.tell(BORIS, Leave(()), [])
+        story.tell(BORIS, Leave(), [])
         assert reason(story, late) == Void.OUTRANKED
         assert outcome(story) == {"anna@mz": Role.OWNER, "clara@mz": Role.MEMBER}
 
     def test_what_another_device_did_before_knowing_of_the_leave_stays(self) -> None:
         story = Story(CAST)
         both = story.tell(BORIS, Enroll(credential(BORIS, (1,))))
-        story.tell(BORIS, Leave(()), [both])
+        story.tell(BORIS, Leave(), [both])
         told = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [both], number=1)
         assert reason(story, told) is None
         assert set(outcome(story)) == {"anna@mz", "clara@mz", "dina@mvd"}
@@ -347,7 +347,7 @@ class TestDirect:
     def test_devices_and_leaving(self) -> None:
         story = Story(self.CAST, ChatKind.DIRECT)
         story.tell(ANNA, Enroll(credential(ANNA, (1,))))
-        story.tell(BORIS, Leave(()))
+        story.tell(BORIS, Leave())
         membership = resolve(story.history())
         assert membership.devices == dict.fromkeys(ANNA.devices[:2], ANNA.user)
 
@@ -357,7 +357,7 @@ class TestHistory:
         story = Story(CAST)
         first = story.genesis.entry
         with pytest.raises(Inadmissible, match="genesis stands first"):
-            History().add(story.tell(ANNA, Leave(())).entry)
+            History().add(story.tell(ANNA, Leave()).entry)
         history = story.history()
         with pytest.raises(Inadmissible, match="genesis stands first"):
             history.add(replace(first, id=EntryId(bytes(32))))

@@ -173,7 +173,7 @@ class TestDevices:
         start = [story.genesis]
         story.tell(CLARA, story.revocation(BORIS), start)
         grant_ = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), start)
-        leave = story.tell(BORIS, Leave(()), [])
+        leave = story.tell(BORIS, Leave(), [])
         assert [reason(story, grant_), reason(story, leave)] == [Void.DEVICE, Void.DEVICE]
         assert outcome(story)["boris@mz"] == Role.ADMIN
 
@@ -264,7 +264,7 @@ class TestForks:
         story = Story(CAST)
         story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
-        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        other = story.retell(BORIS, Leave(), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other), [story.genesis])
         story.tell(ANNA, Checkpoint((one.reference,)), [proof, one])
         assert reason(story, one) is None
@@ -273,7 +273,7 @@ class TestForks:
     def test_not_for_a_fork_that_the_owner_does_not_know(self) -> None:
         story, _, _, proof = self.forked()
         one = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [proof])
-        other = story.retell(CLARA, Leave(()), one, [proof])
+        other = story.retell(CLARA, Leave(), one, [proof])
         unaware = story.tell(ANNA, Checkpoint((one.reference,)), [one])
         story.tell(ANNA, story.exposure(one, other))
         assert reason(story, unaware) is None
@@ -283,10 +283,10 @@ class TestForks:
         story = Story([*CAST, (OLGA, Role.OWNER)])
         one = story.tell(BORIS, Checkpoint(), [story.genesis])
         proof = story.tell(
-            ANNA, story.exposure(one, story.retell(BORIS, Leave(()), one, [story.genesis]))
+            ANNA, story.exposure(one, story.retell(BORIS, Leave(), one, [story.genesis]))
         )
         theirs = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [proof])
-        other = story.retell(CLARA, Leave(()), theirs, [proof])
+        other = story.retell(CLARA, Leave(), theirs, [proof])
         story.tell(OLGA, story.exposure(theirs, other), [proof])
         story.tell(OLGA, Checkpoint(), [proof])
         story.tell(ANNA, Checkpoint((theirs.reference,)), [proof, theirs])
@@ -298,10 +298,10 @@ class TestForks:
         story = Story([*CAST, (OLGA, Role.OWNER)])
         story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
-        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        other = story.retell(BORIS, Leave(), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
         vouching = story.tell(OLGA, Checkpoint((one.reference,)), [proof])
-        again = story.retell(OLGA, Leave(()), vouching, [proof])
+        again = story.retell(OLGA, Leave(), vouching, [proof])
         assert reason(story, one) is None
         story.tell(ANNA, story.exposure(vouching, again))
         assert reason(story, vouching) == Void.FORKED
@@ -312,7 +312,7 @@ class TestForks:
         story = Story([*CAST, (OLGA, Role.OWNER)])
         story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
-        other = story.retell(BORIS, Leave(()), one, [story.genesis])
+        other = story.retell(BORIS, Leave(), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
         story.tell(ANNA, Checkpoint((one.reference,)), [proof])
         story.tell(ANNA, SetPolicy(Policy(("RU",), 9, HistoryRule.SHARED)))
@@ -326,7 +326,7 @@ class TestForks:
         one = story.tell(CLARA, Checkpoint(), [story.genesis])
         other = story.retell(CLARA, Checkpoint((one.reference,)), one, [story.genesis])
         proof = story.tell(BORIS, story.exposure(one, other), [story.genesis])
-        leave = story.retell(CLARA, Leave(()), one, [story.genesis])
+        leave = story.retell(CLARA, Leave(), one, [story.genesis])
         story.tell(ANNA, Checkpoint(), [proof, leave])
         assert reason(story, leave) == Void.FORKED
         story.tell(OLGA, SetRole(CLARA.user, Role.READER, ()), [story.genesis])
@@ -349,7 +349,7 @@ class TestForks:
     def test_other_kinds_on_the_branch_do_not_count_either(self) -> None:
         story, one, _, _ = self.forked()
         epoch = story.tell(BORIS, story.epoch(BORIS, BORIS.devices), [one])
-        leave = story.tell(BORIS, Leave(()), [one])
+        leave = story.tell(BORIS, Leave(), [one])
         assert [reason(story, epoch), reason(story, leave)] == [Void.FORKED, Void.FORKED]
 
     def test_a_decision_on_the_branch_is_lost(self) -> None:
@@ -358,7 +358,7 @@ class TestForks:
         story.tell(ANNA, Checkpoint())
         decided = story.quorum(ANNA, [SetRole(BORIS.user, Role.OWNER, ())], [])
         one = story.tell(ANNA, decided)
-        other = story.retell(ANNA, Leave(()), one, [story.genesis])
+        other = story.retell(ANNA, Leave(), one, [story.genesis])
         proof = story.tell(CLARA, story.exposure(one, other))
         story.tell(BORIS, Checkpoint((one.reference,)), [proof])
         assert reason(story, one) == Void.FORKED
@@ -400,7 +400,7 @@ class TestForks:
         story = Story(CAST)
         story.tell(BORIS, Checkpoint())
         one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)))
-        other = story.retell(BORIS, Leave(()), one, [])
+        other = story.retell(BORIS, Leave(), one, [])
         proof = story.exposure(one, other)
         assert proof.fork is not None
         story.untell()
@@ -422,7 +422,7 @@ class TestOtherEntries:
             (EGOR, Nack(EntryId(bytes(32)), 1), None),
             (EGOR, Redact(EGOR.devices[0], 1, 0, EntryId(bytes(32)), ""), Void.RANK),
             (DINA, Nack(EntryId(bytes(32)), 1), Void.NOT_A_MEMBER),
-            (DINA, Leave(()), Void.NOT_A_MEMBER),
+            (DINA, Leave(), Void.NOT_A_MEMBER),
         ],
     )
     def test_who_may(self, who: Person, operation: Operation, void: Void | None) -> None:

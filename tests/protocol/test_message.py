@@ -54,7 +54,7 @@ def test_what_nobody_may_decide_is_no_proposal() -> None:
     twice = ((2, encode_operation(Remove(UserId(bytes(32)), ()))),) * 2
     proof = UserSignature(UserId(bytes(32)), bytes(64))
     revoke = encode_operation(Revoke(DeviceKey(bytes(32)), None, proof, ()))
-    for decisions in ((), twice, ((9, encode_operation(Leave(()))),), ((5, revoke),)):
+    for decisions in ((), twice, ((9, encode_operation(Leave())),), ((5, revoke),)):
         with pytest.raises(PeerError):
             decode_message(encode((4, 1, decisions)))
 

@@ -69,8 +69,8 @@ def granted(*grants: Grant) -> tuple[Grant, ...]:
 
 def forked() -> tuple[Story, Revoke]:
     story = Story([(CLARA, Role.OWNER), (BORIS, Role.ADMIN)])
-    one = story.tell(BORIS, Leave(()))
-    other = story.retell(BORIS, Leave((HEAD,)), one, [story.genesis])
+    one = story.tell(BORIS, Leave())
+    other = story.retell(BORIS, Checkpoint(), one, [story.genesis])
     return story, story.exposure(one, other)
 
 
@@ -94,7 +94,7 @@ OPERATIONS: list[Operation] = [
     SetPolicy(POLICY),
     EPOCH,
     Redact(BORIS.devices[0], 1, 9, EntryId(b"x" * 32), "не туда"),
-    Leave((HEAD,)),
+    Leave(),
     STORY.quorum(ANNA, [Remove(BORIS.user, ()), SetPolicy(POLICY)], [BORIS, CLARA]),
     Checkpoint((HEAD,)),
     Checkpoint((HEAD, HIGHER), ANCHOR),
@@ -237,7 +237,7 @@ def test_no_other_kinds() -> None:
         decode_operation(14, b"\x90", STORY.chat)
 
 
-@pytest.mark.parametrize("inner", [Leave(()), Nack(EntryId(bytes(32)), 0), DECISION])
+@pytest.mark.parametrize("inner", [Leave(), Nack(EntryId(bytes(32)), 0), DECISION])
 def test_what_a_quorum_does_not_decide(inner: Operation) -> None:
     listed = [(int(kind_of(inner)), encode_operation(inner))]
     payload = codec.encode((ANNA.devices[0], 3, listed, []))
@@ -286,7 +286,7 @@ def test_limits() -> None:
     many = tuple(
         Reference(DeviceKey(number.to_bytes(32)), 0, EntryId(bytes(32))) for number in range(513)
     )
-    for operation in (Leave(heads), Checkpoint(many)):
+    for operation in (Remove(BORIS.user, heads), Checkpoint(many)):
         with pytest.raises(LimitExceeded):
             refused(operation)()
     with pytest.raises(LimitExceeded):

@@ -145,7 +145,7 @@ def mischief(device: DeviceParty, chat: ChatId, draw: int) -> bool:
     ways += [
         lambda: control_after(control, heads, SetRole(own, Role.OWNER, ())),  # above her role
         lambda: control_after(control, (), Remove(victim, ())),  # having seen nothing
-        lambda: control_after(control, heads, Leave(())),
+        lambda: control_after(control, heads, Leave()),
     ]
     if content.entries:
         ways.append(lambda: _content(content, heads, skip=1 + draw % 3))
