@@ -184,6 +184,9 @@ def _believed(folder: Path) -> datetime | None:
     """Return when a clock that has leapt ahead will be believed, None if it has not."""
     if not (folder / DATABASE_FILE).exists():
         return None
-    with _opened(folder) as connection:
-        until = waits_until(connection)
+    try:
+        with _opened(folder) as connection:
+            until = waits_until(connection)
+    except (IvorError, apsw.Error):  # that is the database's finding
+        return None
     return None if until is None else datetime.fromtimestamp(until / 1000, UTC)
