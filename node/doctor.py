@@ -134,7 +134,7 @@ def _database(folder: Path, _now: float) -> tuple[State, str]:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[apsw.Connection]:
-    """Open a node's database, which it owns if it runs. Raises UserError."""
+    """Open a node's database, which it owns if it runs. Raises StorageError."""
     lock = FolderLock(folder)
     flags = apsw.SQLITE_OPEN_READWRITE
     if not lock.acquire():
