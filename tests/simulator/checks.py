@@ -68,10 +68,12 @@ class Checks:
 
     def __init__(self, scene: Scene) -> None:
         self.compromised: set[bytes] = set()
+        self.liars: set[bytes] = set()
         self.violation: Violation | None = None
         self.acked: dict[str, dict[Chain, int]] = defaultdict(dict)
         self.allowed: dict[bytes, set[bytes]] = defaultdict(set)
         self.judged: dict[str, dict[EntryId, bytes]] = defaultdict(dict)
+        self.ever: dict[bytes, dict[Chain, int]] = defaultdict(dict)  # durable, by agency
         self._scene = scene
         self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
         self._change: dict[str, int] = defaultdict(int)
@@ -169,6 +171,9 @@ class Checks:
         for changed, chat, device, lane, length in rows:
             chain = ChatId(chat), device, lane
             durable[chain] = max(durable.get(chain, 0), length)
+            if isinstance(party, NodeParty):
+                ever = self.ever[party.agency]
+                ever[chain] = max(ever.get(chain, 0), length)
             self._change[party.name] = max(self._change[party.name], changed)
         unkept = self._unkept[party.name]
         for place in [one for one in unkept if durable.get(one[:3], 0) > one.seq]:

@@ -100,8 +100,20 @@ class HostileNode(NodeParty):
         if kind == 1:
             return Want(ChatId(number(32)), device, CONTROL, number(8), 0, 5)
         if kind == 2:
-            return Have((Holding(device, chat, device, CONTENT, 7),))
+            return Have((self._acknowledged(chat),))
         return Want(chat, device, CONTENT, number(8), 3, 2)
+
+    def _acknowledged(self, chat: ChatId) -> Holding:
+        """Return what another agency has not said."""
+        judge = self.replica.chat(chat)
+        view = None if judge is None else judge.membership()
+        others = sorted(view.agencies - {self.agency}) if view else []
+        authors = sorted(view.devices) if view else []
+        if not others or not authors:
+            stranger = DeviceKey(self._chance.randbytes(32))
+            return Holding(stranger, chat, stranger, CONTENT, 7)
+        agency, author = self._chance.choice(others), self._chance.choice(authors)
+        return Holding(DeviceKey(agency), chat, author, CONTENT, self._chance.randrange(8))
 
 
 def longer(raw: bytes) -> bytes:

@@ -421,13 +421,17 @@ def i6_generations_follow(rest: Rest) -> None:
 
 
 def i11_nobody_acknowledges_for_others(rest: Rest) -> None:
-    """A node believes of an agency's holdings only what that agency says, in a chat it is in."""
+    """What a node believes that an agency stores, that one has stored, and may have been shown."""
     for node in rest.nodes:
         rows = node.connection.execute(
-            "SELECT DISTINCT id, agency FROM holdings JOIN chats ON no = chat"
-        )
-        for chat, agency in convert(rows.fetchall(), list[tuple[ChatId, bytes]]):
+            "SELECT agency, id, device, lane, length FROM holdings JOIN chats ON no = chat"
+        ).fetchall()
+        for agency, chat, device, lane, length in convert(
+            rows, list[tuple[bytes, ChatId, bytes, int, int]]
+        ):
+            stored = rest.checks.ever[agency].get((chat, device, lane), 0)
             known = agency in rest.checks.allowed[chat]
+            known = known and (stored >= length or agency in rest.checks.liars)
             rest.require("I11", known, f"{node.name} took an acknowledgement in another's name")
 
 

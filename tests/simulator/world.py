@@ -72,6 +72,8 @@ class World:
             incarnation = self.clock.stream("incarnation", name).randbytes(16)
             node.connection.execute("UPDATE meta SET value = ?", (incarnation,))
             self.nodes[name] = node
+            if not node.honest:
+                self.checks.liars.add(node.agency)
         for role in self.cast.roles:
             if role.agency in self.nodes:
                 self._enter(role)
