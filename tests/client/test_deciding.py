@@ -92,6 +92,20 @@ def test_two_of_three_owners_remove_the_third(
     assert "without vera" not in federation.texts(vera, chat)
 
 
+def test_an_old_copy_of_a_device_publishes_nothing(
+    federation: Federation, anna: Device, boris: Device, vera: Device, chat: ChatId
+) -> None:
+    """SPEC 2.5: what is decided waits for a device that may sign, and ends no visit of this one."""
+    asked = remove(anna, chat, vera)
+    federation.carry(anna, boris)
+    sign(boris, chat, asked)
+    federation.carry(boris, anna)
+    anna.replica.sharing.note_outrun()
+    assert list(settled(anna)) == []
+    (left,) = motions(anna, compose.require(anna, chat))
+    assert left.ready
+
+
 def test_a_new_owner_gets_the_title(
     federation: Federation, anna: Device, boris: Device, chat: ChatId
 ) -> None:

@@ -18,7 +18,7 @@ from client.revoking import exposed, revoke_exposed, revoke_own, still_in
 from client.writing import append_control
 from crypto.errors import SealRefused
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
-from protocol import case, codec
+from protocol import case, codec, payload
 from protocol.dag import bits
 from protocol.entry import ChatId, EntryId, Reference
 from protocol.epoch import NackReason
@@ -26,6 +26,7 @@ from protocol.errors import PeerError
 from protocol.membership import Void, content_void
 from protocol.message import Text
 from protocol.operation import Leave, Revoke
+from protocol.policy import Role
 from tests.federation import PASSPHRASE, Federation, now
 
 
@@ -240,6 +241,31 @@ class TestRevoking:
         assert fate(anna, chat, phone, 0) is None
         assert fate(anna, chat, phone, 1) == Void.REMOVED
 
+    def test_of_too_many_devices_what_the_present_ones_wrote_stays(
+        self,
+        federation: Federation,
+        anna: Device,
+        boris: Device,
+        chat: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A removal has room for so many last words; one with more could not be written."""
+        phones = [link(federation, boris) for _ in range(2)]
+        for phone in phones:
+            federation.carry(boris, phone)
+            federation.say(phone, chat, "from a phone")
+            with phone.transaction():
+                revoke_own(phone, phone.key, now())
+            federation.carry(phone, anna)
+        federation.say(boris, chat, "from the laptop")
+        federation.carry(boris, anna)
+        monkeypatch.setattr(compose, "DEVICES_USER_MAX", 2)
+        with anna.transaction():
+            compose.remove_member(anna, chat, boris.profile.user.user, now())
+        assert fate(anna, chat, boris, 0) is None
+        fates = [fate(anna, chat, phone, 0) for phone in phones]
+        assert fates.count(None) == fates.count(Void.REMOVED) == 1
+
     def test_one_chat_does_not_keep_a_lost_device_in_the_others(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
     ) -> None:
@@ -258,6 +284,40 @@ class TestRevoking:
             assert revoke_own(anna, phone.key, now()) == 1
         assert still_in(anna, phone.key) == [chat]
         assert phone.key not in compose.require(anna, other).membership().devices
+
+    def test_a_revocation_that_no_epoch_can_follow_leaves_nothing(
+        self,
+        federation: Federation,
+        tmp_path: Path,
+        anna: Device,
+        boris: Device,
+        vera: Device,
+        chat: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Here an epoch would skip more devices than one may, as vera's has no prekey."""
+        other = federation.chat(anna, "")
+        with anna.transaction():
+            compose.add_members(anna, chat, [(vera.profile.user.user, Role.MEMBER)], now())
+        phone = federation.further(anna)
+        with anna.transaction():
+            assert bring_in(anna, now()) == 2
+        twin = copied(boris, tmp_path / "twin")
+        for device, text in ((boris, "one story"), (twin, "another story")):
+            federation.say(device, chat, text)
+            federation.carry(device, anna)
+        twin.close()
+        anna.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (vera.key,))
+        before = len(compose.require(anna, chat).history)
+        with monkeypatch.context() as full, anna.transaction():
+            full.setattr(payload, "DEVICES_CHAT_MAX", 0)
+            assert revoke_own(anna, phone.key, now()) == 1
+            assert revoke_exposed(anna, now()) == []
+        assert len(compose.require(anna, chat).history) == before
+        assert phone.key not in compose.require(anna, other).membership().devices
+        assert still_in(anna, phone.key) == [chat]
+        with anna.transaction():
+            assert revoke_own(anna, phone.key, now()) == len(revoke_exposed(anna, now())) == 1
 
     def test_a_forking_device_is_exposed_and_put_out(
         self, federation: Federation, tmp_path: Path, anna: Device, boris: Device, chat: ChatId
@@ -358,6 +418,7 @@ def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
 ) -> None:
     """SPEC 2.5: what copies only what has changed leaves the key file as it is."""
     anna.close()
+    counted = count_of(anna.folder)
     kept = shutil.copytree(anna.folder, tmp_path / "kept")
     wrote = open_device(anna.folder, PASSPHRASE, anna.random)
     assert not wrote.displaced
@@ -378,6 +439,7 @@ def test_a_database_that_is_brought_back_alone_signs_nothing_unasked(
     back = open_device(anna.folder, PASSPHRASE, anna.random)
     assert back.displaced
     back.settle_here()
+    assert count_of(anna.folder) == counted
     federation.say(back, chat, "after its node was asked")
     back.close()
     back = open_device(anna.folder, PASSPHRASE, anna.random)
