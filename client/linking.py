@@ -187,25 +187,34 @@ class History:
 
 
 async def take_parcels(device: Device, link: Link, history: History) -> None:
-    """Take what waits for this device: keep it durably first, then tell the node to forget it."""
-    while True:
-        reply = await link.ask(GetParcels())
-        if not isinstance(reply, Parcels) or not reply.parcels:
-            return
-        for parcel in reply.parcels:
-            try:
-                if kind_of(parcel.body) != archive.VERSION:
-                    await link.write(partial(grants.take, device, parcel.body))
-                    continue
-                segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
-            except (PeerError, IdentityError) as error:
-                history.refused.append(str(error))
+    """Take all that waits for this device at the node."""
+    while await _take_some(device, link, history):
+        pass
+
+
+async def _take_some(device: Device, link: Link, history: History) -> bool:
+    """Take what fits one answer; return whether there was something.
+
+    It is kept durably before the node is told to forget it.
+    """
+    reply = await link.ask(GetParcels())
+    if not isinstance(reply, Parcels) or not reply.parcels:
+        return False
+    for parcel in reply.parcels:
+        try:
+            if kind_of(parcel.body) != archive.VERSION:
+                await link.write(partial(grants.take, device, parcel.body))
                 continue
-            await link.write(partial(archive.keep, device, segment))
-            history.add(segment)
-        await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
-        if history.came:
-            history.readable += await link.write(partial(_take_up, device))
+            segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
+        except (PeerError, IdentityError) as error:
+            history.refused.append(str(error))
+            continue
+        await link.write(partial(archive.keep, device, segment))
+        history.add(segment)
+    await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
+    if history.came:
+        history.readable += await link.write(partial(_take_up, device))
+    return True
 
 
 def _take_up(device: Device) -> int:
@@ -224,10 +233,10 @@ async def take_history(
     with trio.move_on_after(seconds) as waiting:
         while not history.complete:
             before = history.came
-            await take_parcels(device, link, history)
+            more = await _take_some(device, link, history)
             advance(history)
             if history.came > before:
                 waiting.deadline = trio.current_time() + seconds
-            if not history.complete:
+            if not more:
                 await trio.sleep(POLL_SECONDS)
     return history
