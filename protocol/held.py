@@ -23,7 +23,12 @@ from protocol.limits import HELD_BYTES_MAX, HELD_ENTRIES_MAX, HELD_RUNS_MAX, PRE
 
 Place = tuple[ChatId, DeviceKey, int]
 Branch = tuple[Place, bytes]
-Key = TypeVar("Key", Place, Branch)
+Spot = tuple[Place, int, bytes]  # of an entry: its chain, its seq, and how its id begins
+Key = TypeVar("Key", Place, Spot)
+
+
+def _spot(chat: ChatId, item: Missing) -> Spot:
+    return (chat, item.device, item.lane), item.seq, item.id[:PREFIX_BYTES]
 
 
 def branch_of(want: Want) -> Branch:
@@ -81,21 +86,14 @@ class Work:
         place = device, lane
         return any((i.device, i.lane) == place and i.id.startswith(prefix) for i in self.missing)
 
-    def covers(self, item: Missing) -> bool:
-        """Whether the missing entry is in the rest of this run, and not in another branch."""
-        at = (item.seq - self.reached) * PREFIX_BYTES
-        here = (item.device, item.lane) == self.place[1:] and at >= 0
-        return here and self.waiting[at : at + PREFIX_BYTES] == item.id[:PREFIX_BYTES]
+    def lacking(self) -> Iterable[Spot]:
+        """Return where the entries stand that it waits for."""
+        return dict.fromkeys(_spot(self.run.chat, item) for item in self.missing)
 
-    def lacking(self) -> Iterable[Branch]:
-        """Return the entries that it waits for: their chains, and how their ids begin."""
-        chat = self.run.chat
-        return dict.fromkeys(((chat, i.device, i.lane), i.id[:PREFIX_BYTES]) for i in self.missing)
-
-    def giving(self) -> Iterable[Branch]:
-        """Return the entries of the rest of it, in the same way."""
-        begins = range(0, len(self.waiting), PREFIX_BYTES)
-        return dict.fromkeys((self.place, self.waiting[at : at + PREFIX_BYTES]) for at in begins)
+    def giving(self) -> Iterable[Spot]:
+        """Return where those of the rest of it stand."""
+        for number, at in enumerate(range(0, len(self.waiting), PREFIX_BYTES)):
+            yield self.place, self.reached + number, self.waiting[at : at + PREFIX_BYTES]
 
     def waits_on(self) -> set[Place]:
         """Return the chains of which it waits for an entry."""
@@ -114,8 +112,8 @@ class Held:
         self._works: OrderedDict[int, Work] = OrderedDict()
         self._at: dict[Place, dict[int, Work]] = {}
         self._waiters: dict[Place, dict[int, Work]] = {}
-        self._lacking: dict[Branch, dict[int, Work]] = {}
-        self._giving: dict[Branch, dict[int, Work]] = {}
+        self._lacking: dict[Spot, dict[int, Work]] = {}
+        self._giving: dict[Spot, dict[int, Work]] = {}
 
     def __len__(self) -> int:
         return len(self._works)
@@ -176,12 +174,11 @@ class Held:
         waiters: dict[int, Work] = {}
         for entry in work.giving():
             waiters |= self._lacking.get(entry, {})
-        return [one for one in waiters.values() if any(map(work.covers, one.missing))]
+        return [*waiters.values()]
 
-    def gives(self, place: Place, item: Missing) -> bool:
+    def gives(self, chat: ChatId, item: Missing) -> bool:
         """Whether a missing entry is in the rest of a run that is held."""
-        works = self._giving.get((place, item.id[:PREFIX_BYTES]), {})
-        return any(work.covers(item) for work in works.values())
+        return _spot(chat, item) in self._giving
 
     def ready(self, place: Place, reached: int) -> Sequence[Work]:
         """Take out the runs that may go on now, and those that may go on with them.

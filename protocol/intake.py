@@ -451,7 +451,7 @@ class Intake:
         if queued is not None:
             self._queue_first(queued)
             return
-        if self._held.gives(place, item):
+        if self._held.gives(chat, item):
             return
         start = item.have
         if item.seq < item.have:  # ours is another branch: seek where it began, ever farther back

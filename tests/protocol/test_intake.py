@@ -1,17 +1,19 @@
 """SPEC 6.3, 6.6: the receiving half of a session: what it asks for, holds and gives up."""
 
+from collections.abc import Iterable
+
 import pytest
 from msgspec import structs
 
-from protocol.chat import Missing
-from protocol.entry import CONTROL
+from protocol.entry import CONTROL, EntryId
 from protocol.errors import LimitExceeded, OutOfTurn
 from protocol.frame import Want
-from protocol.held import Work
+from protocol.held import Spot, Work
 from protocol.intake import NEVER, Intake, Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
     BACKTRACKS_MAX,
+    HASH_BYTES,
     HELD_RUNS_MAX,
     KEYFRAME_ENTRIES,
     PAGES_OPEN_MAX,
@@ -361,14 +363,14 @@ class TestIntake:
             waits = missing(0, 9 + number)
             own = ids(0, run.start, run.start + 1)
             one.judged(run, Outcome(run.start, waits, first=run.start, ids=own))
-        looked: list[object] = []
-        covers = Work.covers
+        looked: list[Spot] = []
+        giving = Work.giving
 
-        def counted(work: Work, item: Missing) -> bool:
-            looked.append(item)
-            return covers(work, item)
+        def counted(work: Work) -> Iterable[Spot]:
+            looked.extend(giving(work))
+            return giving(work)
 
-        monkeypatch.setattr(Work, "covers", counted)
+        monkeypatch.setattr(Work, "giving", counted)
         gap = run_at(0, 5, 5)
         one.received(gap, 0.0)
         again = one.judged(gap, Outcome(10))
@@ -424,6 +426,22 @@ class TestIntake:
         assert one.judged(second, Outcome(1, missing(0, 4), ids=forked)) == []
         assert one.judged(first, Outcome(1, missing(1, 3), ids=ids(0, 0, 5))) == []
         assert one.ask(0.0) == [Want(*place(1), entry_at(1, 3)[:PREFIX_BYTES], 3, 4)]
+
+    def test_what_begins_the_same_elsewhere_is_another_entry(self) -> None:
+        """Whoever signs a chain can find ids for two places of it that begin the same."""
+        lacked = entry_at(1, 7)
+        alike = EntryId(lacked[:PREFIX_BYTES] + bytes(HASH_BYTES - PREFIX_BYTES))
+        one = Intake()
+        waits, other = run_at(0), run_at(1)
+        for run in (waits, other):
+            one.received(run, 0.0)
+        one.judged(other, Outcome(0, missing(2), ids=[*ids(1, 0, 4), alike]))
+        one.judged(waits, Outcome(0, missing(1, 7), ids=ids(0, 0, 5)))
+        assert Want(*place(1), lacked[:PREFIX_BYTES], 5, 8) in one.ask(0.0)
+        one.absent(place(2), 0, 0.0)  # what is alike is given up, and what waits for the other not
+        rest = run_at(1, 5, 3)
+        one.received(rest, 0.0)
+        assert one.judged(rest, Outcome(8, first=5, ids=ids(1, 5, 8))) == [waits]
 
     def test_what_a_forgotten_run_covered_is_asked_for(self) -> None:
         """Though nobody lists it: another held run waits for it."""

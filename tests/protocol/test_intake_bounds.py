@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from protocol.frame import Absent, ChatHeads, Head, Heads, Run, Seen
 from protocol.intake import Intake, Outcome
 from protocol.limits import (
     ANSWER_SECONDS_MAX,
+    HELD_BYTES_MAX,
     HELD_ENTRIES_MAX,
     HELD_RUNS_MAX,
     HELD_TRIES_MAX,
@@ -41,12 +43,13 @@ from tests.protocol.sessions import (
 class TestBounds:
     """I9: what is remembered of a peer is bounded, whatever it sends."""
 
-    @pytest.mark.parametrize("count", [1, 4096])
-    def test_held(self, count: int) -> None:
+    @pytest.mark.parametrize(("count", "size"), [(1, 1), (4096, 1), (1, 32 * 1024)])
+    def test_held(self, count: int, size: int) -> None:
         """Case 21: entries whose ancestors never come."""
         one = Intake()
         for number in range(2 * HELD_RUNS_MAX):
-            run = run_at(number, 1, count)
+            records = (msgspec.Raw(bytes(size)),) * count
+            run = msgspec.structs.replace(run_at(number, 1, count), records=records)
             one.received(run, 0.0)
             one.judged(run, Outcome(1, missing(number + 10_000)))
             one.ask(0.0)
@@ -54,6 +57,7 @@ class TestBounds:
         assert one._held.entries <= HELD_ENTRIES_MAX
         works = one._held._works.values()
         assert one._held.entries == sum(len(work.run.records) for work in works)
+        assert one._held.bytes == one._held.entries * size <= HELD_BYTES_MAX
         assert len(one._asked) <= WANTS_OUTSTANDING_MAX
         assert not one._judging
         assert not one._busy
