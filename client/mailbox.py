@@ -251,7 +251,8 @@ def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
 
 def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     header = entry.header
-    closed = State.GONE if entry.payload is None else State.UNREADABLE
+    gone = entry.payload is None and not _is_wanted(device, entry.id)
+    closed = State.GONE if gone else State.UNREADABLE
     if not isinstance(header, ContentHeader):
         return _Opened(closed)
     found = sender_chain(device, chat, header.epoch, header.device)

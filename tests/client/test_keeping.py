@@ -12,6 +12,7 @@ from client.arrivals import take_in
 from client.audit import audit
 from client.chats import title_of
 from client.device import Device
+from client.epochs import start_epoch
 from client.erasure import drop_aged, empty_log
 from client.folder import DATABASE_FILE
 from client.listing import entries
@@ -20,16 +21,16 @@ from client.reading import Line, Reader, letters
 from node.agency import Agency
 from node.database import connect
 from node.errors import RefusedError, UserError
-from protocol.disclosure import Share
+from protocol.disclosure import Disclosed, Share
 from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
-from protocol.frame import Run
+from protocol.frame import Run, authentic
 from protocol.identity import AgencyId, NodeId
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Edit, Text, decode_message
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.receipt import Receipt, sign_receipt
 from protocol.redaction import custodians, retention
-from protocol.run import drop_payload
+from protocol.run import context_after, drop_payload
 from tests.federation import Federation, now, runs
 
 SECRET = "канарейка, которую никто не должен найти"
@@ -100,6 +101,28 @@ class TestRedaction:
             assert stored is not None
             gone = [one.place for one in entries(owner, stored) if one.ground is not None]
             assert gone == [place]
+
+    @pytest.mark.parametrize("is_here", [True, False])
+    def test_before_its_key_came(self, federation: Federation, *, is_here: bool) -> None:
+        """As before: whether the text was stored, or said to be gone, what follows can be read."""
+        anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+        chat = federation.chat(anna, "", boris)
+        keep_for(anna, chat, DAY)
+        with anna.transaction():
+            start_epoch(anna, compose.require(anna, chat), now())
+        place = federation.say(anna, chat, SECRET)
+        federation.carry_lane(anna, boris, CONTROL)
+        if is_here:
+            federation.carry_lane(anna, boris, CONTENT)
+        else:
+            bring_bare(federation, anna, boris, chat)
+        assert [one.letter.state for one in lines(boris, chat)] == [State.SEALED]
+        redact(anna, chat, place)
+        federation.carry_lane(anna, boris, CONTROL)
+        federation.say(anna, chat, "next")
+        federation.carry(anna, boris)
+        assert federation.texts(boris, chat) == ["next"]
+        assert not on_disk(boris)
 
     def test_before_it_was_read(self, federation: Federation) -> None:
         """Its key is skipped, so what its author writes next can be read."""
@@ -297,6 +320,16 @@ class TestRetention:
         assert (policy.retention, policy.history) == (DAY, HistoryRule.FROM_JOIN)
 
 
+def bring_bare(federation: Federation, source: Device, target: Device, chat: ChatId) -> Run:
+    """Bring the content of a chat as a node does that says of each payload it has aged."""
+    found = retention(compose.require(source, chat).history)
+    assert found is not None
+    (run,) = [run for run in runs(source, chat) if run.lane == CONTENT]
+    bare = [msgspec.Raw(drop_payload(bytes(one), found.ground)) for one in run.records]
+    federation._bring(target, structs.replace(run, records=tuple(bare)))
+    return run
+
+
 class TestGoneTooEarly:
     """A node, by a wrong clock or on purpose, says "gone" of what should be there (SPEC 2.6)."""
 
@@ -313,11 +346,7 @@ class TestGoneTooEarly:
         federation.carry(anna, boris)
         for text in ("one", "two"):
             federation.say(anna, chat, text)
-        found = retention(compose.require(anna, chat).history)
-        assert found is not None
-        (run,) = [run for run in runs(anna, chat) if run.lane == CONTENT]
-        bare = [msgspec.Raw(drop_payload(bytes(one), found.ground)) for one in run.records]
-        federation._bring(boris, structs.replace(run, records=tuple(bare)))
+        run = bring_bare(federation, anna, boris, chat)
         assert [one.letter.state for one in lines(boris, chat)] == [
             State.OPEN,
             *2 * [State.LACKING],
@@ -335,10 +364,45 @@ class TestGoneTooEarly:
     def test_its_key_goes_with_a_redaction(
         self, federation: Federation, anna: Device, boris: Device, whole: Run
     ) -> None:
+        """At once, and not when somebody looks for what can be opened."""
         for one in lines(anna, whole.chat)[1:]:
             redact(anna, whole.chat, one.letter.reference)
-        federation.carry(anna, boris)
+        federation.carry_lane(anna, boris, CONTROL)
         assert keys(boris) == [None, None]
+        assert [one.letter.state for one in lines(boris, whole.chat)][1:] == [State.GONE] * 2
+
+    def test_a_share_of_it_goes_with_a_redaction(
+        self, federation: Federation, anna: Device, boris: Device, whole: Run
+    ) -> None:
+        """And not before: till then it is what should be there."""
+        place = lines(anna, whole.chat)[1].letter.reference
+        plaintext, frank = anna.connection.execute(
+            "SELECT plaintext, frank FROM mailbox WHERE id = ?", (place.id,)
+        ).get
+        with anna.transaction():
+            shared = Share((Disclosed(place.id, plaintext, frank),))
+            compose.send(anna, whole.chat, shared, now(), None)
+        (run,) = [run for run in runs(anna, whole.chat) if run.lane == CONTENT]
+        bring_last(federation, boris, run)
+        assert shares(boris) == 1
+        redact(anna, whole.chat, place)
+        federation.carry_lane(anna, boris, CONTROL)
+        assert shares(boris) == 0
+
+    def test_history_that_has_it_is_kept(
+        self, federation: Federation, anna: Device, boris: Device, whole: Run
+    ) -> None:
+        """A further device of anna's, which has no key of it, gets the log from boris."""
+        phone = federation.further(anna)
+        with anna.transaction():
+            compose.enroll(anna, whole.chat, phone.profile.device_certificate, now())
+        for parcel in federation.parcels(anna, phone):
+            with phone.transaction():
+                archive.keep(phone, archive.unpack(phone, parcel))
+        federation.carry(boris, phone)
+        federation.carry_lane(anna, phone, CONTROL)
+        federation.carry(boris, phone)
+        assert federation.texts(phone, whole.chat) == ["here", "one", "two"]
 
     def test_its_key_goes_after_fourteen_days(
         self, boris: Device, whole: Run, monkeypatch: pytest.MonkeyPatch
@@ -350,6 +414,25 @@ class TestGoneTooEarly:
             take_in(boris, later)
         assert keys(boris) == [None, None]
         assert [one.letter.state for one in lines(boris, whole.chat)][1:] == [State.GONE] * 2
+
+
+def bring_last(federation: Federation, owner: Device, run: Run) -> None:
+    """Bring a device the last entry of a chain alone."""
+    header = authentic(run)[-2].header
+    last = len(run.records) - 1
+    federation._bring(
+        owner,
+        Run(
+            run.chat,
+            run.device,
+            run.lane,
+            run.start + last,
+            authentic(run)[-2].id,
+            context_after(header),
+            run.records[-1:],
+            ((0, run.signatures[-1][1]),),
+        ),
+    )
 
 
 def keys(owner: Device) -> list[bytes | None]:
