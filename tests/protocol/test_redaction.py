@@ -16,7 +16,17 @@ from protocol.errors import Inadmissible, LimitExceeded, NotCanonical
 from protocol.frame import Run, authentic
 from protocol.history import History
 from protocol.membership import void_reason
-from protocol.operation import Hold, Kind, Operation, Redact, Remove, SetPolicy, SetRole
+from protocol.operation import (
+    Checkpoint,
+    Hold,
+    Kind,
+    Operation,
+    Redact,
+    Remove,
+    Revoke,
+    SetPolicy,
+    SetRole,
+)
 from protocol.payload import decode_operation, encode_operation
 from protocol.policy import HistoryRule, Policy, Role
 from protocol.redaction import Redactions, Retention, allows, custodians, retention
@@ -82,6 +92,35 @@ class TestWhoRedacts:
         history.add(story.tell(ANNA, SetRole(BORIS.user, Role.MEMBER, ()), start).entry)
         assert found.of() == {}
         assert allows(history, told.reference, TARGET)  # headers must still come through
+
+    @pytest.mark.parametrize(
+        "operation", [Remove(BORIS.user, ()), Revoke(BORIS.devices[0], None, None, ())]
+    )
+    def test_beside_what_puts_its_author_out(self, operation: Operation) -> None:
+        story = Story(CAST)
+        start = [story.genesis]
+        story.tell(BORIS, redact(TARGET), start)
+        history = story.history()
+        found = Redactions(history)
+        assert found.of().keys() == {TARGET}
+        history.add(story.tell(ANNA, operation, start).entry)
+        assert found.of() == {}
+
+    def test_on_a_branch_that_an_owner_vouches_for(self) -> None:
+        """The proof of a fork makes it void, and the owner's word lets it count again."""
+        story = Story(CAST)
+        start = [story.genesis]
+        one = story.tell(BORIS, redact(TARGET), start)
+        other = story.retell(BORIS, redact(TARGET._replace(seq=9)), one, start)
+        history = story.history()
+        found = Redactions(history)
+        assert len(found.of()) == 2
+        proof = story.tell(CLARA, story.exposure(one, other))
+        history.add(proof.entry)
+        assert found.of() == {}
+        history.add(story.tell(ANNA, Checkpoint((one.reference,)), [proof, one]).entry)
+        assert {TARGET} <= found.of().keys()
+        assert redacted(story.history()).keys() == found.of().keys()
 
     def test_costs_what_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each is judged when it comes, and again only with what is about its author."""
