@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from crypto.sealing import Prekey
 from protocol import epoch
@@ -38,7 +38,7 @@ from protocol.frame import (
 from protocol.identity import sign_prekey
 from protocol.operation import Leave, Redact, Remove, SetRole
 from protocol.policy import HistoryRule, Role
-from protocol.run import rebuild
+from protocol.run import drop_payload, rebuild
 from protocol.testing.chains import Chain
 from protocol.testing.histories import Dice
 from protocol.testing.interference import LIES
@@ -73,6 +73,7 @@ class HostileNode(NodeParty):
             lambda: (longer(raw),),
             lambda: (raw, encode_frame(self._invented())),
             lambda: (self._altered(raw),),
+            lambda: (self._withheld(raw),),
             lambda: (raw, chance.randbytes(chance.randrange(1, 64))),
         )
         return chance.choice(lies)()
@@ -86,6 +87,19 @@ class HostileNode(NodeParty):
             less = structs.replace(frame, chats=frame.chats[1:])
             return encode_frame(less)
         return raw
+
+    def _withheld(self, raw: bytes) -> bytes:
+        """Say that payloads are gone, by a retention that has not called for it yet."""
+        run = decode_frame(raw[LENGTH_BYTES:])
+        judge = self.replica.chat(run.chat) if isinstance(run, Run) else None
+        cases = {} if judge is None else judge.history.authority.register.cases
+        grounds = [at for at, case in cases.items() if any(one.retention for one in case.policies)]
+        if not isinstance(run, Run) or judge is None or not grounds or run.lane != CONTENT:
+            return raw
+        entry = judge.history.entries[self._chance.choice(grounds)]
+        ground = Reference(entry.device, entry.seq, EntryId(entry.id))
+        bare = tuple(Raw(drop_payload(bytes(record), ground)) for record in run.records)
+        return encode_frame(structs.replace(run, records=bare))
 
     def _invented(self) -> Frame:
         """Return a frame about what does not exist, or what one may not say."""
