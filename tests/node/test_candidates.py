@@ -130,6 +130,29 @@ class TestCandidates:
         take(replica, other.run())
         check_forked(replica, talk, (chain, branch, other))
 
+    def test_forked_from_what_only_covers(self) -> None:
+        """What covers the end of a part waits for its ancestor; the rival came, and goes apart."""
+        talk = conversation(Dice(2), 0)
+        anna, boris, clara = talk.people[:3]
+        chain = talk.chain(anna, CONTROL)
+        branch, seen = chain.fork(2), talk.story.told[:2]
+        lacked = talk.story.tell(clara, Checkpoint(), seen)
+        talk.tell(anna, talk.story.tell(anna, Checkpoint(), [*seen, lacked]))
+        covering = chain.entries[2]
+        rival = talk.story.retell(
+            anna, Checkpoint((covering.reference,)), talk.story.told[-1], seen
+        )
+        branch.append(rival.header, rival.payload)
+        joined = talk.story.tell(boris, Admit((grant(FYODOR, Role.MEMBER),)), seen)
+        other = Chain(boris.signers[0], talk.chat, CONTROL)
+        other.append(joined.header, joined.payload)
+        replica = node(LATE)
+        (waits,) = take(replica, chain.run(0, 3, signed=[2]))
+        assert waits.outcome.reached == 2
+        _, stored = take(replica, branch.run(2), other.run())
+        assert stored.fork is not None
+        check_covers(replica, talk.chat)
+
     def test_forked_many_ways(self) -> None:
         """As where a chat is stored: of many branches no more is kept than others refer to."""
         talk = conversation(Dice(2), 0)
