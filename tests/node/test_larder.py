@@ -1,0 +1,187 @@
+"""SPEC 6.7: whose turn it is among the blobs that a node brings, if they are many."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import pytest
+import trio
+from msgspec import structs
+
+from crypto.blob import CHUNK_BYTES
+from node import larder as larders
+from node.blobs import State, StoredBlob
+from node.config import Settings
+from node.driver import Connection
+from node.errors import StorageError
+from node.fetching import Fetching
+from node.hub import Hub
+from node.journal import Journal
+from node.larder import Larder
+from protocol.entry import ATTACHED, CONTENT, EntryId
+from protocol.limits import BLOBS_FETCHED_MAX
+from protocol.session import PeerKind
+from protocol.testing.cast import Person
+from protocol.testing.chains import Step
+from protocol.testing.conversations import Conversation, conversation
+from protocol.testing.histories import Dice
+from tests.node.replicas import MVD, MZ, node, take
+
+Blobs = Literal["all", "demand"]
+
+
+@dataclass(eq=False)
+class Peer:
+    """A session with another node, that is asked for nothing here."""
+
+    key: bytes = MVD
+    peer: PeerKind = PeerKind.NODE
+    open: bool = True
+
+
+def announce(talk: Conversation, who: Person, count: int) -> list[EntryId]:
+    """Write messages with a large file each."""
+    chain = talk.chain(who, CONTENT)
+    payload = bytes(32) + (9 * CHUNK_BYTES).to_bytes(8, "big") + b"sealed"
+    step = Step(payload, control=talk.story.heads(), epoch=talk.epochs[-1])
+    return [
+        chain.append(structs.replace(chain.header(step), kind=ATTACHED), payload).id
+        for _ in range(count)
+    ]
+
+
+class Turns:
+    """A larder, and the blobs that have had a turn, in that order.
+
+    end: how a turn ends; None: it goes on until it has to give way.
+    """
+
+    def __init__(
+        self, folder: Path, talk: Conversation, patch: pytest.MonkeyPatch, blobs: Blobs = "all"
+    ) -> None:
+        self.had: list[EntryId] = []
+        replica = node(path=folder / "replica.db")
+        for chain in talk.chains.values():
+            take(replica, chain.run())
+        self.index = replica.blobs
+        hub: Hub[Connection] = Hub(MZ, trio.current_time)
+        self.peer = cast("Connection", Peer())
+        hub.add(self.peer)
+        self._journal = Journal(replica.store.connection, replica.forget)
+        self.larder = Larder(replica, self._journal, Settings(blobs=blobs), folder, hub)
+        self._news = trio.Event()
+        self.end: Callable[[StoredBlob], object] | None = None
+        patch.setattr(larders, "LOOK_SECONDS", 0)
+        patch.setattr(Fetching, "bring", self._bring)
+
+    async def _bring(
+        self,
+        blob: StoredBlob,
+        sources: Sequence[Connection],
+        _: Callable[[int], object],
+        gives_way: Callable[[], bool],
+    ) -> None:
+        assert sources == [self.peer]
+        self.had.append(blob.entry)
+        self._news.set()
+        await trio.lowlevel.checkpoint()
+        if self.end is not None:
+            self.end(blob)
+            return
+        while not gives_way():  # noqa: ASYNC110 - as a source that is slow
+            await trio.sleep(0.001)
+
+    def start_journal(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self._journal.run)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        self.start_journal(nursery)
+        nursery.start_soon(self.larder.run)
+
+    async def first(self, count: int) -> list[EntryId]:
+        """Wait until so many turns have begun."""
+        while len(self.had) < count:
+            await self._news.wait()
+            self._news = trio.Event()
+        return self.had[:count]
+
+
+@pytest.fixture
+def talk() -> Conversation:
+    return conversation(Dice(6), 0)
+
+
+async def test_nobody_has_the_turns_of_others(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files each has announced."""
+    listed = {who: announce(talk, who, BLOBS_FETCHED_MAX) for who in talk.people}
+    assert len(listed) == BLOBS_FETCHED_MAX
+    turns = Turns(tmp_path, talk, monkeypatch)
+    turns.start(nursery)
+    first = await turns.first(BLOBS_FETCHED_MAX)
+    assert [len({*first} & {*theirs}) for theirs in listed.values()] == [1] * len(listed)
+
+
+async def test_what_was_not_tried_yet_comes_before_what_nobody_had(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = announce(talk, talk.people[3], 4 * BLOBS_FETCHED_MAX)
+    monkeypatch.setattr(larders, "AGAIN_SECONDS", 1e-9)
+    turns = Turns(tmp_path, talk, monkeypatch)
+    turns.end = bool
+    turns.start(nursery)
+    assert sorted(await turns.first(len(listed))) == sorted(listed)
+
+
+async def test_a_node_that_comes_may_have_what_nobody_had(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that is tried at once; what the disk did not take is not."""
+    failed, lacked = announce(talk, talk.people[3], 2)
+    for name in ("AGAIN_SECONDS", "AGAIN_SECONDS_MAX"):
+        monkeypatch.setattr(larders, name, larders.REFUSED_SECONDS / 2)
+
+    def end(blob: StoredBlob) -> None:
+        if blob.entry == failed:
+            raise StorageError("full")
+
+    turns = Turns(tmp_path, talk, monkeypatch)
+    turns.end = end
+    turns.start(nursery)
+    with trio.fail_after(60):
+        while turns.had.count(lacked) < 4:
+            turns.larder.opened(turns.peer)
+            await trio.sleep(0.001)
+    assert turns.had.count(failed) == 1
+
+
+async def test_a_slow_one_gives_way_to_those_that_wait(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = announce(talk, talk.people[3], BLOBS_FETCHED_MAX + 1)
+    monkeypatch.setattr(larders, "TURN_SECONDS", 0)
+    turns = Turns(tmp_path, talk, monkeypatch)
+    turns.start(nursery)
+    with trio.fail_after(60):
+        assert sorted(await turns.first(len(listed))) == sorted(listed)
+
+
+@pytest.mark.parametrize(("blobs", "state"), [("all", State.KNOWN), ("demand", State.WANTED)])
+async def test_where_all_is_brought_nobody_asks_for_it(
+    tmp_path: Path,
+    talk: Conversation,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    blobs: Blobs,
+    state: State,
+) -> None:
+    """Else a device could have all tried again that waits, as often as it likes."""
+    (entry,) = announce(talk, talk.people[3], 1)
+    turns = Turns(tmp_path, talk, monkeypatch, blobs)
+    turns.start_journal(nursery)
+    await turns.larder.want(talk.chat, entry, talk.people[0].devices[0])
+    blob = turns.index.find(talk.chat, entry)
+    assert blob is not None
+    assert blob.state is state
