@@ -410,3 +410,29 @@ class TestHandingOut:
             await hand_out(anna, link)
         assert anna.connection.execute("SELECT chat, refused FROM owed").get == (channel, refused)
         await theirs.aclose()
+
+    async def test_a_node_that_does_not_answer_is_asked_once(
+        self,
+        anna: Device,
+        dina: Device,
+        channel: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """In one visit; what is for others there stays owed."""
+        with anna.transaction():
+            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        asked: list[bytes] = []
+
+        async def away(_topic: int, body: bytes) -> Answer:
+            asked.append(body)
+            return Answer(0, 3, b"away")
+
+        ours, theirs = memory_stream_pair()
+        async with over(anna, ours) as link:
+            monkeypatch.setattr(link.connection, "ask", away)
+            link.greeted.set()
+            await hand_out(anna, link)
+        assert len(asked) == 1
+        owed = anna.connection.execute("SELECT device FROM owed").fetchall()
+        assert len(owed) == 2
+        await theirs.aclose()

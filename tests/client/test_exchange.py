@@ -1,0 +1,94 @@
+"""A visit to the node: how long it waits, and what it does not end for."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from client import compose, exchange
+from client.device import Device, open_device
+from client.epochs import start_epoch
+from client.link import Link, over
+from protocol.entry import CONTENT, CONTROL, ChatId
+from protocol.question import Question, Renew
+from protocol.reply import Certified, Done, Reply
+from tests.federation import PASSPHRASE, Federation, now
+
+
+@asynccontextmanager
+async def link_of(device: Device) -> AsyncIterator[Link]:
+    """A link to a node that says nothing."""
+    ours, theirs = memory_stream_pair()
+    async with over(device, ours) as link:
+        yield link
+    await theirs.aclose()
+
+
+@pytest.fixture
+def sealed(federation: Federation, anna: Device, boris: Device) -> ChatId:
+    """A chat in which boris has a message without the seal of its epoch."""
+    chat = federation.chat(anna, "", boris)
+    with anna.transaction():
+        start_epoch(anna, compose.require(anna, chat), now())
+    federation.say(anna, chat, "waits")
+    for lane in (CONTROL, CONTENT):
+        federation.carry_lane(anna, boris, lane)
+    return chat
+
+
+@pytest.mark.usefixtures("sealed")
+async def test_a_seal_that_does_not_come_is_not_waited_for(
+    boris: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "SEALS_SECONDS_MAX", 0.1)
+    async with link_of(boris) as link:
+        with trio.fail_after(60):
+            assert not await exchange.receive(boris, link)
+
+
+async def test_a_seal_that_another_process_has_brought_is_noticed(
+    federation: Federation,
+    anna: Device,
+    boris: Device,
+    sealed: ChatId,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Our own node has no news then; so the database is looked at without."""
+    monkeypatch.setattr(exchange, "SEALS_SECONDS_MAX", 3600)
+    monkeypatch.setattr(exchange, "NEWS_SECONDS_MAX", 0.01)
+    other = open_device(boris.folder, PASSPHRASE, boris.random)
+    lacks_seals, looks = exchange._lacks_seals, itertools.count(1)
+
+    def look(device: Device) -> bool:
+        lacks = lacks_seals(device)
+        if next(looks) == 2:
+            federation._carry_seals(anna, other)
+        return lacks
+
+    monkeypatch.setattr(exchange, "_lacks_seals", look)
+    async with link_of(boris) as link:
+        with trio.fail_after(60):
+            assert await exchange.receive(boris, link) == {sealed: 1}
+    other.close()
+
+
+async def test_a_certificate_that_is_none_ends_no_visit(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The present one is good for two months more."""
+    before = anna.profile.tls_certificate
+    monkeypatch.setattr(exchange, "RENEW_MS", 0)
+    anna.note("refreshed", now())
+
+    async def ask(question: Question) -> Reply:
+        return Certified(b"none") if isinstance(question, Renew) else Done()
+
+    async with link_of(anna) as link:
+        monkeypatch.setattr(link, "ask", ask)
+        await exchange.tend(anna, link)
+        assert ["certificate" in said for said in link.refused] == [True]
+    anna.reread()
+    assert anna.profile.tls_certificate == before
