@@ -72,13 +72,12 @@ class Admission:
     """What to store, what to wait for, and what was refused.
 
     entries: to append, in order, after the one that precedes them. branch: the branch to go on
-    with, None to begin a new one. forked: they differ from what is stored at the first one's place.
-    known: how many were stored already. surplus: there is no room for their branch.
+    with, None to begin a new one. known: how many were stored already. surplus: there is no room
+    for their branch.
     """
 
     entries: Sequence[Entry] = ()
     branch: int | None = None
-    forked: bool = False
     missing: tuple[Missing, ...] = ()
     refusal: PeerError | None = None
     known: int = 0
@@ -153,7 +152,6 @@ class Chat:
         return Admission(
             entries=judged.entries,
             branch=None if begins else branch,
-            forked=bool(rivals) and bool(judged.entries),
             missing=judged.missing,
             refusal=judged.refusal,
             known=known,

@@ -153,7 +153,7 @@ class Replica:
                 line.cover = entries[admission.known + len(accepted) :]
             self.changes += 1
             line.changed = self.changes
-            if admission.forked and admission.branch is None:
+            if admission.branch is None:
                 self._expose(kept, line, line.base)
         first, ids = entries[0].header.seq, [entry.id for entry in entries]
         refused = admission.refusal is not None
@@ -178,8 +178,9 @@ class Replica:
             for other in kept.lines[header.device, header.lane]
             if other is not line and other.base <= seq < len(other.entries)
         ]
-        proof = encode_proof(_cover(line, seq), _cover(rivals[0], seq))
-        self.keep_fork(Forked(kept.chat.id, proof))
+        if rivals:
+            proof = encode_proof(_cover(line, seq), _cover(rivals[0], seq))
+            self.keep_fork(Forked(kept.chat.id, proof))
 
     def keep_fork(self, forked: Forked) -> None:
         """Check and keep a proof."""

@@ -84,7 +84,7 @@ FAULTS: Sequence[tuple[Deed, int]] = (
     (Deed.BACKUP, 4),
     (Deed.RESTORE, 3),
 )
-ATTACKS: Sequence[tuple[Deed, int]] = ((Deed.STEAL, 3), (Deed.THIEF, 8), (Deed.MISCHIEF, 8))
+ATTACKS: Sequence[tuple[Deed, int]] = ((Deed.STEAL, 5), (Deed.THIEF, 15), (Deed.MISCHIEF, 10))
 
 
 class Act(Struct, frozen=True, array_like=True):
