@@ -8,8 +8,9 @@ from trio.testing import memory_stream_pair
 from client import compose, grants, mailbox
 from client.device import Device
 from client.epochs import start_epoch
-from client.exchange import hand_out
+from client.exchange import hand_out, receive
 from client.link import over
+from client.linking import History, take_parcels
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
 from protocol import keygrant
@@ -19,7 +20,8 @@ from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.question import Forward
+from protocol.question import Forward, GetParcels, Question, Taken
+from protocol.reply import Done, Parcel, Parcels, Reply
 from tests.federation import Federation, now
 
 LATER = 3_600_000
@@ -435,4 +437,37 @@ class TestHandingOut:
         assert len(asked) == 1
         owed = anna.connection.execute("SELECT device FROM owed").fetchall()
         assert len(owed) == 2
+        await theirs.aclose()
+
+    async def test_keys_come_beside_what_is_not_believed(
+        self,
+        federation: Federation,
+        anna: Device,
+        vera: Device,
+        channel: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera)
+        with anna.transaction():
+            (errand,) = grants.due(anna, now())
+        waiting = [Parcel(1, b"no parcel"), Parcel(2, errand.question.body)]
+
+        async def answer(question: Question) -> Reply:
+            match question:
+                case GetParcels():
+                    return Parcels(tuple(waiting))
+                case Taken(numbers):
+                    waiting[:] = [one for one in waiting if one.number not in numbers]
+                case _:
+                    pass
+            return Done()
+
+        ours, theirs = memory_stream_pair()
+        history = History()
+        async with over(vera, ours) as link:
+            monkeypatch.setattr(link, "ask", answer)
+            await take_parcels(vera, link, history)
+            await receive(vera, link)
+        assert (federation.texts(vera, channel), len(history.refused)) == (["one"], 1)
         await theirs.aclose()

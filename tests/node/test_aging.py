@@ -46,9 +46,12 @@ def test_the_doctor_says_so(tmp_path: Path) -> None:
     ahead = NOW_MS + YEAR_MS
     with closing(connect(tmp_path / DATABASE_FILE, None)) as connection:
         assert asked(connection, NOW_MS, ahead) == [True, False]
-    (found,) = [one for one in examine(tmp_path, ahead / 1000) if one.check == "clock"]
-    assert found.state == "warn"
-    assert "set the clock right" in found.text
+    found = [
+        next(one for one in examine(tmp_path, now / 1000) if one.check == "clock")
+        for now in (0, ahead)
+    ]
+    assert [one.state for one in found] == ["fail", "warn"]
+    assert "set the clock right" in found[-1].text
 
 
 class TestClock:
