@@ -276,6 +276,20 @@ class TestRedaction:
 
 @pytest.mark.usefixtures("_open_files")
 class TestRetention:
+    def test_where_nothing_ages_nobody_waits(self, federation: Federation, anna: Device) -> None:
+        """A device that stays online looks often; it takes the write lock only if it has to."""
+        federation.chat(anna, "")
+        began: list[str] = []
+
+        def trace(_: object, statement: str, __: object) -> bool:
+            began.extend([statement] if statement.startswith("BEGIN") else [])
+            return True
+
+        anna.connection.exec_trace = trace
+        drop_aged(anna)
+        anna.connection.exec_trace = None
+        assert began == []
+
     def test_a_custodian_keeps_what_others_drop(
         self, federation: Federation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
