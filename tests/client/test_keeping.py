@@ -326,6 +326,9 @@ class TestRetention:
         user = boris.profile.user.user
         with pytest.raises(RefusedError), boris.transaction():
             keeping.hold(boris, chat, user, now(), ends=False)
+        vera = federation.official("vera@mincifry").profile.user.user
+        with pytest.raises(UserError, match="not in the chat"), anna.transaction():
+            keeping.hold(anna, chat, vera, now(), ends=False)
         with anna.transaction():
             compose.set_role(anna, chat, user, Role.ADMIN, now())
         federation.carry(anna, boris)
