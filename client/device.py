@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
-from msgspec import convert
 
 from client import joining
 from client.folder import (
@@ -25,7 +24,7 @@ from client.folder import (
     settle_count,
     sync_count,
 )
-from node.database import connect
+from node.database import connect, note, noted
 from node.disk import failed
 from node.errors import UserError
 from node.replica import Replica
@@ -123,15 +122,11 @@ class Device:
 
     def noted(self, what: str) -> int | bytes | None:
         """Return what was noted last by this name."""
-        value = self.connection.execute("SELECT value FROM meta WHERE key = ?", (what,)).get
-        return convert(value, int | bytes | None)
+        return noted(self.connection, what)
 
     def note(self, what: str, value: int | bytes) -> None:
         """Remember a value by a name, instead of an earlier one."""
-        self.connection.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (what, value),
-        )
+        note(self.connection, what, value)
 
     def done_at(self, what: str) -> int:
         """Return when something was last done, in milliseconds; 0 for never. See `note`."""

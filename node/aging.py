@@ -6,6 +6,9 @@ sets it right.
 """
 
 import apsw
+from msgspec import convert
+
+from node.database import note, noted
 
 LEAP_MS = 7 * 24 * 3600 * 1000
 PATIENCE_MS = 24 * 3600 * 1000
@@ -23,12 +26,12 @@ def may_age(connection: apsw.Connection, now: int) -> bool:
     looked, leapt = _noted(connection, _LOOKED), _noted(connection, _LEAPT)
     if looked is not None and now - looked > LEAP_MS:
         if leapt is None or now < leapt:
-            _note(connection, _LEAPT, now)
+            note(connection, _LEAPT, now)
             return False
         if now - leapt < PATIENCE_MS:
             return False
     if looked is None or not 0 <= now - looked < STEP_MS:
-        _note(connection, _LOOKED, now)
+        note(connection, _LOOKED, now)
     connection.execute("DELETE FROM meta WHERE key = ?", (_LEAPT,))
     return True
 
@@ -40,12 +43,4 @@ def waits_until(connection: apsw.Connection) -> int | None:
 
 
 def _noted(connection: apsw.Connection, what: str) -> int | None:
-    found = connection.execute("SELECT value FROM meta WHERE key = ?", (what,)).get
-    return None if found is None else int(found)
-
-
-def _note(connection: apsw.Connection, what: str, moment: int) -> None:
-    connection.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (what, moment),
-    )
+    return convert(noted(connection, what), int | None)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+from msgspec import convert
 
 from node.disk import failed
 from node.errors import StorageError
@@ -68,6 +69,20 @@ def _set_up(connection: apsw.Connection, path: Path) -> None:
 def incarnation_of(connection: apsw.Connection) -> bytes:
     """Return the 16 random bytes that a restored or new database has of its own."""
     return bytes(connection.execute("SELECT value FROM meta WHERE key = 'incarnation'").get)
+
+
+def noted(connection: apsw.Connection, what: str) -> int | bytes | None:
+    """Return what was noted last by this name, None for nothing."""
+    value = connection.execute("SELECT value FROM meta WHERE key = ?", (what,)).get
+    return convert(value, int | bytes | None)
+
+
+def note(connection: apsw.Connection, what: str, value: int | bytes) -> None:
+    """Remember a value by a name, instead of an earlier one."""
+    connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (what, value),
+    )
 
 
 def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> None:

@@ -169,15 +169,14 @@ def _disk(folder: Path, _now: float) -> tuple[State, str]:
 
 def _clock(folder: Path, now: float) -> tuple[State, str]:
     moment = datetime.fromtimestamp(now, UTC)
-    if moment.year < FIRST_YEAR:
-        return "fail", f"{moment:{_MOMENT}} UTC; certificates are judged by it"
     believed = _believed(folder)
-    if believed is not None:
+    if moment.year >= FIRST_YEAR and believed is not None:
         return "warn", (
             f"{moment:{_MOMENT}} UTC is far past when the node last looked: nothing is dropped by "
             f"age before {believed:{_MOMENT}}; set the clock right if it is wrong"
         )
-    return "ok", f"{moment:{_MOMENT}} UTC; certificates are judged by it"
+    state: State = "ok" if moment.year >= FIRST_YEAR else "fail"
+    return state, f"{moment:{_MOMENT}} UTC; certificates are judged by it"
 
 
 def _believed(folder: Path) -> datetime | None:

@@ -91,10 +91,12 @@ class HostileNode(NodeParty):
     def _withheld(self, raw: bytes) -> bytes:
         """Say that payloads are gone, by a retention that has not called for it yet."""
         run = decode_frame(raw[LENGTH_BYTES:])
-        judge = self.replica.chat(run.chat) if isinstance(run, Run) else None
+        if not isinstance(run, Run) or run.lane != CONTENT:
+            return raw
+        judge = self.replica.chat(run.chat)
         cases = {} if judge is None else judge.history.authority.register.cases
         grounds = [at for at, case in cases.items() if any(one.retention for one in case.policies)]
-        if not isinstance(run, Run) or judge is None or not grounds or run.lane != CONTENT:
+        if judge is None or not grounds:
             return raw
         entry = judge.history.entries[self._chance.choice(grounds)]
         ground = Reference(entry.device, entry.seq, EntryId(entry.id))
