@@ -15,6 +15,7 @@ MODULE_LINES_MEDIAN_MAX = 200
 FUNCTION_LINES_MAX = 80
 FUNCTION_LINES_P95_MAX = 50
 DOCUMENTED_SHARE_MIN = 0.9
+MAY_BE_EMPTY = {"__init__.py", "py.typed", "empty.evidence"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -162,6 +163,11 @@ class TestWords:
     @pytest.mark.parametrize("text", ["# TOD" + "O: later", "x = y  # type:" + " ignore[misc]"])
     def test_an_open_end_is_seen(self, text: str) -> None:
         assert found(LEFT_OPEN, [("a.py", "\n" + text)]) == [f"a.py:2: {text}"]
+
+    def test_nothing_is_left_over(self) -> None:
+        """An empty file came from a slip, such as ":memory:" opened as a path."""
+        empty = [path for path, text in written_here() if not text]
+        assert {Path(path).name for path in empty} <= MAY_BE_EMPTY, empty
 
     def test_the_tree_is_read(self) -> None:
         paths = {path for path, _ in written_here()}
