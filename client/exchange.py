@@ -212,9 +212,12 @@ async def wait_until(link: Link, reached: Callable[[], bool], seconds: float) ->
 
 
 async def _refresh(device: Device, link: Link, age: int) -> None:
-    """Publish our prekey, take up cards and people, and renew our certificate, if it is time."""
+    """Publish our prekey, take up cards and people, and renew our certificate, if it is time.
+
+    It is also time if a clock that was wrong dated the last time ahead.
+    """
     now = now_ms()
-    if now - await link.journal.read(partial(device.done_at, _REFRESHED)) >= age:
+    if abs(now - await link.journal.read(partial(device.done_at, _REFRESHED))) >= age:
         await link.refresh()
         await link.write(partial(device.note, _REFRESHED, now))
     if await link.journal.read(partial(renewal_due, device, now)):

@@ -5,6 +5,7 @@ present one to whom it takes in, and of any to who asks. What it owes it makes a
 at a time, when it is connected. Whatever is done twice is done once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import convert
@@ -18,7 +19,7 @@ from protocol import keygrant
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.identity import verify_prekey
-from protocol.keygrant import Asked, ChainKey, Granted
+from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
 from protocol.policy import Role
 from protocol.question import Forward
 
@@ -159,59 +160,72 @@ def _bad_for(device: Device, grant: Granted) -> set[DeviceKey]:
 def asks(device: Device, now: int) -> list[Forward]:
     """Return the questions that are due for keys that we lack. Call inside a transaction.
 
-    now: milliseconds. Each goes to one publisher's device, the epoch's author first, then to the
-    next, ever more rarely.
+    now: milliseconds. Each epoch is asked of one publisher's device, its author first, then of the
+    next, ever more rarely, those first that have waited longest; what one device is asked for goes
+    in one question.
     """
     rows = convert(
-        device.connection.execute("SELECT epoch, chat, tries, time FROM asked").fetchall(),
+        device.connection.execute(
+            "SELECT epoch, chat, tries, time FROM asked ORDER BY time, epoch"
+        ).fetchall(),
         list[tuple[EntryId, ChatId, int, int]],
     )
-    found: list[Forward] = []
+    found: dict[tuple[ChatId, DeviceKey], list[EntryId]] = {}
     for epoch, chat, tries, time in rows:
         pause = ASK_AGAIN_MS << min(tries - 1, DOUBLINGS_MAX) if tries else 0
-        if now - time < pause or len(found) >= ASKS_AT_ONCE:
+        if abs(now - time) < pause:
             continue
-        asked = _question(device, chat, epoch, tries, now)
-        if asked is None:
+        publisher = _whom_to_ask(device, chat, epoch, tries)
+        if publisher is None:
             device.connection.execute("DELETE FROM asked WHERE epoch = ?", (epoch,))
             continue
-        device.connection.execute(
-            "UPDATE asked SET tries = tries + 1, time = ? WHERE epoch = ?", (now, epoch)
-        )
-        found.append(asked)
-    return found
+        epochs = found.get((chat, publisher), [])
+        if len(epochs) < EPOCHS_ASKED_MAX and (epochs or len(found) < ASKS_AT_ONCE):
+            device.connection.execute(
+                "UPDATE asked SET tries = tries + 1, time = ? WHERE epoch = ?", (now, epoch)
+            )
+            found[chat, publisher] = [*epochs, epoch]
+    return [
+        _question(device, chat, publisher, epochs, now)
+        for (chat, publisher), epochs in found.items()
+    ]
 
 
-def _question(device: Device, chat: ChatId, epoch: EntryId, tries: int, now: int) -> Forward | None:
+def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> DeviceKey | None:
     judge = device.chat(chat)
     started = None if judge is None else judge.history.epoch(epoch)
     if judge is None or started is None or device.key not in judge.membership().devices:
         return None
-    membership = judge.membership()
     author = judge.history.entries[started.index].device
     rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
-    holders = judge.history.named(started) & membership.sealed - {device.key}
+    holders = judge.history.named(started) & judge.membership().sealed - {device.key}
     ranked = sorted(holders, key=lambda one: (one in bad, one != author, one))
-    if not ranked:
-        return None
-    receiver = ranked[tries % len(ranked)]
-    member = membership.member_of(receiver)
+    return ranked[tries % len(ranked)] if ranked else None
+
+
+def _question(
+    device: Device, chat: ChatId, publisher: DeviceKey, epochs: Sequence[EntryId], now: int
+) -> Forward:
+    judge = device.chat(chat)
+    member = None if judge is None else judge.membership().member_of(publisher)
     assert member is not None
     record = own_prekey(device, now)
-    body = keygrant.sign_ask(device.secrets.device, chat, [epoch], receiver, record)
-    return Forward(chat, member.agency, receiver, body)
+    body = keygrant.sign_ask(device.secrets.device, chat, epochs, publisher, record)
+    return Forward(chat, member.agency, publisher, body)
 
 
 def due(device: Device, now: int) -> list[Errand]:
     """Make some of the grants that we owe. Call inside a transaction; then `done` for each.
 
-    Owed no more are those to devices that are out, or of which no prekey is known: they ask.
+    It begins with another reader each time, as the nodes of the first may be away. Owed no more
+    are those to devices that are out, or of which no prekey is known: they ask.
     """
     rows = convert(
         device.connection.execute(
-            "SELECT chat, epoch, device, prekey FROM owed ORDER BY refused, random() LIMIT ?",
-            (GRANTS_AT_ONCE,),
+            "SELECT chat, epoch, device, prekey FROM owed"
+            " ORDER BY refused, device < ?, device, epoch LIMIT ?",
+            (device.random(KEY_BYTES), GRANTS_AT_ONCE),
         ).fetchall(),
         list[tuple[ChatId, EntryId, DeviceKey, bytes | None]],
     )

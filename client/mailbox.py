@@ -259,8 +259,7 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     if isinstance(found, NoKey):
         waits = found is NoKey.NOT_YET and grants.wait_for(device, chat, header)
         return _Opened(State.SEALED if waits else closed)
-    if found.granter is not None:  # it may begin before we were known to be in
-        found = advanced(found, header.generation)
+    found = advanced(found, header.generation)  # past what we were told
     if found.generation != header.generation:
         return _Opened(closed)
     seed, following = schedule.advance(found.chain)

@@ -163,6 +163,59 @@ class TestReading:
         texts = federation.texts(vera, channel)
         assert texts[-1] == "more"
 
+    def test_what_one_publisher_is_asked_for_goes_in_one_question(
+        self,
+        federation: Federation,
+        anna: Device,
+        vera: Device,
+        channel: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for number in range(3):
+            federation.say(anna, channel, str(number))
+            with anna.transaction():
+                start_epoch(anna, compose.require(anna, channel), now())
+                anna.connection.execute("DELETE FROM owed")
+        follow(federation, anna, vera)
+        monkeypatch.setattr(grants, "EPOCHS_ASKED_MAX", 2)
+        assert [ask(vera, anna), ask(vera, anna)] == [1, 1]
+        assert pay(anna, vera) == 3
+        follow(federation, anna, vera)
+        assert federation.texts(vera, channel) == ["0", "1", "2"]
+
+    def test_what_nobody_answers_does_not_keep_the_rest_from_being_asked(
+        self,
+        federation: Federation,
+        anna: Device,
+        vera: Device,
+        channel: ChatId,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for number in range(3):
+            federation.say(anna, channel, str(number))
+            with anna.transaction():
+                start_epoch(anna, compose.require(anna, channel), now())
+        follow(federation, anna, vera)
+        monkeypatch.setattr(grants, "EPOCHS_ASKED_MAX", 1)
+        monkeypatch.setattr(grants, "ASKS_AT_ONCE", 1)
+        asked: set[EntryId] = set()
+        for visit in range(3):
+            with vera.transaction():
+                (question,) = grants.asks(vera, now() + visit * LATER)
+            found = keygrant.read(question.body)
+            assert isinstance(found, keygrant.Asked)
+            asked |= {*found.epochs}
+        assert len(asked) == 3
+
+    def test_a_reader_whose_clock_was_years_ahead_asks_again(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+    ) -> None:
+        federation.say(anna, channel, "one")
+        follow(federation, anna, boris, vera)
+        assert ask(vera, boris, at=now() + 3650 * 24 * LATER) == 0  # anna was asked, who is away
+        assert ask(vera, boris) == 1
+        assert pay(boris, vera) == 1
+
     def test_a_reader_does_not_write(
         self, federation: Federation, anna: Device, vera: Device, channel: ChatId
     ) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from client import archive, compose, nacks
+from client import archive, compose, mailbox, nacks
 from client.audit import Audit, audit
 from client.deciding import settle
 from client.device import Device, open_device
 from client.epochs import start_epoch
 from client.folder import COUNT_FILE, DATABASE_FILE, count_of
 from client.linking import History, bring_in, read_code
+from client.mailbox import State
 from client.outbox import Outbox
 from client.revoking import exposed, revoke_exposed, revoke_own, still_in
 from client.writing import append_control
@@ -20,7 +21,7 @@ from crypto.errors import SealRefused
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
 from protocol import case, codec, payload
 from protocol.dag import bits
-from protocol.entry import ChatId, EntryId, Reference
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
 from protocol.epoch import NackReason
 from protocol.errors import PeerError
 from protocol.membership import Void, content_void
@@ -63,6 +64,23 @@ class TestArchive:
         federation.say(phone, chat, "from the phone")
         federation.carry(phone, anna)
         assert federation.texts(anna, chat) == ["before", "from the phone"]
+
+    def test_what_waits_for_a_seal_is_read_and_holds_up_nothing(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        phone = link(federation, anna)
+        federation.say(anna, chat, "its seal is on the way")
+        for lane in (CONTROL, CONTENT):
+            federation.carry_lane(anna, phone, lane)
+        assert mailbox.letters(phone, chat, 9)[-1].state is State.SEALED
+        with phone.transaction():
+            for parcel in federation.parcels(anna, phone):
+                archive.keep(phone, archive.unpack(phone, parcel))
+            archive.take_up(phone)
+        assert federation.texts(phone, chat) == ["before", "its seal is on the way"]
+        federation.say(anna, chat, "after")
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat)[-1] == "after"
 
     def test_without_it_the_past_stays_closed(
         self, federation: Federation, anna: Device, chat: ChatId

@@ -92,3 +92,23 @@ async def test_a_certificate_that_is_none_ends_no_visit(
         assert ["certificate" in said for said in link.refused] == [True]
     anna.reread()
     assert anna.profile.tls_certificate == before
+
+
+async def test_who_refreshed_under_a_clock_years_ahead_refreshes_again(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed: list[bool] = []
+
+    async def refresh() -> None:
+        refreshed.append(True)
+
+    async def ask(_: Question) -> Reply:
+        return Done()
+
+    anna.note("refreshed", now() + 3650 * 24 * 3_600_000)
+    async with link_of(anna) as link:
+        monkeypatch.setattr(link, "refresh", refresh)
+        monkeypatch.setattr(link, "ask", ask)
+        await exchange.tend(anna, link)
+        await exchange.tend(anna, link)
+    assert refreshed == [True]

@@ -8,7 +8,7 @@ is kept as bytes; a simulation opens a copy of them in memory.
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +21,11 @@ import apsw
 from client.device import Device
 from client.folder import Secrets
 from crypto import keyfile
+from node.agency import Agency
 from node.database import STATEMENTS_CACHED_MAX
+from node.people import People
 from node.schema import SCHEMA
-from protocol.identity import verify_user
+from protocol.identity import verify_device, verify_user
 from protocol.person import Person
 from tests.federation import Federation
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
@@ -47,9 +49,10 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Everybody. agencies: name -> id. registry: what was signed so far."""
+    """Everybody. nodes: databases of new nodes, by agency. registry: what was signed so far."""
 
-    agencies: dict[str, bytes]
+    agencies: dict[str, Agency]
+    nodes: dict[str, bytes]
     roles: tuple[Role, ...]
     persons: tuple[Person, ...]
     registry: Registry
@@ -85,11 +88,12 @@ def cast(*, real: bool) -> Cast:
                 first = federation.official(f"{official}@{agency}", zone)
                 if official == OFFICIALS[0]:
                     federation.further(first)
-        agencies = {name: bytes(one.id) for name, one in federation.agencies.items()}
         roles = tuple(_role(device) for device in federation.devices)
         persons = tuple(federation.persons.values())
+        agencies = federation.agencies
+        nodes = {name: _node(agency, persons) for name, agency in agencies.items()}
         federation.close()
-    return Cast(agencies, roles, persons, registry)
+    return Cast(agencies, nodes, roles, persons, registry)
 
 
 def _role(device: Device) -> Role:
@@ -104,6 +108,21 @@ def _role(device: Device) -> Role:
         device.secrets,
         device.connection.serialize("main"),
     )
+
+
+def _node(agency: Agency, persons: Sequence[Person]) -> bytes:
+    """Return the database of a new node, which has registered its officials."""
+    connection = opened(empty_database())
+    people, charter = People(connection, agency.id), agency.card.charter
+    for person in persons:
+        if person.charter == charter.raw:
+            user = verify_user(person.certificate, charter)
+            address = f"{user.name}@{charter.name}"
+            people.keep_user(user.user, agency.id, address, charter.raw, user.raw)
+            for listed in person.devices:
+                device = verify_device(listed.certificate, charter)
+                people.keep_device(device.device, device.user, device.raw, listed.prekey)
+    return connection.serialize("main")
 
 
 @cache

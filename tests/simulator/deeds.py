@@ -6,10 +6,11 @@ from typing import TypeVar
 
 from msgspec import convert
 
-from client import compose, keeping
+from client import compose, handing, keeping
 from client.linking import bring_in
+from client.people import keep_person
 from node.errors import UserError
-from protocol.entry import ChatId, Reference
+from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.identity import UserId
 from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
@@ -18,6 +19,7 @@ from tests.simulator.hostile import mischief
 from tests.simulator.parties import DeviceParty, Party
 from tests.simulator.script import Act, Deed
 from tests.simulator.stage import Stage
+from tests.simulator.stored import readable
 
 Thing = TypeVar("Thing")
 BURST_MAX = 12
@@ -245,8 +247,22 @@ def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _second(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage, act
-    device.act("brings in its second", lambda: bring_in(device.device, device.wall))
+    """Certify another device of the user, bring it into their chats, and owe it the history."""
+    del act
+    others = [one for one in stage.devices if one.user == device.user and one is not device]
+    if device.device.secrets.user is None or not others:
+        return
+    other = others[0]
+    person = stage.introduce(other)
+    known: dict[DeviceKey, frozenset[bytes]] = {}
+
+    def work() -> None:
+        keep_person(device.device, person)
+        bring_in(device.device, device.wall)
+        handing.begin(device.device, other.key)
+        known[other.key] = readable(device.connection)
+
+    device.act("brings in its second", work, lambda: device.handed.update(known))
 
 
 def _come(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -332,6 +348,7 @@ def _clock(stage: Stage, device: DeviceParty, act: Act) -> None:
     del device
     party = _party(stage, act)
     party.clock_off += _pick(JUMPS_SECONDS, act.draw)
+    party.disturbed = True
     party.note("clock", f"off by {party.clock_off:.0f} s")
 
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from msgspec import Raw, structs
 
 from crypto.sealing import Prekey
+from node.agency import Agency
 from protocol import epoch
 from protocol.entry import (
     CONTENT,
@@ -56,7 +57,7 @@ FIXARRAY_FULL = 0x9F
 class HostileNode(NodeParty):
     """A node that drops, repeats, alters and invents what it sends (SPEC 13)."""
 
-    def __init__(self, place: Scene, name: str, agency: bytes, database: bytes) -> None:
+    def __init__(self, place: Scene, name: str, agency: Agency, database: bytes) -> None:
         super().__init__(place, name, agency, database)
         self.honest = False
         self._chance = place.clock.stream("liar", name)

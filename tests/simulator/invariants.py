@@ -11,7 +11,7 @@ from random import Random
 
 from msgspec import convert
 
-from client import mailbox
+from client import grants, mailbox
 from client.delivery import unstored
 from node.replica import Replica
 from protocol.dag import ControlEntry
@@ -26,7 +26,7 @@ from protocol.testing.network import Replica as Witness
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY, Checks
 from tests.simulator.parties import DeviceParty, NodeParty, Party
-from tests.simulator.stored import stored_entries, stored_runs
+from tests.simulator.stored import readable, stored_entries, stored_runs, unreadable
 
 ORACLE_ENTRIES_MAX = 24
 KEY_TABLES = ("SELECT chain FROM senders", "SELECT private FROM prekeys")
@@ -389,16 +389,71 @@ def i3_seals_arrive(rest: Rest) -> None:
     """No letter waits for a seal that the device's own node has."""
     for device in rest.devices:
         node = device.home.replica
-        rows = device.connection.execute(
-            "SELECT chat, device, seq, id FROM mailbox WHERE state = ?", (mailbox.State.SEALED,)
-        ).fetchall()
-        for chat, place in convert(
-            [(row[0], row[1:]) for row in rows], list[tuple[ChatId, Reference]]
-        ):
-            header = mailbox.read_entry(device.device, chat, place).header
-            if isinstance(header, ContentHeader) and device.key in node.readers_of(chat):
+        for chat, header in _sealed(device):
+            if device.key in node.readers_of(chat):
                 found = node.seals_for(chat, header.epoch, [device.key])
                 rest.require("I3", not found, f"{device.name} was not given its seal")
+
+
+def _sealed(device: DeviceParty) -> Iterator[tuple[ChatId, ContentHeader]]:
+    """The letters of a device that wait for a key."""
+    rows = device.connection.execute(
+        "SELECT chat, device, seq, id FROM mailbox WHERE state = ?", (mailbox.State.SEALED,)
+    ).fetchall()
+    for chat, place in convert([(row[0], row[1:]) for row in rows], list[tuple[ChatId, Reference]]):
+        header = mailbox.read_entry(device.device, chat, place).header
+        if isinstance(header, ContentHeader):
+            yield chat, header
+
+
+def i3_granted_keys_arrive(rest: Rest) -> None:
+    """No letter of a channel waits for a key that a living publisher's device has for it."""
+    for device in rest.devices:
+        for chat, header in _sealed(device):
+            granters = [
+                one.name for one in rest.devices if _may_grant(rest, one, device, chat, header)
+            ]
+            rest.require("I3", not granters, f"{device.name} has no key from {granters}")
+
+
+def i3_history_arrives(rest: Rest) -> None:
+    """What a device could read when it owed its history to another of its user's, that one can.
+
+    Not if a clock leapt, as what seals it then may be erased, or a database is an older one.
+    """
+    devices = {one.key: one for one in rest.devices}
+    for device in rest.devices:
+        for key, letters in device.handed.items():
+            other = devices.get(key)
+            if other is None or any(one.disturbed for one in (device, device.home, other)):
+                continue
+            if {key, device.key} & rest.checks.compromised:
+                continue
+            lacking = letters & readable(device.connection) & unreadable(other.connection)
+            rest.require("I3", not lacking, f"{other.name} lacks {len(lacking)} of its history")
+
+
+def _may_grant(
+    rest: Rest, granter: DeviceParty, reader: DeviceParty, chat: ChatId, header: ContentHeader
+) -> bool:
+    """Whether a publisher's device has an entry's key for a reader's, by what both have seen."""
+    ours, theirs = granter.replica.chat(chat), reader.replica.chat(chat)
+    if ours is None or theirs is None or not theirs.history.is_channel:
+        return False
+    started = theirs.history.epoch(header.epoch)
+    if started is None or {granter.key, reader.key} & rest.checks.compromised:
+        return False
+    asked = theirs.history.named(started) & theirs.membership().sealed
+    known = ours.membership().member_of(reader.key) and ours.membership().may_write(granter.key)
+    if reader.key in asked or granter.key not in asked or not known:
+        return False
+    way = granter.home.replica.readers_of(chat), reader.home.replica.readers_of(chat)
+    ends = {granter.key, reader.home.agency}, {reader.key, granter.home.agency}
+    if not all(needed <= set(readers) for needed, readers in zip(ends, way, strict=True)):
+        return False
+    chains = grants._chains(granter.device, ours, header.epoch, reader.key)
+    found = chains.get(header.device)
+    return found is not None and found.generation <= header.generation
 
 
 def i6_generations_follow(rest: Rest) -> None:
@@ -450,6 +505,8 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i15_read_completeness,
     i20_answer,
     i3_seals_arrive,
+    i3_granted_keys_arrive,
+    i3_history_arrives,
     i6_generations_follow,
     i11_nobody_acknowledges_for_others,
 )

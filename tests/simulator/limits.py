@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Final, NamedTuple
 from unittest import mock
 
-from client import epochs
+from client import archive, epochs, grants
 from client import preview as previewing
-from node import dealing, runs, seals, sharing
+from node import dealing, parcels, runs, seals, sharing
 from protocol import held, intake, preview, reconcile, session, spread
 
 SHARE: Final = 0.25  # of the limits, in one seed
@@ -47,6 +47,12 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "SEALS_SPREAD_MAX": Limit([seals], [1, 4]),
     "SEALLESS_ASKED_MAX": Limit([sharing], [1, 4]),
     "EPOCH_MESSAGES_MAX": Limit([epochs, previewing], [2, 8]),
+    "EPOCHS_ASKED_MAX": Limit([grants], [1, 2]),
+    "ASKS_AT_ONCE": Limit([grants], [1]),
+    "GRANTS_AT_ONCE": Limit([grants], [1, 4]),
+    "FORWARDED_MAX": Limit([parcels], [1, 4]),
+    "WAITING_MAX": Limit([parcels], [1, 4]),
+    "LETTERS_MAX": Limit([archive], [4, 16]),
     "SPREAD_ALL_MAX": Limit([spread], [1, 2, 3]),
     "DUPLICATES_MAX": Limit([spread], [1]),
     "GRAFTS_MAX": Limit([spread], [1]),

@@ -21,6 +21,8 @@ from client.erasure import erase_prekeys
 from client.folder import Secrets
 from client.outbox import Outbox
 from client.revoking import revoke_exposed
+from node.agency import Agency
+from node.directory import Directory
 from node.errors import IvorError
 from node.hub import Hub
 from node.outgoing import Outgoing
@@ -29,11 +31,12 @@ from node.stored import Stored
 from node.transaction import Transaction
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Forked, Holding, Rumour, Seal
+from protocol.frame import Answer, Ask, Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
 from protocol.person import Person
 from protocol.session import PeerKind
 from protocol.spread import NEVER
+from tests.simulator import parcels
 from tests.simulator.cast import BEGINNING, Role, opened
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
@@ -43,6 +46,7 @@ from tests.simulator.wire import Line
 SECOND_MS = 1000
 HOUR_SECONDS = 3600.0
 FOLDER = Path("/nonexistent")
+REFUSED = 8
 
 
 class Place(Protocol):
@@ -69,7 +73,10 @@ class Place(Protocol):
 
 
 class Party:
-    """What nodes and devices have in common."""
+    """What nodes and devices have in common.
+
+    disturbed: whether its clock has leapt, or its database was brought back from an older one.
+    """
 
     def __init__(self, place: Place, name: str, connection: apsw.Connection) -> None:
         self.place = place
@@ -80,6 +87,7 @@ class Party:
         self.clock_off = 0.0
         self.lines: list[Line] = []
         self.backup: bytes | None = None
+        self.disturbed = False
 
     @property
     def wall(self) -> int:
@@ -145,9 +153,10 @@ class Party:
 class NodeParty(Party):
     """An agency's node."""
 
-    def __init__(self, place: Place, name: str, agency: bytes, database: bytes) -> None:
+    def __init__(self, place: Place, name: str, agency: Agency, database: bytes) -> None:
         super().__init__(place, name, opened(database))
-        self.agency = agency
+        self.agency = bytes(agency.id)
+        self._keys = agency
         self.hub: Hub[Line]
         self.start()
 
@@ -162,6 +171,8 @@ class NodeParty(Party):
         self._spreads_at = NEVER
         self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
         self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
+        draw = self.place.clock.stream("directory", self.name).randbytes
+        self.directory = Directory(self.connection, self._keys, draw)
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
@@ -176,6 +187,10 @@ class NodeParty(Party):
         new = self.place.clock.stream("incarnation", self.name).randbytes(16)
         self.connection.execute("UPDATE meta SET value = ? WHERE key = 'incarnation'", (new,))
         self.connection.execute("DELETE FROM cursors")
+
+    def consult(self, line: Line, ask: Ask) -> None:
+        """Answer from the directory."""
+        parcels.answer(self, line, ask)
 
     def opened(self, line: Line) -> None:
         """Take part; a device hears what is stored."""
@@ -263,7 +278,7 @@ class _Pocket(Device):
 
 
 class DeviceParty(Party):
-    """An official's device."""
+    """An official's device. handed: what it could read when it owed that to another of theirs."""
 
     def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
         super().__init__(place, name, opened(role.database))
@@ -271,9 +286,11 @@ class DeviceParty(Party):
         self.home = home
         self.online = False
         self.told: dict[bytes, Person] = {}
+        self.handed: dict[DeviceKey, frozenset[bytes]] = {}
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None
+        self._visit: parcels.Visit | None = None
         self.start()
         self.device.settle_here()
 
@@ -281,6 +298,11 @@ class DeviceParty(Party):
     def key(self) -> DeviceKey:
         """The device's key."""
         return DeviceKey(self.role.secrets.device.public)
+
+    @property
+    def is_further(self) -> bool:
+        """Whether another device of the same user has certified it."""
+        return self.role.secrets.user is None
 
     @property
     def user(self) -> UserId:
@@ -310,6 +332,16 @@ class DeviceParty(Party):
         if self.backup is not None:
             self.connection = opened(self.backup)
             self._number += 1
+
+    def crash(self) -> None:
+        """Lose everything but the database."""
+        super().crash()
+        if self._visit is not None:
+            self._visit.close()
+
+    def consult(self, line: Line, ask: Ask) -> None:
+        """A device keeps no directory."""
+        line.say(Answer(ask.number, REFUSED, b"a device answers no questions"))
 
     def _appended(self) -> Callable[[], object]:
         return bool if self._outbox is None else self._outbox.appended()
@@ -399,6 +431,8 @@ class DeviceParty(Party):
         self.act("decided", lambda: settle(device, wall))
         self.disk.read(partial(_erase, device, wall))
         self.age()
+        if self._visit is None or self._visit.over:
+            self._visit = parcels.Visit(self, self.lines[0])
         if device.displaced:
             self.disk.read(self._settle)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from protocol.person import Person
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.parties import DeviceParty, NodeParty, Party
 
@@ -21,6 +22,9 @@ class Stage(Protocol):
 
     def retry(self, one: Party, other: Party) -> None:
         """Let two parties try anew, soon."""
+
+    def introduce(self, device: DeviceParty) -> Person:
+        """Let the directory list a further device; return its user as listed then."""
 
     def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
         """Let nothing pass for a while."""

@@ -1,7 +1,13 @@
-"""What a replica stores of a chat: as the frames that it would send, and as verified entries."""
+"""What a replica stores of a chat: as the frames that it would send, and as verified entries.
+
+And which letters a device can read.
+"""
 
 from collections.abc import Iterator, Sequence
 
+import apsw
+
+from client.mailbox import State
 from node.replica import Replica
 from node.runs import read_run
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -43,3 +49,17 @@ def stored_entries(replica: Replica, chat: ChatId) -> Sequence[Entry]:
             if entry.header.seq < lengths[entry.header.device, entry.header.lane]:
                 found[entry.id] = entry
     return list(found.values())
+
+
+def readable(connection: apsw.Connection) -> frozenset[bytes]:
+    """The ids of the letters of a device's database that are open."""
+    rows = connection.execute("SELECT id FROM mailbox WHERE state = ?", (State.OPEN,))
+    return frozenset(row[0] for row in rows)
+
+
+def unreadable(connection: apsw.Connection) -> frozenset[bytes]:
+    """The ids of those that are neither open nor gone."""
+    rows = connection.execute(
+        "SELECT id FROM mailbox WHERE state NOT IN (?, ?)", (State.OPEN, State.GONE)
+    )
+    return frozenset(row[0] for row in rows)

@@ -46,6 +46,7 @@ from protocol.errors import PeerError
 from protocol.frame import (
     LENGTH_BYTES,
     Answer,
+    Ask,
     Error,
     Frame,
     Have,
@@ -67,7 +68,6 @@ Item = Step | Thunk
 EOF_SECONDS = 0.01
 KEEP_ALIVE_SECONDS = 60.0  # until TCP notices that nobody is there
 SLICE_SECONDS = 0.01  # between two slices of a survey
-REFUSED = 8
 
 
 class Weather(Protocol):
@@ -115,6 +115,9 @@ class Owner(Protocol):
 
     def tamper(self, line: "Line", raw: bytes) -> Sequence[bytes]:
         """What really goes out in the place of a frame."""
+
+    def consult(self, line: "Line", ask: Ask) -> None:
+        """The peer asks something: answer, some time."""
 
 
 class Task:
@@ -186,6 +189,8 @@ class Line(Dealing):
         self._reader, self._writer, self._keeper, self._finisher = (Task(self) for _ in range(4))
         self._slots: deque[list[Thunk]] = deque()
         self._held_up: list[Task] = []
+        self._asking: dict[int, Callable[[Answer | None], None]] = {}
+        self._asked = 0
 
     @property
     def queued_bytes(self) -> int:
@@ -245,12 +250,12 @@ class Line(Dealing):
                 self.send(Have(tuple(holdings)))
             case Note(holdings):
                 return [Keep(lambda: self.note(holdings))]
-            case Consult(ask):
-                self.send(Answer(ask.number, REFUSED, b"no directory in a simulation"))
+            case Consult() | Deliver():
+                self._consult(step)
             case LoadChunk(want):  # there are no blobs here
                 return self.chunk_loaded(want, None)
-            case Deliver() | Preview() | TakeChunk():
-                pass  # nothing here asks, or looks ahead
+            case Preview() | TakeChunk():
+                pass  # nothing here looks ahead
             case Close():
                 self.close()
             case Look() | Keep() | Try() | Store() | Survey():
@@ -340,6 +345,37 @@ class Line(Dealing):
 
         self.owner.disk.write(lambda: left.append(work()), ended)
 
+    # Questions
+
+    def ask(
+        self, topic: int, body: bytes, then: Callable[[Answer | None], None], seconds: float
+    ) -> None:
+        """Put a question to the peer. then: gets the answer, or None if none came in time."""
+        self._asked += 1
+        number = self._asked
+        self._asking[number] = then
+        self.say(Ask(number, topic, body))
+        pause = 0.0 if self.over else seconds
+        self._weather.clock.after(pause, lambda: self._answered(number, None))
+
+    def _consult(self, step: Consult | Deliver) -> None:
+        match step:
+            case Consult(ask):
+                self.owner.consult(self, ask)
+            case Deliver(answer):
+                self._answered(answer.number, answer)
+
+    def _answered(self, number: int, answer: Answer | None) -> None:
+        then = self._asking.pop(number, None)
+        if then is not None:
+            then(answer)
+
+    def say(self, frame: Frame) -> None:
+        """Send a frame, if the connection is still there."""
+        if not self.over:
+            self.send(frame)
+            self.worked()
+
     # What waits to be sent, and time
 
     def worked(self) -> None:
@@ -399,6 +435,8 @@ class Line(Dealing):
             return
         self.over = True
         self._session.state = State.CLOSED
+        for number in self._asking:
+            self._weather.clock.after(0.0, partial(self._answered, number, None))
         self._weather.trace.note(
             self._weather.clock.now, self.owner.name, "closed", str(self.failure or "")
         )

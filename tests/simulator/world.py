@@ -11,16 +11,19 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
+from unittest import mock
 
 import structlog
 
+from client import grants
 from node.dealing import greeting_for
 from node.stored import Stored
+from protocol.entry import DeviceKey
 from protocol.frame import Frame
 from protocol.person import Person, PersonDevice
 from protocol.session import PeerKind
 from tests.simulator import deeds, invariants
-from tests.simulator.cast import Cast, Role, cast, empty_database
+from tests.simulator.cast import Cast, Role, cast
 from tests.simulator.checks import Checks, Violation
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.hostile import HostileNode, Thief
@@ -34,8 +37,10 @@ from tests.simulator.wire import Line, Wire
 BACK_OFF_SECONDS = (0.25, 30.0)
 VISIT_SECONDS = (5.0, 20.0)
 ONLINE_SHARE = 0.7  # of the devices, at the beginning
+LATE_SHARE = 0.5  # of the seeds: there, a second device is certified when that deed is done
 ROUND_SECONDS = 10.0
-ROUNDS_MAX = 18
+ROUNDS_MAX = 36
+ASK_AGAIN_MS = 3000  # for keys of a channel: a simulation is over before an hour is
 
 
 class World:
@@ -60,6 +65,9 @@ class World:
         self.devices: list[DeviceParty] = []
         self.thieves: list[DeviceParty] = []
         self._people()
+        self._late: dict[DeviceKey, PersonDevice] = {}
+        if self.clock.stream("late").random() < LATE_SHARE:
+            self._hide_further_devices()
         self.cheats = [self.devices[at % len(self.devices)] for at in script.cheats]
         for cheat in self.cheats:
             cheat.honest = False
@@ -68,9 +76,11 @@ class World:
     def _people(self) -> None:
         for name in self.script.agencies:
             kind = HostileNode if name in self.script.liars else NodeParty
-            node = kind(self, name, self.cast.agencies[name], empty_database())
+            node = kind(self, name, self.cast.agencies[name], self.cast.nodes[name])
             incarnation = self.clock.stream("incarnation", name).randbytes(16)
-            node.connection.execute("UPDATE meta SET value = ?", (incarnation,))
+            node.connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'incarnation'", (incarnation,)
+            )
             self.nodes[name] = node
             if not node.honest:
                 self.checks.liars.add(node.agency)
@@ -84,6 +94,23 @@ class World:
         party.honest = home.honest
         party.online = self.clock.stream("online").random() < ONLINE_SHARE
         self.devices.append(party)
+
+    def _hide_further_devices(self) -> None:
+        """Let nobody have heard of the second devices: their users have yet to certify them."""
+        certificates = {one.role.certificate: one.key for one in self.devices if one.is_further}
+        for user, person in self.persons.items():
+            shown = []
+            for listed in person.devices:
+                if listed.certificate in certificates:
+                    self._late[certificates[listed.certificate]] = listed
+                else:
+                    shown.append(listed)
+            self.persons[user] = Person(person.charter, person.certificate, tuple(shown))
+        for party in self.devices:
+            party.connection.executemany(
+                "DELETE FROM devices WHERE id = ?",
+                [(key,) for key in self._late if key != party.key],
+            )
 
     # What wires ask
 
@@ -142,6 +169,15 @@ class World:
                     for one in person.devices
                 )
                 self.persons[user] = Person(person.charter, person.certificate, listed)
+
+    def introduce(self, device: DeviceParty) -> Person:
+        """Let the directory list a further device; return its user as listed then."""
+        user = device.device.profile.user.raw
+        person, listed = self.persons[user], self._late.pop(device.key, None)
+        if listed is not None:
+            devices = (*person.devices, listed)
+            self.persons[user] = Person(person.charter, person.certificate, devices)
+        return self.persons[user]
 
     # Who is connected
 
@@ -288,6 +324,7 @@ class World:
             return
         party.note("restore")
         party.crash()
+        party.disturbed = True
         assert isinstance(party, DeviceParty | NodeParty)
         party.restore()
         party.start()
@@ -332,6 +369,8 @@ class World:
             invariants.i5_fork_exposure(rest)
             invariants.i20_answer(rest)
             invariants.i3_seals_arrive(rest)
+            invariants.i3_granted_keys_arrive(rest)
+            invariants.i3_history_arrives(rest)
         except Violation:
             return False
         return True
@@ -392,6 +431,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
     with (
         stand(registry),
         limited(script.limits),
+        mock.patch.multiple(grants, ASK_AGAIN_MS=ASK_AGAIN_MS, DOUBLINGS_MAX=0),
         structlog.testing.capture_logs(),
     ):
         yield World(script, trace)
