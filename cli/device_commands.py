@@ -250,7 +250,7 @@ def _own_devices(device: "Device") -> "list[tuple[DeviceCertificate, bool]]":
     from protocol.identity import verify_endorsed
 
     rows = device.connection.execute(
-        "SELECT certificate, revoked FROM devices WHERE user = ?", (device.profile.user.user,)
+        "SELECT certificate, revoked != 0 FROM devices WHERE user = ?", (device.profile.user.user,)
     ).fetchall()
     found = [
         (verify_endorsed(raw), revoked)

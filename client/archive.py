@@ -194,7 +194,7 @@ def _sender(device: Device, certificate: bytes) -> DeviceCertificate:
 
 def _is_revoked(device: Device, sender: DeviceKey) -> bool:
     found = device.connection.execute(
-        "SELECT 1 FROM devices WHERE id = ? AND revoked = 1", (sender,)
+        "SELECT 1 FROM devices WHERE id = ? AND revoked", (sender,)
     ).get
     return found is not None
 

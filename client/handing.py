@@ -18,6 +18,7 @@ from msgspec import convert
 from client.archive import BEGIN, Onward, next_parcel
 from client.device import Device
 from client.link import Link
+from client.people import UNLISTED
 from node.errors import LimitReached, RefusedError
 from protocol import codec
 from protocol.entry import DeviceKey
@@ -37,12 +38,12 @@ def begin(device: Device, target: DeviceKey) -> None:
 def owed(device: Device) -> dict[DeviceKey, Onward]:
     """Return which devices of ours are owed history, and how far they have it.
 
-    One that was not certified after all is in no directory, and so is not known here.
+    Not one that the directory does not list: it was not certified after all, or may be yet.
     """
     rows = device.connection.execute(
         "SELECT id, value FROM meta JOIN devices ON key = ? || lower(hex(id))"
-        " WHERE user = ? ORDER BY key",
-        (_NOTED, device.profile.user.user),
+        " WHERE user = ? AND revoked != ? ORDER BY key",
+        (_NOTED, device.profile.user.user, UNLISTED),
     ).fetchall()
     return {key: _read(raw) for key, raw in convert(rows, list[tuple[DeviceKey, bytes]])}
 

@@ -34,6 +34,7 @@ from protocol.policy import Role
 from protocol.question import GetCards
 from protocol.reply import Cards
 
+IN_USE, GIVEN_UP, UNLISTED = range(3)  # `devices.revoked`: by us, or the directory lists it not
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8
 
@@ -185,18 +186,17 @@ def _renew_own(device: Device, user: VerifiedUser, person: Person) -> None:
 
 
 def _note_absent(device: Device, user: UserId, told: Sequence[DeviceKey]) -> None:
-    """Seal nothing more to devices that the directory lists no longer.
+    """Seal nothing more to devices that the directory lists no longer, until it does again.
 
     One of our own stays given up, whatever the directory says, once we have revoked it.
     """
     ours = user == device.profile.user.user
     rows = device.connection.execute("SELECT id, revoked FROM devices WHERE user = ?", (user,))
-    for key, revoked in rows.fetchall():
-        gone = key not in told and key != device.key
-        if gone or (revoked and not ours):
-            device.connection.execute(
-                "UPDATE devices SET revoked = ? WHERE id = ?", (int(gone), key)
-            )
+    for key, before in rows.fetchall():
+        listed = key in told or key == device.key
+        now = before if before == GIVEN_UP and ours else IN_USE if listed else UNLISTED
+        if now != before:
+            device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (now, key))
 
 
 def keep_own_person(device: Device) -> None:
@@ -247,9 +247,9 @@ def note_lost(device: Device) -> int:
             raw = judge.history.certificate(key)
             if raw is not None:
                 device.connection.execute(
-                    "INSERT INTO devices (id, user, certificate, revoked) VALUES (?, ?, ?, 1)"
+                    "INSERT INTO devices (id, user, certificate, revoked) VALUES (?, ?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
-                    (key, ours, raw),
+                    (key, ours, raw, UNLISTED),
                 )
                 count += device.connection.changes()
     return count

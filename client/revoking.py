@@ -13,6 +13,7 @@ from client.compose import content_heads
 from client.device import Device
 from client.epochs import start_epoch
 from client.link import Link
+from client.people import GIVEN_UP
 from client.writing import append_control, may_sign
 from crypto.signing import Signer
 from node.errors import NetworkError, RefusedError
@@ -96,7 +97,7 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
         except (RefusedError, PeerError):
             continue  # our own chain is forked there: it must not save the device elsewhere
         count += 1
-    device.connection.execute("UPDATE devices SET revoked = 1 WHERE id = ?", (target,))
+    device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
     return count
 
 
