@@ -8,7 +8,7 @@ is kept as bytes; a simulation opens a copy of them in memory.
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,7 @@ from node.agency import Agency
 from node.database import STATEMENTS_CACHED_MAX
 from node.people import People
 from node.schema import SCHEMA
+from node.trust import Trust
 from protocol.identity import verify_device, verify_user
 from protocol.person import Person
 from tests.federation import Federation
@@ -91,7 +92,7 @@ def cast(*, real: bool) -> Cast:
         roles = tuple(_role(device) for device in federation.devices)
         persons = tuple(federation.persons.values())
         agencies = federation.agencies
-        nodes = {name: _node(agency, persons) for name, agency in agencies.items()}
+        nodes = {name: _node(one, agencies.values(), persons) for name, one in agencies.items()}
         federation.close()
     return Cast(agencies, nodes, roles, persons, registry)
 
@@ -110,9 +111,13 @@ def _role(device: Device) -> Role:
     )
 
 
-def _node(agency: Agency, persons: Sequence[Person]) -> bytes:
-    """Return the database of a new node, which has registered its officials."""
+def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person]) -> bytes:
+    """Return the database of a node that has registered its officials, and trusts all others."""
     connection = opened(empty_database())
+    trust = Trust(connection, agency.card)
+    for other in agencies:
+        if other is not agency:
+            trust.accept(trust.examine(other.card.raw, allow_local=True))
     people, charter = People(connection, agency.id), agency.card.charter
     for person in persons:
         if person.charter == charter.raw:

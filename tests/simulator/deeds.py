@@ -13,6 +13,7 @@ from node.errors import UserError
 from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.identity import UserId
 from protocol.message import Text
+from protocol.person import Person
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
 from tests.simulator.hostile import mischief
@@ -249,18 +250,18 @@ def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
 def _second(stage: Stage, device: DeviceParty, act: Act) -> None:
     """Certify another device of the user, bring it into their chats, and owe it the history."""
     del act
-    others = [one for one in stage.devices if one.user == device.user and one is not device]
-    if device.device.secrets.user is None or not others:
-        return
-    other = others[0]
-    person = stage.introduce(other)
+    if not device.is_further:
+        stage.certify(device, partial(_bring_in, device))
+
+
+def _bring_in(device: DeviceParty, other: DeviceKey, person: Person) -> None:
     known: dict[DeviceKey, frozenset[bytes]] = {}
 
     def work() -> None:
         keep_person(device.device, person)
         bring_in(device.device, device.wall)
-        handing.begin(device.device, other.key)
-        known[other.key] = readable(device.connection)
+        handing.begin(device.device, other)
+        known[other] = readable(device.connection)
 
     device.act("brings in its second", work, lambda: device.handed.update(known))
 

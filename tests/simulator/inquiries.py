@@ -1,10 +1,12 @@
-"""Parcels on their way: what a node answers about them, and a device's part of a visit (SPEC 7.4).
+"""Questions and answers: what a node says, and what a device asks at a visit (SPEC 7).
 
-The answers are those of the real `node.directory`. The device's part is the real `client.exchange`,
-`linking` and `handing`: their coroutines run here, one step at a time, and wait on the heap.
+The answers are those of the real `node.directory`, and a visit is the real `client.link`,
+`exchange`, `linking` and `handing`: their coroutines run here, one step at a time, and wait on the
+heap. What `node.abroad` asks other nodes before it answers stands here again, without its tasks.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 from unittest import mock
@@ -15,6 +17,7 @@ from client.link import ANSWER_SECONDS_MAX, Link
 from client.linking import History, take_parcels
 from node import abroad
 from node.errors import IvorError, NetworkError, reported
+from node.journal import Journal
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId
@@ -30,20 +33,23 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _Begin = Callable[[Callable[[], None]], None]
 MILLISECONDS = 1000
+REFRESH_SHARE = 0.3  # of the visits of a device
 
 
 # A node
 
 
 def answer(node: "NodeParty", line: Line, ask: Ask) -> None:
-    """Answer a question, as `node.service` does; what is for another agency its node answers."""
+    """Answer a question, as `node.service` does; what is for other agencies their nodes answer."""
     if line.peer is PeerKind.DEVICE and ask.topic == Topic.FORWARD:
         node.disk.read(partial(_pass_on, node, line, ask))
+    elif line.peer is PeerKind.DEVICE and ask.topic == Topic.LOOKUP:
+        node.disk.read(partial(_look_up, node, line, ask))
     else:
-        _answer_here(node, line, ask)
+        _answer_here(node, line, ask, ())
 
 
-def _answer_here(node: "NodeParty", line: Line, ask: Ask) -> None:
+def _answer_here(node: "NodeParty", line: Line, ask: Ask, unreached: Sequence[AgencyId]) -> None:
     found: list[Answer] = []
 
     def work() -> None:
@@ -51,33 +57,88 @@ def _answer_here(node: "NodeParty", line: Line, ask: Ask) -> None:
 
     def ended(error: Exception | None) -> None:
         if error is None:
-            line.say(found[0])
-        elif isinstance(error, IvorError | PeerError):
-            line.fail(error)
+            line.say(abroad.without(found[0], unreached))
         else:
-            node.place.bug(node.name, error)
+            _failed(node, line, error)
 
     node.disk.write(work, ended)
 
 
+def _failed(node: "NodeParty", line: Line, error: Exception) -> None:
+    if isinstance(error, IvorError | PeerError):
+        line.fail(error)
+    else:
+        node.place.bug(node.name, error)
+
+
+def _look_up(node: "NodeParty", line: Line, ask: Ask) -> None:
+    """Put a look-up to the agencies concerned, as `node.abroad.look_up` does, and then answer."""
+    try:
+        wanted = node.directory.foreign(ask)
+    except PeerError as error:
+        line.fail(error)
+        return
+    left = set(wanted)
+    unreached: list[AgencyId] = []
+
+    def over(agency: AgencyId) -> None:
+        left.discard(agency)
+        if not left:
+            _answer_here(node, line, ask, unreached)
+
+    def heard(agency: AgencyId, said: Answer | None) -> None:
+        if said is None:
+            unreached.append(agency)
+            over(agency)
+            return
+        keep = partial(node.directory.remember, agency, said, wanted[agency])
+        node.disk.write(keep, lambda error: kept(agency, error))
+
+    def kept(agency: AgencyId, error: Exception | None) -> None:
+        if error is None or isinstance(error, IvorError | PeerError):
+            over(agency)
+        else:
+            node.place.bug(node.name, error)
+
+    for agency, body in wanted.items():
+        _put(node, agency, ask.topic, body, partial(heard, agency))
+    if not wanted:
+        _answer_here(node, line, ask, ())
+
+
+def _put(
+    node: "NodeParty",
+    agency: AgencyId,
+    topic: int,
+    body: bytes,
+    then: Callable[[Answer | None], None],
+) -> None:
+    """Put a question to the node of an agency, if it is connected."""
+    open_lines = node.hub.of(agency)
+    if open_lines:
+        open_lines[-1].ask(topic, body, then, abroad.ANSWER_SECONDS_MAX)
+    else:
+        then(None)
+
+
 def _pass_on(node: "NodeParty", line: Line, ask: Ask) -> None:
     """Hand a device's parcel to the node of another agency, as `node.abroad.pass_on` does."""
-    there = _way(node, line, ask)
-    if there is None:
-        _answer_here(node, line, ask)
-        return
+    agency = _addressed(node, line, ask)
 
     def answered(said: Answer | None) -> None:
         if said is None:
-            _answer_here(node, line, ask)
+            _answer_here(node, line, ask, ())
         else:
             line.say(Answer(ask.number, said.code, said.body))
 
-    there.ask(ask.topic, ask.body, answered, abroad.ANSWER_SECONDS_MAX)
+    if agency is None:
+        answered(None)
+    else:
+        _put(node, agency, ask.topic, ask.body, answered)
 
 
-def _way(node: "NodeParty", line: Line, ask: Ask) -> Line | None:
-    """Return the connection to the agency that a parcel is for; None if it stays here."""
+def _addressed(node: "NodeParty", line: Line, ask: Ask) -> AgencyId | None:
+    """Return the other agency that a parcel is for; None if our own directory is to answer."""
     try:
         asked = decode_question(ask.topic, ask.body)
         if not isinstance(asked, Forward) or asked.agency == node.agency:
@@ -85,8 +146,7 @@ def _way(node: "NodeParty", line: Line, ask: Ask) -> Line | None:
         node.directory.parcels.check(line.key, asked)
     except (PeerError, IvorError):
         return None
-    open_lines = node.hub.of(AgencyId(asked.agency))
-    return open_lines[-1] if open_lines else None
+    return asked.agency
 
 
 # A device
@@ -112,12 +172,14 @@ class _Wait(Awaitable[Result]):
         return found[0]
 
 
-class Visit:
-    """One visit of a device as far as parcels go: a `client.link.Link` to the functions there."""
+class Visit(Link):
+    """One visit of a device, as far as it asks something: a link without a stream or tasks."""
 
-    def __init__(self, party: "DeviceParty", line: Line) -> None:
+    def __init__(self, party: "DeviceParty", line: Line) -> None:  # not Link's: it has a stream
         self.over = False
-        self.journal = self
+        self.refused = []
+        self.journal = cast("Journal", self)
+        self._device = party.device
         self._party = party
         self._line = line
         self._coroutine: Coroutine[_Begin, None, None] = self._run()
@@ -129,18 +191,20 @@ class Visit:
         self._coroutine.close()
 
     async def _run(self) -> None:
-        device, link = self._party.device, cast("Link", self)
-        await take_parcels(device, link, History())
+        device = self._device
+        if self._party.chance.random() < REFRESH_SHARE:
+            await self.refresh()
+        await take_parcels(device, self, History())
         await self.write(lambda: arrivals.take_in(device, self._party.wall))
-        await exchange.hand_out(device, link)
-        await hand_on(device, link)
+        await exchange.hand_out(device, self)
+        await hand_on(device, self)
 
     def _step(self) -> None:
         """Go on with what was waited for, up to the next wait."""
         if self.over:
             return
         try:
-            with mock.patch.object(exchange, "now_ms", return_value=self._party.wall):
+            with mock.patch.object(time, "time", return_value=self._party.wall / MILLISECONDS):
                 begin = self._coroutine.send(None)
         except StopIteration:
             self.over = True
@@ -152,6 +216,9 @@ class Visit:
             self._party.place.bug(self._party.name, error)
         else:
             begin(self._step)
+
+    async def _take_cards(self) -> None:
+        """None are exchanged: a CA signs with ECDSA, so no run with its certificate is repeated."""
 
     async def ask(self, question: Question) -> Reply:
         """Put a question to the node, as `Link.ask` does."""

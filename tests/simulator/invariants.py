@@ -14,15 +14,17 @@ from msgspec import convert
 from client import grants, mailbox
 from client.delivery import unstored
 from node.replica import Replica
+from node.witness import Witness
 from protocol.dag import ControlEntry
 from protocol.entry import ChatId, ContentHeader, EntryId, Reference
 from protocol.epoch import recipients_root
 from protocol.history import History
 from protocol.limits import BRANCHES_MAX
+from protocol.listing import verify_split
 from protocol.membership import Membership, resolve
 from protocol.operation import EpochOperation
 from protocol.run import Entry
-from protocol.testing.network import Replica as Witness
+from protocol.testing.network import Replica as Newcomer
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY, Checks
 from tests.simulator.parties import DeviceParty, NodeParty, Party
@@ -255,11 +257,11 @@ def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
     """
     for party in rest.parties:
         for chat in rest.chats(party):
-            witness = Witness(party.name)
+            newcomer = Newcomer(party.name)
             runs = list(stored_runs(party.replica, chat))
             rest.chance.shuffle(runs)
-            witness.take(*runs)
-            summary = witness.summary().get(chat, (frozenset(), frozenset()))[0]
+            newcomer.take(*runs)
+            summary = newcomer.summary().get(chat, (frozenset(), frozenset()))[0]
             admitted, accepted = {bytes(one) for one in summary}, rest.accepted(party, chat)
             rest.require(
                 "I6",
@@ -268,7 +270,7 @@ def i6_i12_i14_authentic_and_admissible_in_any_order(rest: Rest) -> None:
             )
             judge = party.replica.chat(chat)
             assert judge is not None
-            same = _plain(judge.membership()) == _plain(witness.chats[chat].chat.membership())
+            same = _plain(judge.membership()) == _plain(newcomer.chats[chat].chat.membership())
             same = same or admitted != accepted
             rest.require("I14", same, f"{party.name}'s members depend on the order of arrival")
 
@@ -490,6 +492,14 @@ def i11_nobody_acknowledges_for_others(rest: Rest) -> None:
             rest.require("I11", known, f"{node.name} took an acknowledgement in another's name")
 
 
+def i16_no_directory_contradicts_itself(rest: Rest) -> None:
+    """Nobody has a proof against an honest node that was never brought back from an old backup."""
+    steady = {node.agency for node in rest.nodes if not node.disturbed}
+    for party in rest.parties:
+        accused = {verify_split(raw).agency for raw in Witness(party.connection).proofs()}
+        rest.require("I16", not accused & steady, f"{party.name} accuses an honest agency")
+
+
 RULES: Sequence[Callable[[Rest], None]] = (
     i1_durability,
     i2_convergence,
@@ -509,6 +519,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i3_history_arrives,
     i6_generations_follow,
     i11_nobody_acknowledges_for_others,
+    i16_no_directory_contradicts_itself,
 )
 
 

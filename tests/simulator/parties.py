@@ -3,7 +3,7 @@
 A party outlives its process: `crash` loses all but the database, `start` begins anew from it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,10 @@ from typing import Protocol
 
 import apsw
 
-from client import arrivals, people
+from client import arrivals
 from client.deciding import settle
 from client.delivery import unstored
 from client.device import Device
-from client.epochs import own_prekey
 from client.erasure import erase_prekeys
 from client.folder import Secrets
 from client.outbox import Outbox
@@ -33,10 +32,10 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
-from protocol.person import Person
+from protocol.person import PersonDevice
 from protocol.session import PeerKind
 from protocol.spread import NEVER
-from tests.simulator import parcels
+from tests.simulator import inquiries
 from tests.simulator.cast import BEGINNING, Role, opened
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
@@ -54,7 +53,6 @@ class Place(Protocol):
 
     clock: Clockwork
     trace: Trace
-    persons: dict[bytes, Person]
 
     def storing(self, party: "Party", parts: Sequence[Stored], source: Line | None) -> None:
         """A party judges and stores, not durably yet."""
@@ -64,9 +62,6 @@ class Place(Protocol):
 
     def bug(self, where: str, error: Exception) -> None:
         """An exception that should not be."""
-
-    def publish(self, party: "DeviceParty", record: bytes) -> None:
-        """A device has a new prekey."""
 
     def aged(self, party: "Party", before: AbstractSet[int]) -> None:
         """A party has dropped what has aged. before: the places that had no payload then."""
@@ -190,7 +185,25 @@ class NodeParty(Party):
 
     def consult(self, line: Line, ask: Ask) -> None:
         """Answer from the directory."""
-        parcels.answer(self, line, ask)
+        inquiries.answer(self, line, ask)
+
+    def register(
+        self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
+    ) -> None:
+        """Certify a further device of a user, unless it is certified here; then do that."""
+
+        def work() -> None:
+            people = self.directory.people
+            if not people.known_device(device):
+                people.keep_device(device, user, listed.certificate, listed.prekey)
+
+        def ended(error: Exception | None) -> None:
+            self.note("certifies", str(error or ""))
+            if error is None:
+                then()
+
+        if self.up:
+            self.disk.write(work, ended)
 
     def opened(self, line: Line) -> None:
         """Take part; a device hears what is stored."""
@@ -285,12 +298,12 @@ class DeviceParty(Party):
         self.role = role
         self.home = home
         self.online = False
-        self.told: dict[bytes, Person] = {}
+        self.chance = place.clock.stream("visit", name)
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None
-        self._visit: parcels.Visit | None = None
+        self._visit: inquiries.Visit | None = None
         self.start()
         self.device.settle_here()
 
@@ -312,7 +325,6 @@ class DeviceParty(Party):
     def start(self) -> None:
         """Begin from the database."""
         self._outbox = None
-        self.told.clear()
         self.device = _Pocket(
             self.role.secrets, self._random.randbytes, self.connection, self._number
         )
@@ -418,28 +430,15 @@ class DeviceParty(Party):
         if not self.up or not self.lines:
             return
         device, wall = self.device, self.wall
-        records: list[bytes] = []
-        self.act(
-            "prekey",
-            lambda: records.append(own_prekey(device, wall)),
-            lambda: self.place.publish(self, records[0]),
-        )
-        met = dict(self.place.persons)
-        self.act("people", lambda: self._meet(met), lambda: self.told.update(met))
         self.act("taken in", lambda: arrivals.take_in(device, wall))
         self.act("revoked", lambda: revoke_exposed(device, wall))
         self.act("decided", lambda: settle(device, wall))
         self.disk.read(partial(_erase, device, wall))
         self.age()
         if self._visit is None or self._visit.over:
-            self._visit = parcels.Visit(self, self.lines[0])
+            self._visit = inquiries.Visit(self, self.lines[0])
         if device.displaced:
             self.disk.read(self._settle)
-
-    def _meet(self, met: Mapping[bytes, Person]) -> None:
-        for user, person in met.items():
-            if self.told.get(user) is not person:
-                people.keep_person(self.device, person)
 
     def _settle(self) -> None:
         if self.lines and self.lines[0].caught_up and not unstored(self.device):

@@ -1,8 +1,9 @@
 """What deeds are done to: the world, as far as a script may touch it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from protocol.entry import DeviceKey
 from protocol.person import Person
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.parties import DeviceParty, NodeParty, Party
@@ -23,8 +24,8 @@ class Stage(Protocol):
     def retry(self, one: Party, other: Party) -> None:
         """Let two parties try anew, soon."""
 
-    def introduce(self, device: DeviceParty) -> Person:
-        """Let the directory list a further device; return its user as listed then."""
+    def certify(self, first: DeviceParty, then: Callable[[DeviceKey, Person], None]) -> None:
+        """Have the node certify the further device of a first one's user; then do that."""
 
     def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
         """Let nothing pass for a while."""

@@ -7,7 +7,7 @@ First safety: the script is done, and invariants are checked after each event. T
 random core of honest agencies is healed, everybody else is dead, and the core must converge.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +20,7 @@ from node.dealing import greeting_for
 from node.stored import Stored
 from protocol.entry import DeviceKey
 from protocol.frame import Frame
-from protocol.person import Person, PersonDevice
+from protocol.person import Person
 from protocol.session import PeerKind
 from tests.simulator import deeds, invariants
 from tests.simulator.cast import Cast, Role, cast
@@ -65,7 +65,7 @@ class World:
         self.devices: list[DeviceParty] = []
         self.thieves: list[DeviceParty] = []
         self._people()
-        self._late: dict[DeviceKey, PersonDevice] = {}
+        self._uncertified: list[DeviceParty] = []
         if self.clock.stream("late").random() < LATE_SHARE:
             self._hide_further_devices()
         self.cheats = [self.devices[at % len(self.devices)] for at in script.cheats]
@@ -97,19 +97,13 @@ class World:
 
     def _hide_further_devices(self) -> None:
         """Let nobody have heard of the second devices: their users have yet to certify them."""
-        certificates = {one.role.certificate: one.key for one in self.devices if one.is_further}
-        for user, person in self.persons.items():
-            shown = []
-            for listed in person.devices:
-                if listed.certificate in certificates:
-                    self._late[certificates[listed.certificate]] = listed
-                else:
-                    shown.append(listed)
-            self.persons[user] = Person(person.charter, person.certificate, tuple(shown))
-        for party in self.devices:
+        self._uncertified = [one for one in self.devices if one.is_further]
+        self.devices = [one for one in self.devices if not one.is_further]
+        parties: list[NodeParty | DeviceParty] = [*self.nodes.values(), *self.devices]
+        for party in parties:
             party.connection.executemany(
                 "DELETE FROM devices WHERE id = ?",
-                [(key,) for key in self._late if key != party.key],
+                [(one.key,) for one in self._uncertified],
             )
 
     # What wires ask
@@ -159,25 +153,29 @@ class World:
         """A party has dropped what has aged."""
         self.checks.i4_only_what_has_aged_goes(party, before)
 
-    def publish(self, party: DeviceParty, record: bytes) -> None:
-        """A device has a new prekey: the directory, which is no part of this, lists it."""
-        mine = party.role.certificate
-        for user, person in self.persons.items():
-            if any(one.certificate == mine and one.prekey != record for one in person.devices):
-                listed = tuple(
-                    PersonDevice(one.certificate, record) if one.certificate == mine else one
-                    for one in person.devices
-                )
-                self.persons[user] = Person(person.charter, person.certificate, listed)
+    def certify(self, first: DeviceParty, then: Callable[[DeviceKey, Person], None]) -> None:
+        """Have the node certify the further device of a first one's user, if there is any.
 
-    def introduce(self, device: DeviceParty) -> Person:
-        """Let the directory list a further device; return its user as listed then."""
-        user = device.device.profile.user.raw
-        person, listed = self.persons[user], self._late.pop(device.key, None)
-        if listed is not None:
-            devices = (*person.devices, listed)
-            self.persons[user] = Person(person.charter, person.certificate, devices)
-        return self.persons[user]
+        then: gets it, and its user with all devices.
+        """
+        for device in (*self.devices, *self._uncertified):
+            if device.is_further and device.user == first.user:
+                person = self.persons[device.device.profile.user.raw]
+                self._register(device, partial(then, device.key, person))
+
+    def _register(self, device: DeviceParty, then: Callable[[], None]) -> None:
+        person = self.persons[device.device.profile.user.raw]
+        (listed,) = (one for one in person.devices if one.certificate == device.role.certificate)
+
+        def certified() -> None:
+            if device in self._uncertified:
+                self._uncertified.remove(device)
+                self.devices.append(device)
+                self._retry(device, device.home)
+                self._keep_visiting(device)
+            then()
+
+        device.home.register(device.user, device.key, listed, certified)
 
     # Who is connected
 
@@ -329,6 +327,9 @@ class World:
         party.restore()
         party.start()
         self.checks.restored(party)
+        for device in self.devices:  # whom an older database may not know
+            if device.home is party and device.is_further:
+                self._register(device, lambda: None)
 
     def steal(self, victim: DeviceParty) -> None:
         """Somebody copies a device and its keys, to write elsewhere."""
