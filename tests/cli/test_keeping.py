@@ -62,7 +62,9 @@ class TestPolicy:
         assert (before["retention"], before["history"]) == ("forever", "from-join")
         (after,) = anna.json("chat", "policy", chat[:8], "--retention", "30d")
         assert (after["retention"], after["retention_seconds"]) == ("30d", 30 * 86400)
+        assert "cut off for longer than 30d" in anna.said
         assert anna.json("chat", "policy", chat[:8])[0]["retention"] == "30d"
+        assert "cut off" not in anna.said
         assert anna.json("chat", "show", chat[:8])[0]["retention_seconds"] == 30 * 86400
         anna("chat", "policy", chat[:8], "--retention", "soon", code=1)
         anna("chat", "policy", chat[:8], "--history", "none", code=1)
