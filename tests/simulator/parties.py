@@ -46,6 +46,7 @@ SECOND_MS = 1000
 HOUR_SECONDS = 3600.0
 FOLDER = Path("/nonexistent")
 REFUSED = 8
+COMPARE_SECONDS = 20.0  # an hour, but a simulation is over before that
 
 
 class Place(Protocol):
@@ -173,6 +174,13 @@ class NodeParty(Party):
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
         )
         self.up = True
+        self.service = inquiries.Service(self)
+        self._keep_comparing(self.service)
+
+    def _keep_comparing(self, service: inquiries.Service) -> None:
+        if self.up and service is self.service:
+            service.compare()
+            self.place.clock.after(COMPARE_SECONDS, lambda: self._keep_comparing(service))
 
     def restore(self) -> None:
         """Go on from the backup, as a node of its own (SPEC 10)."""
@@ -185,7 +193,7 @@ class NodeParty(Party):
 
     def consult(self, line: Line, ask: Ask) -> None:
         """Answer from the directory."""
-        inquiries.answer(self, line, ask)
+        self.service.answer(line, ask)
 
     def register(
         self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
@@ -210,6 +218,8 @@ class NodeParty(Party):
         self.hub.add(line)
         if line.peer is PeerKind.DEVICE:
             self.disk.read(lambda: line.have(self._held_of(DeviceKey(line.key))))
+        else:
+            self.service.compare([line])
 
     def _held_of(self, device: DeviceKey) -> list[Holding]:
         sharing = self.replica.sharing
@@ -325,6 +335,7 @@ class DeviceParty(Party):
     def start(self) -> None:
         """Begin from the database."""
         self._outbox = None
+        self._visit = None
         self.device = _Pocket(
             self.role.secrets, self._random.randbytes, self.connection, self._number
         )
@@ -344,12 +355,6 @@ class DeviceParty(Party):
         if self.backup is not None:
             self.connection = opened(self.backup)
             self._number += 1
-
-    def crash(self) -> None:
-        """Lose everything but the database."""
-        super().crash()
-        if self._visit is not None:
-            self._visit.close()
 
     def consult(self, line: Line, ask: Ask) -> None:
         """A device keeps no directory."""

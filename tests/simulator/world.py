@@ -16,6 +16,7 @@ from unittest import mock
 import structlog
 
 from client import grants
+from node import abroad
 from node.dealing import greeting_for
 from node.stored import Stored
 from protocol.entry import DeviceKey
@@ -29,6 +30,7 @@ from tests.simulator.clockwork import Clockwork
 from tests.simulator.hostile import HostileNode, Thief
 from tests.simulator.limits import limited
 from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.running import Trio
 from tests.simulator.script import Act, Script
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
 from tests.simulator.trace import Trace
@@ -432,6 +434,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
     with (
         stand(registry),
         limited(script.limits),
+        mock.patch.object(abroad, "trio", Trio),
         mock.patch.multiple(grants, ASK_AGAIN_MS=ASK_AGAIN_MS, DOUBLINGS_MAX=0),
         structlog.testing.capture_logs(),
     ):
