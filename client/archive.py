@@ -166,7 +166,7 @@ def unpack(device: Device, parcel: bytes) -> Segment:
     if (sender.device, sender.user, sender.agency) != (fields[1], ours.user, ours.agency):
         raise IdentityError("an archive that no device of yours has made; it was thrown away")
     if _is_revoked(device, sender.device):
-        raise IdentityError("an archive of a device that you have revoked; it was thrown away")
+        raise IdentityError("an archive of a device that is revoked; it was thrown away")
     try:
         verify(sender.device, LABEL, body, codec.fixed(signature, SIGNATURE_BYTES, "signature"))
     except BadSignature:
