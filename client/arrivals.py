@@ -5,7 +5,7 @@ What is opened is opened once, so what follows from it is done in the same trans
 
 from collections.abc import Sequence
 
-from client import archive, mailbox, nacks, sharing
+from client import archive, grants, mailbox, nacks, sharing
 from client.device import Device
 from node.stored import Stored
 from protocol.entry import CONTROL, ChatId
@@ -31,6 +31,7 @@ def open_waiting(device: Device) -> list[mailbox.Letter]:
 
 def deliver(device: Device, parts: Sequence[Stored]) -> list[mailbox.Letter]:
     """Place and open what is being stored; return as `take_in`. Call inside that transaction."""
+    grants.note_entered(device, parts, device.replica.payloads.clock())
     opened = mailbox.deliver(device, parts)
     sharing.accept(device, opened)
     archive.forget_redacted(device, {one.run.chat for one in parts if one.run.lane == CONTROL})

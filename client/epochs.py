@@ -4,7 +4,7 @@ Of an epoch's secret a device keeps one key chain a sender, and of each chain on
 The secret itself is never stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import NamedTuple
@@ -157,14 +157,18 @@ def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
 
     now: milliseconds. Call inside `Device.transaction`.
     """
-    past = chat.history.everything
-    membership = chat.membership()
-    current = device.replica.last_epoch(chat.id, device.key)
-    ruled_out = shunned(chat.history, past, device.key)
-    for found in rules.choices(chat.history, past, membership, current, ruled_out):
+    for found in fitting(device, chat):
         if _usable(device, chat, found, now):
             return found
     return start_epoch(device, chat, now)
+
+
+def fitting(device: Device, chat: Chat) -> Iterator[EntryId]:
+    """Yield the epochs that fit who is in, the best ones first, but for shunned ones."""
+    past = chat.history.everything
+    current = device.replica.last_epoch(chat.id, device.key)
+    ruled_out = shunned(chat.history, past, device.key)
+    yield from rules.choices(chat.history, past, chat.membership(), current, ruled_out)
 
 
 def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:

@@ -7,19 +7,22 @@ at a time, when it is connected. Whatever is done twice is done once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from msgspec import convert
 
 from client.device import Device
-from client.epochs import own_prekey, prekey_of
-from client.owing import owe
+from client.epochs import NoKey, fitting, own_prekey, prekey_of, sender_chain
+from client.owing import keep_opening, owe
 from crypto.errors import SealRefused
 from node.errors import IdentityError
+from node.stored import Stored
 from protocol import keygrant
 from protocol.chat import Chat
-from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
+from protocol.operation import Kind
 from protocol.policy import Role
 from protocol.question import Forward
 
@@ -28,6 +31,8 @@ ASKS_AT_ONCE = 64
 ASK_AGAIN_MS = 60_000  # twice as long after each time
 DOUBLINGS_MAX = 10
 KEY_BYTES = 32
+EPOCHS_OPEN_MAX = 4  # that members may write in at one time; guess
+ENTERING = frozenset({Kind.GRANT, Kind.ENROLL, Kind.QUORUM})
 REFUSALS_MAX = 8  # of one grant; then its reader has to ask. Guess
 
 
@@ -61,6 +66,27 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
 def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
     found = judge.history.epoch(epoch)
     return found is not None and device.key in judge.history.recipients(found)
+
+
+def note_entered(device: Device, parts: Sequence[Stored], now: int) -> None:
+    """Keep the chains as they stand where others let devices into a channel: those will ask.
+
+    Call inside the transaction that stores it, before what else has come is opened. now:
+    milliseconds.
+    """
+    for chat in {one.run.chat for one in parts if _lets_in(one)}:
+        judge = device.chat(chat)
+        if judge is None or not judge.history.is_channel:
+            continue
+        if not judge.membership().may_write(device.key):
+            continue
+        for epoch in islice(fitting(device, judge), EPOCHS_OPEN_MAX):
+            if not isinstance(sender_chain(device, chat, epoch, device.key), NoKey):
+                keep_opening(device, judge, epoch, now)
+
+
+def _lets_in(part: Stored) -> bool:
+    return part.run.lane == CONTROL and any(one.header.kind in ENTERING for one in part.entries)
 
 
 def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: DeviceKey) -> bool:

@@ -24,18 +24,22 @@ def owe_from_here(
     device: Device, chat: Chat, epoch: EntryId, readers: Iterable[DeviceKey], now: int
 ) -> None:
     """Note that these devices are to get an epoch's keys as they stand now."""
+    listed = list(readers)
+    if listed:
+        keep_opening(device, chat, epoch, now)
+        owe(device, chat, epoch, listed, None)
+
+
+def keep_opening(device: Device, chat: Chat, epoch: EntryId, now: int) -> None:
+    """Keep an epoch's chains as they stand now, and none for longer than prekeys live."""
     device.connection.execute(
         "DELETE FROM openings WHERE began <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
     )
-    listed = list(readers)
-    if not listed:
-        return
     device.connection.execute(
         "INSERT INTO openings SELECT epoch, ?, device, generation, chain, ? FROM senders"
         " WHERE epoch = ? ON CONFLICT DO NOTHING",
         (len(chat.history) - 1, now, epoch),
     )
-    owe(device, chat, epoch, listed, None)
 
 
 def owe(

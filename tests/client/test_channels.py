@@ -10,11 +10,11 @@ from client.device import Device
 from client.epochs import start_epoch
 from client.exchange import hand_out, receive
 from client.link import over
-from client.linking import History, take_parcels
+from client.linking import History, bring_in, take_parcels
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
 from protocol import keygrant
-from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
@@ -215,6 +215,24 @@ class TestReading:
         assert ask(vera, boris, at=now() + 3650 * 24 * LATER) == 0  # anna was asked, who is away
         assert ask(vera, boris) == 1
         assert pay(boris, vera) == 1
+
+    def test_a_readers_further_device_reads_on_from_when_it_came_in(
+        self, federation: Federation, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        """Vera has brought it in, not anna, who learns of it and is asked only later."""
+        federation.say(anna, channel, "before")
+        follow(federation, anna, vera)
+        phone = federation.further(vera)
+        with vera.transaction():
+            assert bring_in(vera, now()) == 1
+        federation.carry_lane(vera, anna, CONTROL)
+        federation.say(anna, channel, "one")
+        federation.say(anna, channel, "two")
+        follow(federation, anna, phone)
+        assert ask(phone, anna) == 1
+        assert pay(anna, phone) == 1
+        follow(federation, anna, phone)
+        assert federation.texts(phone, channel) == ["one", "two"]
 
     def test_a_reader_does_not_write(
         self, federation: Federation, anna: Device, vera: Device, channel: ChatId
