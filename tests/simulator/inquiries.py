@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.simulator.parties import DeviceParty, NodeParty
 
 Result = TypeVar("Result")
-REFRESH_SHARE = 0.3  # of the visits of a device
+REFRESH_SHARE = 0.15  # of the visits of a device
 
 
 class Visit(Link):
