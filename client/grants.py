@@ -32,7 +32,6 @@ ASK_AGAIN_MS = 60_000  # twice as long after each time
 DOUBLINGS_MAX = 10
 KEY_BYTES = 32
 EPOCHS_OPEN_MAX = 4  # that members may write in at one time; guess
-ENTERING = frozenset({Kind.GRANT, Kind.ENROLL, Kind.QUORUM})
 REFUSALS_MAX = 8  # of one grant; then its reader has to ask. Guess
 
 
@@ -69,12 +68,13 @@ def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
 
 
 def note_entered(device: Device, parts: Sequence[Stored], now: int) -> None:
-    """Keep the chains as they stand where others let devices into a channel: those will ask.
+    """Keep the chains as they stand where members bring devices into a channel: those will ask.
 
+    Nobody owes those keys; whom an admin takes in, that one owes them.
     Call inside the transaction that stores it, before what else has come is opened. now:
     milliseconds.
     """
-    for chat in {one.run.chat for one in parts if _lets_in(one)}:
+    for chat in dict.fromkeys(one.run.chat for one in parts if _enrols(one)):
         judge = device.chat(chat)
         if judge is None or not judge.history.is_channel:
             continue
@@ -85,8 +85,8 @@ def note_entered(device: Device, parts: Sequence[Stored], now: int) -> None:
                 keep_opening(device, judge, epoch, now)
 
 
-def _lets_in(part: Stored) -> bool:
-    return part.run.lane == CONTROL and any(one.header.kind in ENTERING for one in part.entries)
+def _enrols(part: Stored) -> bool:
+    return part.run.lane == CONTROL and any(one.header.kind == Kind.ENROLL for one in part.entries)
 
 
 def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: DeviceKey) -> bool:

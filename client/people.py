@@ -193,9 +193,8 @@ def _note_absent(device: Device, user: UserId, told: Sequence[DeviceKey]) -> Non
     ours = user == device.profile.user.user
     rows = device.connection.execute("SELECT id, revoked FROM devices WHERE user = ?", (user,))
     for key, before in rows.fetchall():
-        listed = key in told or key == device.key
-        now = before if before == GIVEN_UP and ours else IN_USE if listed else UNLISTED
-        if now != before:
+        now = IN_USE if key in told or key == device.key else UNLISTED
+        if now != before and not (ours and before == GIVEN_UP):
             device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (now, key))
 
 

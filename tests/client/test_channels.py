@@ -77,6 +77,15 @@ def epochs(device: Device, chat: ChatId) -> int:
     return compose.require(device, chat).history.epochs.bit_count()
 
 
+def say_in_epochs(federation: Federation, publisher: Device, chat: ChatId, texts: str) -> None:
+    """Say each text in an epoch of its own, and owe nobody the keys."""
+    for text in texts:
+        federation.say(publisher, chat, text)
+        with publisher.transaction():
+            start_epoch(publisher, compose.require(publisher, chat), now())
+            publisher.connection.execute("DELETE FROM owed")
+
+
 class TestReading:
     def test_a_reader_reads_by_grants(
         self, federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
@@ -171,11 +180,7 @@ class TestReading:
         channel: ChatId,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for number in range(3):
-            federation.say(anna, channel, str(number))
-            with anna.transaction():
-                start_epoch(anna, compose.require(anna, channel), now())
-                anna.connection.execute("DELETE FROM owed")
+        say_in_epochs(federation, anna, channel, "012")
         follow(federation, anna, vera)
         monkeypatch.setattr(grants, "EPOCHS_ASKED_MAX", 2)
         assert [ask(vera, anna), ask(vera, anna)] == [1, 1]
@@ -191,10 +196,7 @@ class TestReading:
         channel: ChatId,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for number in range(3):
-            federation.say(anna, channel, str(number))
-            with anna.transaction():
-                start_epoch(anna, compose.require(anna, channel), now())
+        say_in_epochs(federation, anna, channel, "012")
         follow(federation, anna, vera)
         monkeypatch.setattr(grants, "EPOCHS_ASKED_MAX", 1)
         monkeypatch.setattr(grants, "ASKS_AT_ONCE", 1)
