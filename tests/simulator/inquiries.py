@@ -6,7 +6,7 @@ A node's answers are those of the real `node.service`, `abroad` and `directory`;
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from client import arrivals, exchange
 from client.handing import hand_on
@@ -14,22 +14,19 @@ from client.link import ANSWER_SECONDS_MAX, Link
 from client.linking import History, take_parcels
 from node import abroad
 from node.driver import Connection
-from node.errors import IvorError, NetworkError, reported
+from node.errors import IvorError
 from node.hub import Hub
 from node.journal import Journal
 from node.service import Node
 from node.share import Share
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask
-from protocol.question import Question, encode_question
-from protocol.reply import Refusal, Reply, decode_answer
 from tests.simulator.running import FreeShare, HeapJournal, Late, Running, put
 from tests.simulator.wire import Line
 
 if TYPE_CHECKING:
     from tests.simulator.parties import DeviceParty, NodeParty
 
-Result = TypeVar("Result")
 REFRESH_SHARE = 0.15  # of the visits of a device
 
 
@@ -41,9 +38,9 @@ class Visit(Link):
         self.journal = cast(
             "Journal", HeapJournal(party.disk, lambda: party.place.storing(party, (), None))
         )
+        self.connection = cast("Connection", Peer(line, ANSWER_SECONDS_MAX))
         self._device = party.device
         self._party = party
-        self._line = line
         self._running = Running(party, self._run(), self._ended)
 
     @property
@@ -69,29 +66,22 @@ class Visit(Link):
     async def _take_cards(self) -> None:
         """None are exchanged: a CA signs with ECDSA, so no run with its certificate is repeated."""
 
-    async def ask(self, question: Question) -> Reply:
-        """Put a question to the node, as `Link.ask` does."""
-        topic, body = encode_question(question)
-        try:
-            said = await put(self._line, topic, body, ANSWER_SECONDS_MAX)
-            return decode_answer(topic, said.code, said.body)
-        except Late:
-            raise NetworkError("the node did not answer in time; try again") from None
-        except Refusal as refusal:
-            raise reported(refusal.code, str(refusal)) from None
+    async def _greet(self) -> None:
+        """A visit begins when the node has greeted."""
 
 
 class Peer:
     """What a `node.driver.Connection` is to whoever asks over it."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, seconds: float = abroad.ANSWER_SECONDS_MAX) -> None:
         self.peer = line.peer
         self.key = line.key
         self._line = line
+        self._seconds = seconds
 
     async def ask(self, topic: int, body: bytes) -> Answer:
         """Put a question to the peer. Raises NetworkError, or Late."""
-        return await put(self._line, topic, body, abroad.ANSWER_SECONDS_MAX)
+        return await put(self._line, topic, body, self._seconds)
 
 
 class _Hub:

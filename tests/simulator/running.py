@@ -9,8 +9,9 @@ here. Its clock is the party's.
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from types import TracebackType
-from typing import Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import ParamSpec, Protocol, Self, TypeVar
 from unittest import mock
 
 from node.errors import NetworkError
@@ -59,13 +60,13 @@ class _Wait(Awaitable[Result]):
         return found[0]
 
 
-class Running(Generic[Result]):
+class Running:
     """A coroutine that is running. ended: gets why it failed, or None."""
 
     def __init__(
         self,
         process: Process,
-        work: Coroutine[Waiting, None, Result],
+        work: Coroutine[Waiting, None, None],
         ended: Callable[[Exception | None], None],
     ) -> None:
         self.over = False
@@ -101,24 +102,20 @@ class HeapJournal:
 
     async def write(self, work: Callable[[], Result]) -> Result:
         """Run `work` in a transaction; return once that is durable."""
-        pending = await self.begin(work)
-        return await pending()
-
-    async def begin(self, work: Callable[[], Result]) -> Callable[[], Awaitable[Result]]:
-        """The same; what is returned waits for it."""
         found: list[Result] = []
 
         def done() -> None:
             found.append(work())
             self._written()
 
-        async def pending() -> Result:
-            error = await _Wait[Exception | None](lambda ended: self._disk.write(done, ended))
-            if error is not None:
-                raise error
-            return found[0]
+        error = await _Wait[Exception | None](lambda ended: self._disk.write(done, ended))
+        if error is not None:
+            raise error
+        return found[0]
 
-        return pending
+    async def begin(self, work: Callable[[], Result]) -> Callable[[], Awaitable[Result]]:
+        """Return what writes it: nobody here does anything else before that."""
+        return partial(self.write, work)
 
     async def read(self, work: Callable[[], Result]) -> Result:
         """Run `work` when no commit is under way."""

@@ -15,7 +15,7 @@ from unittest import mock
 
 import structlog
 
-from client import grants
+from client import grants, link
 from node import abroad
 from node.dealing import greeting_for
 from node.stored import Stored
@@ -435,6 +435,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
         stand(registry),
         limited(script.limits),
         mock.patch.object(abroad, "trio", Trio),
+        mock.patch.object(link, "trio", Trio),
         mock.patch.multiple(grants, ASK_AGAIN_MS=ASK_AGAIN_MS, DOUBLINGS_MAX=0),
         structlog.testing.capture_logs(),
     ):
