@@ -23,7 +23,7 @@ from tests.simulator.play import ROOT, Broken, Outcome, Regression, commit, hunt
 from tests.simulator.script import Script, draw
 from tests.simulator.trace import Trace
 
-BATCH_SEEDS = 100  # of one process: making the agencies takes about two seconds
+BATCH_SEEDS = 20  # of one process: making the agencies takes as long as two seeds
 COLLECTIONS = 50_000, 20, 100  # a simulation makes much and keeps little
 FRESH = 1 << 32
 HUNT_MINUTES = 1.5
