@@ -42,6 +42,11 @@ _NOTES: Final = {
     State.GONE: "gone: this chat keeps messages for a time only",
 }
 
+_ELSEWHERE: Final = (
+    "its key was not for this device; another of yours can read it: run 'ivor sync' there, and "
+    "here again"
+)
+
 
 def record(line: "Line") -> dict[str, object]:
     """Return what --json prints of a message."""
@@ -63,6 +68,7 @@ def record(line: "Line") -> dict[str, object]:
         "of": None if progress is None else progress.of,
         "redacted": _redacted(line),
         "shared_by": None if line.shared is None else line.shared.name,
+        "elsewhere": line.elsewhere,
         "void": None if line.void is None else line.void.value,
         "verified": line.verified,
         "trusted": line.trusted,
@@ -190,7 +196,7 @@ def _said(line: "Line") -> str:
         reason = f" ({line.redaction.reason})" if line.redaction.reason else ""
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
-        return f"({_NOTES.get(line.letter.state, 'no message')})"
+        return f"({_ELSEWHERE if line.elsewhere else _NOTES.get(line.letter.state, 'no message')})"
     if isinstance(message, File | Attachment):
         return file_line(message, line.whereabouts)
     return told(message)

@@ -16,8 +16,9 @@ from typing import Final
 
 from msgspec import convert
 
+from client import debts, sharing
 from client.device import Device
-from client.mailbox import State, accept_disclosed
+from client.mailbox import State, accept_disclosed, select
 from crypto.archive import BUNDLE_KEY_BYTES, open_bundle, seal_bundle
 from crypto.errors import BadSignature, SealRefused
 from crypto.signing import verify
@@ -52,7 +53,7 @@ _NUMBER_MAX = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One opened parcel. part: 0 to parts - 1."""
+    """One opened parcel. part: 0 to parts - 1; both 0 for what is no part of a history."""
 
     part: int
     parts: int
@@ -71,6 +72,7 @@ class Onward:
     parts: int
 
 
+BESIDE: Final = (0, 0)  # part and parts of what is no part of a history
 BEGIN: Final = Onward(_NUMBER_MAX, 0, 0)
 
 
@@ -85,6 +87,21 @@ def next_parcel(device: Device, prekey: Prekey, at: Onward) -> tuple[bytes, Onwa
         return _seal(device, prekey, at.part, part, letters), None
     parts = max(at.parts or _count(device), part + 1)
     return _seal(device, prekey, at.part, parts, letters), Onward(below, part, parts)
+
+
+def debt_parcel(device: Device, prekey: Prekey) -> tuple[bytes, list[Disclosed]] | None:
+    """Return a parcel of what a device of ours is owed beside its history, and what is in it.
+
+    Call inside a transaction.
+    """
+    letters: list[Disclosed] = []
+    size = 0
+    for letter in debts.due(device, prekey.device):
+        size += len(letter.plaintext) + LETTER_OVERHEAD_BYTES
+        if _is_full(len(letters), size):
+            break
+        letters.append(letter)
+    return (_seal(device, prekey, *BESIDE, letters), letters) if letters else None
 
 
 def segments(device: Device) -> Iterator[list[Disclosed]]:
@@ -176,6 +193,8 @@ def unpack(device: Device, parcel: bytes) -> Segment:
     prekey = codec.fixed(fields[4], PREKEY_ID_BYTES, "prekey id")
     part = codec.uint(fields[5], PARTS_MAX - 1, "part")
     parts = codec.uint(fields[6], PARTS_MAX, "parts")
+    if part >= parts and (part, parts) != BESIDE:
+        raise IdentityError(f"part {part} of {parts} of an archive; it was thrown away")
     bundle = codec.binary(fields[7], PARCEL_BYTES_MAX, "bundle")
     return Segment(part, parts, _open(device, sender.device, prekey, bundle))
 
@@ -254,6 +273,8 @@ def take_up(device: Device) -> int:
         (TAKEN_AT_ONCE,),
     ).fetchall():
         for entry, plaintext, frank in convert(rows, list[tuple[EntryId, bytes, bytes]]):
-            taken += accept_disclosed(device, entry, plaintext, frank)
+            if accept_disclosed(device, entry, plaintext, frank):
+                letter = select(device, "id = ?", (entry,))
+                taken += 1 + sharing.accept(device, list(letter))
             device.connection.execute("DELETE FROM disclosed WHERE id = ?", (entry,))
     return taken

@@ -22,6 +22,7 @@ from protocol.chat import Chat
 from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
+from protocol.membership import has_seen
 from protocol.operation import Kind
 from protocol.policy import Role
 from protocol.question import Forward
@@ -51,9 +52,7 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
     judge = device.replica.chat(chat)
     if judge is None or not judge.history.is_channel or _is_recipient(device, judge, header.epoch):
         return True
-    history = judge.history
-    seen = history.past([head.id for head in header.control])
-    known = history.authority.introductions(device.key) & seen
+    known = has_seen(judge.history, header, device.key)
     if not known or device.key not in judge.membership().devices:
         return False
     device.connection.execute(

@@ -1,4 +1,6 @@
-"""History on its way to a further device of ours: what has no room at the node waits (SPEC 5.6).
+"""What a further device of ours cannot read otherwise, on its way to it (SPEC 5.6).
+
+First the history, then what it is owed beside that; what has no room at the node waits.
 
     begin(device, target)                     # before it is certified, in a transaction
     await hand_on(device, link)               # at each visit: until the node has no room
@@ -7,7 +9,7 @@
 How far it is stands in the database, so that whoever is killed, or finds no room, goes on there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from functools import partial
 from typing import Final
@@ -15,14 +17,17 @@ from typing import Final
 import trio
 from msgspec import convert
 
-from client.archive import BEGIN, Onward, next_parcel
+from client import debts
+from client.archive import BEGIN, Onward, debt_parcel, next_parcel
 from client.device import Device
+from client.epochs import SECOND_MS
 from client.link import Link
-from client.people import UNLISTED
+from client.people import GIVEN_UP, UNLISTED
 from node.errors import LimitReached, RefusedError
 from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.identity import verify_prekey
+from protocol.limits import PREKEY_RENEW_SECONDS
 from protocol.question import PutParcel
 
 LOOK_SECONDS: Final = 1.0
@@ -58,11 +63,15 @@ def waiting(device: Device) -> int:
 
 
 async def hand_on(device: Device, link: Link) -> int:
-    """Bring history to the node until it has no room; return how many parts that were."""
+    """Bring what is owed to the node until it has no room; return how many parcels that were."""
     brought = 0
-    for target in await link.journal.read(partial(owed, device)):
+    for target in await link.journal.read(partial(_creditors, device)):
         brought += await _bring(device, link, target)
     return brought
+
+
+def _creditors(device: Device) -> list[DeviceKey]:
+    return list(dict.fromkeys((*owed(device), *debts.creditors(device))))
 
 
 async def hand_over(device: Device, link: Link, seconds: float) -> int:
@@ -80,30 +89,39 @@ async def hand_over(device: Device, link: Link, seconds: float) -> int:
 async def _bring(device: Device, link: Link, target: DeviceKey) -> int:
     brought = 0
     while made := await link.write(partial(_next, device, target)):
-        parcel, onward = made
+        parcel, note = made
         try:
             await link.ask(PutParcel(target, parcel))
         except (LimitReached, RefusedError):
             break
-        await link.write(partial(_keep, device, target, onward))
+        await link.write(note)
         brought += 1
     return brought
 
 
-def _next(device: Device, target: DeviceKey) -> tuple[bytes, Onward | None] | None:
-    """Return the next parcel, and where it goes on; None if there is none, or no prekey for it."""
-    at = owed(device).get(target)
+def _next(device: Device, target: DeviceKey) -> tuple[bytes, Callable[[], None]] | None:
+    """Return the next parcel, and what notes that it is at the node; None if there is none.
+
+    Nor while no prekey of the device is known that it keeps for a week yet.
+    """
     row = device.connection.execute(
         "SELECT prekey, revoked FROM devices WHERE id = ?", (target,)
     ).fetchone()
-    if at is None or row is None:
-        return None
-    prekey, revoked = row
+    raw, revoked = row or (None, GIVEN_UP)
     if revoked:
         _keep(device, target, None)
-    if revoked or prekey is None:
+    prekey = None if revoked or raw is None else verify_prekey(raw)
+    week = PREKEY_RENEW_SECONDS * SECOND_MS
+    if prekey is None or device.replica.payloads.clock() - prekey.issued >= week:
         return None
-    return next_parcel(device, verify_prekey(prekey), at)
+    at = owed(device).get(target)
+    if at is None:
+        found = debt_parcel(device, prekey)
+        return found and (found[0], partial(debts.settle, device, target, found[1]))
+    if at == BEGIN:
+        debts.settle_all(device, target)
+    parcel, onward = next_parcel(device, prekey, at)
+    return parcel, partial(_keep, device, target, onward)
 
 
 def _keep(device: Device, target: DeviceKey, at: Onward | None) -> None:

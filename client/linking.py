@@ -158,13 +158,15 @@ class History:
     """How much of the history has come. parts: how many it has, None until a segment tells.
 
     left: how many are to come; they come in order. lost: how many did not come where others after
-    them did. refused: why parcels were thrown away.
+    them did. beside: how many parcels brought what another device owed us beside it. refused: why
+    parcels were thrown away.
     """
 
     parts: int | None = None
     left: int = 0
     lost: int = 0
     came: int = 0
+    beside: int = 0
     readable: int = 0
     refused: list[str] = field(default_factory=list)
 
@@ -180,6 +182,9 @@ class History:
 
     def add(self, segment: archive.Segment) -> None:
         """Count a segment."""
+        if (segment.part, segment.parts) == archive.BESIDE:
+            self.beside += 1
+            return
         self.lost += max(0, segment.part - self.came - self.lost)
         self.parts = segment.parts
         self.left = segment.parts - segment.part - 1
@@ -212,7 +217,7 @@ async def _take_some(device: Device, link: Link, history: History) -> bool:
         await link.write(partial(archive.keep, device, segment))
         history.add(segment)
     await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
-    if history.came:
+    if history.came or history.beside:
         history.readable += await link.write(partial(_take_up, device))
     return True
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import apsw
 from msgspec import convert
 
-from client import grants
+from client import debts, grants
 from client.device import Device
 from client.epochs import SECOND_MS, NoKey, advanced, save_sender_chain, sender_chain
 from crypto import content, schedule
@@ -180,8 +180,14 @@ def _insert(device: Device, chat: ChatId, entry: Entry, depth: int, opened: _Ope
         ),
     )
     no = device.connection.last_insert_rowid()
+    _note_open(device, chat, entry, opened.state)
     place = Reference(header.device, header.seq, entry.id)
     return Letter(no, chat, place, depth, header.time, opened.state, opened.message)
+
+
+def _note_open(device: Device, chat: ChatId, entry: Entry, state: State) -> None:
+    if state is State.OPEN and isinstance(entry.header, ContentHeader):
+        debts.owe(device, chat, entry.header, entry.id)
 
 
 def keep_own(device: Device, chat: ChatId, entry: Entry, plaintext: bytes, frank: bytes) -> None:
@@ -219,6 +225,7 @@ def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[L
                 "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE no = ?",
                 (opened.state, opened.plaintext, opened.frank, no),
             )
+            _note_open(device, chat, entry, opened.state)
         if opened.state not in WAITING:
             found.append(Letter(no, chat, reference, depth, time, opened.state, opened.message))
     return found

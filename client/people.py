@@ -8,7 +8,7 @@ in front of the screen decides.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from client import identities
+from client import debts, identities
 from client.device import Device
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, IvorError, NetworkError, UserError
@@ -27,7 +27,7 @@ from protocol.identity import (
     verify_charter,
     verify_prekey,
 )
-from protocol.limits import INCARNATION_BYTES
+from protocol.limits import INCARNATION_BYTES, PREKEY_ERASE_SECONDS
 from protocol.name import parse_address
 from protocol.person import Person, PersonDevice
 from protocol.policy import Role
@@ -258,7 +258,10 @@ def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevic
     """Keep a device that the directory tells of; never an earlier certificate of the same key."""
     if told.prekey is not None and verify_prekey(told.prekey).device != key:
         raise IdentityError("a prekey of another device than the one it was given for")
-    known = device.connection.execute("SELECT certificate FROM devices WHERE id = ?", (key,)).get
+    row = device.connection.execute(
+        "SELECT certificate, prekey FROM devices WHERE id = ?", (key,)
+    ).fetchone()
+    known, before = row or (None, None)
     earlier = known is not None and device_issued(told.certificate) < device_issued(known)
     device.connection.execute(
         "INSERT INTO devices (id, user, certificate, prekey) VALUES (?, ?, ?, ?)"
@@ -266,6 +269,14 @@ def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevic
         " prekey = ifnull(excluded.prekey, prekey) WHERE user = excluded.user",
         (key, user, known if earlier else told.certificate, told.prekey),
     )
+    if user == device.profile.user.user and told.prekey is not None and before is not None:
+        _owe_absent(device, key, verify_prekey(before).issued, verify_prekey(told.prekey).issued)
+
+
+def _owe_absent(device: Device, key: DeviceKey, before: int, now: int) -> None:
+    """Owe a device of ours what came while it was away for so long that it has erased its keys."""
+    if key != device.key and now - before >= PREKEY_ERASE_SECONDS * 1000:
+        debts.owe_since(device, key, before)
 
 
 def acquaintance(device: Device, name: str) -> Acquaintance | None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from client import debts
 from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
-from client.mailbox import WAITING, Letter, select
+from client.mailbox import WAITING, Letter, State, read_entry, select
 from client.sharing import sharer
 from node.blobs import State as BlobState
 from protocol.chat import Chat
@@ -43,7 +44,8 @@ class Line:
 
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
     future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
-    redacted. shared: who has given it to us, if its key was not for this device. ahead: it is shown
+    redacted. shared: who has given it to us, if its key was not for this device. elsewhere: it does
+    not open here, and does on another device of ours. ahead: it is shown
     before it could be admitted, because much of the chat is yet to come (SPEC 6.3). whereabouts: of
     the large file that came with it.
     """
@@ -58,6 +60,7 @@ class Line:
     progress: Progress | None
     redaction: Redaction | None
     shared: Member | None
+    elsewhere: bool
     ahead: bool
     whereabouts: Whereabouts | None
 
@@ -126,8 +129,17 @@ class Reader:
             progress=self._deliveries.of(place) if own else None,
             redaction=self._chat.redactions.of().get(place),
             shared=self._sharer(place),
+            elsewhere=not ahead and self._is_elsewhere(letter),
             ahead=ahead,
             whereabouts=self._whereabouts(place),
+        )
+
+    def _is_elsewhere(self, letter: Letter) -> bool:
+        if letter.state is not State.UNREADABLE:
+            return False
+        header = read_entry(self._device, self._chat.id, letter.reference).header
+        return isinstance(header, ContentHeader) and any(
+            debts.is_for(self._chat, header, other) for other in debts.others(self._device)
         )
 
     def _whereabouts(self, place: Reference) -> Whereabouts | None:

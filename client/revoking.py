@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import convert
 
+from client import debts
 from client.compose import content_heads
 from client.device import Device
 from client.epochs import start_epoch
@@ -98,6 +99,7 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
             continue  # our own chain is forked there: it must not save the device elsewhere
         count += 1
     device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
+    debts.settle_all(device, target)
     return count
 
 

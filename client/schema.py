@@ -98,6 +98,11 @@ CREATE TABLE disclosed (         -- what another device of ours handed over, unt
     plaintext BLOB NOT NULL,
     frank BLOB NOT NULL) WITHOUT ROWID;
 
+CREATE TABLE debts (             -- what opened here, and does not on another device of ours
+    device BLOB NOT NULL,
+    id BLOB NOT NULL,
+    PRIMARY KEY (device, id)) WITHOUT ROWID;
+
 CREATE TABLE proposed (          -- our proposals to the owners that are open
     id BLOB PRIMARY KEY,
     chat BLOB NOT NULL) WITHOUT ROWID;

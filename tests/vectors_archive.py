@@ -20,7 +20,7 @@ def archives() -> list[Case]:
     """The only parcel of a history, and parcels that a device must not believe."""
     good = parcel(fields())
     letters: Value = [list(one) for one in ARCHIVE_LETTERS]
-    result: Value = {"part": 0, "parts": 1, "letters": letters}
+    result: dict[str, Value] = {"part": 0, "parts": 1, "letters": letters}
     flipped = drawn("archive")[:-1] + bytes([drawn("archive")[-1] ^ 1])
     borrowed = changed(1, BORIS.devices[0])
     foreign = [1, BORIS.devices[0], BORIS.certificates[0], *fields()[3:]]
@@ -31,6 +31,8 @@ def archives() -> list[Case]:
         ("a part moved", NotCanonical, parcel(changed(5, b"0"))),
         ("part 65,536", LimitExceeded, parcel(changed(5, 65_536))),
         ("65,537 parts", LimitExceeded, parcel(changed(6, 65_537))),
+        ("part 1 of 1", Untrusted, parcel(changed(5, 1))),
+        ("part 1 beside a history", Untrusted, parcel([*fields()[:5], 1, 0, fields()[7]])),
         ("a field too few", NotCanonical, parcel(fields()[:-1])),
         ("by a device of another user", Untrusted, parcel(foreign, BORIS)),
         ("with the certificate of another device", Untrusted, parcel(borrowed)),
@@ -39,6 +41,7 @@ def archives() -> list[Case]:
     ]
     return [
         valid("a history in one parcel", result, **_inputs(good)),
+        valid("what is owed beside it", result | {"parts": 0}, **_inputs(parcel(changed(6, 0)))),
         *(invalid(name, error, **_inputs(raw)) for name, error, raw in made),
         invalid("by a device that was given up", Untrusted, **_inputs(good) | {"revoked": [OLD]}),
     ]

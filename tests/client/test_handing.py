@@ -1,67 +1,27 @@
 """A history that is larger than the node's room for it: it goes on as room appears (SPEC 5.6)."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock
 
-from client import archive, handing, linking
+from client import handing, linking
 from client.device import Device, open_device
 from client.exchange import tend
-from client.link import Link, over
 from client.linking import History, bring_in, take_history, take_parcels
 from client.mailbox import State
 from client.revoking import revoke_own
-from node import parcels
-from node.database import connect
 from node.errors import LimitReached, NetworkError, RefusedError
-from node.parcels import Parcels
 from protocol import reply
-from protocol.entry import ChatId, DeviceKey
+from protocol.entry import ChatId
 from protocol.identity import request_link
 from protocol.invitation import TICKET_BYTES, Invitation, Purpose
-from protocol.question import GetParcels, PutParcel, Question, Taken
+from protocol.question import PutParcel, Question
+from tests.client.post import Post
 from tests.federation import PASSPHRASE, Federation, now
 
 TEXTS = [str(number) for number in range(9)]  # and a title: five parts of two
-
-
-class Post:
-    """The parcels of a node, with room for two, and links of devices to it."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
-        monkeypatch.setattr(parcels, "WAITING_MAX", 2)
-        monkeypatch.setattr(archive, "LETTERS_MAX", 2)
-        monkeypatch.setattr(handing, "LOOK_SECONDS", 0.01)
-        monkeypatch.setattr(linking, "POLL_SECONDS", 0.01)
-        self._patch = monkeypatch
-        self._parcels = Parcels(connect(folder / "post.db", None), device.profile.charter.agency)
-
-    @asynccontextmanager
-    async def link(self, device: Device) -> AsyncIterator[Link]:
-        async def ask(question: Question) -> reply.Reply:
-            return self._answer(device.key, question)
-
-        ours, theirs = memory_stream_pair()
-        async with over(device, ours) as link:
-            self._patch.setattr(link, "ask", ask)
-            yield link
-        await theirs.aclose()
-
-    def _answer(self, device: DeviceKey, question: Question) -> reply.Reply:
-        match question:
-            case PutParcel(target, body):
-                self._parcels.put(target, body)
-            case GetParcels():
-                return reply.Parcels(self._parcels.waiting(device))
-            case Taken(numbers):
-                self._parcels.take(device, numbers)
-            case _:
-                pass
-        return reply.Done()
 
 
 @pytest.fixture

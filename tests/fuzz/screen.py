@@ -139,6 +139,7 @@ def _line(number: int, message: Message | None, redaction: Redaction | None) -> 
         whereabouts=None,
         redaction=redaction,
         shared=None,
+        elsewhere=False,
     )
 
 

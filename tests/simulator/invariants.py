@@ -419,8 +419,9 @@ def i3_granted_keys_arrive(rest: Rest) -> None:
 
 
 def i3_history_arrives(rest: Rest) -> None:
-    """What a device could read when it owed its history to another of its user's, that one can.
+    """What a device can read, another of its user's can to which it owed its history.
 
+    What it could read then, and in the chats that both are in all that it can read now.
     Not if a clock leapt, as what seals it then may be erased, or a database is an older one.
     """
     devices = {one.key: one for one in rest.devices}
@@ -431,8 +432,21 @@ def i3_history_arrives(rest: Rest) -> None:
                 continue
             if {key, device.key} & rest.checks.compromised:
                 continue
-            lacking = letters & readable(device.connection) & unreadable(other.connection)
-            rest.require("I3", not lacking, f"{other.name} lacks {len(lacking)} of its history")
+            lacking = readable(device.connection) & unreadable(other.connection)
+            history = lacking & letters
+            rest.require("I3", not history, f"{other.name} lacks {len(history)} of its history")
+            owed = sum(_is_shared(device, other, EntryId(one)) for one in lacking)
+            rest.require("I3", not owed, f"{other.name} lacks {owed} that {device.name} can read")
+
+
+def _is_shared(device: DeviceParty, other: DeviceParty, entry: EntryId) -> bool:
+    """Whether both devices of a user are in the chat of a message, as both know."""
+    found = device.connection.execute("SELECT chat FROM mailbox WHERE id = ?", (entry,)).get
+    for one in (device, other):
+        judge = one.replica.chat(ChatId(found))
+        if judge is None or not {device.key, other.key} <= judge.membership().devices.keys():
+            return False
+    return True
 
 
 def _may_grant(

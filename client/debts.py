@@ -1,0 +1,108 @@
+"""Messages that this device owes to others of its user: they do not open there (SPEC 5.6).
+
+    owe(device, chat, header, entry)       # as it opens
+    owe_since(device, other, time)         # that one has erased what opens the rest
+    letters = due(device, other)           # `handing` brings them, then
+    settle(device, other, letters)
+
+All inside the caller's transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import convert
+
+from client.device import Device
+from protocol.chat import Chat
+from protocol.disclosure import Disclosed
+from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.membership import has_seen, is_lost
+
+
+def others(device: Device) -> list[DeviceKey]:
+    """Return our other devices that are in use."""
+    rows = device.connection.execute(
+        "SELECT id FROM devices WHERE user = ? AND revoked = 0 AND id != ? ORDER BY id",
+        (device.profile.user.user, device.key),
+    ).fetchall()
+    return [key for (key,) in convert(rows, list[tuple[DeviceKey]])]
+
+
+def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> None:
+    """Owe a message that opens here to those of our devices that it is not for."""
+    found = others(device)
+    judge = device.replica.chat(chat) if found else None
+    if judge is None:
+        return
+    device.connection.executemany(
+        "INSERT INTO debts VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [
+            (other, entry)
+            for other in found
+            if not is_for(judge, header, other) and not is_lost(judge.history, other)
+        ],
+    )
+
+
+def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
+    """Whether a message's key was sealed to a device, or is one that publishers grant it."""
+    epoch = judge.history.epoch(header.epoch)
+    if epoch is None or device in judge.history.recipients(epoch):
+        return True
+    return judge.history.is_channel and has_seen(judge.history, header, device)
+
+
+def owe_since(device: Device, other: DeviceKey, time: int) -> None:
+    """Owe all that can be read here and was written since. time: milliseconds."""
+    device.connection.execute(
+        "INSERT INTO debts SELECT ?, id FROM mailbox WHERE plaintext IS NOT NULL AND time >= ?"
+        " ON CONFLICT DO NOTHING",
+        (other, time),
+    )
+
+
+def creditors(device: Device) -> list[DeviceKey]:
+    """Return which of our devices in use are owed messages."""
+    rows = device.connection.execute("SELECT DISTINCT device FROM debts ORDER BY 1")
+    owed = {row[0] for row in rows}
+    return [other for other in others(device) if other in owed]
+
+
+def due(device: Device, other: DeviceKey) -> Iterator[Disclosed]:
+    """Yield what a device of ours is owed, of the chats that it is in; forget what it is not."""
+    device.connection.execute(
+        "DELETE FROM debts WHERE device = ? AND NOT EXISTS"
+        " (SELECT 1 FROM mailbox WHERE mailbox.id = debts.id AND plaintext IS NOT NULL)",
+        (other,),
+    )
+    rows = device.connection.execute(
+        "SELECT DISTINCT chat FROM debts JOIN mailbox USING (id) WHERE debts.device = ? ORDER BY 1",
+        (other,),
+    ).fetchall()
+    for (chat,) in convert(rows, list[tuple[ChatId]]):
+        judge = device.chat(chat)
+        if judge is not None and other in judge.membership().devices:
+            yield from _of_chat(device, other, chat)
+
+
+def _of_chat(device: Device, other: DeviceKey, chat: ChatId) -> Iterator[Disclosed]:
+    rows = device.connection.execute(
+        "SELECT id, plaintext, frank FROM debts JOIN mailbox USING (id)"
+        " WHERE debts.device = ? AND chat = ? ORDER BY no",
+        (other, chat),
+    )
+    for entry, plaintext, frank in rows:
+        yield Disclosed(EntryId(entry), plaintext, frank)
+
+
+def settle(device: Device, other: DeviceKey, letters: Sequence[Disclosed]) -> None:
+    """Owe these no longer: they are at the node."""
+    device.connection.executemany(
+        "DELETE FROM debts WHERE device = ? AND id = ?",
+        [(other, one.entry) for one in letters],
+    )
+
+
+def settle_all(device: Device, other: DeviceKey) -> None:
+    """Owe a device no message beside its history: that is to come whole, or it is given up."""
+    device.connection.execute("DELETE FROM debts WHERE device = ?", (other,))
