@@ -36,6 +36,7 @@ from protocol.frame import (
     Run,
     Seen,
     Want,
+    WantSeals,
     authentic,
     encode_frame,
 )
@@ -49,6 +50,7 @@ from protocol.testing.cast import grant
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import LATE, MVD, MZ, Home, Peer, all_of, join, until
+from tests.node.replicas import FYODOR
 
 
 class TestTwoNodes:
@@ -252,6 +254,30 @@ class TestTwoNodes:
         await until(
             lambda: {(h.device, h.lane): h.seq for h in homes[0].noted}.items() >= newest.items()
         )
+
+    async def test_who_is_let_in_again_asks_for_seals_of_before(
+        self, tmp_path: Path, nursery: trio.Nursery
+    ) -> None:
+        """A device asked its node for none while it was out, and that lists nothing anew."""
+        talk = conversation(Dice(6), 0)
+        anna = talk.people[0]
+        late = Admit((grant(FYODOR, Role.MEMBER),))
+        talk.tell(anna, talk.story.tell(anna, late))
+        talk.start_epoch(anna)
+        talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
+        talk.tell(anna, talk.story.tell(anna, late))
+        home = Home(tmp_path / "device.db", LATE, FYODOR.devices[0])
+        nursery.start_soon(home.journal.run)
+        home.take(talk, len(talk.runs) - 1)
+        peer = Peer(home, nursery, key=LATE)
+        await peer.greet()
+        await peer.say(Ping())
+        assert isinstance(await peer.until(Pong), Pong)
+        await peer.say(talk.runs[-1])
+        with trio.fail_after(10):
+            asked = await peer.until(WantSeals)
+        assert isinstance(asked, WantSeals)
+        assert asked.epoch == talk.epochs[-1]
 
     async def test_one_commit_for_many(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
