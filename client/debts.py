@@ -19,26 +19,16 @@ from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.membership import has_seen, is_lost
 
 
-def others(device: Device) -> list[DeviceKey]:
-    """Return our other devices that are in use."""
-    rows = device.connection.execute(
-        "SELECT id FROM devices WHERE user = ? AND revoked = 0 AND id != ? ORDER BY id",
-        (device.profile.user.user, device.key),
-    ).fetchall()
-    return [key for (key,) in convert(rows, list[tuple[DeviceKey]])]
-
-
 def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> None:
     """Owe a message that opens here to those of our devices that it is not for."""
-    found = others(device)
-    judge = device.replica.chat(chat) if found else None
+    judge = device.replica.chat(chat) if device.others else None
     if judge is None:
         return
     device.connection.executemany(
         "INSERT INTO debts VALUES (?, ?) ON CONFLICT DO NOTHING",
         [
             (other, entry)
-            for other in found
+            for other in device.others
             if not is_for(judge, header, other) and not is_lost(judge.history, other)
         ],
     )
@@ -65,7 +55,7 @@ def creditors(device: Device) -> list[DeviceKey]:
     """Return which of our devices in use are owed messages."""
     rows = device.connection.execute("SELECT DISTINCT device FROM debts ORDER BY 1")
     owed = {row[0] for row in rows}
-    return [other for other in others(device) if other in owed]
+    return [other for other in device.others if other in owed]
 
 
 def due(device: Device, other: DeviceKey) -> Iterator[Disclosed]:

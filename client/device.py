@@ -5,12 +5,13 @@ Several processes may have one device open at once. Whatever reads and then writ
 right, and neither signs a seq that the other has used (I16).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
+from msgspec import convert
 
 from client import joining
 from client.folder import (
@@ -68,6 +69,7 @@ class Device:
         self.connection = self._open()
         self.profile = self._read_profile()
         self.replica = Replica(self.connection, self.profile.charter.agency, self.key)
+        self._others: Sequence[DeviceKey] | None = None
         self.epoch_times: dict[EntryId, int] = {}  # of epochs that we wrote with
         self._version = self._data_version()
         self.displaced = self._is_displaced()
@@ -183,13 +185,33 @@ class Device:
     def _data_version(self) -> int:
         return int(self.connection.execute("PRAGMA data_version").get)
 
+    @property
+    def others(self) -> Sequence[DeviceKey]:
+        """The other devices of our user that are in use."""
+        if self._others is None:
+            rows = self.connection.execute(
+                "SELECT id FROM devices WHERE user = ? AND revoked = 0 AND id != ? ORDER BY id",
+                (self.profile.user.user, self.key),
+            ).fetchall()
+            self._others = [key for (key,) in convert(rows, list[tuple[DeviceKey]])]
+        return self._others
+
+    def forget(self) -> None:
+        """Drop what is cached of the database: it may have changed."""
+        self.replica.forget()
+        self.forget_others()
+
+    def forget_others(self) -> None:
+        """Drop what is cached of our devices: one came, or is in use no longer."""
+        self._others = None
+
     def refresh(self) -> bool:
         """Drop what is cached if another process has written; return whether it has."""
         version = self._data_version()
         if version == self._version:
             return False
         self._version = version
-        self.replica.forget()
+        self.forget()
         self.count_up()
         return True
 
@@ -221,13 +243,13 @@ class Device:
             with self.connection:  # a savepoint
                 yield
         except BaseException:
-            self.replica.forget()
+            self.forget()
             raise
 
     def _undo(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
-        self.replica.forget()
+        self.forget()
 
     def close(self) -> None:
         """Close the database."""

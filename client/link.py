@@ -109,9 +109,7 @@ class Link:
         self._came: Counter[ChatId] = Counter()
         self.refused: list[str] = []  # why cards and people were not taken up
         outbox = Outbox(device, self._push)
-        self.journal = Journal(
-            device.connection, device.replica.forget, device.refresh, outbox.appended
-        )
+        self.journal = Journal(device.connection, device.forget, device.refresh, outbox.appended)
         self.fetching = Fetching(device.replica, self.journal, device.folder)
         self.news = trio.Event()
         self.connection = Connection(

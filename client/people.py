@@ -168,6 +168,7 @@ def keep_person(device: Device, person: Person) -> UserId:
         _keep_device(device, user.user, key, told)
     _note_absent(device, user.user, user.devices)
     if user.user == device.profile.user.user:
+        device.forget_others()
         _renew_own(device, user, person)
     return user.user
 

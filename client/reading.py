@@ -139,7 +139,7 @@ class Reader:
             return False
         header = read_entry(self._device, self._chat.id, letter.reference).header
         return isinstance(header, ContentHeader) and any(
-            debts.is_for(self._chat, header, other) for other in debts.others(self._device)
+            debts.is_for(self._chat, header, other) for other in self._device.others
         )
 
     def _whereabouts(self, place: Reference) -> Whereabouts | None:

@@ -99,6 +99,7 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
             continue  # our own chain is forked there: it must not save the device elsewhere
         count += 1
     device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
+    device.forget_others()
     debts.settle_all(device, target)
     return count
 

@@ -343,7 +343,7 @@ class DeviceParty(Party):
         self.replica.payloads.clock = lambda: self.wall
         self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
         transaction = Transaction(
-            self.connection, self.replica.forget, self.device.refresh, self._appended
+            self.connection, self.device.forget, self.device.refresh, self._appended
         )
         self.disk = Disk(
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
