@@ -190,6 +190,9 @@ def restore(
     record = backup_record(kept) | {"folder": str(folder), "withdrawn": kept.withdrawn}
     Output(as_json).facts(_with_times({"v": 1} | record))
     note("peers and devices bring back what was written since; start it: ivor node run")
+    note(
+        "it enrols and revokes nobody before it has met all whom it trusts: see 'ivor node doctor'"
+    )
     note("enrolled or revoked since then? Nobody but you knows: see 'ivor node users', and repeat")
 
 
@@ -267,6 +270,17 @@ def revoke(
     done = _ask(folder, "revoke", {"user": user, "device": device})
     Output(as_json).facts(done)
     note("They can not connect any more. Chats keep them as members until an admin removes them.")
+
+
+@node.command()
+def resume(folder: Folder, as_json: Json = False) -> None:
+    """Let a node that was brought back change users, though it cannot meet everybody any more."""
+    done = _ask(folder, "resume")
+    Output(as_json).facts(done)
+    note(
+        "if they know of later changes, they will take the next one for a lie: then the root key's "
+        "holder runs 'ivor agency rekey'"
+    )
 
 
 @node.command()

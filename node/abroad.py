@@ -166,21 +166,27 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     """
     witness = node.directory.witness
     seen = await node.journal.read(lambda: Witness(witness.seen(), witness.proofs()))
-    new = await _witness(node, connection, seen)
+    told = await _witness(node, connection, seen)
+    new = bool(told)
     agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
     for agency in agencies:
         while node.pages[agency] < PAGES_MAX:
             known, newest = await _look(node, connection.key, partial(witness.reach, agency))
             if known == newest:
                 break
-            new |= await _witness(node, connection, GetDirectory(agency, known))
+            new |= bool(await _witness(node, connection, GetDirectory(agency, known)))
             if (await _look(node, connection.key, partial(witness.reach, agency)))[0] == known:
                 break
             node.pages[agency] += 1
+    if told is not None and await _look(node, connection.key, node.directory.has_unmet):
+        await _keep(node, connection.key, partial(node.directory.people.meet, connection.key))
     return new
 
 
-async def _witness(node: Asker, connection: Connection, asked: Witness | GetDirectory) -> bool:
+async def _witness(
+    node: Asker, connection: Connection, asked: Witness | GetDirectory
+) -> bool | None:
+    """Return whether what a peer has answered is a new proof; None if it did not answer."""
     topic, body = encode_question(asked)
     with trio.move_on_after(ANSWER_SECONDS_MAX):
         try:
@@ -188,10 +194,10 @@ async def _witness(node: Asker, connection: Connection, asked: Witness | GetDire
             said = decode_answer(topic, answer.code, answer.body)
             if isinstance(said, Witnessed | Directory):
                 witnessed = partial(node.directory.witnessed, said)
-                return bool(await _keep(node, connection.key, witnessed))
+                return await _keep(node, connection.key, witnessed)
         except (PeerError, IvorError, Refusal) as error:
             log.warning("not compared", agency=connection.key.hex()[:16], why=str(error))
-    return False
+    return None
 
 
 async def gather_receipts(node: Asker, device: bytes, ask: Ask) -> None:

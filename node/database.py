@@ -88,12 +88,14 @@ def note(connection: apsw.Connection, what: str, value: int | bytes) -> None:
 def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> None:
     """Have peers and devices tell everything anew: a new incarnation, and no cursors.
 
-    For a database that has lost something. Call inside a transaction.
+    For a database that has lost something: others may know a later directory of ours (SPEC 7.5).
+    Call inside a transaction.
     """
     connection.execute(
         "UPDATE meta SET value = ? WHERE key = 'incarnation'", (random(INCARNATION_BYTES),)
     )
     connection.execute("DELETE FROM cursors")
+    connection.execute("INSERT OR IGNORE INTO unmet SELECT id FROM agencies")
 
 
 def empty_log(connection: apsw.Connection) -> bool:

@@ -242,6 +242,11 @@ class Directory:
                 self.witness.agrees(head.raw)
         return self.witness.proofs() != before
 
+    def has_unmet(self) -> bool:
+        """Whether we were brought back and have yet to meet others, but know all our own heads."""
+        known, newest = self.witness.reach(self.agency.id)
+        return known == newest and bool(self.people.unmet())
+
     def _reply(self, peer: PeerKind, key: bytes, asked: Question, raw: bytes, now: float) -> Reply:
         match asked:
             case Lookup():

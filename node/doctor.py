@@ -23,6 +23,7 @@ from node.config import SETTINGS_FILE, load_settings, refuse_local
 from node.control import FolderLock, ask_node
 from node.damage import damaged, structure
 from node.errors import IvorError
+from node.people import People
 from node.tls import authority_of
 from protocol.errors import PeerError
 
@@ -53,6 +54,7 @@ def examine(folder: Path, now: float) -> Iterator[Finding]:
         ("card", _card),
         ("root key", _root_key),
         ("database", _database),
+        ("users", _users),
         ("disk", _disk),
         ("open files", _files),
         ("clock", _clock),
@@ -159,6 +161,19 @@ def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
             f"run: ivor node mend --dir {folder}"
         )
     return "ok", "sound, and every entry as it was signed"
+
+
+def _users(folder: Path, _now: float) -> tuple[State, str]:
+    if not (folder / DATABASE_FILE).exists():
+        return "ok", "none yet"
+    agency = read_card((folder / CARD_FILE).read_text(encoding="utf-8")).charter.agency
+    with _opened(folder) as connection:
+        unmet = People(connection, agency).unmet()
+    if unmet:
+        return "warn", (
+            f"cannot be changed before the node, which was brought back, has met {', '.join(unmet)}"
+        )
+    return "ok", "can be enrolled and revoked"
 
 
 def _disk(folder: Path, _now: float) -> tuple[State, str]:

@@ -64,6 +64,10 @@ class BackupArguments(Struct, forbid_unknown_fields=True):
     file: str
 
 
+class NoArguments(Struct, forbid_unknown_fields=True):
+    """Nothing."""
+
+
 class RevokeArguments(Struct, forbid_unknown_fields=True):
     """device: the beginning of its id, or its label; None revokes all of the user's."""
 
@@ -175,6 +179,12 @@ def revoke(desk: Desk, arguments: Arguments) -> Result:
     }
 
 
+def resume(desk: Desk, arguments: Arguments) -> Result:
+    """Let a node that was brought back change users, whoever it has not met since."""
+    convert(arguments, NoArguments)
+    return {"not_met": desk.people.resume()}
+
+
 def backup_file(arguments: Arguments) -> Path:
     """Return where a backup is to be written. Raises UserError unless it is an absolute path."""
     file = Path(convert(arguments, BackupArguments).file)
@@ -209,6 +219,7 @@ _COMMANDS: Final[Mapping[str, Callable[[Desk, Arguments], Result]]] = {
     "trust": trust,
     "invite": invite,
     "revoke": revoke,
+    "resume": resume,
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 import apsw
 from msgspec import convert
 
+from node.errors import RefusedError
 from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.identity import AgencyId, UserId
@@ -181,9 +182,38 @@ class People:
         self.connection.executemany("DELETE FROM parcels WHERE device = ?", listed)
 
     def _unlist(self, agency: AgencyId | None) -> None:
-        """Note that our directory has changed since its head was signed (SPEC 7.5)."""
-        if agency == self.agency:
-            self.connection.execute("DELETE FROM meta WHERE key = ?", (LISTED,))
+        """Note that our directory changes, after its head was signed (SPEC 7.5).
+
+        Raises RefusedError if others may have signed heads of ours that are not known here.
+        """
+        if agency != self.agency:
+            return
+        unmet = self.unmet()
+        if unmet:
+            raise RefusedError(
+                "this node was brought back, and users cannot be changed before it has met "
+                f"{', '.join(unmet)}, who may know of later changes; if that is not possible any "
+                "more, the operator runs: ivor node resume"
+            )
+        self.connection.execute("DELETE FROM meta WHERE key = ?", (LISTED,))
+
+    def unmet(self) -> list[str]:
+        """Name the agencies that were not met since this database was brought back."""
+        rows = self.connection.execute(
+            "SELECT name FROM unmet JOIN agencies ON id = agency WHERE id != ? ORDER BY name",
+            (self.agency,),
+        )
+        return [row[0] for row in rows]
+
+    def meet(self, agency: bytes) -> None:
+        """Note that an agency has told all that it knows of our directory."""
+        self.connection.execute("DELETE FROM unmet WHERE agency = ?", (agency,))
+
+    def resume(self) -> list[str]:
+        """Change users again though some were not met; return their names."""
+        unmet = self.unmet()
+        self.connection.execute("DELETE FROM unmet")
+        return unmet
 
     def cache(self, person: Person, known: KnownPerson) -> None:
         """Keep a checked user of another agency, with exactly the devices that it lists.

@@ -184,6 +184,9 @@ CREATE TABLE devices (
 CREATE INDEX devices_user ON devices (user);
 CREATE INDEX devices_enters ON devices (id) WHERE enters = 1;
 
+CREATE TABLE unmet (            -- agencies that may know a later directory of ours than this one
+    agency BLOB PRIMARY KEY) WITHOUT ROWID;
+
 CREATE TABLE directories (      -- directory heads that agencies, or witnesses, showed us
     agency BLOB NOT NULL,
     serial INTEGER NOT NULL,

@@ -13,13 +13,18 @@ from client.link import linked
 from node import backup
 from node.agency import DATABASE_FILE
 from node.damage import mend
-from node.doctor import examine
+from node.doctor import Finding, examine
 from protocol.entry import CONTENT
 from protocol.message import Text
 from tests.hostile import federation as made
 from tests.hostile.conftest import check_file
 from tests.hostile.federation import Founded, eventually, one_settled, open_device, say
 from tests.hostile.processes import acknowledged, process, stored_ids
+
+
+def users(folder: Path) -> Finding:
+    """Whether a node can change its users, as its doctor says."""
+    return next(one for one in examine(folder, time.time()) if one.check == "users")
 
 
 @pytest.mark.usefixtures("events")
@@ -46,6 +51,7 @@ async def test_a_node_killed_and_restored(template: tuple[Path, Founded], tmp_pa
     check_file(north / DATABASE_FILE)
     assert not told <= stored_ids(north, chat)
     assert len(stored_ids(north, chat)) <= kept.entries
+    assert "south" in users(north).text
     async with process(south), process(north), linked(anna) as link, linked(boris) as other:
         await eventually(one_settled(link), "north is told all anew")
         await link.write(lambda: say(anna, chat, "after the restore"))
@@ -62,6 +68,11 @@ async def test_a_node_killed_and_restored(template: tuple[Path, Founded], tmp_pa
             return stored_ids(north, chat) == stored_ids(south, chat)
 
         await eventually(equal, "both nodes hold the same")
+
+        async def met() -> bool:
+            return "south" not in users(north).text
+
+        await eventually(met, "north has met south")
         assert told < acknowledged(anna, chat) <= stored_ids(north, chat)
     for device in (anna, boris):
         stored = device.replica.store.chat(chat)

@@ -1,0 +1,176 @@
+"""SPEC 7.5: a node that was brought back changes no user before it has met its peers."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import trio
+
+from node import abroad
+from node import agency as agencies
+from node.agency import DATABASE_FILE, Agency, Founding
+from node.backup import restore, save
+from node.database import begin_anew
+from node.desk import Desk
+from node.doctor import examine
+from node.driver import Connection
+from node.errors import NetworkError, RefusedError
+from node.journal import Journal
+from node.operations import carry_out
+from node.share import Shares
+from protocol.entry import DeviceKey
+from protocol.frame import Answer, Ask
+from protocol.question import Lookup
+from protocol.reply import People, Refusal
+from protocol.session import PeerKind
+from protocol.topic import Topic
+from tests.node.house import NOW, House, draw, enrolled
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
+    return [
+        agencies.create(
+            tmp_path_factory.mktemp("agency") / name,
+            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
+            b"p",
+            b"r",
+            NOW,
+            draw,
+        )
+        for name in ("mid", "east", "west")
+    ]
+
+
+@pytest.fixture
+def houses(founded: list[Agency], tmp_path: Path) -> Iterator[list[House]]:
+    """mid, with anna, and its two peers; all trust each other."""
+    made = [House(agency, tmp_path / agency.card.charter.name) for agency in founded]
+    for house in made:
+        for other in made:
+            if other is not house:
+                house.directory.accept_card(other.agency.card.raw, allow_local=False)
+    enrolled(made[0], "anna")
+    made[0].directory.own_head(NOW)
+    yield made
+    for house in made:
+        house.connection.close()
+
+
+@pytest.fixture
+def again(houses: list[House], tmp_path: Path) -> Iterator[House]:
+    """mid, brought back from a copy of before it enrolled boris and carl, which east has seen."""
+    mid, east, _ = houses
+    mid.connection.execute("VACUUM INTO ?", (str(tmp_path / "again"),))
+    for name in ("boris", "carl"):
+        enrolled(mid, name)
+        east.directory.witness.agrees(mid.directory.own_head(NOW).raw)
+    house = House(mid.agency, tmp_path / "again")
+    with house.connection:
+        begin_anew(house.connection, draw)
+    yield house
+    house.connection.close()
+
+
+@dataclass
+class Peer:
+    """A session with another agency's node. away: it answers nothing."""
+
+    house: House
+    asker: House
+    away: bool = False
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def key(self) -> bytes:
+        return self.house.agency.id
+
+    async def ask(self, topic: int, body: bytes) -> Answer:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(topic)
+        if self.away:
+            raise NetworkError("the line is down")
+        ask = Ask(1, topic, body)
+        return self.house.directory.answer(PeerKind.NODE, self.asker.agency.id, ask, NOW)
+
+
+async def meet(house: House, *peers: Peer) -> None:
+    """Compare directories as a node does."""
+    journal = Journal(house.connection, lambda: None)
+    node = SimpleNamespace(
+        journal=journal, directory=house.directory, share=Shares().of, pages=Counter()
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        for peer in peers:
+            asker, connection = cast("abroad.Asker", node), cast("Connection", peer)
+            await abroad.compare_directories(asker, connection)
+        nursery.cancel_scope.cancel()
+
+
+class TestUnmet:
+    async def test_it_waits_for_each_and_then_goes_on_from_the_newest(
+        self, houses: list[House], again: House
+    ) -> None:
+        mid, east, west = houses
+        with pytest.raises(Refusal, match="east, west"):
+            enrolled(again, "dina")
+        await meet(again, Peer(east, again))
+        with pytest.raises(Refusal, match="met west, who"):
+            enrolled(again, "dina")
+        await meet(again, Peer(west, again))
+        enrolled(again, "dina")
+        head = again.directory.own_head(NOW)
+        assert head.serial == mid.directory.own_head(NOW).serial + 1
+        assert east.directory.witness.agrees(head.raw)
+
+    async def test_who_does_not_answer_is_not_met(self, houses: list[House], again: House) -> None:
+        peer = Peer(houses[1], again, away=True)
+        await meet(again, peer, Peer(houses[2], again))
+        assert peer.asked == [Topic.WITNESS]
+        assert again.directory.people.unmet() == ["east"]
+
+    async def test_nor_is_who_keeps_back_what_lies_between(
+        self, houses: list[House], again: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It knows a head of ours two further on: without the one between nothing is signed."""
+        east = houses[1]
+        monkeypatch.setattr(east.directory.witness, "after", lambda _agency, _serial: ())
+        await meet(again, Peer(east, again))
+        assert again.directory.people.unmet() == ["east", "west"]
+
+    async def test_nobody_is_put_out_either_and_all_else_goes_on(
+        self, houses: list[House], again: House
+    ) -> None:
+        device = again.connection.execute("SELECT id FROM devices").get
+        with pytest.raises(RefusedError, match="has met"):
+            again.directory.people.revoke([DeviceKey(device)])
+        found = again.ask(PeerKind.NODE, houses[1].agency.id, Lookup(("anna@mid",)))
+        assert isinstance(found, People)
+        assert found.people[0] is not None
+
+    def test_the_operator_can_go_on_without(self, again: House) -> None:
+        desk = cast("Desk", SimpleNamespace(people=again.directory.people))
+        assert carry_out(desk, "resume", {}) == {"v": 1, "not_met": ["east", "west"]}
+        enrolled(again, "dina")
+
+    def test_a_new_node_has_nobody_to_meet(self, houses: list[House]) -> None:
+        assert houses[0].directory.people.unmet() == []
+
+
+def test_the_operator_of_a_restored_one_is_told(tmp_path: Path, founded: list[Agency]) -> None:
+    folder = founded[0].folder
+    house = House(founded[0], folder / DATABASE_FILE)
+    house.directory.accept_card(founded[1].card.raw, allow_local=False)
+    house.connection.close()
+    assert {one.check: one.state for one in examine(folder, time.time())}["users"] == "ok"
+    save(folder, tmp_path / "kept")
+    restore(tmp_path / "kept", tmp_path / "again")
+    found = {one.check: one for one in examine(tmp_path / "again", time.time())}["users"]
+    assert found.state == "warn"
+    assert found.text.endswith("has met east")
