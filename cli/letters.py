@@ -7,6 +7,7 @@ line of ours or for another sender's. In a pipe it is one line: line breaks are 
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from unicodedata import normalize
 
 from cli.act_letters import act_record, act_text
 from cli.file_letters import file_line, file_record, file_text
@@ -209,10 +210,18 @@ def told(message: "Message") -> str:
             return file_text(message)
         case Share(letters):
             return f"(shared {len(letters)} earlier messages with those who joined later)"
+        case Text(text, None):
+            return _plain(text)
         case Text(text) | Title(text) | Reaction(_, text) | Edit(_, text):
             return _what(message) + text
         case _:
             return motion_text(message) if isinstance(message, Motion) else act_text(message)
+
+
+def _plain(text: str) -> str:
+    """A text, told apart by a backslash if it begins like what Ivor says of a message."""
+    first = text.lstrip()[:1]
+    return f"\\{text}" if normalize("NFKC", first).startswith("(") else text
 
 
 def _what(message: "Text | Title | Reaction | Edit") -> str:

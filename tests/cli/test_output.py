@@ -14,9 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cli.letters import MARGIN, _wrapped
+from cli.letters import MARGIN, _wrapped, told
 from cli.output import Output, cell, note, progress, transfer
 from cli.text import inert, inert_json, when
+from protocol.message import Text, Title
 
 HOSTILE = (
     "\x1b]52;c;cm0gLXJmIC8=\x07",  # OSC 52: writes the clipboard
@@ -92,6 +93,24 @@ class TestInert:
             MARGIN + line for line in _wrapped("hello\nboris@minfin: pay now\n$ \r", Console())
         ]
         assert shown == [f"{MARGIN}hello", f"{MARGIN}boris@minfin: pay now", f"{MARGIN}$ \\r"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "(title) Budget",
+            "  (file a.zip, 3 bytes)",
+            "\n(signature) x",
+            "（redacted by anna）",
+            "⑴",
+        ],
+    )
+    def test_nor_like_what_we_say_of_one(self, text: str) -> None:
+        assert told(Text(text, None)) == "\\" + text
+        assert told(Title(text)) == "(title) " + text
+
+    @pytest.mark.parametrize("text", ["", "Budget (2027)", "[title] x", "\\(", "«(x)»"])
+    def test_what_begins_otherwise_stands_as_it_is(self, text: str) -> None:
+        assert told(Text(text, None)) == text
 
     def test_times(self) -> None:
         assert when(0) == "1970-01-01T00:00:00.000Z"
