@@ -2,6 +2,8 @@
 
 import dataclasses
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from crypto import certificate as x509
 from crypto.archival import ArchivalSigner
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
-from node.agency import Agency
+from node import agency as agencies
+from node.agency import Agency, Founding
 from node.database import connect
 from node.directory import Directory
 from protocol import identity
@@ -57,6 +60,34 @@ class House:
         assert answer.code
         assert self.connection.total_changes() == before, "a refusal has written"
         return answer
+
+
+def found(folder: Path, *names: str) -> list[Agency]:
+    """Agencies of one zone, each in a folder of its own."""
+    return [
+        agencies.create(
+            folder / name,
+            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
+            b"p",
+            b"r",
+            NOW,
+            draw,
+        )
+        for name in names
+    ]
+
+
+@contextmanager
+def trusting(founded: Sequence[Agency], folder: Path) -> Iterator[list[House]]:
+    """Houses of agencies that trust each other."""
+    made = [House(agency, folder / agency.card.charter.name) for agency in founded]
+    for house in made:
+        for other in made:
+            if other is not house:
+                house.directory.accept_card(other.agency.card.raw, allow_local=False)
+    yield made
+    for house in made:
+        house.connection.close()
 
 
 @dataclasses.dataclass

@@ -11,8 +11,7 @@ import pytest
 import trio
 
 from node import abroad
-from node import agency as agencies
-from node.agency import Agency, Founding
+from node.agency import Agency
 from node.driver import Connection
 from node.errors import NetworkError
 from node.hub import Hub
@@ -27,7 +26,7 @@ from protocol.question import Forward, GetParcels, PutParcel, Taken, encode_ques
 from protocol.reply import Done, Parcels
 from protocol.session import PeerKind
 from protocol.topic import PARCEL_BYTES_MAX, Topic
-from tests.node.house import NOW, House, Official, draw, enrolled
+from tests.node.house import NOW, House, Official, enrolled, found
 
 CHAT = ChatId(b"c" * 32)
 LARGEST = b"\xff" * 32
@@ -36,17 +35,7 @@ Result = TypeVar("Result")
 
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
-    return [
-        agencies.create(
-            tmp_path_factory.mktemp("agency") / name,
-            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
-            b"p",
-            b"r",
-            NOW,
-            draw,
-        )
-        for name in ("here", "there")
-    ]
+    return found(tmp_path_factory.mktemp("agency"), "here", "there")
 
 
 @dataclass

@@ -12,8 +12,7 @@ import pytest
 import trio
 
 from node import abroad
-from node import agency as agencies
-from node.agency import DATABASE_FILE, Agency, Founding
+from node.agency import DATABASE_FILE, Agency
 from node.backup import restore, save
 from node.database import begin_anew
 from node.desk import Desk
@@ -29,37 +28,21 @@ from protocol.question import Lookup
 from protocol.reply import People, Refusal
 from protocol.session import PeerKind
 from protocol.topic import Topic
-from tests.node.house import NOW, House, draw, enrolled
+from tests.node.house import NOW, House, draw, enrolled, found, trusting
 
 
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
-    return [
-        agencies.create(
-            tmp_path_factory.mktemp("agency") / name,
-            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
-            b"p",
-            b"r",
-            NOW,
-            draw,
-        )
-        for name in ("mid", "east", "west")
-    ]
+    return found(tmp_path_factory.mktemp("agency"), "mid", "east", "west")
 
 
 @pytest.fixture
 def houses(founded: list[Agency], tmp_path: Path) -> Iterator[list[House]]:
     """mid, with anna, and its two peers; all trust each other."""
-    made = [House(agency, tmp_path / agency.card.charter.name) for agency in founded]
-    for house in made:
-        for other in made:
-            if other is not house:
-                house.directory.accept_card(other.agency.card.raw, allow_local=False)
-    enrolled(made[0], "anna")
-    made[0].directory.own_head(NOW)
-    yield made
-    for house in made:
-        house.connection.close()
+    with trusting(founded, tmp_path) as made:
+        enrolled(made[0], "anna")
+        made[0].directory.own_head(NOW)
+        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from crypto.signing import Signer
 from node import agency as agencies
-from node.agency import Agency, Founding
+from node.agency import Agency
 from node.errors import IdentityError
 from node.witness import SPLITS_AGENCY_MAX
 from protocol.entry import DeviceKey
@@ -31,35 +31,19 @@ from protocol.question import Witness as Asked
 from protocol.reply import Directory, People, Witnessed, decode_answer, encode_answer
 from protocol.session import PeerKind
 from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX, Topic
-from tests.node.house import NOW, House, draw, enrolled, signer
+from tests.node.house import NOW, House, enrolled, found, signer, trusting
 
 
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> list[Agency]:
-    return [
-        agencies.create(
-            tmp_path_factory.mktemp("agency") / name,
-            Founding(name, "RU-UDM", (f"{name}.example:7340",), {}),
-            b"p",
-            b"r",
-            NOW,
-            draw,
-        )
-        for name in ("mid", "east", "west")
-    ]
+    return found(tmp_path_factory.mktemp("agency"), "mid", "east", "west")
 
 
 @pytest.fixture
 def houses(founded: list[Agency], tmp_path: Path) -> Iterator[list[House]]:
     """mid, whose directory is looked at, and its two peers, who trust each other and mid."""
-    made = [House(agency, tmp_path / agency.card.charter.name) for agency in founded]
-    for house in made:
-        for other in made:
-            if other is not house:
-                house.directory.accept_card(other.agency.card.raw, allow_local=False)
-    yield made
-    for house in made:
-        house.connection.close()
+    with trusting(founded, tmp_path) as made:
+        yield made
 
 
 def look(asker: House, mid: House, name: str) -> None:
