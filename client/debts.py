@@ -16,7 +16,7 @@ from client.device import Device
 from protocol.chat import Chat
 from protocol.disclosure import Disclosed
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
-from protocol.membership import has_seen, is_lost
+from protocol.membership import is_lost
 
 
 def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> None:
@@ -35,11 +35,18 @@ def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> 
 
 
 def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
-    """Whether a message's key was sealed to a device, or is one that publishers grant it."""
-    epoch = judge.history.epoch(header.epoch)
-    if epoch is None or device in judge.history.recipients(epoch):
+    """Whether a message's key was sealed to a device, or is one that it is granted with its epoch.
+
+    One that comes into a channel in the midst of an epoch is granted keys of then, or later ones,
+    and so is a publisher's that the epoch skips.
+    """
+    history = judge.history
+    epoch = history.epoch(header.epoch)
+    if epoch is None or device in history.recipients(epoch):
         return True
-    return judge.history.is_channel and has_seen(judge.history, header, device)
+    if not history.is_channel or device in epoch.operation.skipped:
+        return False
+    return bool(history.authority.introductions(device) & history.pasts[epoch.index])
 
 
 def owe_since(device: Device, other: DeviceKey, time: int) -> None:

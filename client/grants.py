@@ -22,7 +22,6 @@ from protocol.chat import Chat
 from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
-from protocol.membership import has_seen
 from protocol.operation import Kind
 from protocol.policy import Role
 from protocol.question import Forward
@@ -52,7 +51,9 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
     judge = device.replica.chat(chat)
     if judge is None or not judge.history.is_channel or _is_recipient(device, judge, header.epoch):
         return True
-    known = has_seen(judge.history, header, device.key)
+    history = judge.history
+    seen = history.past([head.id for head in header.control])
+    known = history.authority.introductions(device.key) & seen
     if not known or device.key not in judge.membership().devices:
         return False
     device.connection.execute(

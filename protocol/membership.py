@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from protocol.case import entrant, least_role
 from protocol.dag import ControlEntry, bits
-from protocol.entry import ContentHeader, DeviceKey, EntryId, Reference
+from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.errors import Inadmissible, UsageError
 from protocol.history import History
 from protocol.identity import UserId
@@ -25,7 +25,6 @@ __all__ = [
     "Membership",
     "Void",
     "content_void",
-    "has_seen",
     "is_lost",
     "may_append",
     "may_enter",
@@ -180,12 +179,6 @@ def _last_seen(
 def is_lost(history: History, device: DeviceKey) -> bool:
     """Whether a device was put out, so that no enrolment brings it in (SPEC 3.3)."""
     return history.authority.verdict(history.everything).effects.lost(device, history.everything)
-
-
-def has_seen(history: History, header: ContentHeader, device: DeviceKey) -> bool:
-    """Whether the author of an entry that was admitted had seen a device come in."""
-    seen = history.past([head.id for head in header.control])
-    return bool(history.authority.introductions(device) & seen)
 
 
 def _scope(history: History, within: int | None) -> int:

@@ -129,7 +129,7 @@ async def test_own_messages_too_while_no_prekey_of_the_other_is_known(
     assert federation.texts(phone, chat) == ["skipped"]
 
 
-async def test_a_reader_of_a_channel_hands_over_what_its_author_had_not_seen_it_come_in_for(
+async def test_a_reader_of_a_channel_hands_over_what_is_of_an_epoch_before_it_came_in(
     federation: Federation, post: Post, anna: Device, boris: Device
 ) -> None:
     policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
@@ -151,9 +151,43 @@ async def test_a_reader_of_a_channel_hands_over_what_its_author_had_not_seen_it_
     await hand_on(post, anna, phone)
     assert federation.texts(phone, channel) == ["unaware"]
     federation.carry(anna, boris)
-    federation.say(boris, channel, "aware")
+    federation.say(boris, channel, "aware, in that epoch")
     federation.carry(boris, anna)
-    assert not owed(anna)
+    assert owed(anna) == 1
+    with boris.transaction():
+        start_epoch(boris, compose.require(boris, channel), now())
+    federation.say(boris, channel, "in one of whose keys it is granted all")
+    federation.carry(boris, anna)
+    with boris.transaction(), anna.transaction():
+        for errand in grants.due(boris, now()):
+            if errand.question.device == anna.key:
+                grants.take(anna, errand.question.body)
+    federation.carry(boris, anna)
+    assert len(federation.texts(anna, channel)) == 3
+    assert owed(anna) == 1
+
+
+async def test_a_publisher_hands_over_what_its_other_device_was_skipped_for(
+    federation: Federation, post: Post, anna: Device, boris: Device
+) -> None:
+    """It is granted keys as they stand when it asks, not those of what was said before."""
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    members = [(anna.profile.user.user, Role.MEMBER)]
+    with boris.transaction():
+        channel = compose.new_chat(boris, ChatKind.CHANNEL, "", policy, members, now())
+    federation.carry(boris, anna)
+    phone = federation.further(anna)
+    with anna.transaction():
+        bring_in(anna, now())
+    federation.carry(anna, boris)
+    boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (phone.key,))
+    federation.say(boris, channel, "skipped")
+    for device in (anna, phone):
+        federation.carry(boris, device)
+        federation.carry(anna, device)
+    assert federation.texts(anna, channel) == ["skipped"]
+    await hand_on(post, anna, phone)
+    assert federation.texts(phone, channel) == ["skipped"]
 
 
 async def test_a_share_is_taken_apart_there_too(

@@ -68,12 +68,12 @@ def play(script: Script, trace: Trace) -> Outcome:
         )
 
 
-def hunt(events_max: int, minutes: float) -> Hunted:
-    """Play one seed after the other until an invariant is broken."""
+def hunt(events_max: int, minutes: Sequence[float]) -> Hunted:
+    """Play one seed after the other, of so many minutes in turn, until an invariant is broken."""
     events = seed = 0
     while events < events_max:
         seed += 1
-        outcome = play(draw(seed, minutes), Trace())
+        outcome = play(draw(seed, minutes[seed % len(minutes)]), Trace())
         events += outcome.events
         if outcome.violation is not None:
             return Hunted(events, seed, outcome.violation)
