@@ -21,8 +21,9 @@ from client.folder import Secrets
 from client.outbox import Outbox
 from client.revoking import revoke_exposed
 from node.agency import Agency
+from node.database import begin_anew
 from node.directory import Directory
-from node.errors import IvorError
+from node.errors import IvorError, RefusedError
 from node.hub import Hub
 from node.outgoing import Outgoing
 from node.replica import Replica
@@ -47,6 +48,7 @@ HOUR_SECONDS = 3600.0
 FOLDER = Path("/nonexistent")
 REFUSED = 8
 COMPARE_SECONDS = 60.0  # an hour, but a simulation is over before that
+CERTIFY_SECONDS = 10.0  # until that is asked for again
 
 
 class Place(Protocol):
@@ -187,9 +189,7 @@ class NodeParty(Party):
         if self.backup is None:
             return
         self.connection = opened(self.backup)
-        new = self.place.clock.stream("incarnation", self.name).randbytes(16)
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = 'incarnation'", (new,))
-        self.connection.execute("DELETE FROM cursors")
+        begin_anew(self.connection, self.place.clock.stream("incarnation", self.name).randbytes)
 
     def consult(self, line: Line, ask: Ask) -> None:
         """Answer from the directory."""
@@ -198,7 +198,10 @@ class NodeParty(Party):
     def register(
         self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
     ) -> None:
-        """Certify a further device of a user, unless it is certified here; then do that."""
+        """Certify a further device of a user, unless it is certified here; then do that.
+
+        A node that was brought back does it when it has met its peers.
+        """
 
         def work() -> None:
             people = self.directory.people
@@ -209,9 +212,22 @@ class NodeParty(Party):
             self.note("certifies", str(error or ""))
             if error is None:
                 then()
+            elif isinstance(error, RefusedError):
+                self.place.clock.after(CERTIFY_SECONDS, again)
+
+        def again() -> None:
+            self.register(user, device, listed, then)
 
         if self.up:
             self.disk.write(work, ended)
+
+    def resume(self) -> None:
+        """The operator lets it change users: whom it has not met since it was brought back died."""
+
+        def work() -> None:
+            self.directory.people.resume()
+
+        self.disk.write(work, lambda _: None)
 
     def opened(self, line: Line) -> None:
         """Take part; a device hears what is stored."""

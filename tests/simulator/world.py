@@ -419,6 +419,8 @@ class World:
                 party.online = True
             if not party.up:
                 self._restart(party)
+            if isinstance(party, NodeParty):
+                party.resume()
         self._connect_core()
         for line in self._lines():
             if line.wire is not None and line is line.wire.ends[0]:
