@@ -43,7 +43,7 @@ class TestRedact:
         boris("send", chat[:8], "(redacted by anna@minzdrav: secret)")
         federation.carry(boris.device, anna.device)
         shown = anna("read", chat[:8]).splitlines()[-1].split("\t")
-        assert shown[3:5] == ["not verified", "(redacted by anna@minzdrav: secret)"]
+        assert shown[3:5] == ["not verified", r"\(redacted by anna@minzdrav: secret)"]
 
     def test_not_ours(
         self, federation: Federation, anna: Official, boris: Official, chat: str
