@@ -441,4 +441,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
         mock.patch.multiple(grants, ASK_AGAIN_MS=ASK_AGAIN_MS, DOUBLINGS_MAX=0),
         structlog.testing.capture_logs(),
     ):
-        yield World(script, trace)
+        made = World(script, trace)
+        yield made
+        for party in made.parties:  # nothing else gives back what their databases hold
+            party.connection.close(force=True)
