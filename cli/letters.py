@@ -210,30 +210,28 @@ def told(message: "Message") -> str:
             return file_text(message)
         case Share(letters):
             return f"(shared {len(letters)} earlier messages with those who joined later)"
-        case Text(text, None):
-            return _plain(text)
         case Text(text) | Title(text) | Reaction(_, text) | Edit(_, text):
             return _what(message) + text
         case _:
             return motion_text(message) if isinstance(message, Motion) else act_text(message)
 
 
-def _plain(text: str) -> str:
-    """A text, told apart by a backslash if it begins like what Ivor says of a message."""
-    first = text.lstrip()[:1]
-    return f"\\{text}" if normalize("NFKC", first).startswith("(") else text
-
-
 def _what(message: "Text | Title | Reaction | Edit") -> str:
     match message:
-        case Text(_, reply):
-            return "" if reply is None else f"(reply to {_short(reply)}) "
+        case Text(text, reply):
+            plain = "\\" if _looks_like_ours(text) else ""
+            return plain if reply is None else f"(reply to {_short(reply)}) "
         case Title():
             return "(title) "
         case Reaction(target, text):
             return f"(reaction to {_short(target)}{'' if text else ' taken back'}) "
         case Edit(target, _):
             return f"(new text of {_short(target)}) "
+
+
+def _looks_like_ours(text: str) -> bool:
+    """Whether a text begins like what we say of a message."""
+    return normalize("NFKC", text.lstrip()[:1]).startswith("(")
 
 
 def _short(reference: "Reference") -> str:

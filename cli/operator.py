@@ -20,6 +20,10 @@ node = typer.Typer(help="Run an agency's node, and ask about it.", no_args_is_he
 config = typer.Typer(help="The node's settings.", no_args_is_help=True)
 node.add_typer(config, name="config")
 
+_MEETS_FIRST = (
+    "it enrols and revokes nobody before it has met all whom it trusts: see 'ivor node doctor'"
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the operator's commands to the program."""
@@ -190,9 +194,7 @@ def restore(
     record = backup_record(kept) | {"folder": str(folder), "withdrawn": kept.withdrawn}
     Output(as_json).facts(_with_times({"v": 1} | record))
     note("peers and devices bring back what was written since; start it: ivor node run")
-    note(
-        "it enrols and revokes nobody before it has met all whom it trusts: see 'ivor node doctor'"
-    )
+    note(_MEETS_FIRST)
     note("enrolled or revoked since then? Nobody but you knows: see 'ivor node users', and repeat")
 
 
@@ -277,10 +279,13 @@ def resume(folder: Folder, as_json: Json = False) -> None:
     """Let a node that was brought back change users, though it cannot meet everybody any more."""
     done = _ask(folder, "resume")
     Output(as_json).facts(done)
-    note(
-        "if they know of later changes, they will take the next one for a lie: then the root key's "
-        "holder runs 'ivor agency rekey'"
-    )
+    if done["not_met"]:
+        note(
+            "if they know of later changes, they will take the next one for a lie: then the root "
+            "key's holder runs 'ivor agency rekey'"
+        )
+    else:
+        note("there was nobody left to meet: users could be changed before")
 
 
 @node.command()
@@ -316,6 +321,7 @@ def mend(folder: Folder, as_json: Json = False) -> None:
         note("nothing is damaged: every entry is as it was signed")
         return
     note("start the node: its peers and devices bring these chats back; 'ivor node chats' shows it")
+    note(_MEETS_FIRST)
     note(f"when they are back, remove {kept}")
 
 

@@ -94,13 +94,7 @@ def debt_parcel(device: Device, prekey: Prekey) -> tuple[bytes, list[Disclosed]]
 
     Call inside a transaction.
     """
-    letters: list[Disclosed] = []
-    size = 0
-    for letter in debts.due(device, prekey.device):
-        size += len(letter.plaintext) + LETTER_OVERHEAD_BYTES
-        if _is_full(len(letters), size):
-            break
-        letters.append(letter)
+    letters = list(_fitting(debts.due(device, prekey.device)))
     return (_seal(device, prekey, *BESIDE, letters), letters) if letters else None
 
 
@@ -122,15 +116,26 @@ def segment(device: Device, below: int) -> tuple[list[Disclosed], int]:
         "SELECT no, id, plaintext, frank FROM mailbox WHERE state = ? AND no < ? ORDER BY no DESC",
         (State.OPEN, below),
     )
-    letters: list[Disclosed] = []
+    numbers: list[int] = []
+
+    def readable() -> Iterator[Disclosed]:
+        for number, entry, plaintext, frank in rows:
+            numbers.append(number)
+            yield Disclosed(EntryId(entry), plaintext, frank)
+
+    letters = list(_fitting(readable()))
+    is_more = len(numbers) > len(letters)  # one was looked at that did not fit
+    return letters, numbers[len(letters) - 1] if is_more else 0
+
+
+def _fitting(letters: Iterable[Disclosed]) -> Iterator[Disclosed]:
+    """Yield as many as fit a parcel, one at least."""
     size = 0
-    for number, entry, plaintext, frank in rows:
-        size += len(plaintext) + LETTER_OVERHEAD_BYTES
-        if _is_full(len(letters), size):
-            return letters, below
-        letters.append(Disclosed(EntryId(entry), plaintext, frank))
-        below = number
-    return letters, 0
+    for count, letter in enumerate(letters):
+        size += len(letter.plaintext) + LETTER_OVERHEAD_BYTES
+        if _is_full(count, size):
+            return
+        yield letter
 
 
 def _is_full(letters: int, size: int) -> bool:

@@ -1,7 +1,7 @@
 """Messages that this device owes to others of its user: they do not open there (SPEC 5.6).
 
     owe(device, chat, header, entry)       # as it opens
-    owe_since(device, other, time)         # that one has erased what opens the rest
+    owe_absent(device, other, last, now)   # that one was away, and has erased what opens the rest
     letters = due(device, other)           # `handing` brings them, then
     settle(device, other, letters)
 
@@ -16,7 +16,11 @@ from client.device import Device
 from protocol.chat import Chat
 from protocol.disclosure import Disclosed
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.identity import Prekey
+from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.membership import is_lost
+
+SECOND_MS = 1000
 
 
 def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> None:
@@ -49,18 +53,19 @@ def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
     return bool(history.authority.introductions(device) & history.pasts[epoch.index])
 
 
-def owe_since(device: Device, other: DeviceKey, time: int) -> None:
-    """Owe all that can be read here and was written since. time: milliseconds."""
-    device.connection.execute(
-        "INSERT INTO debts SELECT ?, id FROM mailbox WHERE plaintext IS NOT NULL AND time >= ?"
-        " ON CONFLICT DO NOTHING",
-        (other, time),
-    )
+def owe_absent(device: Device, other: DeviceKey, last: Prekey, now: Prekey) -> None:
+    """Owe all that was written since its last prekey to one that has erased that meanwhile."""
+    if now.issued - last.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
+        device.connection.execute(
+            "INSERT INTO debts SELECT ?, id FROM mailbox WHERE plaintext IS NOT NULL AND time >= ?"
+            " ON CONFLICT DO NOTHING",
+            (other, last.issued),
+        )
 
 
 def creditors(device: Device) -> list[DeviceKey]:
     """Return which of our devices in use are owed messages."""
-    rows = device.connection.execute("SELECT DISTINCT device FROM debts ORDER BY 1")
+    rows = device.connection.execute("SELECT DISTINCT device FROM debts")
     owed = {row[0] for row in rows}
     return [other for other in device.others if other in owed]
 

@@ -27,7 +27,7 @@ from protocol.identity import (
     verify_charter,
     verify_prekey,
 )
-from protocol.limits import INCARNATION_BYTES, PREKEY_ERASE_SECONDS
+from protocol.limits import INCARNATION_BYTES
 from protocol.name import parse_address
 from protocol.person import Person, PersonDevice
 from protocol.policy import Role
@@ -270,14 +270,8 @@ def _keep_device(device: Device, user: UserId, key: DeviceKey, told: PersonDevic
         " prekey = ifnull(excluded.prekey, prekey) WHERE user = excluded.user",
         (key, user, known if earlier else told.certificate, told.prekey),
     )
-    if user == device.profile.user.user and told.prekey is not None and before is not None:
-        _owe_absent(device, key, verify_prekey(before).issued, verify_prekey(told.prekey).issued)
-
-
-def _owe_absent(device: Device, key: DeviceKey, before: int, now: int) -> None:
-    """Owe a device of ours what came while it was away for so long that it has erased its keys."""
-    if key != device.key and now - before >= PREKEY_ERASE_SECONDS * 1000:
-        debts.owe_since(device, key, before)
+    if key in device.others and told.prekey is not None and before is not None:
+        debts.owe_absent(device, key, verify_prekey(before), verify_prekey(told.prekey))
 
 
 def acquaintance(device: Device, name: str) -> Acquaintance | None:

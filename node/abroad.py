@@ -178,7 +178,7 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
             if (await _look(node, connection.key, partial(witness.reach, agency)))[0] == known:
                 break
             node.pages[agency] += 1
-    if told is not None and await _look(node, connection.key, node.directory.has_unmet):
+    if told is not None and await _look(node, connection.key, node.directory.can_meet):
         await _keep(node, connection.key, partial(node.directory.people.meet, connection.key))
     return new
 

@@ -242,8 +242,8 @@ class Directory:
                 self.witness.agrees(head.raw)
         return self.witness.proofs() != before
 
-    def has_unmet(self) -> bool:
-        """Whether we were brought back and have yet to meet others, but know all our own heads."""
+    def can_meet(self) -> bool:
+        """Whether we were brought back and have yet to meet others, and lack no head of our own."""
         known, newest = self.witness.reach(self.agency.id)
         return known == newest and bool(self.people.unmet())
 

@@ -21,7 +21,7 @@ from node.config import Settings
 from node.desk import Arguments, Desk, Result, convert, devices_of
 from node.directory import Directory
 from node.errors import IdentityError, RefusedError, StorageError, UserError
-from node.overview import chats, peers, status, users
+from node.overview import NoArguments, chats, peers, status, users
 from node.replica import Replica
 from node.tickets import Tickets
 from node.trust import Examined, Trust, changes
@@ -62,10 +62,6 @@ class BackupArguments(Struct, forbid_unknown_fields=True):
     """file: an absolute path."""
 
     file: str
-
-
-class NoArguments(Struct, forbid_unknown_fields=True):
-    """Nothing."""
 
 
 class RevokeArguments(Struct, forbid_unknown_fields=True):

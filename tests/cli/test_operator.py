@@ -274,6 +274,19 @@ class TestTrust:
         create(made, "mincifry", tmp_path / "mincifry")
         return tmp_path / "mincifry" / "card.ivor"
 
+    def test_whom_a_restored_node_has_yet_to_meet(
+        self, made: Cli, theirs: Path, tmp_path: Path
+    ) -> None:
+        made.node("trust", str(theirs), "--yes")
+        made.node("backup", str(tmp_path / "kept"))
+        made.folder = tmp_path / "again"
+        made.node("restore", str(tmp_path / "kept"))
+        assert "before it has met all" in made.said
+        assert [one["not_met"] for one in made.json("resume")] == [["mincifry"]]
+        assert "for a lie" in made.said
+        assert [one["not_met"] for one in made.json("resume")] == [[]]
+        assert "nobody left to meet" in made.said
+
     def test_for_scripts(self, made: Cli, theirs: Path) -> None:
         made.node("trust", str(theirs), "--yes")
         made.node("trust", str(theirs), "--yes")

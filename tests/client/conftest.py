@@ -7,6 +7,7 @@ import pytest
 
 from client.device import Device
 from crypto import keyfile
+from tests.client.post import Post
 from tests.federation import Federation
 
 
@@ -22,6 +23,11 @@ def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fede
 @pytest.fixture
 def anna(federation: Federation) -> Device:
     return federation.official("anna@minzdrav")
+
+
+@pytest.fixture
+def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anna: Device) -> Post:
+    return Post(tmp_path, monkeypatch, anna)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """What opens on one device of a user and not on another, handed over later (SPEC 5.6)."""
 
-from pathlib import Path
-
 import pytest
 
 from cli.letters import record
@@ -28,11 +26,6 @@ ERASED_MS = PREKEY_ERASE_SECONDS * 1000
 
 
 @pytest.fixture
-def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anna: Device) -> Post:
-    return Post(tmp_path, monkeypatch, anna)
-
-
-@pytest.fixture
 def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
     made = federation.chat(anna, "Budget", boris)
     federation.carry(anna, boris)
@@ -48,6 +41,27 @@ def phone(federation: Federation, anna: Device, chat: ChatId) -> Device:
         bring_in(anna, now())
     federation.carry(anna, made)
     return made
+
+
+def channel_of(
+    federation: Federation, boris: Device, anna: Device, role: Role
+) -> tuple[ChatId, Device]:
+    """A channel of boris in which anna has this role, and a phone of hers that is new in it."""
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    members = [(anna.profile.user.user, role)]
+    with boris.transaction():
+        channel = compose.new_chat(boris, ChatKind.CHANNEL, "", policy, members, now())
+    federation.carry(boris, anna)
+    phone = federation.further(anna)
+    with anna.transaction():
+        bring_in(anna, now())
+    return channel, phone
+
+
+def carry_to_both(federation: Federation, boris: Device, anna: Device, phone: Device) -> None:
+    for device in (anna, phone):
+        federation.carry(boris, device)
+        federation.carry(anna, device)
 
 
 def say_unaware(federation: Federation, boris: Device, chat: ChatId, *others: Device) -> None:
@@ -132,21 +146,12 @@ async def test_own_messages_too_while_no_prekey_of_the_other_is_known(
 async def test_a_reader_of_a_channel_hands_over_what_is_of_an_epoch_before_it_came_in(
     federation: Federation, post: Post, anna: Device, boris: Device
 ) -> None:
-    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
-    members = [(anna.profile.user.user, Role.READER)]
-    with boris.transaction():
-        channel = compose.new_chat(boris, ChatKind.CHANNEL, "", policy, members, now())
-    federation.carry(boris, anna)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
+    channel, phone = channel_of(federation, boris, anna, Role.READER)
     federation.say(boris, channel, "unaware")
     with boris.transaction(), anna.transaction():
         for errand in grants.due(boris, now()):
             grants.take(anna, errand.question.body)
-    for device in (anna, phone):
-        federation.carry(boris, device)
-        federation.carry(anna, device)
+    carry_to_both(federation, boris, anna, phone)
     assert (federation.texts(anna, channel), federation.texts(phone, channel)) == (["unaware"], [])
     await hand_on(post, anna, phone)
     assert federation.texts(phone, channel) == ["unaware"]
@@ -171,20 +176,11 @@ async def test_a_publisher_hands_over_what_its_other_device_was_skipped_for(
     federation: Federation, post: Post, anna: Device, boris: Device
 ) -> None:
     """It is granted keys as they stand when it asks, not those of what was said before."""
-    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
-    members = [(anna.profile.user.user, Role.MEMBER)]
-    with boris.transaction():
-        channel = compose.new_chat(boris, ChatKind.CHANNEL, "", policy, members, now())
-    federation.carry(boris, anna)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
+    channel, phone = channel_of(federation, boris, anna, Role.MEMBER)
     federation.carry(anna, boris)
     boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (phone.key,))
     federation.say(boris, channel, "skipped")
-    for device in (anna, phone):
-        federation.carry(boris, device)
-        federation.carry(anna, device)
+    carry_to_both(federation, boris, anna, phone)
     assert federation.texts(anna, channel) == ["skipped"]
     await hand_on(post, anna, phone)
     assert federation.texts(phone, channel) == ["skipped"]

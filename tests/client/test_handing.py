@@ -1,7 +1,5 @@
 """A history that is larger than the node's room for it: it goes on as room appears (SPEC 5.6)."""
 
-from pathlib import Path
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -22,11 +20,6 @@ from tests.client.post import Post
 from tests.federation import PASSPHRASE, Federation, now
 
 TEXTS = [str(number) for number in range(9)]  # and a title: five parts of two
-
-
-@pytest.fixture
-def post(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anna: Device) -> Post:
-    return Post(tmp_path, monkeypatch, anna)
 
 
 @pytest.fixture
