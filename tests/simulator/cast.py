@@ -22,7 +22,7 @@ from client.device import Device
 from client.folder import Secrets
 from crypto import keyfile
 from node.agency import Agency
-from node.database import STATEMENTS_CACHED_MAX
+from node.database import open_connection
 from node.people import People
 from node.schema import SCHEMA
 from node.trust import Trust
@@ -132,7 +132,7 @@ def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person
 
 @cache
 def _empty() -> bytes:
-    connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED_MAX)
+    connection = open_connection(":memory:")
     connection.execute(SCHEMA)
     connection.execute("INSERT INTO meta VALUES ('incarnation', ?)", (bytes(16),))
     return connection.serialize("main")
@@ -145,6 +145,6 @@ def empty_database() -> bytes:
 
 def opened(database: bytes) -> apsw.Connection:
     """Open a copy of a database in memory."""
-    connection = apsw.Connection(":memory:", statementcachesize=STATEMENTS_CACHED_MAX)
+    connection = open_connection(":memory:")
     connection.deserialize("main", database)
     return connection

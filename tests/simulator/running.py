@@ -81,7 +81,7 @@ class Running:
         if not self._process.up or self._process.disk is not self._disk:
             return
         try:
-            with mock.patch.object(time, "time", return_value=self._process.wall / MILLISECONDS):
+            with mock.patch.object(time, "time", self._time):
                 begin = self._work.send(None)
         except StopIteration:
             self.over = True
@@ -91,6 +91,9 @@ class Running:
             self._ended(error)
         else:
             begin(self._step)
+
+    def _time(self) -> float:
+        return self._process.wall / MILLISECONDS
 
 
 class HeapJournal:
