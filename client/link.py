@@ -333,7 +333,7 @@ class Link:
 
     async def compare_directories(self) -> None:
         """Hear whether agencies showed others the directories that they showed us."""
-        asked = await self.journal.read(partial(witnessing.seen, self._device))
+        asked = await self.journal.read(partial(witnessing.asked, self._device))
         said = await self.ask(asked)
         if isinstance(said, Witnessed):
             await self.write(partial(witnessing.hear, self._device, said))

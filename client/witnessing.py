@@ -12,10 +12,9 @@ from protocol.listing import check_listed, verify_split
 from protocol.person import Person
 
 
-def seen(device: Device) -> question.Witness:
+def asked(device: Device) -> question.Witness:
     """Return what to ask the node: whether others were shown the same."""
-    witness = Witness(device.connection)
-    return question.Witness(witness.seen(), witness.proofs())
+    return Witness(device.connection).question(device.profile.user.agency)
 
 
 def hear(device: Device, said: reply.Witnessed) -> None:

@@ -165,8 +165,8 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     Heads that are missing in a row are asked for, so that nothing can hide between two of them.
     """
     witness = node.directory.witness
-    seen = await node.journal.read(lambda: Witness(witness.seen(), witness.proofs()))
-    told = await _witness(node, connection, seen)
+    asked = await node.journal.read(partial(witness.question, AgencyId(connection.key)))
+    told = await _witness(node, connection, asked)
     new = bool(told)
     agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
     for agency in agencies:

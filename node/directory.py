@@ -7,7 +7,7 @@
 Plain and synchronous. What is absent and what the asker may not know get one answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -276,19 +276,12 @@ class Directory:
         match asked:
             case GetCard() | GetCards():
                 return self.trust.told(asked)
-            case question.Witness(seen, splits):
-                self.witnessed(reply.Witnessed((), splits))
-                if not self._is_behind(seen):
-                    self.own_head(now)
+            case question.Witness(_, splits, yours):
+                self.witnessed(reply.Witnessed(() if yours is None else (yours,), splits))
+                self.own_head(now)
                 return self.witness.compared(asked)
             case question.GetDirectory(agency, serial):
                 return reply.Directory(self.witness.after(agency, serial))
-
-    def _is_behind(self, seen: Sequence[question.Seen]) -> bool:
-        """Whether others know newer heads of ours: a restored node is told them before it signs."""
-        newest = self.witness.latest(self.agency.id)
-        number = 0 if newest is None else newest.serial
-        return any(agency == self.agency.id and serial > number for agency, serial, _ in seen)
 
     def _receipts(self, peer: PeerKind, key: bytes, asked: question.GetReceipts) -> reply.Receipts:
         """Answer a node for ourselves, and a device for everybody."""

@@ -191,6 +191,11 @@ class Witness:
         )
         return tuple(row[0] for row in rows)
 
+    def question(self, answerer: AgencyId) -> Asked:
+        """Return what to ask an agency's node, with its newest head: it may have lost that."""
+        newest = self.latest(answerer)
+        return Asked(self.seen(), self.proofs(), None if newest is None else newest.raw)
+
     def compared(self, asked: Asked) -> Witnessed:
         """Answer what a peer must hear of what it has seen: other heads, newer ones, proofs."""
         heads: list[bytes] = []

@@ -20,6 +20,7 @@ from protocol.field import check_ascending
 from protocol.identity import CERTIFICATE_BYTES_MAX, AgencyId, UserId
 from protocol.invitation import TICKET_BYTES
 from protocol.limits import HASH_BYTES, INCARNATION_BYTES, KEY_BYTES, SEQ_MAX, SIGNATURE_BYTES
+from protocol.listing import HEAD_BYTES_MAX
 from protocol.topic import (
     BLOBS_ASKED_MAX,
     HEADS_SEEN_MAX,
@@ -201,10 +202,14 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Compares directories: the newest heads seen, and proofs against agencies (`listing`)."""
+    """Compares directories: the newest heads seen, and proofs against agencies (`listing`).
+
+    yours: the newest head of whom is asked, None if none was seen: they may have lost it.
+    """
 
     seen: tuple[Seen, ...]
     splits: tuple[bytes, ...] = field(repr=False)
+    yours: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +324,12 @@ def _read_witness(values: Fields) -> Witness:
     seen = codec.array(values[0], HEADS_SEEN_MAX, "directory heads")
     heads = tuple(_seen(item) for item in seen)
     check_ascending([head.agency for head in heads], "directory heads")
-    return Witness(heads, read_splits(values[1]))
+    yours = values[2]
+    return Witness(
+        heads,
+        read_splits(values[1]),
+        None if yours is None else codec.binary(yours, HEAD_BYTES_MAX, "directory head"),
+    )
 
 
 def _seen(item: object) -> Seen:
@@ -421,7 +431,7 @@ _QUESTIONS: Final[Mapping[Topic, tuple[int, Callable[[Fields], Question]]]] = {
             read_tls_key(values[0]), codec.binary(values[1], PROOF_BYTES_MAX, "proof")
         ),
     ),
-    Topic.WITNESS: (2, _read_witness),
+    Topic.WITNESS: (3, _read_witness),
     Topic.DIRECTORY: (
         2,
         lambda values: GetDirectory(

@@ -10,6 +10,7 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Untrusted
 from protocol.identity import AgencyId
 from protocol.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_BEFORE_HELLO
+from protocol.listing import HEAD_BYTES_MAX
 from protocol.question import (
     Approve,
     BeginLink,
@@ -198,7 +199,8 @@ def questions() -> list[Case]:
         ("cards", GetCards(bytes(16), 7)),
         ("card", GetCard(0)),
         ("revoke", Revoke(DEVICE, bytes(64))),
-        ("witness", Witness((Seen(AGENCY, 3, seed("head")),), (b"proof",))),
+        ("witness", Witness((Seen(AGENCY, 3, seed("head")),), (b"proof",), b"head")),
+        ("witness of nothing", Witness((), (), None)),
         ("directory", GetDirectory(AGENCY, 3)),
     ]
     cases: list[Case] = []
@@ -229,9 +231,10 @@ def questions() -> list[Case]:
         ("an incarnation of 15 bytes", 11, (bytes(15), 0), NotCanonical),
         ("a signature of 63 bytes", 12, (bytes(32), bytes(63)), NotCanonical),
         ("an ML-DSA key of 1,951 bytes", 7, (b"", b"", b"", bytes(1951)), NotCanonical),
-        ("agencies out of order", 15, ([_seen(2), _seen(1)], ()), NotCanonical),
-        ("an agency twice", 15, ([_seen(1), _seen(1)], ()), NotCanonical),
-        ("65 proofs", 15, ((), [b""] * 65), LimitExceeded),
+        ("agencies out of order", 15, ([_seen(2), _seen(1)], (), None), NotCanonical),
+        ("an agency twice", 15, ([_seen(1), _seen(1)], (), None), NotCanonical),
+        ("65 proofs", 15, ((), [b""] * 65, None), LimitExceeded),
+        ("a directory head over 768 bytes", 15, ((), (), bytes(HEAD_BYTES_MAX + 1)), LimitExceeded),
     ]
     return cases + [
         invalid(name, error, topic=topic, body=codec.encode(value))

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -24,7 +24,7 @@ from node.operations import carry_out
 from node.share import Shares
 from protocol.entry import DeviceKey
 from protocol.frame import Answer, Ask
-from protocol.question import Lookup
+from protocol.question import Lookup, Witness
 from protocol.reply import People, Refusal
 from protocol.session import PeerKind
 from protocol.topic import Topic
@@ -126,6 +126,31 @@ class TestUnmet:
         monkeypatch.setattr(east.directory.witness, "after", lambda _agency, _serial: ())
         await meet(again, Peer(east, again))
         assert again.directory.people.unmet() == ["east", "west"]
+
+    def test_a_device_of_its_own_shows_what_nobody_else_has_seen(
+        self, houses: list[House], again: House
+    ) -> None:
+        """Regression: it signed that number a second time."""
+        mid = houses[0]
+        enrolled(mid, "egor")
+        newest = mid.directory.own_head(NOW)
+        self._visit(again, mid.directory.witness.question(mid.agency.id))
+        again.directory.people.resume()
+        enrolled(again, "dina")
+        assert again.directory.own_head(NOW).serial > newest.serial
+        signed = again.directory.witness.after(mid.agency.id, newest.serial)
+        assert all(mid.directory.witness.agrees(head) for head in signed)
+
+    def test_but_not_what_was_never_signed(self, houses: list[House], again: House) -> None:
+        asked = houses[0].directory.witness.question(houses[0].agency.id)
+        assert asked.yours is not None
+        forged = replace(asked, yours=asked.yours[:-1] + bytes([asked.yours[-1] ^ 1]))
+        with pytest.raises(Refusal):
+            self._visit(again, forged)
+
+    def _visit(self, house: House, asked: Witness) -> None:
+        device = house.connection.execute("SELECT id FROM devices").get
+        house.ask(PeerKind.DEVICE, device, asked)
 
     async def test_nobody_is_put_out_either_and_all_else_goes_on(
         self, houses: list[House], again: House

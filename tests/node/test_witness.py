@@ -58,7 +58,7 @@ def look(asker: House, mid: House, name: str) -> None:
 def compare(asker: House, other: House) -> bool:
     """Ask a peer what it was shown, and for what is missing between."""
     witness = asker.directory.witness
-    questions: list[Question] = [Asked(witness.seen(), witness.proofs())]
+    questions: list[Question] = [witness.question(other.agency.id)]
     new = False
     for _ in range(3):
         for question in questions:
@@ -121,7 +121,7 @@ class TestHonest:
         mid.connection.execute("VACUUM INTO ?", (str(tmp_path / "again"),))
         look(east, mid, "boris")
         again = House(mid.agency, tmp_path / "again")
-        asked = Asked(east.directory.witness.seen(), ())
+        asked = east.directory.witness.question(mid.agency.id)
         said = again.ask(PeerKind.NODE, east.agency.id, asked, NOW + 99)
         assert said == Witnessed((), ())
         assert not compare(again, east)
@@ -154,7 +154,9 @@ class TestHonest:
         connection.set_progress_handler(None)
         assert next(steps) < 100
         assert seen == tuple(Seen(agency, 999, (999).to_bytes(32)) for agency in sorted(agencies))
-        asked = Asked((Seen(agencies[0], 998, bytes(32)), Seen(agencies[1], 10**6, bytes(32))), ())
+        asked = Asked(
+            (Seen(agencies[0], 998, bytes(32)), Seen(agencies[1], 10**6, bytes(32))), (), None
+        )
         assert witness.compared(asked).heads == (b"head",)
 
 

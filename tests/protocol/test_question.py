@@ -99,7 +99,7 @@ QUESTIONS: list[tuple[Topic, Question]] = [
     (Topic.REVOKE, Revoke(KEY, b"s" * 64)),
     (Topic.RENEW, Renew(b"t")),
     (Topic.SIGNATORY, CertifySigner(b"k", b"p")),
-    (Topic.WITNESS, Witness((Seen(AGENCY, 7, b"h" * 32),), (b"proof",))),
+    (Topic.WITNESS, Witness((Seen(AGENCY, 7, b"h" * 32),), (b"proof",), b"head")),
     (Topic.DIRECTORY, GetDirectory(AGENCY, 7)),
     (Topic.RECEIPTS, GetReceipts(ChatId(b"c" * 32), (EntryId(b"e" * 32),))),
     (Topic.FORWARD, Forward(ChatId(b"c" * 32), AgencyId(b"a" * 32), KEY, b"body")),
