@@ -23,7 +23,7 @@ from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.handing import hand_on, unfinished
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
-from client.revoking import Exposed, exposed, revoke_exposed
+from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up
 from crypto.certificate import begins, key_of, public_pem
 from node import tls
 from node.errors import IdentityError, IvorError, NetworkError, StorageError
@@ -89,13 +89,18 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await link.journal.read(partial(drop_aged, device))
     await link.fetching.clear()
     await hand_over(device, link)
-    if await link.write(partial(bring_in, device, now_ms())) or revoked or decided:
+    if await link.write(partial(_keep_devices, device, now_ms())) or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
     await hand_on(device, link)
     left = await link.journal.read(partial(unfinished, device))
     warnings = list(dict.fromkeys((*link.refused, *history.refused, *_to_come(history), *left)))
     return Visit(even, came, history.readable, revoked, warnings, decided)
+
+
+def _keep_devices(device: Device, now: int) -> int:
+    """Have every chat hold those devices of ours that are in use; return how often that changed."""
+    return revoke_given_up(device, now) + bring_in(device, now)
 
 
 def _to_come(history: History) -> Sequence[str]:

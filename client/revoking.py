@@ -85,6 +85,28 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
     """
     if target != device.key:
         _identity_key(device)
+    count = _put_out(device, target, now)
+    device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
+    device.forget_others()
+    debts.settle_all(device, target)
+    return count
+
+
+def revoke_given_up(device: Device, now: int) -> int:
+    """Put devices of ours that were given up out of chats that they are in again; return how often.
+
+    Who had not heard of it has brought them in, with their user. now: milliseconds.
+    """
+    if device.secrets.user is None or not may_sign(device):
+        return 0
+    rows = device.connection.execute(
+        "SELECT id FROM devices WHERE user = ? AND revoked = ?",
+        (device.profile.user.user, GIVEN_UP),
+    ).fetchall()
+    return sum(_put_out(device, target, now) for (target,) in convert(rows, list[tuple[DeviceKey]]))
+
+
+def _put_out(device: Device, target: DeviceKey, now: int) -> int:
     count = 0
     for chat in still_in(device, target):
         judge = device.replica.chat(chat)
@@ -98,9 +120,6 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
         except (RefusedError, PeerError):
             continue  # our own chain is forked there: it must not save the device elsewhere
         count += 1
-    device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
-    device.forget_others()
-    debts.settle_all(device, target)
     return count
 
 

@@ -1,13 +1,12 @@
-"""Further devices, lost devices, forking devices, and the audit of it all."""
+"""Further devices, lost devices, forking devices."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from client import archive, compose, mailbox, nacks
-from client.audit import Audit, audit
+from client.audit import audit
 from client.deciding import settle
 from client.device import Device, open_device
 from client.epochs import start_epoch
@@ -15,11 +14,11 @@ from client.folder import COUNT_FILE, DATABASE_FILE, count_of
 from client.linking import History, bring_in, read_code
 from client.mailbox import State
 from client.outbox import Outbox
-from client.revoking import exposed, revoke_exposed, revoke_own, still_in
+from client.revoking import exposed, revoke_exposed, revoke_given_up, revoke_own, still_in
 from client.writing import append_control
 from crypto.errors import SealRefused
 from node.errors import IdentityError, NetworkError, RefusedError, UserError
-from protocol import case, codec, payload
+from protocol import case, payload
 from protocol.dag import bits
 from protocol.entry import CONTENT, CONTROL, ChatId, EntryId, Reference
 from protocol.epoch import NackReason
@@ -181,6 +180,27 @@ class TestRevoking:
             federation.say(phone, chat, "I am back")
         with anna.transaction():
             assert bring_in(anna, now()) == 0
+
+    def test_a_lost_device_that_others_bring_in_again_is_put_out_again(
+        self, federation: Federation, anna: Device, boris: Device
+    ) -> None:
+        """Regression: boris, who had not heard of it, sealed what was said to it, too."""
+        phone = link_alone(federation, anna)
+        with anna.transaction():
+            revoke_own(anna, phone.key, now())
+        chat = federation.chat(boris, "", anna)
+        assert phone.key in compose.require(anna, chat).membership().devices
+        with phone.transaction():
+            assert revoke_given_up(phone, now()) == 0
+        with anna.transaction():
+            assert revoke_given_up(anna, now()) == 1
+            assert revoke_given_up(anna, now()) == 0
+        federation.carry(anna, boris)
+        federation.say(boris, chat, "after")
+        for target in (anna, phone):
+            federation.carry(boris, target)
+        assert federation.texts(anna, chat) == ["after"]
+        assert federation.texts(phone, chat) == []
 
     def test_a_linked_device_holds_no_identity_key(
         self, federation: Federation, anna: Device
@@ -498,87 +518,3 @@ def copied(device: Device, folder: Path) -> Device:
     twin = open_device(folder, PASSPHRASE, device.random)
     twin.settle_here()
     return twin
-
-
-def alter_record(device: Device) -> None:
-    place, record = device.connection.execute(
-        "SELECT place, record FROM entries WHERE length(record) > 200 ORDER BY place DESC LIMIT 1"
-    ).get
-    changed = bytearray(record)
-    changed[-150] ^= 1
-    device.connection.execute(
-        "UPDATE entries SET record = ? WHERE place = ?", (bytes(changed), place)
-    )
-
-
-def alter_id(device: Device) -> None:
-    device.connection.execute("UPDATE entries SET id = zeroblob(32) WHERE place & 1 = 1")
-
-
-def drop_newest(device: Device) -> None:
-    device.connection.execute("DELETE FROM entries WHERE place = (SELECT max(place) FROM entries)")
-
-
-def drop_signatures(device: Device) -> None:
-    device.connection.execute("UPDATE entries SET signature = NULL")
-
-
-def forget_order(device: Device) -> None:
-    device.connection.execute("DELETE FROM controls WHERE no = (SELECT max(no) FROM controls)")
-
-
-def reverse_order(device: Device) -> None:
-    device.connection.execute("UPDATE controls SET no = 1000 - no")
-
-
-def alter_text(device: Device) -> None:
-    plain = codec.encode((0, b"forged", None))
-    device.connection.execute("UPDATE mailbox SET plaintext = ? WHERE seq = 1", (plain,))
-
-
-def add_text(device: Device) -> None:
-    device.connection.execute(
-        "INSERT INTO mailbox (chat, device, seq, id, depth, time, state, plaintext)"
-        " SELECT chat, device, 99, zeroblob(32), 9, 9, state, plaintext FROM mailbox LIMIT 1"
-    )
-
-
-def add_proof(device: Device) -> None:
-    device.connection.execute("INSERT INTO forks SELECT no, zeroblob(32), 1, 0, x'90' FROM chats")
-
-
-class TestAudit:
-    def test_an_honest_log_holds(self, boris: Device, chat: ChatId) -> None:
-        steps: list[int] = []
-        result = audit(boris, chat, steps.append)
-        assert result.faults == []
-        assert (result.control, result.content, result.messages) == (2, 2, 2)
-        assert sum(steps) == result.control + result.content
-
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            alter_record,
-            alter_id,
-            drop_newest,
-            drop_signatures,
-            forget_order,
-            reverse_order,
-            alter_text,
-            add_text,
-            add_proof,
-        ],
-    )
-    def test_any_damage_is_found_and_placed(
-        self, boris: Device, chat: ChatId, damage: Callable[[Device], None]
-    ) -> None:
-        damage(boris)
-        fresh = open_device(boris.folder, PASSPHRASE, boris.random)
-        result = audit(fresh, chat, lambda _: None)
-        fresh.close()
-        assert not result.sound
-        assert all(result.faults)
-
-    def test_a_chat_that_is_not_there_does_not_hold(self, boris: Device) -> None:
-        result: Audit = audit(boris, ChatId(bytes(32)), lambda _: None)
-        assert not result.sound

@@ -7,8 +7,10 @@ from typing import TypeVar
 from msgspec import convert
 
 from client import compose, handing, keeping
+from client.delivery import unstored
 from client.linking import bring_in
 from client.people import keep_person
+from client.revoking import revoke_own
 from node.errors import UserError
 from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.identity import UserId
@@ -266,6 +268,31 @@ def _bring_in(device: DeviceParty, other: DeviceKey, person: Person) -> None:
     device.act("brings in its second", work, lambda: device.handed.update(known))
 
 
+def _give_up(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Put somebody's second device out of their chats, then have the node refuse it.
+
+    It does so itself now and then: then it waits until the node has all that it wrote.
+    """
+    del device
+    seconds = [one for one in stage.devices if one.is_further and not one.given_up]
+    if not seconds:
+        return
+    second = _pick(seconds, act.who)
+    dismiss = partial(stage.dismiss, second)
+    giver, then = second, partial(_once_stored, stage, second, dismiss)
+    if act.draw % 3:
+        (giver,) = (one for one in stage.devices if one.user == second.user and one is not second)
+        then = dismiss
+    giver.act("gives a device up", lambda: revoke_own(giver.device, second.key, giver.wall), then)
+
+
+def _once_stored(stage: Stage, device: DeviceParty, then: Callable[[], None]) -> None:
+    if device.up and device.lines and not unstored(device.device):
+        then()
+    else:
+        stage.clock.after(1.0, partial(_once_stored, stage, device, then))
+
+
 def _come(stage: Stage, device: DeviceParty, act: Act) -> None:
     del act
     device.online = True
@@ -409,6 +436,7 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.HOLD: _hold,
     Deed.AGE: _age,
     Deed.SECOND: _second,
+    Deed.GIVE_UP: _give_up,
     Deed.COME: _come,
     Deed.GO: _go,
     Deed.VISIT: _visit,

@@ -13,10 +13,12 @@ from msgspec import convert
 
 from client import grants, mailbox
 from client.delivery import unstored
+from client.people import GIVEN_UP
+from client.revoking import still_in
 from node.replica import Replica
 from node.witness import Witness
 from protocol.dag import ControlEntry
-from protocol.entry import ChatId, ContentHeader, EntryId, Reference
+from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.epoch import recipients_root
 from protocol.history import History
 from protocol.limits import BRANCHES_MAX
@@ -333,6 +335,23 @@ def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEnt
     rest.require("I13", fits, "an epoch is sealed to others than the members")
 
 
+def i13_who_is_given_up_is_out(rest: Rest) -> None:
+    """No device that its owner has given up is in a chat of theirs, by what they know.
+
+    Not if the giver's own chain may have forked: then it cannot say so everywhere.
+    """
+    for device in rest.devices:
+        if device.disturbed or device.key in rest.checks.compromised:
+            continue
+        rows = device.connection.execute(
+            "SELECT id FROM devices WHERE user = ? AND revoked = ? AND id != ?",
+            (device.user, GIVEN_UP, device.key),
+        )
+        for (key,) in convert(rows.fetchall(), list[tuple[DeviceKey]]):
+            chats = still_in(device.device, key)
+            rest.require("I13", not chats, f"{device.name} gave a device up that is in {chats}")
+
+
 def i15_read_completeness(rest: Rest) -> None:
     """Walking the pages of heads lists each chain that a peer may see once, up to its end."""
     for node in rest.nodes:
@@ -526,6 +545,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i7_key_locality,
     i8_residency,
     i13_membership_safety,
+    i13_who_is_given_up_is_out,
     i15_read_completeness,
     i20_answer,
     i3_seals_arrive,

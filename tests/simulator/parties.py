@@ -18,8 +18,9 @@ from client.delivery import unstored
 from client.device import Device
 from client.erasure import erase_prekeys
 from client.folder import Secrets
+from client.linking import bring_in
 from client.outbox import Outbox
-from client.revoking import revoke_exposed
+from client.revoking import revoke_exposed, revoke_given_up
 from node.agency import Agency
 from node.database import begin_anew
 from node.directory import Directory
@@ -48,7 +49,7 @@ HOUR_SECONDS = 3600.0
 FOLDER = Path("/nonexistent")
 REFUSED = 8
 COMPARE_SECONDS = 60.0  # an hour, but a simulation is over before that
-CERTIFY_SECONDS = 10.0  # until that is asked for again
+CHANGE_SECONDS = 10.0  # until a change of users is asked for again
 
 
 class Place(Protocol):
@@ -198,28 +199,37 @@ class NodeParty(Party):
     def register(
         self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
     ) -> None:
-        """Certify a further device of a user, unless it is certified here; then do that.
-
-        A node that was brought back does it when it has met its peers.
-        """
+        """Certify a further device of a user, unless it is certified here; then do that."""
 
         def work() -> None:
             people = self.directory.people
             if not people.known_device(device):
                 people.keep_device(device, user, listed.certificate, listed.prekey)
 
+        self._change_users("certifies", work, then)
+
+    def dismiss(self, device: DeviceKey, then: Callable[[], None]) -> None:
+        """Refuse a device of a user from now on; then do that."""
+        self._change_users("dismisses", lambda: self.directory.people.revoke([device]), then)
+
+    def _change_users(self, what: str, work: Callable[[], None], then: Callable[[], None]) -> None:
+        """Change the directory; a node that was brought back does it when it has met its peers."""
+
         def ended(error: Exception | None) -> None:
-            self.note("certifies", str(error or ""))
+            self.note(what, str(error or ""))
             if error is None:
                 then()
             elif isinstance(error, RefusedError):
-                self.place.clock.after(CERTIFY_SECONDS, again)
-
-        def again() -> None:
-            self.register(user, device, listed, then)
+                self._change_later(what, work, then)
 
         if self.up:
             self.disk.write(work, ended)
+        else:
+            self._change_later(what, work, then)
+
+    def _change_later(self, what: str, work: Callable[[], None], then: Callable[[], None]) -> None:
+        again = partial(self._change_users, what, work, then)
+        self.place.clock.after(CHANGE_SECONDS, again)
 
     def resume(self) -> None:
         """The operator lets it change users: whom it has not met since it was brought back died."""
@@ -317,7 +327,10 @@ class _Pocket(Device):
 
 
 class DeviceParty(Party):
-    """An official's device. handed: what it could read when it owed that to another of theirs."""
+    """An official's device.
+
+    handed: what it could read when it owed that to another of theirs. given_up: gone, for good.
+    """
 
     def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
         super().__init__(place, name, opened(role.database))
@@ -326,6 +339,7 @@ class DeviceParty(Party):
         self.online = False
         self.chance = place.clock.stream("visit", name)
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
+        self.given_up = False
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None
@@ -454,6 +468,8 @@ class DeviceParty(Party):
         self.act("taken in", lambda: arrivals.take_in(device, wall))
         self.act("revoked", lambda: revoke_exposed(device, wall))
         self.act("decided", lambda: settle(device, wall))
+        self.act("gives up again", lambda: revoke_given_up(device, wall))
+        self.act("brought in", lambda: bring_in(device, wall))
         self.disk.read(partial(_erase, device, wall))
         self.age()
         if self._visit is None or self._visit.over:

@@ -37,6 +37,7 @@ class Deed(StrEnum):
     HOLD = "hold, or end it"
     AGE = "drop what has aged"
     SECOND = "bring in a second device"
+    GIVE_UP = "give up a second device"
     COME = "come online"
     GO = "go offline"
     VISIT = "visit"
@@ -69,6 +70,7 @@ WORK: Sequence[tuple[Deed, int]] = (
     (Deed.HOLD, 5),
     (Deed.AGE, 8),
     (Deed.SECOND, 3),
+    (Deed.GIVE_UP, 2),
     (Deed.COME, 10),
     (Deed.GO, 5),
     (Deed.VISIT, 8),

@@ -27,6 +27,9 @@ class Stage(Protocol):
     def certify(self, first: DeviceParty, then: Callable[[DeviceKey, Person], None]) -> None:
         """Have the node certify the further device of a first one's user; then do that."""
 
+    def dismiss(self, device: DeviceParty) -> None:
+        """Have the node refuse a device that its owner has given up; then it is gone."""
+
     def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
         """Let nothing pass for a while."""
 

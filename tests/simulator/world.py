@@ -179,6 +179,17 @@ class World:
 
         device.home.register(device.user, device.key, listed, certified)
 
+    def dismiss(self, device: DeviceParty) -> None:
+        """Have the node refuse a device that its owner has given up; then it is gone."""
+
+        def gone() -> None:
+            device.given_up = True
+            if device.up:
+                device.crash()
+            self.core = [one for one in self.core if one is not device]
+
+        device.home.dismiss(device.key, gone)
+
     # Who is connected
 
     def party(self, name: str) -> Party:
@@ -312,8 +323,9 @@ class World:
         self.clock.after(seconds, lambda: self._restart(party))
 
     def _restart(self, party: Party) -> None:
-        if not party.up and not (self.healed and party not in self.core):
-            assert isinstance(party, DeviceParty | NodeParty)
+        assert isinstance(party, DeviceParty | NodeParty)
+        gone = isinstance(party, DeviceParty) and party.given_up
+        if not party.up and not gone and not (self.healed and party not in self.core):
             party.start()
             party.note("start")
             self.checks.started(party)
@@ -330,7 +342,7 @@ class World:
         party.start()
         self.checks.restored(party)
         for device in self.devices:  # whom an older database may not know
-            if device.home is party and device.is_further:
+            if device.home is party and device.is_further and not device.given_up:
                 self._register(device, lambda: None)
 
     def steal(self, victim: DeviceParty) -> None:
@@ -374,6 +386,7 @@ class World:
             invariants.i3_seals_arrive(rest)
             invariants.i3_granted_keys_arrive(rest)
             invariants.i3_history_arrives(rest)
+            invariants.i13_who_is_given_up_is_out(rest)
         except Violation:
             return False
         return True
@@ -402,10 +415,8 @@ class World:
         honest = [node for node in self.nodes.values() if node.honest]
         count = chance.randint(min(2, len(honest)), len(honest))
         chosen = chance.sample(honest, count)
-        self.core = [
-            *chosen,
-            *(device for device in self.devices if device.home in chosen and device.honest),
-        ]
+        devices = [one for one in self.devices if one.honest and not one.given_up]
+        self.core = [*chosen, *(one for one in devices if one.home in chosen)]
         self.healed = True
         self._parted.clear()
         for party in self.parties:
