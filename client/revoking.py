@@ -24,6 +24,7 @@ from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.errors import PeerError
 from protocol.fork import verify_fork
 from protocol.identity import sign_revocation
+from protocol.membership import gave_itself_up
 from protocol.operation import Revoke, UserSignature
 from protocol.payload import REVOKE_LABEL, revoke_message
 
@@ -99,11 +100,20 @@ def revoke_given_up(device: Device, now: int) -> int:
     """
     if device.secrets.user is None or not may_sign(device):
         return 0
+    return sum(_put_out(device, target, now) for target in _given_up(device))
+
+
+def _given_up(device: Device) -> list[DeviceKey]:
+    """Return the other devices of ours that we gave up, or that gave themselves up in a chat."""
     rows = device.connection.execute(
-        "SELECT id FROM devices WHERE user = ? AND revoked = ?",
-        (device.profile.user.user, GIVEN_UP),
+        "SELECT id, revoked FROM devices WHERE user = ? AND id != ?",
+        (device.profile.user.user, device.key),
     ).fetchall()
-    return sum(_put_out(device, target, now) for (target,) in convert(rows, list[tuple[DeviceKey]]))
+    return [
+        key
+        for key, state in convert(rows, list[tuple[DeviceKey, int]])
+        if state == GIVEN_UP or any(gave_itself_up(one.history, key) for one in device.chats())
+    ]
 
 
 def _put_out(device: Device, target: DeviceKey, now: int) -> int:

@@ -181,13 +181,17 @@ class TestRevoking:
         with anna.transaction():
             assert bring_in(anna, now()) == 0
 
+    @pytest.mark.parametrize("itself", [False, True])
     def test_a_lost_device_that_others_bring_in_again_is_put_out_again(
-        self, federation: Federation, anna: Device, boris: Device
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId, *, itself: bool
     ) -> None:
         """Regression: boris, who had not heard of it, sealed what was said to it, too."""
-        phone = link_alone(federation, anna)
-        with anna.transaction():
-            revoke_own(anna, phone.key, now())
+        phone = link(federation, anna)
+        federation.carry(anna, phone)
+        giver = phone if itself else anna
+        with giver.transaction():
+            revoke_own(giver, phone.key, now())
+        federation.carry(phone, anna)
         chat = federation.chat(boris, "", anna)
         assert phone.key in compose.require(anna, chat).membership().devices
         with phone.transaction():

@@ -24,7 +24,7 @@ from protocol.history import History
 from protocol.limits import BRANCHES_MAX
 from protocol.listing import verify_split
 from protocol.membership import Membership, resolve
-from protocol.operation import EpochOperation
+from protocol.operation import EpochOperation, Revoke
 from protocol.run import Entry
 from protocol.testing.network import Replica as Newcomer
 from tests.protocol.oracle import Oracle
@@ -336,20 +336,33 @@ def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEnt
 
 
 def i13_who_is_given_up_is_out(rest: Rest) -> None:
-    """No device that its owner has given up is in a chat of theirs, by what they know.
+    """No device that was given up is in a chat of its owner's, by what their first device knows.
 
-    Not if the giver's own chain may have forked: then it cannot say so everywhere.
+    Not if that one's own chain may have forked: then it cannot say so everywhere.
     """
     for device in rest.devices:
-        if device.disturbed or device.key in rest.checks.compromised:
+        if device.disturbed or device.is_further or device.key in rest.checks.compromised:
             continue
-        rows = device.connection.execute(
-            "SELECT id FROM devices WHERE user = ? AND revoked = ? AND id != ?",
-            (device.user, GIVEN_UP, device.key),
-        )
-        for (key,) in convert(rows.fetchall(), list[tuple[DeviceKey]]):
+        for key in _given_up(device):
             chats = still_in(device.device, key)
-            rest.require("I13", not chats, f"{device.name} gave a device up that is in {chats}")
+            rest.require("I13", not chats, f"{device.name} knows of one given up in {chats}")
+
+
+def _given_up(device: DeviceParty) -> Iterator[DeviceKey]:
+    """The further devices of its user that it put out, or that put themselves out of a chat."""
+    rows = device.connection.execute(
+        "SELECT id, revoked FROM devices WHERE user = ? AND id != ?", (device.user, device.key)
+    )
+    judges = [device.replica.chat(chat) for chat in device.replica.store.chats()]
+    entries = [one for judge in judges if judge is not None for one in judge.history.entries]
+    themselves = {
+        one.device
+        for one in entries
+        if isinstance(one.operation, Revoke) and one.operation.device == one.device
+    }
+    for key, state in convert(rows.fetchall(), list[tuple[DeviceKey, int]]):
+        if state == GIVEN_UP or key in themselves:
+            yield key
 
 
 def i15_read_completeness(rest: Rest) -> None:
