@@ -7,8 +7,10 @@ from typing import TypeVar
 from msgspec import convert
 
 from client import compose, handing, keeping
+from client.deciding import approve, find_proposal
 from client.delivery import unstored
 from client.linking import bring_in
+from client.motions import Stand, motions, owners
 from client.people import keep_person
 from client.revoking import revoke_own
 from node.errors import UserError
@@ -195,6 +197,55 @@ def _against_each_other(
     rival = _pick(rivals, act.draw)
     device.act("strikes", lambda: blow(device, chat, rival.user))
     rival.act("strikes", lambda: blow(rival, chat, device.user))
+
+
+def _propose(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """One of several owners would have another, or one less."""
+    del device
+    ruled = [
+        (one, judge.id)
+        for one in stage.devices
+        for judge in (one.device.chats() if one.up else ())
+        if one.user in owners(judge) and len(owners(judge)) > 1
+    ]
+    if ruled:
+        one, chat = _pick(ruled, act.other)
+        role = Role.OWNER if act.draw % 2 else Role.MEMBER
+        one.act("proposes", partial(_would_have, one, chat, role, act.draw // 2))
+
+
+def _would_have(device: DeviceParty, chat: ChatId, role: Role, number: int) -> None:
+    """Ask for an owner more, or for one less."""
+    members = compose.require(device.device, chat).membership().users
+    others = [
+        user
+        for user, member in sorted(members.items())
+        if (member.role is Role.OWNER) == (role is not Role.OWNER) and user != device.user
+    ]
+    if not others:
+        raise UserError("nobody's role can be changed so")
+    compose.set_role(device.device, chat, _pick(others, number), role, device.wall)
+
+
+def _consent(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Some owner signs what another proposes."""
+    del device
+    asked = [
+        (one, judge.id, motion.place)
+        for one in stage.devices
+        for judge in (one.device.chats() if one.up else ())
+        for motion in motions(one.device, judge)
+        if motion.stand is Stand.OPEN and one.user in motion.owners - {motion.author}
+    ]
+    if asked:
+        one, chat, place = _pick(asked, act.draw)
+        one.act("consents", partial(_approve, one, chat, place))
+
+
+def _approve(device: DeviceParty, chat: ChatId, place: Reference) -> None:
+    judge = compose.require(device.device, chat)
+    found = find_proposal(device.device, judge, place.id.hex())
+    approve(device.device, judge, found, device.wall)
 
 
 def _leave(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -430,6 +481,8 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.ROLE: _role,
     Deed.DUEL: _duel,
     Deed.DEMOTE: _demote,
+    Deed.PROPOSE: _propose,
+    Deed.CONSENT: _consent,
     Deed.LEAVE: _leave,
     Deed.REDACT: _redact,
     Deed.POLICY: _policy,

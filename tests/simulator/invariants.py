@@ -13,6 +13,7 @@ from msgspec import convert
 
 from client import grants, mailbox
 from client.delivery import unstored
+from client.motions import motions
 from client.people import GIVEN_UP
 from client.revoking import still_in
 from node.replica import Replica
@@ -163,6 +164,20 @@ def i3_delivery(rest: Rest) -> None:
         rest.require(
             "I3", not lacking, f"{other.name} lacks {len(lacking)} entries of {one.name}'s"
         )
+
+
+def i3_what_is_decided_is_published(rest: Rest) -> None:
+    """No proposal waits that enough owners have signed, as its author knows."""
+    for device in rest.devices:
+        if device.disturbed or device.key in rest.checks.compromised:
+            continue
+        ready = [
+            one
+            for judge in device.device.chats()
+            for one in motions(device.device, judge)
+            if one.ready and one.place.device == device.key
+        ]
+        rest.require("I3", not ready, f"{device.name} does not publish what is decided")
 
 
 def i4_immutability(rest: Rest) -> None:
@@ -550,6 +565,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i1_durability,
     i2_convergence,
     i3_delivery,
+    i3_what_is_decided_is_published,
     i4_immutability,
     i4_redacted_is_gone,
     i4_what_is_wanted_arrives,

@@ -31,6 +31,8 @@ class Deed(StrEnum):
     ROLE = "change a role"
     DUEL = "two remove each other"
     DEMOTE = "demote each other"
+    PROPOSE = "propose to the owners"
+    CONSENT = "consent to what is proposed"
     LEAVE = "leave"
     REDACT = "redact"
     POLICY = "set the policy"
@@ -64,6 +66,8 @@ WORK: Sequence[tuple[Deed, int]] = (
     (Deed.ROLE, 5),
     (Deed.DUEL, 3),
     (Deed.DEMOTE, 2),
+    (Deed.PROPOSE, 6),
+    (Deed.CONSENT, 10),
     (Deed.LEAVE, 2),
     (Deed.REDACT, 3),
     (Deed.POLICY, 6),

@@ -386,6 +386,7 @@ class World:
             invariants.i3_seals_arrive(rest)
             invariants.i3_granted_keys_arrive(rest)
             invariants.i3_history_arrives(rest)
+            invariants.i3_what_is_decided_is_published(rest)
             invariants.i13_who_is_given_up_is_out(rest)
         except Violation:
             return False
