@@ -89,18 +89,21 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await link.journal.read(partial(drop_aged, device))
     await link.fetching.clear()
     await hand_over(device, link)
-    if await link.write(partial(_keep_devices, device, now_ms())) or revoked or decided:
+    again = await link.write(partial(revoke_given_up, device, now_ms()))
+    if await link.write(partial(bring_in, device, now_ms())) or again or revoked or decided:
         even = await link.settle(seconds)
     await hand_out(device, link)
     await hand_on(device, link)
     left = await link.journal.read(partial(unfinished, device))
-    warnings = list(dict.fromkeys((*link.refused, *history.refused, *_to_come(history), *left)))
+    said = (*link.refused, *history.refused, *_out_again(again), *_to_come(history), *left)
+    warnings = list(dict.fromkeys(said))
     return Visit(even, came, history.readable, revoked, warnings, decided)
 
 
-def _keep_devices(device: Device, now: int) -> int:
-    """Have every chat hold those devices of ours that are in use; return how often that changed."""
-    return revoke_given_up(device, now) + bring_in(device, now)
+def _out_again(chats: int) -> Sequence[str]:
+    """Say that a device had come in again that was given up, if one had."""
+    said = f"others had brought a device that you gave up into {chats} chats; it was put out again"
+    return [said] if chats else []
 
 
 def _to_come(history: History) -> Sequence[str]:

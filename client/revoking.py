@@ -24,7 +24,6 @@ from protocol.entry import ChatId, DeviceKey, Reference
 from protocol.errors import PeerError
 from protocol.fork import verify_fork
 from protocol.identity import sign_revocation
-from protocol.membership import gave_itself_up
 from protocol.operation import Revoke, UserSignature
 from protocol.payload import REVOKE_LABEL, revoke_message
 
@@ -112,8 +111,12 @@ def _given_up(device: Device) -> list[DeviceKey]:
     return [
         key
         for key, state in convert(rows, list[tuple[DeviceKey, int]])
-        if state == GIVEN_UP or any(gave_itself_up(one.history, key) for one in device.chats())
+        if state == GIVEN_UP or any(_gave_itself_up(one, key) for one in device.chats())
     ]
+
+
+def _gave_itself_up(chat: Chat, device: DeviceKey) -> bool:
+    return any(one.device == device for one in chat.history.revocations(device))
 
 
 def _put_out(device: Device, target: DeviceKey, now: int) -> int:
@@ -149,8 +152,8 @@ def _writes_on(device: Device, chat: Chat, target: DeviceKey) -> bool:
     """Whether a device gave itself up by naming content that nobody has shown us (SPEC 3.5)."""
     words = {
         one.device: one.operation.seen
-        for one in chat.history.entries
-        if isinstance(one.operation, Revoke) and one.operation.device == target
+        for one in chat.history.revocations(target)
+        if isinstance(one.operation, Revoke)
     }
     named = [one.seq for one in words.get(target, ()) if one.device == target]
     here = [one.seq for one in content_heads(device, chat.id, [target])]

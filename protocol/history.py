@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from protocol.authority import Authority
-from protocol.dag import ControlEntry, Dag, EpochEntry
+from protocol.dag import ControlEntry, Dag, EpochEntry, bits
 from protocol.entry import DeviceKey
 from protocol.identity import UserId
 from protocol.operation import Genesis, credentials
@@ -74,6 +74,13 @@ class History(Dag):
         """Return the devices that entries ever named for a user."""
         claims = self.authority.register.claims
         return {device for device, users in claims.items() if user in users}
+
+    def revocations(self, device: DeviceKey) -> list[ControlEntry]:
+        """Return the entries that put a device out, in one view or another."""
+        return [
+            self.entries[index]
+            for index in bits(self.authority.register.revocations.get(device, 0))
+        ]
 
     def names(self, device: DeviceKey) -> bool:
         """Whether an entry ever brought a device in, or put it out."""

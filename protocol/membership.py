@@ -25,7 +25,6 @@ __all__ = [
     "Membership",
     "Void",
     "content_void",
-    "gave_itself_up",
     "is_lost",
     "may_append",
     "may_enter",
@@ -180,12 +179,6 @@ def _last_seen(
 def is_lost(history: History, device: DeviceKey) -> bool:
     """Whether a device was put out, so that no enrolment brings it in (SPEC 3.3)."""
     return history.authority.verdict(history.everything).effects.lost(device, history.everything)
-
-
-def gave_itself_up(history: History, device: DeviceKey) -> bool:
-    """Whether a device has put itself out."""
-    revocations = bits(history.authority.register.revocations.get(device, 0))
-    return any(history.entries[index].device == device for index in revocations)
 
 
 def _scope(history: History, within: int | None) -> int:

@@ -12,6 +12,7 @@ from client import compose, exchange
 from client.device import Device, open_device
 from client.epochs import start_epoch
 from client.link import Link, over
+from client.revoking import revoke_own
 from protocol.entry import CONTENT, CONTROL, ChatId
 from protocol.question import Question, Renew
 from protocol.reply import Certified, Done, Reply
@@ -112,3 +113,21 @@ async def test_who_refreshed_under_a_clock_years_ahead_refreshes_again(
         await exchange.tend(anna, link)
         await exchange.tend(anna, link)
     assert refreshed == [True]
+
+
+async def test_who_gave_a_device_up_is_told_when_it_had_come_in_again(
+    federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone = federation.further(anna)
+    with anna.transaction():
+        revoke_own(anna, phone.key, now())
+    chat = federation.chat(boris, "", anna)
+
+    async def ask(_: Question) -> Reply:
+        return Done()
+
+    async with link_of(anna) as link:
+        monkeypatch.setattr(link, "ask", ask)
+        visits = [await exchange.finish(anna, link, 0.01, even=True) for _ in range(2)]
+    assert ["put out again" in " ".join(one.warnings) for one in visits] == [True, False]
+    assert phone.key not in compose.require(anna, chat).membership().devices
