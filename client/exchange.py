@@ -102,7 +102,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
 
 def _out_again(chats: int) -> Sequence[str]:
     """Say that a device had come in again that was given up, if one had."""
-    said = f"others had brought a device that you gave up into {chats} chats; it was put out again"
+    said = f"a device that you gave up had come in by others again; it was put out (chats: {chats})"
     return [said] if chats else []
 
 
