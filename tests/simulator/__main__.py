@@ -26,7 +26,7 @@ from tests.simulator.trace import Trace
 BATCH_SEEDS = 20  # of one process: making the agencies takes as long as two seeds
 COLLECTIONS = 50_000, 20, 100  # a simulation makes much and keeps little
 FRESH = 1 << 32
-HUNT_MINUTES = 0.4, 1.5  # in turn: what is rare has more seeds, what takes time has time
+HUNT_MINUTES = 0.2, 0.4, 1.5  # in turn: what is rare has more seeds, what takes time has time
 VIOLATED = 7  # the exit code for equivocation seen, as of the command line
 
 

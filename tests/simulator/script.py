@@ -66,18 +66,20 @@ WORK: Sequence[tuple[Deed, int]] = (
     (Deed.ROLE, 5),
     (Deed.DUEL, 3),
     (Deed.DEMOTE, 2),
-    (Deed.PROPOSE, 6),
-    (Deed.CONSENT, 10),
     (Deed.LEAVE, 2),
     (Deed.REDACT, 3),
     (Deed.POLICY, 6),
     (Deed.HOLD, 5),
     (Deed.AGE, 8),
     (Deed.SECOND, 3),
-    (Deed.GIVE_UP, 2),
     (Deed.COME, 10),
     (Deed.GO, 5),
     (Deed.VISIT, 8),
+)
+SELDOM: Sequence[tuple[Deed, int]] = (
+    (Deed.PROPOSE, 8),
+    (Deed.CONSENT, 15),
+    (Deed.GIVE_UP, 4),
 )
 FAULTS: Sequence[tuple[Deed, int]] = (
     (Deed.CUT, 10),
@@ -150,6 +152,8 @@ def _acts(chance: Random, seconds: float, *, hostile: bool) -> tuple[Act, ...]:
     weights = [*WORK]
     if chance.random() < 0.85:
         weights += FAULTS
+    if chance.random() < 0.35:
+        weights += SELDOM
     if hostile:
         weights += ATTACKS
     # A seed does without some of the deeds, and so the more of the others: swarm testing.
