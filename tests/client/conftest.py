@@ -7,6 +7,7 @@ import pytest
 
 from client.device import Device
 from crypto import keyfile
+from protocol.entry import ChatId
 from tests.client.post import Post
 from tests.federation import Federation
 
@@ -38,3 +39,12 @@ def boris(federation: Federation) -> Device:
 @pytest.fixture
 def vera(federation: Federation) -> Device:
     return federation.official("vera@mincifry")
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
+    """A chat of anna and boris, with a message; tests with more in it make their own."""
+    made = federation.chat(anna, "Budget", boris)
+    federation.say(anna, made, "before")
+    federation.carry(anna, boris)
+    return made

@@ -8,15 +8,7 @@ from client.audit import Audit, audit
 from client.device import Device, open_device
 from protocol import codec
 from protocol.entry import ChatId
-from tests.federation import PASSPHRASE, Federation
-
-
-@pytest.fixture
-def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
-    made = federation.chat(anna, "Budget", boris)
-    federation.say(anna, made, "before")
-    federation.carry(anna, boris)
-    return made
+from tests.federation import PASSPHRASE
 
 
 def alter_record(device: Device) -> None:

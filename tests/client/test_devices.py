@@ -30,14 +30,6 @@ from protocol.policy import Role
 from tests.federation import PASSPHRASE, Federation, now
 
 
-@pytest.fixture
-def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
-    made = federation.chat(anna, "Budget", boris)
-    federation.say(anna, made, "before")
-    federation.carry(anna, boris)
-    return made
-
-
 def link(federation: Federation, first: Device) -> Device:
     """A further device that is in every chat."""
     phone = federation.further(first)
