@@ -101,8 +101,8 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
 
 
 def _out_again(chats: int) -> Sequence[str]:
-    """Say that a device had come in again that was given up, if one had."""
-    said = f"a device that you gave up had come in by others again; it was put out (chats: {chats})"
+    """Say that others had brought a device in again that was given up, if they had."""
+    said = f"others brought in a device that you gave up; it was put out again (chats: {chats})"
     return [said] if chats else []
 
 

@@ -129,5 +129,5 @@ async def test_who_gave_a_device_up_is_told_when_it_had_come_in_again(
     async with link_of(anna) as link:
         monkeypatch.setattr(link, "ask", ask)
         visits = [await exchange.finish(anna, link, 0.01, even=True) for _ in range(2)]
-    assert ["was put out" in " ".join(one.warnings) for one in visits] == [True, False]
+    assert ["was put out again" in " ".join(one.warnings) for one in visits] == [True, False]
     assert phone.key not in compose.require(anna, chat).membership().devices

@@ -340,7 +340,7 @@ def _give_up(stage: Stage, device: DeviceParty, act: Act) -> None:
 def _once_stored(stage: Stage, device: DeviceParty, then: Callable[[], None]) -> None:
     if device.up and device.lines and not unstored(device.device):
         then()
-    else:
+    elif not device.given_up:
         stage.clock.after(1.0, partial(_once_stored, stage, device, then))
 
 

@@ -75,6 +75,7 @@ class Party:
     """What nodes and devices have in common.
 
     disturbed: whether its clock has leapt, or its database was brought back from an older one.
+    given_up: whether it is a device that is gone for good.
     """
 
     def __init__(self, place: Place, name: str, connection: apsw.Connection) -> None:
@@ -87,6 +88,7 @@ class Party:
         self.lines: list[Line] = []
         self.backup: bytes | None = None
         self.disturbed = False
+        self.given_up = False
 
     @property
     def wall(self) -> int:
@@ -327,10 +329,7 @@ class _Pocket(Device):
 
 
 class DeviceParty(Party):
-    """An official's device.
-
-    handed: what it could read when it owed that to another of theirs. given_up: gone, for good.
-    """
+    """An official's device. handed: what it could read when it owed that to another of theirs."""
 
     def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
         super().__init__(place, name, opened(role.database))
@@ -339,7 +338,6 @@ class DeviceParty(Party):
         self.online = False
         self.chance = place.clock.stream("visit", name)
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
-        self.given_up = False
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None

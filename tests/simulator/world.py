@@ -323,9 +323,9 @@ class World:
         self.clock.after(seconds, lambda: self._restart(party))
 
     def _restart(self, party: Party) -> None:
-        assert isinstance(party, DeviceParty | NodeParty)
-        gone = isinstance(party, DeviceParty) and party.given_up
-        if not party.up and not gone and not (self.healed and party not in self.core):
+        gone = party.given_up or (self.healed and party not in self.core)
+        if not party.up and not gone:
+            assert isinstance(party, DeviceParty | NodeParty)
             party.start()
             party.note("start")
             self.checks.started(party)
