@@ -389,12 +389,12 @@ class Replica(SealedChats):
         """Return what we lack of what was set aside of a peer that is in those chats now."""
         listed = self.sharing.unheard(peer)
         wants = self.compare(listed)
-        lacking = {(want.chat, want.device, want.lane) for want in wants}
+        lacking = {(want.chat, want.device, want.lane, want.prefix) for want in wants}
         here = [
             (item.chat, head)
             for item in listed
             for head in item.heads
-            if (item.chat, head.device, head.lane) not in lacking
+            if (item.chat, head.device, head.lane, head.prefix) not in lacking
         ]
         self.sharing.forget_unheard(peer, here)
         return wants

@@ -157,7 +157,7 @@ CREATE TABLE unheard (          -- what a peer listed of a chat that it is not k
     lane INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     prefix BLOB NOT NULL,
-    UNIQUE (peer, chat, device, lane));
+    UNIQUE (peer, chat, device, lane, seq, prefix));
 
 CREATE TABLE agencies (
     id BLOB PRIMARY KEY,

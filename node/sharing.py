@@ -213,7 +213,10 @@ class Sharing:
         )
 
     def note_unheard(self, peer: bytes, heads: Iterable[tuple[StoredChat, Head]]) -> None:
-        """Remember what a peer listed of chats that it may not see; of too much, the newest."""
+        """Remember what a peer listed of chats that it may not see; of too much, the newest.
+
+        Of a chain as many heads as it may have branches: each may be one.
+        """
         self.connection.executemany(
             "INSERT OR REPLACE INTO unheard VALUES (?, ?, ?, ?, ?, ?)",
             [
@@ -222,9 +225,11 @@ class Sharing:
             ],
         )
         self.connection.execute(
-            "DELETE FROM unheard WHERE rowid IN (SELECT rowid FROM unheard WHERE peer = ?"
-            " ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
-            (peer, UNHEARD_MAX),
+            "DELETE FROM unheard WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+            " row_number() OVER (PARTITION BY chat, device, lane ORDER BY rowid DESC) AS of_chain,"
+            " row_number() OVER (ORDER BY rowid DESC) AS of_all FROM unheard WHERE peer = ?)"
+            " WHERE of_chain > ? OR of_all > ?)",
+            (peer, BRANCHES_MAX, UNHEARD_MAX),
         )
 
     def unheard(self, peer: bytes) -> tuple[ChatHeads, ...]:
@@ -239,9 +244,9 @@ class Sharing:
     def forget_unheard(self, peer: bytes, heads: Iterable[tuple[ChatId, Head]]) -> None:
         """What a peer listed of these is here."""
         self.connection.executemany(
-            "DELETE FROM unheard WHERE peer = ? AND device = ? AND lane = ?"
-            " AND chat = (SELECT no FROM chats WHERE id = ?)",
-            [(peer, head.device, head.lane, chat) for chat, head in heads],
+            "DELETE FROM unheard WHERE peer = ? AND device = ? AND lane = ? AND seq = ?"
+            " AND prefix = ? AND chat = (SELECT no FROM chats WHERE id = ?)",
+            [(peer, head.device, head.lane, head.seq, head.prefix, chat) for chat, head in heads],
         )
 
     def note_holdings(self, chat: StoredChat, holdings: Iterable[Holding]) -> None:

@@ -456,7 +456,10 @@ class TestCompare:
         assert replica.heard(news, LATE) == news[1:]
 
     def test_heard_before_one_was_let_in(self) -> None:
-        """What a stranger listed is taken up once it is in, until it is here."""
+        """What a stranger listed is taken up once it is in, until it is here.
+
+        Regression: of two branches of a chain only the one listed last was.
+        """
         talk = conversation(Dice(6), 0)
         replica = node()
         for run in talk.runs:
@@ -470,10 +473,13 @@ class TestCompare:
         talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
         (stored,) = take(replica, talk.runs[-1])
         assert stored.entered == {LATE}
-        wanted = [Want(talk.chat, FYODOR.devices[0], CONTENT, chain[1].prefix, 0, 5)]
+        wanted = [
+            Want(talk.chat, FYODOR.devices[0], CONTENT, head.prefix, 0, head.seq + 1)
+            for head in chain
+        ]
         assert replica.take_up(LATE) == wanted
         assert replica.take_up(LATE) == wanted, "it is not here yet"
-        assert [head for item in replica.sharing.unheard(LATE) for head in item.heads] == chain[1:]
+        assert [head for item in replica.sharing.unheard(LATE) for head in item.heads] == chain
 
     def test_unheard_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """I9: of what a stranger lists the newest is kept."""
@@ -487,6 +493,18 @@ class TestCompare:
         replica.set_aside([ChatHeads(talk.chat, heads)], agency("mvd").root.public)
         rows = replica.store.connection.execute("SELECT peer, device FROM unheard ORDER BY device")
         assert rows.fetchall() == [(LATE, head.device) for head in heads[2:]]
+
+    def test_of_a_chain_as_many_as_it_may_have_branches(self) -> None:
+        talk = conversation(Dice(6), 0)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        device = FYODOR.devices[0]
+        heads = tuple(Head(device, CONTENT, seq, bytes(8)) for seq in range(BRANCHES_MAX + 2))
+        for head in heads:
+            replica.set_aside([ChatHeads(talk.chat, (head,))], LATE)
+        rows = replica.store.connection.execute("SELECT seq FROM unheard ORDER BY seq").fetchall()
+        assert rows == [(head.seq,) for head in heads[2:]]
 
     def test_a_page_of_many_chats_is_bounded_at_once(self) -> None:
         """Whoever was in thousands of chats lists one head of each, as often as they like."""
