@@ -354,8 +354,8 @@ def _choose(device: "Device", which: str) -> "DeviceCertificate":
     if not fitting and len(which) >= PREFIX_CHARS_MIN:
         fitting = [one for one in known if one.device.hex().startswith(which.lower())]
     if len(fitting) != 1:
-        how_many = "no device" if not fitting else f"{len(fitting)} devices"
-        raise UserError(f"{how_many} of yours fit {which!r}; 'ivor device list' shows their keys")
+        fits = "no device of yours fits" if not fitting else f"{len(fitting)} devices of yours fit"
+        raise UserError(f"{fits} {which!r}; 'ivor device list' shows their keys")
     return fitting[0]
 
 

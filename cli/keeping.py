@@ -97,8 +97,10 @@ def policy(
             problem = made.problem
         now = require(device, judge.id).membership().policy
         if retention is not None and now.retention:
-            note(f"An agency that is cut off for longer than {span(now.retention)} gets what was")
-            note("written meanwhile without its text, unless somebody holds it: ivor chat hold")
+            note(
+                f"an agency that is cut off for longer than {span(now.retention)} gets what was "
+                "written meanwhile without its text, unless somebody holds it: ivor chat hold"
+            )
         Offline(now, problem).tell(
             as_json,
             {
