@@ -50,7 +50,7 @@ def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
         return True
     if not history.is_channel or device in epoch.operation.skipped:
         return False
-    return bool(history.authority.introductions(device) & history.pasts[epoch.index])
+    return device in history.members(epoch)
 
 
 def owe_absent(device: Device, other: DeviceKey, last: Prekey, now: Prekey) -> None:

@@ -19,7 +19,9 @@ from node.errors import IdentityError
 from node.stored import Stored
 from protocol import keygrant
 from protocol.chat import Chat
+from protocol.dag import EpochEntry, bits
 from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.history import History
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
 from protocol.operation import Kind
@@ -51,15 +53,60 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
     judge = device.replica.chat(chat)
     if judge is None or not judge.history.is_channel or _is_recipient(device, judge, header.epoch):
         return True
+    if not _is_for_us(device, judge, header):
+        return False
+    _ask(device, chat, header.epoch)
+    return True
+
+
+def wait_for_earlier(
+    device: Device, chat: ChatId, header: ContentHeader, granter: DeviceKey
+) -> bool:
+    """Note that a granted chain begins behind a message; return whether another's may not.
+
+    Each publisher of the epoch is asked until it has answered so: the granter may have come late
+    to it itself, or have read on.
+    """
+    judge = device.replica.chat(chat)
+    if judge is None or not _is_for_us(device, judge, header):
+        return False
+    _note_late(device, header.epoch, granter)
+    if not _holders(device, judge, header.epoch) - _late(device, header.epoch):
+        return False
+    _ask(device, chat, header.epoch)
+    return True
+
+
+def _is_for_us(device: Device, judge: Chat, header: ContentHeader) -> bool:
+    """Whether the author of a message knew that we are in, and we still are."""
     history = judge.history
     seen = history.past([head.id for head in header.control])
     known = history.authority.introductions(device.key) & seen
-    if not known or device.key not in judge.membership().devices:
-        return False
+    return bool(known) and device.key in judge.membership().devices
+
+
+def _ask(device: Device, chat: ChatId, epoch: EntryId) -> None:
     device.connection.execute(
-        "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (header.epoch, chat)
+        "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (epoch, chat)
     )
-    return True
+
+
+def _note_late(device: Device, epoch: EntryId, granter: DeviceKey) -> None:
+    device.connection.execute(
+        "INSERT INTO late_grants VALUES (?, ?) ON CONFLICT DO NOTHING", (epoch, granter)
+    )
+
+
+def _late(device: Device, epoch: EntryId) -> set[DeviceKey]:
+    rows = device.connection.execute("SELECT granter FROM late_grants WHERE epoch = ?", (epoch,))
+    return {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
+
+
+def _holders(device: Device, judge: Chat, epoch: EntryId) -> set[DeviceKey]:
+    """Return the publishers' devices that an epoch names, and that are still in."""
+    started = judge.history.epoch(epoch)
+    named = set() if started is None else set(judge.history.named(started))
+    return named & judge.membership().sealed - {device.key}
 
 
 def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
@@ -112,9 +159,7 @@ def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: Devic
     device.connection.execute(
         "DELETE FROM senders WHERE epoch = ? AND granter = ? AND device = ?", place
     )
-    device.connection.execute(
-        "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (header.epoch, chat)
-    )
+    _ask(device, chat, header.epoch)
     return True
 
 
@@ -165,14 +210,19 @@ def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
     if _is_recipient(device, judge, grant.epoch):
         return
     senders = judge.history.named(epoch) - {device.key} - _bad_for(device, grant)
+    late = bool(_late(device, grant.epoch))
     device.connection.executemany(
-        "INSERT INTO senders VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO senders VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " generation = excluded.generation, chain = excluded.chain, granter = excluded.granter"
+        " WHERE ? AND granter IS NOT NULL AND excluded.generation < generation",
         [
-            (grant.epoch, sender, one.generation, one.chain, grant.sender)
+            (grant.epoch, sender, one.generation, one.chain, grant.sender, late)
             for sender, one in chains.items()
             if sender in senders
         ],
     )
+    if late:
+        _note_late(device, grant.epoch, grant.sender)
     device.connection.execute("DELETE FROM asked WHERE epoch = ?", (grant.epoch,))
 
 
@@ -225,8 +275,9 @@ def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> De
     author = judge.history.entries[started.index].device
     rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
-    holders = judge.history.named(started) & judge.membership().sealed - {device.key}
-    ranked = sorted(holders, key=lambda one: (one in bad, one != author, one))
+    late = _late(device, epoch)
+    holders = _holders(device, judge, epoch)
+    ranked = sorted(holders, key=lambda one: (one in late, one in bad, one != author, one))
     return ranked[tries % len(ranked)] if ranked else None
 
 
@@ -317,14 +368,25 @@ def _chains(
     started = judge.history.epoch(epoch)
     if started is None or reader in judge.history.recipients(started):
         return {}
-    introduced = judge.history.authority.introductions(reader).bit_length() - 1
+    since = _entered(judge.history, started, reader)
     rows = _read(
         device,
         "SELECT device, generation, chain FROM openings WHERE epoch = ? AND mark ="
         " (SELECT min(mark) FROM openings WHERE epoch = ? AND mark >= ?)",
-        (epoch, epoch, introduced),
+        (epoch, epoch, since),
     ) or _read(device, "SELECT device, generation, chain FROM senders WHERE epoch = ?", (epoch,))
     return {sender: ChainKey(generation, chain) for sender, generation, chain in rows}
+
+
+def _entered(history: History, epoch: EpochEntry, reader: DeviceKey) -> int:
+    """Return the entry with which an epoch began for a reader: itself, or what let them in since.
+
+    Of several the earliest: what was said from then on is for the reader, whatever came later.
+    """
+    if reader in history.members(epoch):
+        return epoch.index
+    entrances = history.authority.entrances(reader, history.everything)
+    return next(bits(entrances & ~history.pasts[epoch.index]), len(history))
 
 
 def _read(

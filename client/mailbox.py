@@ -268,7 +268,10 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
         return _Opened(State.SEALED if waits else closed)
     found = advanced(found, header.generation)  # past what we were told
     if found.generation != header.generation:
-        return _Opened(closed)
+        waits = found.granter is not None and grants.wait_for_earlier(
+            device, chat, header, found.granter
+        )
+        return _Opened(State.SEALED if waits else closed)
     seed, following = schedule.advance(found.chain)
     save_sender_chain(device, header.epoch, header.device, header.generation + 1, following)
     opened = _unseal(device, entry, seed)

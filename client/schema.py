@@ -65,6 +65,11 @@ CREATE TABLE bad_grants (        -- keys that did not open what they were grante
     chat BLOB NOT NULL,
     PRIMARY KEY (epoch, granter, sender)) WITHOUT ROWID;
 
+CREATE TABLE late_grants (       -- whose keys of an epoch begin behind messages that are for us
+    epoch BLOB NOT NULL,
+    granter BLOB NOT NULL,
+    PRIMARY KEY (epoch, granter)) WITHOUT ROWID;
+
 CREATE TABLE bad_seals (         -- epochs whose seal for us is wrong
     epoch BLOB PRIMARY KEY,
     chat BLOB NOT NULL,

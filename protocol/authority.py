@@ -132,8 +132,12 @@ class Authority:
         """Return the effective operations of a set that put out a user or a device."""
         return self.register.departures & self.verdict(within).effects.total
 
+    def entrances(self, device: DeviceKey, within: int) -> int:
+        """Return the effective operations of a set that brought a device in."""
+        return self.introductions(device) & self.verdict(within).effects.total
+
     def introductions(self, device: DeviceKey) -> int:
-        """Return the entries that brought a device in."""
+        """Return the entries that name a device to bring it in, with or without effect."""
         register = self.register
         found = register.listings.get(device, 0)
         for user in register.claims.get(device, ()):

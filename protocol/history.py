@@ -15,6 +15,7 @@ from protocol.entry import DeviceKey
 from protocol.identity import UserId
 from protocol.operation import Genesis, credentials
 from protocol.policy import ChatKind
+from protocol.roster import Membership
 
 __all__ = ["ControlEntry", "EpochEntry", "History"]
 
@@ -50,7 +51,14 @@ class History(Dag):
 
     def named(self, epoch: EpochEntry) -> AbstractSet[DeviceKey]:
         """Return the devices that an epoch is for: recipients, and those skipped (SPEC 4.2)."""
-        return self.authority.roster(self.pasts[epoch.index] & ~(1 << epoch.index)).sealed
+        return self._before(epoch).sealed
+
+    def _before(self, epoch: EpochEntry) -> Membership:
+        return self.authority.roster(self.pasts[epoch.index] & ~(1 << epoch.index))
+
+    def members(self, epoch: EpochEntry) -> AbstractSet[DeviceKey]:
+        """Return the devices that were in where an epoch starts, readers' among them."""
+        return self._before(epoch).devices.keys()
 
     def recipients(self, epoch: EpochEntry) -> Sequence[DeviceKey]:
         """Return whom an epoch that was admitted is sealed to, in the order of its seals."""

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from client import compose
 from client.device import Device
 from crypto import keyfile
 from protocol.entry import ChatId
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.client.post import Post
-from tests.federation import Federation
+from tests.federation import Federation, now
 
 
 @pytest.fixture
@@ -48,3 +50,17 @@ def chat(federation: Federation, anna: Device, boris: Device) -> ChatId:
     federation.say(anna, made, "before")
     federation.carry(anna, boris)
     return made
+
+
+@pytest.fixture
+def dina(federation: Federation) -> Device:
+    return federation.official("dina@mincifry")
+
+
+@pytest.fixture
+def channel(federation: Federation, anna: Device, boris: Device, vera: Device) -> ChatId:
+    """Anna's channel: boris publishes too, vera reads."""
+    members = [(boris.profile.user.user, Role.MEMBER), (vera.profile.user.user, Role.READER)]
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    with anna.transaction():
+        return compose.new_chat(anna, ChatKind.CHANNEL, "", policy, members, now())

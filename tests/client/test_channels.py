@@ -19,58 +19,11 @@ from protocol.errors import PeerError
 from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
-from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from protocol.question import Forward, GetParcels, Question, Taken
+from protocol.policy import Role
+from protocol.question import GetParcels, Question, Taken
 from protocol.reply import Done, Parcel, Parcels, Reply
+from tests.client.channels import LATER, ask, deliver, follow, pay
 from tests.federation import Federation, now
-
-LATER = 3_600_000
-
-
-@pytest.fixture
-def dina(federation: Federation) -> Device:
-    return federation.official("dina@mincifry")
-
-
-@pytest.fixture
-def channel(federation: Federation, anna: Device, boris: Device, vera: Device) -> ChatId:
-    """Anna's channel: boris publishes too, vera reads."""
-    members = [(boris.profile.user.user, Role.MEMBER), (vera.profile.user.user, Role.READER)]
-    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
-    with anna.transaction():
-        return compose.new_chat(anna, ChatKind.CHANNEL, "", policy, members, now())
-
-
-def deliver(parcels: list[Forward], *devices: Device) -> int:
-    """Hand parcels to those of these devices that they are for; return to how many."""
-    at = {device.key: device for device in devices}
-    taken = 0
-    for parcel in parcels:
-        if parcel.device in at:
-            with at[parcel.device].transaction():
-                grants.take(at[parcel.device], parcel.body)
-            taken += 1
-    return taken
-
-
-def pay(granter: Device, *readers: Device) -> int:
-    """Hand over what a publisher owes."""
-    with granter.transaction():
-        errands = grants.due(granter, now())
-        for errand in errands:
-            grants.done(granter, errand)
-    return deliver([errand.question for errand in errands], *readers)
-
-
-def ask(reader: Device, *publishers: Device, at: int | None = None) -> int:
-    with reader.transaction():
-        asked = grants.asks(reader, at or now())
-    return deliver(asked, *publishers)
-
-
-def follow(federation: Federation, source: Device, *targets: Device) -> None:
-    for target in targets:
-        federation.carry(source, target)
 
 
 def epochs(device: Device, chat: ChatId) -> int:

@@ -1,0 +1,80 @@
+"""Keys of a channel that begin behind what a reader may read: another may have earlier ones."""
+
+from client import compose, mailbox
+from client.device import Device
+from client.mailbox import State
+from protocol.entry import ChatId
+from protocol.policy import Role
+from tests.client.channels import LATER, ask, follow, pay
+from tests.federation import Federation, now
+
+
+def test_keys_that_begin_too_late_are_looked_for_elsewhere(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    """Boris has read on, and answers with what he has: anna has the rest."""
+    read_on(federation, anna, boris, vera, channel)
+    assert [one.state for one in mailbox.letters(vera, channel, 9)] == [
+        State.SEALED,
+        State.SEALED,
+        State.OPEN,
+    ]
+    assert ask(vera, boris, anna) == 1
+    assert pay(anna, vera) == 1
+    with vera.transaction():
+        mailbox.open_waiting(vera)
+    assert federation.texts(vera, channel) == ["one", "two", "three"]
+    federation.say(anna, channel, "four")
+    follow(federation, anna, vera)
+    assert federation.texts(vera, channel)[-1] == "four"
+    assert ask(vera, boris, anna, at=now() + LATER) == 0
+
+
+def test_what_all_publishers_keys_begin_behind_is_closed(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    read_on(federation, anna, boris, vera, channel)
+    anna.connection.execute("DELETE FROM openings")
+    assert ask(vera, anna) == 1
+    assert pay(anna, vera) == 1
+    with vera.transaction():
+        mailbox.open_waiting(vera)
+    assert [one.state for one in mailbox.letters(vera, channel, 9)] == [
+        State.UNREADABLE,
+        State.UNREADABLE,
+        State.OPEN,
+    ]
+    assert ask(vera, boris, anna, at=now() + LATER) == 0
+
+
+def read_on(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    """Boris reads two messages, grants vera what he has, and she reads a third."""
+    federation.say(anna, channel, "one")
+    federation.say(anna, channel, "two")
+    follow(federation, anna, boris, vera)
+    ask(vera, boris)
+    assert ask(vera, boris, at=now() + LATER) == 1
+    assert pay(boris, vera) == 1
+    federation.say(anna, channel, "three")
+    follow(federation, anna, vera)
+
+
+def test_a_reader_whom_two_bring_in_reads_from_the_first_time_on(
+    federation: Federation, anna: Device, boris: Device, dina: Device, channel: ChatId
+) -> None:
+    with anna.transaction():
+        compose.set_role(anna, channel, boris.profile.user.user, Role.ADMIN, now())
+    follow(federation, anna, boris)
+    joining = [(dina.profile.user.user, Role.READER)]
+    for publisher in (anna, boris):
+        with publisher.transaction():
+            compose.add_members(publisher, channel, joining, now())
+    federation.say(anna, channel, "one")
+    follow(federation, boris, anna)
+    follow(federation, anna, dina)
+    assert pay(anna, dina) > 0
+    with dina.transaction():
+        mailbox.open_waiting(dina)
+    assert federation.texts(dina, channel) == ["one"]
