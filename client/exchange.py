@@ -23,7 +23,7 @@ from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.handing import hand_on, unfinished
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
-from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up
+from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up, tell_again
 from crypto.certificate import begins, key_of, public_pem
 from node import tls
 from node.errors import IdentityError, IvorError, NetworkError, StorageError
@@ -92,6 +92,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     again = await link.write(partial(revoke_given_up, device, now_ms()))
     if await link.write(partial(bring_in, device, now_ms())) or again or revoked or decided:
         even = await link.settle(seconds)
+    await tell_again(device, link)
     await hand_out(device, link)
     await hand_on(device, link)
     left = await link.journal.read(partial(unfinished, device))
@@ -180,6 +181,7 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
     await link.fetching.clear()
+    await tell_again(device, link)
     await hand_over(device, link)
     await hand_on(device, link)
     await trade_keys(device, link)

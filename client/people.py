@@ -34,7 +34,8 @@ from protocol.policy import Role
 from protocol.question import GetCards
 from protocol.reply import Cards
 
-IN_USE, GIVEN_UP, UNLISTED = range(3)  # `devices.revoked`: by us, or the directory lists it not
+IN_USE, GIVEN_UP, UNLISTED, UNTOLD = range(4)
+"""`devices.revoked`: by us; the directory lists it not; by us, and the directory lists it yet."""
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8
 
@@ -189,13 +190,16 @@ def _renew_own(device: Device, user: VerifiedUser, person: Person) -> None:
 def _note_absent(device: Device, user: UserId, told: Sequence[DeviceKey]) -> None:
     """Seal nothing more to devices that the directory lists no longer, until it does again.
 
-    One of our own stays given up, whatever the directory says, once we have revoked it.
+    One of our own stays given up once we have revoked it; if it is listed our node is to hear that.
     """
     ours = user == device.profile.user.user
     rows = device.connection.execute("SELECT id, revoked FROM devices WHERE user = ?", (user,))
     for key, before in rows.fetchall():
-        now = IN_USE if key in told or key == device.key else UNLISTED
-        if now != before and not (ours and before == GIVEN_UP):
+        listed = key in told or key == device.key
+        now = IN_USE if listed else UNLISTED
+        if ours and before in (GIVEN_UP, UNTOLD):
+            now = UNTOLD if listed else GIVEN_UP
+        if now != before:
             device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (now, key))
 
 

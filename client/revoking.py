@@ -1,11 +1,12 @@
 """Putting devices out of chats: our own that are lost, and those that were caught forking.
 
-Call inside one transaction, but for `tell_node`. Each revocation is followed by an epoch that the
-device cannot read.
+Call inside one transaction, but for `tell_node` and `tell_again`. Each revocation is followed by an
+epoch that the device cannot read.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import convert
 
@@ -14,7 +15,7 @@ from client.compose import content_heads
 from client.device import Device
 from client.epochs import start_epoch
 from client.link import Link
-from client.people import GIVEN_UP
+from client.people import GIVEN_UP, UNTOLD
 from client.writing import append_control, may_sign
 from crypto.signing import Signer
 from node.errors import NetworkError, RefusedError
@@ -86,7 +87,7 @@ def revoke_own(device: Device, target: DeviceKey, now: int) -> int:
     if target != device.key:
         _identity_key(device)
     count = _put_out(device, target, now)
-    device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (GIVEN_UP, target))
+    _note(device, target, UNTOLD)
     device.forget_others()
     debts.settle_all(device, target)
     return count
@@ -111,7 +112,7 @@ def _given_up(device: Device) -> list[DeviceKey]:
     return [
         key
         for key, state in convert(rows, list[tuple[DeviceKey, int]])
-        if state == GIVEN_UP or any(_gave_itself_up(one, key) for one in device.chats())
+        if state in (GIVEN_UP, UNTOLD) or any(_gave_itself_up(one, key) for one in device.chats())
     ]
 
 
@@ -168,11 +169,42 @@ async def tell_node(device: Device, link: Link, target: DeviceKey, seconds: floa
     own = target == device.key
     if own and not await link.settle(seconds):
         raise NetworkError("the node has not stored yet that this device left its chats")
-    signer = device.secrets.device if own else _identity_key(device)
-    agency = device.profile.charter.agency
-    await link.ask(question.Revoke(target, sign_revocation(signer, agency, target)))
+    await _have_refused(device, link, target)
     if not own:
         await link.settle(seconds)
+
+
+async def tell_again(device: Device, link: Link) -> None:
+    """Have our agency refuse devices that we gave up, and that its directory still lists.
+
+    It could not be asked then; or it was brought back from before that. Raises NetworkError.
+    """
+    for target in await link.journal.read(partial(_untold, device)):
+        try:
+            await _have_refused(device, link, target)
+        except RefusedError as error:  # it has to meet its peers first, or knows no such device
+            link.refused.append(str(error))
+
+
+def _untold(device: Device) -> list[DeviceKey]:
+    if device.secrets.user is None:
+        return []
+    rows = device.connection.execute(
+        "SELECT id FROM devices WHERE user = ? AND id != ? AND revoked = ?",
+        (device.profile.user.user, device.key, UNTOLD),
+    ).fetchall()
+    return [key for (key,) in convert(rows, list[tuple[DeviceKey]])]
+
+
+async def _have_refused(device: Device, link: Link, target: DeviceKey) -> None:
+    signer = device.secrets.device if target == device.key else _identity_key(device)
+    agency = device.profile.charter.agency
+    await link.ask(question.Revoke(target, sign_revocation(signer, agency, target)))
+    await link.write(partial(_note, device, target, GIVEN_UP))
+
+
+def _note(device: Device, target: DeviceKey, state: int) -> None:
+    device.connection.execute("UPDATE devices SET revoked = ? WHERE id = ?", (state, target))
 
 
 def _identity_key(device: Device) -> Signer:

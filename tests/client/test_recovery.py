@@ -1,11 +1,20 @@
-"""A lost first device: SPEC 5.3."""
+"""A lost first device, and one that was given up though its node forgets it: SPEC 5.3."""
+
+from dataclasses import replace
+
+import pytest
 
 from client import compose
 from client.device import Device
 from client.linking import bring_in
-from client.people import note_lost
-from client.revoking import revoke_own
+from client.people import UNTOLD, keep_person, note_lost
+from client.revoking import revoke_own, tell_again
+from node.errors import RefusedError
+from protocol import reply
+from protocol.identity import verify_revocation
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.question import Question, Revoke
+from tests.client.post import Post
 from tests.federation import Federation, now
 
 
@@ -51,7 +60,7 @@ class TestLostFirstDevice:
         known = fresh.connection.execute(
             "SELECT certificate, revoked FROM devices WHERE id = ?", (anna.key,)
         ).get
-        assert known == (person.devices[0].certificate, 1)
+        assert known == (person.devices[0].certificate, UNTOLD)
         assert fresh.key in compose.require(fresh, chat).membership().devices
 
     def test_a_removed_user_does_not_come_back_so(
@@ -65,3 +74,65 @@ class TestLostFirstDevice:
         federation.carry(anna, fresh)
         with fresh.transaction():
             assert bring_in(fresh, now()) == 0
+
+
+class TestTheNodeHears:
+    @pytest.fixture
+    def phone(self, federation: Federation, anna: Device) -> Device:
+        return federation.further(anna)
+
+    async def told(self, device: Device, post: Post, refusal: RefusedError | None) -> list[bytes]:
+        """Visit; return which devices the node is to refuse. refusal: what it says to that."""
+        asked: list[bytes] = []
+
+        async def ask(question: Question) -> reply.Reply:
+            assert isinstance(question, Revoke)
+            profile = device.profile
+            verify_revocation(
+                profile.user.user, profile.charter.agency, question.device, question.signature
+            )
+            asked.append(question.device)
+            if refusal is not None:
+                raise refusal
+            return reply.Done()
+
+        async with post.link(device) as link:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(link, "ask", ask)
+                await tell_again(device, link)
+            assert link.refused == ([] if refusal is None else [str(refusal)])
+        return asked
+
+    async def test_of_who_is_given_up_as_long_as_it_lists_them(
+        self, federation: Federation, post: Post, anna: Device, phone: Device
+    ) -> None:
+        """The node was away, or is brought back from before it heard of it."""
+        with_phone = federation.persons[anna.profile.name]
+        without = replace(with_phone, devices=with_phone.devices[:1])
+        with anna.transaction():
+            revoke_own(anna, phone.key, now())
+        assert await self.told(anna, post, RefusedError("not now")) == [phone.key]
+        assert await self.told(anna, post, None) == [phone.key]
+        assert await self.told(anna, post, None) == []
+        for person, hears in ((with_phone, [phone.key]), (without, []), (with_phone, [phone.key])):
+            with anna.transaction():
+                keep_person(anna, person)
+            assert await self.told(anna, post, None) == hears
+        assert anna.others == []
+
+    async def test_if_it_forgets_before_it_is_told_there_is_nothing_to_tell(
+        self, federation: Federation, post: Post, anna: Device, phone: Device
+    ) -> None:
+        person = federation.persons[anna.profile.name]
+        with anna.transaction():
+            revoke_own(anna, phone.key, now())
+            keep_person(anna, replace(person, devices=person.devices[:1]))
+        assert await self.told(anna, post, None) == []
+
+    async def test_by_the_first_device_alone_and_of_others_alone(
+        self, post: Post, anna: Device, phone: Device
+    ) -> None:
+        for device in (anna, phone):
+            with device.transaction():
+                revoke_own(device, device.key, now())
+            assert await self.told(device, post, None) == []
