@@ -1,4 +1,4 @@
-"""`ivor device …`: further devices of one user, their labels, and giving one up."""
+"""`ivor device …`: further devices of one user, their labels and history, and giving one up."""
 
 import os
 import sys
@@ -65,29 +65,64 @@ def link_device(
     """Link a further device: without CODE on the old one, with it on the new one."""
     import trio
 
-    from client import handing
-
     output = Output(as_json)
     if code is not None:
         _join_as_further(code, label, home, passphrase_file, output)
         return
     with opened(home, passphrase_file) as device:
-        certificate = trio.run(_approve_next, device, yes, output)
-        with progress("handing over history", None):
-            parts = trio.run(_introduce, device)
-        left = handing.waiting(device)
-        output.facts(
-            {
-                "type": "linked",
-                "device": certificate.device.hex(),
-                "label": certificate.label,
-                "chats": len(device.replica.store.chats()),
-                "history_parts": parts,
-                "history_left": left,
-            }
-        )
-        for said in handing.unfinished(device) or [HANDED_OVER]:
-            note(said)
+        _hand_over(device, trio.run(_approve_next, device, yes, output), "linked", output)
+
+
+@device_app.command("hand-over")
+def hand_over(
+    which: Annotated[str, typer.Argument(help="Its label, or the beginning of its key.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Hand all that this device has read to another of yours."""
+    from client import handing
+    from node.errors import NetworkError, RefusedError, UserError
+
+    with opened(home, passphrase_file) as device:
+        problem = take_up(device)
+        target = _choose(device, which)
+        if target.device == device.key:
+            raise UserError("that is this device: name the one that is to get what this one has")
+        if target.device not in device.others:
+            raise RefusedError(f"{inert(target.label)!r} is given up: it gets nothing any more")
+        asked = f"Hand all that this device has read to {inert(target.label)!r}"
+        if not confirmed(f"{asked}, certified {when(target.issued)}?", yes=yes):
+            raise RefusedError("nothing was done")
+        with device.transaction():
+            handing.begin(device, target.device)
+        if problem is not None:
+            raise NetworkError(f"{problem}; the next 'ivor sync' here hands it over")
+        _hand_over(device, target, "handed over", Output(as_json))
+
+
+def _hand_over(device: "Device", target: "DeviceCertificate", what: str, output: Output) -> None:
+    """Hand what this device has read to another of ours, and say how far that is."""
+    import trio
+
+    from client import handing
+
+    with progress("handing over history", None):
+        parts = trio.run(_introduce, device)
+    output.facts(
+        {
+            "type": what,
+            "device": target.device.hex(),
+            "label": target.label,
+            "chats": len(device.replica.store.chats()),
+            "history_parts": parts,
+            "history_left": handing.waiting(device),
+        }
+    )
+    for said in handing.unfinished(device) or [HANDED_OVER]:
+        note(said)
 
 
 @device_app.command("card")
@@ -135,7 +170,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
 
 
 async def _introduce(device: "Device") -> int:
-    """Bring an approved device into every chat, and hand over what we have read."""
+    """Bring further devices into every chat, and hand over what we have read."""
     from functools import partial
 
     from client import handing, linking
@@ -339,7 +374,7 @@ def revoke(
         if target.device == device.key:
             _tell_what_stays(device)
         if problem is not None:
-            note(f"the node does not know yet ({problem}): run the same command again")
+            note(f"the node does not know yet ({problem}): {_who_tells(device, target)}")
             raise typer.Exit(3)
         if left:
             note(f"it is still in {left} chats where this device cannot write: ask others there")
@@ -381,6 +416,11 @@ def _question(device: "Device", target: "DeviceCertificate") -> str:
     others = sum(not revoked for _, revoked in _own_devices(device)) - 1
     back = "another of your devices brings" if others else "only your recovery words bring"
     return f"This is the device you sit at: after that {back} you into your chats. {asked}"
+
+
+def _who_tells(device: "Device", target: "DeviceCertificate") -> str:
+    own = target.device == device.key
+    return "run the same command again" if own else "the next 'ivor sync' tells it"
 
 
 def _tell_what_stays(device: "Device") -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Label = Annotated[str | None, typer.Option(help="What to call this device [the host's name].")]
 UNTRUSTED: Final = 4
+SHORT: Final = 8
 LABEL_BYTES_MAX: Final = 64
 INVITATION_FILE_CHARS_MAX: Final = 64 * 1024
 
@@ -66,12 +67,14 @@ def join(
     with closing(open_device(folder, passphrase, os.urandom)) as device:
         problem = take_up(device)
         Output(as_json).facts(_who(device))
+        short = device.key.hex()[:SHORT]
     if problem is not None:
         note(f"enrolled; nothing was fetched yet: {problem}")
     note("keep the passphrase: without it nobody can open this device, not even your agency")
     if recovers:
         note("put out what you lost: ivor device list, ivor device revoke DEVICE")
-        note("and bring back what you read, from a backup if you have one: ivor recover FILE")
+        note("bring back what you had read, from a backup: ivor recover FILE")
+        note(f"or from another device that you still have: there, ivor device hand-over {short}")
     else:
         note("write down your recovery words, for the day this device is lost: ivor recovery show")
 

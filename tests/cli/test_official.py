@@ -15,7 +15,7 @@ from cli.letters import MARGIN, show
 from cli.main import main
 from cli.output import Output
 from cli.reading import read_since
-from client import compose, people
+from client import compose, handing, people
 from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
@@ -511,11 +511,26 @@ class TestVerifying:
             ("phone", False),
         ]
         anna("device", "revoke", "phone", "--yes", code=3)
+        assert "the next 'ivor sync' tells it" in anna.said
         assert [one["revoked"] for one in anna.json("device", "list")] == [False, True]
         (told,) = anna.json("device", "revoke", "laptop", "--yes", code=3)
         assert (told["label"], told["state"]) == ("laptop", "queued")
         assert f"{anna.device.folder} still holds this device's keys" in anna.said
+        assert "run the same command again" in anna.said
         assert all(one["revoked"] for one in anna.json("device", "list"))
+
+    def test_history_is_handed_over_to_another_device_alone(
+        self, federation: Federation, anna: Official
+    ) -> None:
+        phone = federation.further(anna.device)
+        anna("device", "hand-over", "phone", "--yes", code=3)
+        assert "the next 'ivor sync' here hands it over" in anna.said
+        assert list(handing.owed(anna.device)) == [phone.key]
+        anna("device", "hand-over", "laptop", "--yes", code=1)
+        assert "that is this device" in anna.said
+        anna("device", "revoke", "phone", "--yes", code=3)
+        anna("device", "hand-over", "phone", "--yes", code=8)
+        assert "'phone' is given up" in anna.said
 
 
 def test_times_are_read_as_utc() -> None:

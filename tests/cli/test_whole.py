@@ -363,6 +363,28 @@ class TestTown:
         states = {one["label"]: one["revoked"] for one in town.run("vera2", "device", "list")}
         assert states == {"lost": True, "new": False}
 
+    def test_what_another_device_has_read_the_one_in_its_place_reads(self, town: Town) -> None:
+        """The first device is lost, there is no backup, but a phone is left."""
+        town.enrol("gala", "minzdrav", "gala")
+        town.run("gala", "send", "boris@mincifry", "до потери", "--wait", "all")
+        old = town.start("gala", "device", "link", "--yes")
+        code = str(line(old)["code"])
+        town.run("gala-phone", "device", "link", code, "--label", "phone")
+        assert old.wait(SECONDS_MAX) == 0
+        (shown,) = town.run("gala", "recovery", "show")
+        words = town.folder / "gala.words"
+        words.write_text(" ".join(str(word) for word in list_of(shown["words"])))
+        operator = ("--dir", str(town.folder / "minzdrav"))
+        (told,) = town.run("operator", "node", "invite", "gala", "--recover", *operator)
+        again = ("join", str(told["invitation"]), "--phrase-file", str(words), "--label", "new")
+        town.run("gala-new", *again)
+        assert town.run("gala-new", "read", "boris@mincifry")[-1].get("text") != "до потери"
+        (handed,) = town.run("gala-phone", "device", "hand-over", "new", "--yes")
+        assert (handed["label"], handed["history_left"]) == ("new", 0)
+        town.run("gala-new", "sync")
+        texts = [one.get("text") for one in town.run("gala-new", "read", "boris@mincifry")]
+        assert texts == ["до потери"]
+
     def test_a_node_is_copied_while_it_runs_and_while_it_does_not(self, town: Town) -> None:
         file, again = str(town.folder / "node.backup"), str(town.folder / "restored")
         operator = ("--dir", str(town.folder / "minzdrav"))
