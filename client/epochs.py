@@ -88,6 +88,22 @@ def _open_epoch(
     device: Device, chat: ChatId, epoch: EntryId, sender: DeviceKey
 ) -> SenderChain | NoKey:
     """Open our seal of an epoch, if it is here, and keep a key chain for each recipient."""
+    try:
+        chains = chains_of(device, chat, epoch)
+    except rules.BadSeal as error:
+        nacks.note_bad_seal(device, chat, epoch, error.reason)
+        return NoKey.NEVER
+    if isinstance(chains, NoKey):
+        return chains
+    _keep_chains(device, chains, epoch)
+    return sender_chain(device, chat, epoch, sender)
+
+
+def chains_of(device: Device, chat: ChatId, epoch: EntryId) -> Mapping[DeviceKey, bytes] | NoKey:
+    """Return the chains of an epoch as they begin, by its seal for us. Raises BadSeal.
+
+    Possible for as long as the prekey lives that it is sealed to.
+    """
     judge = device.replica.chat(chat)
     entry = None if judge is None else judge.history.epoch(epoch)
     seals = device.replica.seals_for(chat, epoch, [device.key])
@@ -99,24 +115,18 @@ def _open_epoch(
     private = device.connection.execute("SELECT private FROM prekeys WHERE id = ?", (prekey,)).get
     if private is None:
         if not _was_ours(device, prekey):
-            nacks.note_bad_seal(device, chat, epoch, rules.NackReason.DOES_NOT_OPEN)
+            raise rules.BadSeal(rules.NackReason.DOES_NOT_OPEN, "sealed to no prekey of ours")
         return NoKey.NEVER
-    try:
-        secret = rules.open_seal(
-            place_of(header),
-            entry.operation,
-            judge.history.recipients(entry),
-            device.key,
-            private,
-            seal.seal,
-            seal.path,
-        )
-    except rules.BadSeal as error:
-        nacks.note_bad_seal(device, chat, epoch, error.reason)
-        return NoKey.NEVER
-    senders = judge.history.named(entry)
-    _keep_chains(device, rules.sender_chains(epoch, secret, senders), epoch)
-    return sender_chain(device, chat, epoch, sender)
+    secret = rules.open_seal(
+        place_of(header),
+        entry.operation,
+        judge.history.recipients(entry),
+        device.key,
+        private,
+        seal.seal,
+        seal.path,
+    )
+    return rules.sender_chains(epoch, secret, judge.history.named(entry))
 
 
 def _was_ours(device: Device, prekey: bytes) -> bool:

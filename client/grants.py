@@ -12,7 +12,7 @@ from itertools import islice
 from msgspec import convert
 
 from client.device import Device
-from client.epochs import NoKey, fitting, own_prekey, prekey_of, sender_chain
+from client.epochs import NoKey, chains_of, fitting, own_prekey, prekey_of, sender_chain
 from client.owing import keep_opening, owe
 from crypto.errors import SealRefused
 from node.errors import IdentityError
@@ -21,6 +21,7 @@ from protocol import keygrant
 from protocol.chat import Chat
 from protocol.dag import EpochEntry, bits
 from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.epoch import BadSeal
 from protocol.history import History
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
@@ -364,7 +365,10 @@ def _grant(
 def _chains(
     device: Device, judge: Chat, epoch: EntryId, reader: DeviceKey
 ) -> dict[DeviceKey, ChainKey]:
-    """Return an epoch's chains as they stood when a reader came in, or as they stand here."""
+    """Return an epoch's chains as they stood when a reader came in, or as they stand here.
+
+    To who was in from its beginning, those as of then, as long as its seal for us can be opened.
+    """
     started = judge.history.epoch(epoch)
     if started is None or reader in judge.history.recipients(started):
         return {}
@@ -375,7 +379,17 @@ def _chains(
         " (SELECT min(mark) FROM openings WHERE epoch = ? AND mark >= ?)",
         (epoch, epoch, since),
     ) or _read(device, "SELECT device, generation, chain FROM senders WHERE epoch = ?", (epoch,))
+    if since == started.index and any(generation for _, generation, _ in rows):
+        rows = _begun(device, judge.id, epoch) or rows
     return {sender: ChainKey(generation, chain) for sender, generation, chain in rows}
+
+
+def _begun(device: Device, chat: ChatId, epoch: EntryId) -> list[tuple[DeviceKey, int, bytes]]:
+    try:
+        found = chains_of(device, chat, epoch)
+    except BadSeal:
+        return []
+    return [] if isinstance(found, NoKey) else [(one, 0, found[one]) for one in found]
 
 
 def _entered(history: History, epoch: EpochEntry, reader: DeviceKey) -> int:

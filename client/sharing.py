@@ -13,6 +13,7 @@ from msgspec import convert
 from client import compose
 from client.device import Device
 from client.mailbox import (
+    WAITING,
     Letter,
     State,
     accept_disclosed,
@@ -112,8 +113,8 @@ def accept(device: Device, opened: Sequence[Letter]) -> int:
 
 def _accept(device: Device, letter: Letter, shared: Disclosed) -> bool:
     row = device.connection.execute(
-        "SELECT device, seq, id FROM mailbox WHERE id = ? AND chat = ? AND state = ?",
-        (shared.entry, letter.chat, State.UNREADABLE),
+        "SELECT device, seq, id FROM mailbox WHERE id = ? AND chat = ? AND state IN (?, ?, ?)",
+        (shared.entry, letter.chat, State.UNREADABLE, *WAITING),
     ).fetchone()
     judge = device.replica.chat(letter.chat)
     if row is None or judge is None:

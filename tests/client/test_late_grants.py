@@ -1,9 +1,10 @@
 """Keys of a channel that begin behind what a reader may read: another may have earlier ones."""
 
-from client import compose, mailbox
+from client import compose, grants, mailbox
 from client.device import Device
 from client.mailbox import State
-from protocol.entry import ChatId
+from protocol import keygrant
+from protocol.entry import CONTROL, ChatId
 from protocol.policy import Role
 from tests.client.channels import LATER, ask, follow, pay
 from tests.federation import Federation, now
@@ -12,8 +13,8 @@ from tests.federation import Federation, now
 def test_keys_that_begin_too_late_are_looked_for_elsewhere(
     federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
 ) -> None:
-    """Boris has read on, and answers with what he has: anna has the rest."""
-    read_on(federation, anna, boris, vera, channel)
+    """Boris has read on, long ago, and answers with what he has: anna has the rest."""
+    read_on_long_ago(federation, anna, boris, vera, channel)
     assert [one.state for one in mailbox.letters(vera, channel, 9)] == [
         State.SEALED,
         State.SEALED,
@@ -33,8 +34,9 @@ def test_keys_that_begin_too_late_are_looked_for_elsewhere(
 def test_what_all_publishers_keys_begin_behind_is_closed(
     federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
 ) -> None:
-    read_on(federation, anna, boris, vera, channel)
+    read_on_long_ago(federation, anna, boris, vera, channel)
     anna.connection.execute("DELETE FROM openings")
+    anna.connection.execute("DELETE FROM prekeys")
     assert ask(vera, anna) == 1
     assert pay(anna, vera) == 1
     with vera.transaction():
@@ -47,13 +49,52 @@ def test_what_all_publishers_keys_begin_behind_is_closed(
     assert ask(vera, boris, anna, at=now() + LATER) == 0
 
 
-def read_on(
+def test_a_publisher_that_has_read_on_grants_from_the_beginning(
+    federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
+) -> None:
+    """Its seal of the epoch opens as long as its prekey lives; anna may be gone for good."""
+    federation.say(anna, channel, "one")
+    federation.say(anna, channel, "two")
+    follow(federation, anna, boris, vera)
+    assert federation.texts(boris, channel) == ["one", "two"]
+    ask(vera, boris)
+    assert ask(vera, boris, at=now() + LATER) == 1
+    assert pay(boris, vera) == 1
+    with vera.transaction():
+        mailbox.open_waiting(vera)
+    assert federation.texts(vera, channel) == ["one", "two"]
+
+
+def test_who_came_in_later_is_granted_nothing_of_before(
+    federation: Federation, anna: Device, boris: Device, dina: Device, channel: ChatId
+) -> None:
+    """Nor by a publisher that never heard of the reader until it asked."""
+    federation.say(anna, channel, "before")
+    follow(federation, anna, boris)
+    with anna.transaction():
+        compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
+        anna.connection.execute("DELETE FROM owed")
+    federation.say(anna, channel, "after")
+    follow(federation, anna, dina)
+    federation.carry_lane(anna, boris, CONTROL)
+    ask(dina, boris)
+    assert ask(dina, boris, at=now() + LATER) == 1
+    with boris.transaction():
+        (errand,) = grants.due(boris, now())
+    found = keygrant.read(errand.question.body)
+    assert isinstance(found, keygrant.Granted)
+    private = dina.connection.execute("SELECT private FROM prekeys").get
+    assert keygrant.open_grant(found, private)[anna.key].generation == 1
+
+
+def read_on_long_ago(
     federation: Federation, anna: Device, boris: Device, vera: Device, channel: ChatId
 ) -> None:
     """Boris reads two messages, grants vera what he has, and she reads a third."""
     federation.say(anna, channel, "one")
     federation.say(anna, channel, "two")
     follow(federation, anna, boris, vera)
+    boris.connection.execute("DELETE FROM prekeys")
     ask(vera, boris)
     assert ask(vera, boris, at=now() + LATER) == 1
     assert pay(boris, vera) == 1

@@ -12,7 +12,7 @@ from client.mailbox import State
 from client.reading import Reader, letters
 from node.errors import RefusedError, UserError
 from protocol.disclosure import Disclosed, Share
-from protocol.entry import ChatId, EntryId
+from protocol.entry import CONTENT, CONTROL, ChatId, EntryId
 from protocol.message import Text, decode_message, encode_message
 from protocol.policy import HistoryRule, Role
 from tests.federation import Federation, now
@@ -82,6 +82,23 @@ class TestSharing:
         assert [line.shared and line.shared.name for line in given] == ["boris@mincifry"] * 2
         assert [line.author and line.author.name for line in given] == ["anna@minzdrav"] * 2
         assert isinstance(lines[-1].letter.message, Share)
+
+    def test_what_waits_for_a_seal_that_may_never_come_is_read(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, chat: ChatId
+    ) -> None:
+        """The seal is lost with whoever had it; should it come after all, it changes nothing."""
+        add(anna, chat, vera)
+        federation.say(anna, chat, "its seal is on the way")
+        federation.carry(anna, boris)
+        with boris.transaction():
+            epochs.start_epoch(boris, compose.require(boris, chat), now())
+        share(boris, chat, 1)
+        for lane in (CONTROL, CONTENT):
+            federation.carry_lane(anna, vera, lane)
+        assert [one.state for one in mailbox.letters(vera, chat, 1)] == [State.SEALED]
+        for source in (boris, anna):
+            federation.carry(source, vera)
+            assert federation.texts(vera, chat) == ["its seal is on the way"]
 
     def test_not_where_the_policy_says_from_join(
         self, federation: Federation, anna: Device, boris: Device
