@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import shake_256
 from pathlib import Path
@@ -27,7 +27,7 @@ from node.people import People
 from node.schema import SCHEMA
 from node.trust import Trust
 from protocol.identity import verify_device, verify_user
-from protocol.person import Person
+from protocol.person import Person, PersonDevice
 from tests.federation import Federation
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
 
@@ -39,23 +39,32 @@ OFFICIALS = ("anna", "boris")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A device as it was enrolled. database: its bytes."""
+    """A device as it was enrolled. database: its bytes.
+
+    replaces: the name of the lost device in the place of which its user has it, or nothing.
+    """
 
     name: str
     agency: str
     certificate: bytes
     secrets: Secrets
     database: bytes
+    replaces: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Everybody. nodes: databases of new nodes, by agency. registry: what was signed so far."""
+    """Everybody. nodes: databases of new nodes, by agency. registry: what was signed so far.
+
+    substitutes: devices that nobody has heard of yet, by the name of the one each would replace.
+    listed: what a directory tells of each device, by its certificate.
+    """
 
     agencies: dict[str, Agency]
     nodes: dict[str, bytes]
     roles: tuple[Role, ...]
-    persons: tuple[Person, ...]
+    substitutes: dict[str, Role]
+    listed: dict[bytes, PersonDevice]
     registry: Registry
 
 
@@ -89,12 +98,17 @@ def cast(*, real: bool) -> Cast:
                 first = federation.official(f"{official}@{agency}", zone)
                 if official == OFFICIALS[0]:
                     federation.further(first)
-        roles = tuple(_role(device) for device in federation.devices)
+        devices = [*federation.devices]
+        roles = tuple(_role(device) for device in devices)
         persons = tuple(federation.persons.values())
         agencies = federation.agencies
         nodes = {name: _node(one, agencies.values(), persons) for name, one in agencies.items()}
+        firsts = [one for one in devices if one.secrets.user]
+        substitutes = {one.profile.name: _substitute(federation, one) for one in firsts}
+        everybody = federation.persons.values()
+        listed = {one.certificate: one for person in everybody for one in person.devices}
         federation.close()
-    return Cast(agencies, nodes, roles, persons, registry)
+    return Cast(agencies, nodes, roles, substitutes, listed, registry)
 
 
 def _role(device: Device) -> Role:
@@ -109,6 +123,16 @@ def _role(device: Device) -> Role:
         device.secrets,
         device.connection.serialize("main"),
     )
+
+
+def _substitute(federation: Federation, lost: Device) -> Role:
+    """Make a device by the recovery words. Of its user's others it has yet to hear."""
+    device = federation.recovered(lost)
+    device.connection.execute(
+        "DELETE FROM devices WHERE user = ? AND id != ?", (device.profile.user.user, device.key)
+    )
+    name = lost.profile.name
+    return replace(_role(device), name=f"{name}'s new", replaces=name)
 
 
 def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person]) -> bytes:

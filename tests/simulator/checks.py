@@ -23,6 +23,7 @@ from protocol.frame import (
     Seals,
     decode_frame,
 )
+from protocol.identity import UserId
 from protocol.limits import HELD_BYTES_MAX
 from protocol.membership import Membership, resolve
 from protocol.redaction import custodians
@@ -68,6 +69,7 @@ class Checks:
 
     def __init__(self, scene: Scene) -> None:
         self.compromised: set[bytes] = set()
+        self.entering: dict[bytes, UserId] = {}  # of recovered devices, whose they are
         self.liars: set[bytes] = set()
         self.violation: Violation | None = None
         self.acked: dict[str, dict[Chain, int]] = defaultdict(dict)
@@ -159,6 +161,11 @@ class Checks:
     def _allow(self, chat: ChatId, membership: Membership) -> None:
         self.allowed[chat] |= membership.agencies
         self.allowed[chat] |= membership.devices.keys()
+        self.allowed[chat] |= membership.users.keys()
+
+    def _was_let_in(self, key: bytes, chat: ChatId) -> bool:
+        """Whether an agency or a device was ever in a chat, or may enter it (SPEC 6.3)."""
+        return key in self.allowed[chat] or self.entering.get(key) in self.allowed[chat]
 
     def durable(self, party: Party) -> None:
         """A commit is done."""
@@ -273,7 +280,7 @@ class Checks:
             case _:
                 return
         for chat in chats:
-            if owner.key not in self.allowed[chat]:
+            if not self._was_let_in(owner.key, chat):
                 name = type(frame).__name__
                 self.fail("I8", f"{name} about a chat that {owner.name} was never in")
 
@@ -294,8 +301,8 @@ class Checks:
         self, party: Party, part: Stored, source: Line
     ) -> None:
         """I11: nothing is stored that came from somebody who was never in the chat."""
-        allowed = self.allowed.get(part.run.chat)
-        if part.appended and allowed and source.key not in allowed:
+        known = bool(self.allowed[part.run.chat])
+        if part.appended and known and not self._was_let_in(source.key, part.run.chat):
             self.fail("I11", f"{party.name} took entries from who is not in that chat")
 
     def i16_one_entry_at_a_place(self, place: Place, entry: EntryId) -> None:

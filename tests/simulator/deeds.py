@@ -6,28 +6,24 @@ from typing import TypeVar
 
 from msgspec import convert
 
-from client import compose, handing, keeping
+from client import compose, keeping, sharing
 from client.deciding import approve, find_proposal
-from client.delivery import unstored
-from client.linking import bring_in
 from client.motions import Stand, motions, owners
-from client.people import keep_person
-from client.revoking import revoke_own
 from node.errors import UserError
-from protocol.entry import ChatId, DeviceKey, Reference
+from protocol.entry import ChatId, Reference
 from protocol.identity import UserId
 from protocol.message import Text
-from protocol.person import Person
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
 from tests.simulator.hostile import mischief
+from tests.simulator.own_deeds import give_up, recover, second
 from tests.simulator.parties import DeviceParty, Party
 from tests.simulator.script import Act, Deed
 from tests.simulator.stage import Stage
-from tests.simulator.stored import readable
 
 Thing = TypeVar("Thing")
 BURST_MAX = 12
+SHARED_MAX = 20
 DOWN_SECONDS = (0.1, 25.0)
 PARTED_SECONDS = (2.0, 60.0)
 FULL_SECONDS = (1.0, 20.0)
@@ -61,13 +57,13 @@ def _pick(things: Sequence[Thing], number: int) -> Thing:
     return things[number % len(things)]
 
 
-def _share(number: int) -> float:
+def _part_of(number: int) -> float:
     return number % 1000 / 1000
 
 
 def _between(bounds: tuple[float, float], number: int) -> float:
     low, high = bounds
-    return low + (high - low) * _share(number)
+    return low + (high - low) * _part_of(number)
 
 
 def _chat(device: DeviceParty, number: int) -> ChatId | None:
@@ -270,6 +266,29 @@ def _redact(stage: Stage, device: DeviceParty, act: Act) -> None:
         )
 
 
+def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is None:
+        return
+    rows = device.connection.execute(
+        "SELECT device, seq, id FROM mailbox WHERE chat = ? AND device = ? ORDER BY no",
+        (chat, device.key),
+    ).fetchall()
+    if rows:
+        place = _pick(convert(rows, list[Reference]), act.draw)
+        text = f"{CANARY.decode()} {act.at} anew"
+        device.act("edits", lambda: compose.edit(device.device, chat, place, text, device.wall))
+
+
+def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
+    del stage
+    chat = _chat(device, act.other)
+    if chat is not None:
+        last = 1 + act.draw % SHARED_MAX
+        device.act("shares", lambda: sharing.share(device.device, chat, last, device.wall))
+
+
 def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
     del stage
     chat = _chat(device, act.other)
@@ -300,48 +319,12 @@ def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
     _party(stage, act).age()
 
 
-def _second(stage: Stage, device: DeviceParty, act: Act) -> None:
-    """Certify another device of the user, bring it into their chats, and owe it the history."""
+def _dismiss(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """The operator revokes a user with all devices, whatever these have yet to send."""
     del act
-    if not device.is_further:
-        stage.certify(device, partial(_bring_in, device))
-
-
-def _bring_in(device: DeviceParty, other: DeviceKey, person: Person) -> None:
-    known: dict[DeviceKey, frozenset[bytes]] = {}
-
-    def work() -> None:
-        keep_person(device.device, person)
-        bring_in(device.device, device.wall)
-        handing.begin(device.device, other)
-        known[other] = readable(device.connection)
-
-    device.act("brings in its second", work, lambda: device.handed.update(known))
-
-
-def _give_up(stage: Stage, device: DeviceParty, act: Act) -> None:
-    """Put somebody's second device out of their chats, then have the node refuse it.
-
-    It does so itself now and then: then it waits until the node has all that it wrote.
-    """
-    del device
-    seconds = [one for one in stage.devices if one.is_further and not one.given_up]
-    if not seconds:
-        return
-    second = _pick(seconds, act.who)
-    dismiss = partial(stage.dismiss, second)
-    giver, then = second, partial(_once_stored, stage, second, dismiss)
-    if act.draw % 3:
-        (giver,) = (one for one in stage.devices if one.user == second.user and one is not second)
-        then = dismiss
-    giver.act("gives a device up", lambda: revoke_own(giver.device, second.key, giver.wall), then)
-
-
-def _once_stored(stage: Stage, device: DeviceParty, then: Callable[[], None]) -> None:
-    if device.up and device.lines and not unstored(device.device):
-        then()
-    elif not device.given_up:
-        stage.clock.after(1.0, partial(_once_stored, stage, device, then))
+    for one in stage.devices:
+        if one.user == device.user and not one.given_up:
+            stage.dismiss(one)
 
 
 def _come(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -485,11 +468,15 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.CONSENT: _consent,
     Deed.LEAVE: _leave,
     Deed.REDACT: _redact,
+    Deed.EDIT: _edit,
+    Deed.SHARE: _share,
     Deed.POLICY: _policy,
     Deed.HOLD: _hold,
     Deed.AGE: _age,
-    Deed.SECOND: _second,
-    Deed.GIVE_UP: _give_up,
+    Deed.SECOND: second,
+    Deed.GIVE_UP: give_up,
+    Deed.RECOVER: recover,
+    Deed.DISMISS: _dismiss,
     Deed.COME: _come,
     Deed.GO: _go,
     Deed.VISIT: _visit,
@@ -517,6 +504,8 @@ IN_A_CHAT = frozenset(DEEDS) & {
     Deed.DEMOTE,
     Deed.LEAVE,
     Deed.REDACT,
+    Deed.EDIT,
+    Deed.SHARE,
     Deed.POLICY,
     Deed.HOLD,
     Deed.SECOND,

@@ -12,6 +12,7 @@ from client import arrivals, exchange
 from client.handing import hand_on
 from client.link import ANSWER_SECONDS_MAX, Link
 from client.linking import History, take_parcels
+from client.revoking import tell_again
 from node import abroad
 from node.driver import Connection
 from node.errors import IvorError
@@ -19,6 +20,7 @@ from node.hub import Hub
 from node.journal import Journal
 from node.service import Node
 from node.share import Share
+from protocol.entry import DeviceKey
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask
 from tests.simulator.running import FreeShare, HeapJournal, Late, Running, put
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tests.simulator.parties import DeviceParty, NodeParty
 
 REFRESH_SHARE = 0.15  # of the visits of a device
+STALE_VISITS_MAX = 6  # then it refreshes in any case
 
 
 class Visit(Link):
@@ -50,10 +53,13 @@ class Visit(Link):
 
     async def _run(self) -> None:
         device, party = self._device, self._party
-        if party.chance.random() < REFRESH_SHARE:
+        party.stale_visits += 1
+        if party.chance.random() < REFRESH_SHARE or party.stale_visits > STALE_VISITS_MAX:
+            party.stale_visits = 0
             await self.refresh()
         await take_parcels(device, self, History())
         await self.write(lambda: arrivals.take_in(device, party.wall))
+        await tell_again(device, self)
         await exchange.hand_out(device, self)
         await hand_on(device, self)
 
@@ -144,6 +150,10 @@ class Service(Node):
                 line.fail(error)
 
         Running(self._party, work(), ended)
+
+    async def _part_with(self, device: DeviceKey) -> None:
+        """Drop a device that its user gave up."""
+        self._party.place.parted(device)
 
     def compare(self, lines: Sequence[Line] | None = None) -> None:
         """Compare directories with some nodes, or with all that are connected."""

@@ -6,110 +6,37 @@ and I8. I10, I18, I19 have no place here: nothing is timed, there is one schema,
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from random import Random
 
 from msgspec import convert
 
 from client import grants, mailbox
 from client.delivery import unstored
 from client.motions import motions
-from client.people import GIVEN_UP
-from client.revoking import still_in
 from node.replica import Replica
 from node.witness import Witness
 from protocol.dag import ControlEntry
-from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
+from protocol.entry import ChatId, ContentHeader, EntryId, Reference
 from protocol.epoch import recipients_root
 from protocol.history import History
-from protocol.limits import BRANCHES_MAX
 from protocol.listing import verify_split
 from protocol.membership import Membership, resolve
-from protocol.operation import EpochOperation, Revoke
-from protocol.run import Entry
+from protocol.operation import EpochOperation
 from protocol.testing.network import Replica as Newcomer
 from tests.protocol.oracle import Oracle
-from tests.simulator.checks import CANARY, Checks
-from tests.simulator.parties import DeviceParty, NodeParty, Party
-from tests.simulator.stored import readable, stored_entries, stored_runs, unreadable
+from tests.simulator.checks import CANARY
+from tests.simulator.own_devices import (
+    i3_history_arrives,
+    i13_no_node_lists_who_is_given_up,
+    i13_who_is_given_up_is_out,
+    i13_who_recovers_is_in,
+)
+from tests.simulator.parties import DeviceParty, NodeParty
+from tests.simulator.rest import Rest
+from tests.simulator.shown import i3_what_is_shared_is_read, i4_nobody_shows_what_is_redacted
+from tests.simulator.stored import stored_runs
 
 ORACLE_ENTRIES_MAX = 24
 KEY_TABLES = ("SELECT chain FROM senders", "SELECT private FROM prekeys")
-
-
-class Rest:
-    """A world at rest: the living, and what each of them has accepted."""
-
-    def __init__(self, living: Sequence[Party], checks: Checks, chance: Random) -> None:
-        self.checks = checks
-        self.chance = chance
-        self.nodes = [one for one in living if isinstance(one, NodeParty)]
-        self.devices = [one for one in living if isinstance(one, DeviceParty)]
-        self.parties: list[Party] = [*self.nodes, *self.devices]
-        self._accepted: dict[tuple[str, bytes], frozenset[bytes]] = {}
-        self._entries: dict[tuple[str, bytes], Sequence[Entry]] = {}
-
-    def chats(self, party: Party) -> list[ChatId]:
-        """Return the chats that a party stores."""
-        return party.replica.store.chats()
-
-    def accepted(self, party: Party, chat: ChatId) -> frozenset[bytes]:
-        """Return E(n) of a chat."""
-        key = party.name, bytes(chat)
-        if key not in self._accepted:
-            rows = party.connection.execute(
-                "SELECT entries.id FROM entries JOIN chains ON chains.no = place >> 32"
-                " JOIN chats ON chats.no = chains.chat WHERE chats.id = ?"
-                " AND place & 4294967295 < chains.length",
-                (chat,),
-            )
-            self._accepted[key] = frozenset(row[0] for row in rows)
-        return self._accepted[key]
-
-    def entries(self, party: Party, chat: ChatId) -> Sequence[Entry]:
-        """Return every entry that a party stores of a chat, verified: once, as nothing changes."""
-        key = party.name, bytes(chat)
-        if key not in self._entries:
-            self._entries[key] = stored_entries(party.replica, chat)
-        return self._entries[key]
-
-    def require(self, invariant: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a claim
-        """Fail unless something holds."""
-        if not holds:
-            self.checks.fail(invariant, what)
-
-    def overgrown(self, party: Party, chat: ChatId) -> bool:
-        """Whether some chain has as many branches as are kept: what more there was may differ."""
-        stored = party.replica.store.chat(chat)
-        chains = {} if stored is None else stored.chains
-        return any(len(branches) >= BRANCHES_MAX for branches in chains.values())
-
-    def listens(self, party: NodeParty, peer: NodeParty, chat: ChatId) -> bool:
-        """Whether a node takes what another says of a chat: that one is in, by what the node has.
-
-        Or, if it has none of it, by what that one brings. Otherwise these may be the last words of
-        one who left, told where that is known already, or where everybody has left. Who is in is
-        derived from the entries, so that a table of readers that lacks somebody excuses nothing.
-        """
-        judge = party.replica.chat(chat) or peer.replica.chat(chat)
-        return judge is not None and peer.agency in judge.membership().agencies
-
-    @cached_property
-    def pairs(self) -> Sequence[tuple[Party, Party, ChatId]]:
-        """Who must have the same of which chat: they may see it by what each has seen."""
-        return list(self._pairs())
-
-    def _pairs(self) -> Iterator[tuple[Party, Party, ChatId]]:
-        for one in self.nodes:
-            for chat in self.chats(one):
-                readers = one.replica.readers_of(chat)
-                for other in self.nodes:
-                    listed = other is not one and other.agency in readers
-                    if listed and self.listens(other, one, chat):
-                        yield one, other, chat
-                for device in self.devices:
-                    if device.home is one and device.key in readers:
-                        yield one, device, chat
 
 
 def i1_durability(rest: Rest) -> None:
@@ -350,36 +277,6 @@ def _check_epoch(rest: Rest, oracle: Oracle, history: History, entry: ControlEnt
     rest.require("I13", fits, "an epoch is sealed to others than the members")
 
 
-def i13_who_is_given_up_is_out(rest: Rest) -> None:
-    """No device that was given up is in a chat of its owner's, by what their first device knows.
-
-    Not if that one's own chain may have forked: then it cannot say so everywhere.
-    """
-    for device in rest.devices:
-        if device.disturbed or device.is_further or device.key in rest.checks.compromised:
-            continue
-        for key in _given_up(device):
-            chats = still_in(device.device, key)
-            rest.require("I13", not chats, f"{device.name} knows of one given up in {chats}")
-
-
-def _given_up(device: DeviceParty) -> Iterator[DeviceKey]:
-    """The further devices of its user that it put out, or that put themselves out of a chat."""
-    rows = device.connection.execute(
-        "SELECT id, revoked FROM devices WHERE user = ? AND id != ?", (device.user, device.key)
-    )
-    judges = [device.replica.chat(chat) for chat in device.replica.store.chats()]
-    entries = [one for judge in judges if judge is not None for one in judge.history.entries]
-    themselves = {
-        one.device
-        for one in entries
-        if isinstance(one.operation, Revoke) and one.operation.device == one.device
-    }
-    for key, state in convert(rows.fetchall(), list[tuple[DeviceKey, int]]):
-        if state == GIVEN_UP or key in themselves:
-            yield key
-
-
 def i15_read_completeness(rest: Rest) -> None:
     """Walking the pages of heads lists each chain that a peer may see once, up to its end."""
     for node in rest.nodes:
@@ -465,37 +362,6 @@ def i3_granted_keys_arrive(rest: Rest) -> None:
             rest.require("I3", not granters, f"{device.name} has no key from {granters}")
 
 
-def i3_history_arrives(rest: Rest) -> None:
-    """What a device can read, another of its user's can to which it owed its history.
-
-    What it could read then, and in the chats that both are in all that it can read now.
-    Not if a clock leapt, as what seals it then may be erased, or a database is an older one.
-    """
-    devices = {one.key: one for one in rest.devices}
-    for device in rest.devices:
-        for key, letters in device.handed.items():
-            other = devices.get(key)
-            if other is None or any(one.disturbed for one in (device, device.home, other)):
-                continue
-            if {key, device.key} & rest.checks.compromised:
-                continue
-            lacking = readable(device.connection) & unreadable(other.connection)
-            history = lacking & letters
-            rest.require("I3", not history, f"{other.name} lacks {len(history)} of its history")
-            owed = sum(_is_shared(device, other, EntryId(one)) for one in lacking)
-            rest.require("I3", not owed, f"{other.name} lacks {owed} that {device.name} can read")
-
-
-def _is_shared(device: DeviceParty, other: DeviceParty, entry: EntryId) -> bool:
-    """Whether both devices of a user are in the chat of a message, as both know."""
-    found = device.connection.execute("SELECT chat FROM mailbox WHERE id = ?", (entry,)).get
-    for one in (device, other):
-        judge = one.replica.chat(ChatId(found))
-        if judge is None or not {device.key, other.key} <= judge.membership().devices.keys():
-            return False
-    return True
-
-
 def _may_grant(
     rest: Rest, granter: DeviceParty, reader: DeviceParty, chat: ChatId, header: ContentHeader
 ) -> bool:
@@ -568,6 +434,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i3_what_is_decided_is_published,
     i4_immutability,
     i4_redacted_is_gone,
+    i4_nobody_shows_what_is_redacted,
     i4_what_is_wanted_arrives,
     i5_fork_exposure,
     i6_i12_i14_authentic_and_admissible_in_any_order,
@@ -575,18 +442,42 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i8_residency,
     i13_membership_safety,
     i13_who_is_given_up_is_out,
+    i13_who_recovers_is_in,
+    i13_no_node_lists_who_is_given_up,
     i15_read_completeness,
     i20_answer,
     i3_seals_arrive,
     i3_granted_keys_arrive,
     i3_history_arrives,
+    i3_what_is_shared_is_read,
     i6_generations_follow,
     i11_nobody_acknowledges_for_others,
     i16_no_directory_contradicts_itself,
+)
+
+COMING: Sequence[Callable[[Rest], None]] = (
+    i3_delivery,
+    i4_what_is_wanted_arrives,
+    i5_fork_exposure,
+    i20_answer,
+    i3_seals_arrive,
+    i3_granted_keys_arrive,
+    i3_history_arrives,
+    i3_what_is_shared_is_read,
+    i3_what_is_decided_is_published,
+    i13_who_is_given_up_is_out,
+    i13_who_recovers_is_in,
+    i13_no_node_lists_who_is_given_up,
 )
 
 
 def check(rest: Rest) -> None:
     """Check all. Raises Violation."""
     for rule in RULES:
+        rule(rest)
+
+
+def check_what_may_come(rest: Rest) -> None:
+    """Check what does not hold yet where something is on its way. Raises Violation."""
+    for rule in COMING:
         rule(rest)

@@ -24,7 +24,7 @@ from client.revoking import revoke_exposed, revoke_given_up
 from node.agency import Agency
 from node.database import begin_anew
 from node.directory import Directory
-from node.errors import IvorError, RefusedError
+from node.errors import IvorError
 from node.hub import Hub
 from node.outgoing import Outgoing
 from node.replica import Replica
@@ -66,6 +66,9 @@ class Place(Protocol):
 
     def bug(self, where: str, error: Exception) -> None:
         """An exception that should not be."""
+
+    def parted(self, key: DeviceKey) -> None:
+        """A node takes a device no longer."""
 
     def aged(self, party: "Party", before: AbstractSet[int]) -> None:
         """A party has dropped what has aged. before: the places that had no payload then."""
@@ -202,13 +205,25 @@ class NodeParty(Party):
         self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
     ) -> None:
         """Certify a further device of a user, unless it is certified here; then do that."""
+        keep = partial(self._keep, user, device, listed)
+        self._change_users("certifies", keep, then)
+
+    def recover(
+        self, user: UserId, device: DeviceKey, listed: PersonDevice, then: Callable[[], None]
+    ) -> None:
+        """The same with one in the place of a lost one, which may bring itself in."""
 
         def work() -> None:
-            people = self.directory.people
-            if not people.known_device(device):
-                people.keep_device(device, user, listed.certificate, listed.prekey)
+            self._keep(user, device, listed)
+            self.directory.people.let_enter(device)
+            self.replica.welcome()
 
-        self._change_users("certifies", work, then)
+        self._change_users("recovers", work, then)
+
+    def _keep(self, user: UserId, device: DeviceKey, listed: PersonDevice) -> None:
+        people = self.directory.people
+        if not people.known_device(device):
+            people.keep_device(device, user, listed.certificate, listed.prekey)
 
     def dismiss(self, device: DeviceKey, then: Callable[[], None]) -> None:
         """Refuse a device of a user from now on; then do that."""
@@ -221,7 +236,7 @@ class NodeParty(Party):
             self.note(what, str(error or ""))
             if error is None:
                 then()
-            elif isinstance(error, RefusedError):
+            else:
                 self._change_later(what, work, then)
 
         if self.up:
@@ -329,7 +344,11 @@ class _Pocket(Device):
 
 
 class DeviceParty(Party):
-    """An official's device. handed: what it could read when it owed that to another of theirs."""
+    """An official's device.
+
+    handed: what it could read when it owed that to another of theirs.
+    stale_visits: since it last took up people and published its prekey.
+    """
 
     def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
         super().__init__(place, name, opened(role.database))
@@ -338,6 +357,7 @@ class DeviceParty(Party):
         self.online = False
         self.chance = place.clock.stream("visit", name)
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
+        self.stale_visits = 0
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None
@@ -354,6 +374,11 @@ class DeviceParty(Party):
     def is_further(self) -> bool:
         """Whether another device of the same user has certified it."""
         return self.role.secrets.user is None
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether it was enrolled in the place of a lost one, by the recovery words."""
+        return bool(self.role.replaces)
 
     @property
     def user(self) -> UserId:

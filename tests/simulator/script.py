@@ -35,11 +35,15 @@ class Deed(StrEnum):
     CONSENT = "consent to what is proposed"
     LEAVE = "leave"
     REDACT = "redact"
+    EDIT = "give a text a new one"
+    SHARE = "share what was said"
     POLICY = "set the policy"
     HOLD = "hold, or end it"
     AGE = "drop what has aged"
     SECOND = "bring in a second device"
     GIVE_UP = "give up a second device"
+    RECOVER = "replace a lost device"
+    DISMISS = "the operator revokes a user"
     COME = "come online"
     GO = "go offline"
     VISIT = "visit"
@@ -80,6 +84,10 @@ SELDOM: Sequence[tuple[Deed, int]] = (
     (Deed.PROPOSE, 8),
     (Deed.CONSENT, 15),
     (Deed.GIVE_UP, 4),
+    (Deed.RECOVER, 4),
+    (Deed.DISMISS, 1),
+    (Deed.EDIT, 8),
+    (Deed.SHARE, 8),
 )
 FAULTS: Sequence[tuple[Deed, int]] = (
     (Deed.CUT, 10),

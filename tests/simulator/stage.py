@@ -27,8 +27,11 @@ class Stage(Protocol):
     def certify(self, first: DeviceParty, then: Callable[[DeviceKey, Person], None]) -> None:
         """Have the node certify the further device of a first one's user; then do that."""
 
+    def recover(self, lost: DeviceParty, then: Callable[[DeviceParty, Person], None]) -> None:
+        """Let a first device be gone, and its user enrol another one by the recovery words."""
+
     def dismiss(self, device: DeviceParty) -> None:
-        """Have the node refuse a device that its owner has given up; then it is gone."""
+        """Have the node refuse a device; then it is gone."""
 
     def part(self, one: Sequence[str], other: Sequence[str], seconds: float, *, both: bool) -> None:
         """Let nothing pass for a while."""

@@ -80,7 +80,7 @@ class TestReplay:
             return holding and msgspec.structs.replace(holding, seq=holding.seq + 1)
 
         with mock.patch.object(Replica, "holding", hasty):
-            script = draw(3, MINUTES)
+            script = draw(1, MINUTES)
             outcome = play(script, Trace())
             assert outcome.violation is not None
             assert outcome.violation.invariant == "I1"

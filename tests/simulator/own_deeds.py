@@ -1,0 +1,113 @@
+"""Deeds of users with their own devices: one is brought in, given up, or lost and replaced."""
+
+from collections.abc import Callable
+from functools import partial
+
+from client import handing
+from client.delivery import unstored
+from client.linking import bring_in
+from client.people import keep_person
+from client.revoking import revoke_own
+from protocol.entry import DeviceKey
+from protocol.person import Person
+from tests.simulator.parties import DeviceParty
+from tests.simulator.script import Act
+from tests.simulator.stage import Stage
+from tests.simulator.stored import readable
+
+AGAIN_SECONDS = 5.0
+
+
+def second(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Certify another device of the user, bring it into their chats, and owe it the history."""
+    del act
+    if not device.is_further:
+        stage.certify(device, partial(_bring_in, device))
+
+
+def _bring_in(device: DeviceParty, other: DeviceKey, person: Person) -> None:
+    def work() -> None:
+        keep_person(device.device, person)
+        bring_in(device.device, device.wall)
+
+    _hand_over(device, other, work)
+
+
+def _hand_over(device: DeviceParty, other: DeviceKey, before: Callable[[], object] = bool) -> None:
+    known: dict[DeviceKey, frozenset[bytes]] = {}
+
+    def work() -> None:
+        before()
+        handing.begin(device.device, other)
+        known[other] = readable(device.connection)
+
+    device.act("hands over what it has", work, lambda: device.handed.update(known))
+
+
+def give_up(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Put somebody's second device out of their chats; their first one has the node refuse it.
+
+    It does so itself now and then: then it waits until the node has all that it wrote.
+    """
+    del device
+    further = [one for one in stage.devices if one.is_further and not one.given_up]
+    if not further:
+        return
+    target = further[act.who % len(further)]
+    if act.draw % 3:
+        firsts = [one for one in stage.devices if one.user == target.user and not one.is_further]
+        _give_up(firsts[-1], target)
+    else:
+        _give_up(target, target, partial(_once_stored, stage, target))
+
+
+def _give_up(giver: DeviceParty, target: DeviceParty, then: Callable[[], object] = bool) -> None:
+    work = partial(revoke_own, giver.device, target.key, giver.wall)
+    giver.act("gives a device up", work, then)
+
+
+def _once_stored(stage: Stage, device: DeviceParty) -> None:
+    if device.up and device.lines and not unstored(device.device):
+        stage.dismiss(device)
+    elif not device.given_up:
+        stage.clock.after(1.0, partial(_once_stored, stage, device))
+
+
+def recover(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """Lose somebody's first device, and enrol another by the recovery words in its place.
+
+    As soon as that has heard of the lost one it gives it up.
+    """
+    del device
+    firsts = [
+        one
+        for one in stage.devices
+        if not (one.is_further or one.is_recovered or one.given_up or one in stage.cheats)
+    ]
+    if firsts:
+        lost = firsts[act.who % len(firsts)]
+        stage.recover(lost, partial(_take_its_place, stage, lost))
+
+
+def _take_its_place(stage: Stage, lost: DeviceParty, fresh: DeviceParty, person: Person) -> None:
+    fresh.act("hears of its others", lambda: keep_person(fresh.device, person))
+    _give_up_lost(stage, lost, fresh)
+    for one in stage.devices:
+        if one.user == fresh.user and one.is_further and not one.given_up:
+            fresh.handed[one.key] = frozenset()
+            _once_heard_of(stage, one, fresh)
+
+
+def _give_up_lost(stage: Stage, lost: DeviceParty, fresh: DeviceParty) -> None:
+    if fresh.up and lost.key in fresh.device.others:
+        _give_up(fresh, lost)
+    elif not fresh.given_up:
+        stage.clock.after(AGAIN_SECONDS, partial(_give_up_lost, stage, lost, fresh))
+
+
+def _once_heard_of(stage: Stage, device: DeviceParty, fresh: DeviceParty) -> None:
+    """Have a device that is left hand its history to the one that replaces the lost first one."""
+    if device.up and fresh.key in device.device.others:
+        _hand_over(device, fresh.key)
+    elif not device.given_up:
+        stage.clock.after(AGAIN_SECONDS, partial(_once_heard_of, stage, device, fresh))

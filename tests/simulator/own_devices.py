@@ -1,0 +1,113 @@
+"""Invariants at rest between the devices of one user: who is out, who is in, what each can read."""
+
+from collections.abc import Iterator
+
+from msgspec import convert
+
+from client.people import GIVEN_UP, UNTOLD
+from client.revoking import still_in
+from node.witness import Witness
+from protocol.entry import ChatId, DeviceKey, EntryId
+from protocol.listing import verify_split
+from protocol.operation import Revoke
+from tests.simulator.parties import DeviceParty
+from tests.simulator.rest import Rest
+from tests.simulator.stored import readable, unreadable
+
+
+def i13_who_is_given_up_is_out(rest: Rest) -> None:
+    """No device that was given up is in a chat of its owner's, by what their first device knows.
+
+    Not if that one's own chain may have forked: then it cannot say so everywhere.
+    """
+    for device in rest.devices:
+        if device.disturbed or device.is_further or device.key in rest.checks.compromised:
+            continue
+        for key in _given_up(device):
+            chats = still_in(device.device, key)
+            rest.require("I13", not chats, f"{device.name} knows of one given up in {chats}")
+
+
+def _given_up(device: DeviceParty) -> Iterator[DeviceKey]:
+    """The further devices of its user that it put out, or that put themselves out of a chat."""
+    rows = device.connection.execute(
+        "SELECT id, revoked FROM devices WHERE user = ? AND id != ?", (device.user, device.key)
+    )
+    judges = [device.replica.chat(chat) for chat in device.replica.store.chats()]
+    entries = [one for judge in judges if judge is not None for one in judge.history.entries]
+    themselves = {
+        one.device
+        for one in entries
+        if isinstance(one.operation, Revoke) and one.operation.device == one.device
+    }
+    for key, state in convert(rows.fetchall(), list[tuple[DeviceKey, int]]):
+        if state in (GIVEN_UP, UNTOLD) or key in themselves:
+            yield key
+
+
+def i13_who_recovers_is_in(rest: Rest) -> None:
+    """A device in the place of a lost one is in each chat of its user that its node has."""
+    for device in rest.devices:
+        if not device.is_recovered or device.disturbed or device.key in rest.checks.compromised:
+            continue
+        judges = [device.home.replica.chat(chat) for chat in rest.chats(device.home)]
+        outside = [
+            judge.id
+            for judge in judges
+            if judge is not None
+            and device.user in judge.membership().users
+            and not judge.history.names(device.key)
+        ]
+        rest.require("I13", not outside, f"{device.name} has not entered {len(outside)} chats")
+
+
+def i13_no_node_lists_who_is_given_up(rest: Rest) -> None:
+    """A node has in use no device that its owner's first one has given up, as that would tell it.
+
+    It was told once; but a node that was brought back from before that has forgotten. From one that
+    then signed another directory of the same number nothing is taken any more (SPEC 7.5).
+    """
+    for device in rest.devices:
+        proofs = Witness(device.connection).proofs()
+        accused = {verify_split(raw).agency for raw in proofs}
+        if device.disturbed or device.is_further or device.home.agency in accused:
+            continue
+        rows = device.connection.execute(
+            "SELECT id FROM devices WHERE user = ? AND revoked IN (?, ?)",
+            (device.user, GIVEN_UP, UNTOLD),
+        ).fetchall()
+        people = device.home.directory.people
+        given_up = convert(rows, list[tuple[DeviceKey]])
+        listed = [key for (key,) in given_up if people.owner(key) is not None]
+        rest.require("I13", not listed, f"{device.home.name} lists {len(listed)} that are given up")
+
+
+def i3_history_arrives(rest: Rest) -> None:
+    """What a device can read, another of its user's can to which it owed its history.
+
+    What it could read then, and in the chats that both are in all that it can read now.
+    Not if a clock leapt, as what seals it then may be erased, or a database is an older one.
+    """
+    devices = {one.key: one for one in rest.devices}
+    for device in rest.devices:
+        for key, letters in device.handed.items():
+            other = devices.get(key)
+            if other is None or any(one.disturbed for one in (device, device.home, other)):
+                continue
+            if {key, device.key} & rest.checks.compromised:
+                continue
+            lacking = readable(device.connection) & unreadable(other.connection)
+            history = lacking & letters
+            rest.require("I3", not history, f"{other.name} lacks {len(history)} of its history")
+            owed = sum(_is_shared(device, other, EntryId(one)) for one in lacking)
+            rest.require("I3", not owed, f"{other.name} lacks {owed} that {device.name} can read")
+
+
+def _is_shared(device: DeviceParty, other: DeviceParty, entry: EntryId) -> bool:
+    """Whether both devices of a user are in the chat of a message, as both know."""
+    found = device.connection.execute("SELECT chat FROM mailbox WHERE id = ?", (entry,)).get
+    for one in (device, other):
+        judge = one.replica.chat(ChatId(found))
+        if judge is None or not {device.key, other.key} <= judge.membership().devices.keys():
+            return False
+    return True
