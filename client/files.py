@@ -7,7 +7,7 @@ is put. It is written only where nothing is yet, and never through a link.
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,7 +16,6 @@ from client.device import Device
 from client.documents import media_type_of
 from client.mailbox import read_letter
 from node.errors import LimitReached, StorageError, UserError
-from node.files import sync_folder
 from protocol.attachment import Attachment
 from protocol.entry import ChatId, Reference
 from protocol.errors import PeerError
@@ -25,6 +24,8 @@ from protocol.file import FILE_BYTES_MAX, FILE_TEXT_BYTES_MAX, File, check_file_
 _THERE: Final = "{} exists already; give another name with --output"
 _DRAFT: Final = ".ivor-"
 _DRAFT_BYTES: Final = 8
+_OPEN_FILES: Final = "/proc/self/fd"
+_OWNER_ONLY: Final = 0o600
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -74,49 +75,76 @@ def find_file(device: Device, chat: ChatId, prefix: str) -> tuple[Reference, Fil
 def received(path: Path) -> Iterator[BinaryIO]:
     """Write a file of mode 0600 that must not exist yet; at the end of the block it is there whole.
 
-    If the block raises, nothing is there. Raises UserError if something is there already, be it a
-    link to nowhere, or StorageError.
+    If the block raises, or the process is killed, nothing is there; where the file system has no
+    files without a name, a killed process leaves a draft. Raises UserError if something is there
+    already, be it a link to nowhere, or StorageError.
     """
-    draft = path.with_name(f"{_DRAFT}{os.urandom(_DRAFT_BYTES).hex()}")
     check_free(path)
     try:
-        with open(draft, "xb", opener=_owner_only) as file:
+        with _folder(path.parent) as folder, _draft(folder) as (file, name):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _put(draft, path)
-        sync_folder(path.parent)
+            _put(folder, name, path.name)
+            os.fsync(folder)
     except FileExistsError:
         raise UserError(_THERE.format(path)) from None
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    found = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield found
     finally:
-        draft.unlink(missing_ok=True)
+        os.close(found)
 
 
-def _put(draft: Path, path: Path) -> None:
+@contextmanager
+def _draft(folder: int) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a new file in a folder, and tell how it is called until it has its own name."""
+    try:
+        made = os.open(f"{_OPEN_FILES}/{folder}", os.O_TMPFILE | os.O_WRONLY, _OWNER_ONLY)
+    except OSError:
+        with _named_draft(folder) as found:
+            yield found
+    else:
+        with os.fdopen(made, "wb") as file:
+            yield file, f"{_OPEN_FILES}/{made}"
+
+
+@contextmanager
+def _named_draft(folder: int) -> Iterator[tuple[BinaryIO, str]]:
+    name = f"{_DRAFT}{os.urandom(_DRAFT_BYTES).hex()}"
+    made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY, dir_fd=folder)
+    try:
+        with os.fdopen(made, "wb") as file:
+            yield file, name
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _put(folder: int, draft: str, name: str) -> None:
     """Give a draft its name, where nothing is. Raises OSError.
 
     A file system without links, as on many sticks, first has the name taken by an empty file.
     """
     try:
-        os.link(draft, path, follow_symlinks=False)
-        draft.unlink()
+        os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _NO_LINKS or draft.startswith(_OPEN_FILES):
             raise
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-        draft.replace(path)
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY, dir_fd=folder))
+        os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def check_free(path: Path) -> None:
     """Raise UserError if something is there, be it a link to nowhere."""
     if os.path.lexists(path):
         raise UserError(_THERE.format(path))
-
-
-def _owner_only(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NOFOLLOW, 0o600)
 
 
 def write_new(path: Path, data: bytes) -> None:

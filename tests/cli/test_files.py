@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from client import files
 from client.files import write_new
 from node.errors import UserError
 from protocol.file import FILE_TEXT_BYTES_MAX
@@ -74,6 +75,7 @@ class TestFiles:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
         monkeypatch.setattr(os, "link", link)
+        monkeypatch.setattr(files, "_OPEN_FILES", "/nowhere")
         if taken:
             with pytest.raises(UserError, match="exists already"):
                 write_new(target, DATA)

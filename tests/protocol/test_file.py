@@ -1,5 +1,8 @@
 """SPEC 5.5: files in messages, and what a file may be called."""
 
+import signal
+import subprocess
+import sys
 import unicodedata
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
@@ -8,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client import files
 from client.files import received
 from crypto.content import pad
 from node.errors import EvidenceError, UserError
@@ -24,6 +28,7 @@ from protocol.limits import PAYLOAD_BYTES_MAX
 from protocol.message import decode_message, encode_message
 from tests.vectors_files import ACCEPTED, REFUSED
 
+ROOT = Path(__file__).parent.parent.parent
 SEAL_BYTES = 48
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"
@@ -99,6 +104,34 @@ def test_what_ends_badly_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def test_who_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    """What is half written has no name yet, so it goes with the process."""
+    writing = (
+        "import os, signal, sys; from pathlib import Path; from client.files import received\n"
+        "with received(Path(sys.argv[1])) as target:\n"
+        "    target.write(b'half'); target.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", writing, str(tmp_path / "file")], cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("open_files", [files._OPEN_FILES, "/nowhere"])
+def test_where_no_file_is_without_a_name_a_draft_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: str
+) -> None:
+    monkeypatch.setattr(files, "_OPEN_FILES", open_files)
+    with received(tmp_path / "file") as target:
+        target.write(b"new")
+        named = [one.name for one in tmp_path.iterdir()]
+        assert bool(named) == (open_files == "/nowhere")
+    (written,) = tmp_path.iterdir()
+    assert (written.name, written.read_bytes()) == ("file", b"new")
+    assert written.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_appears_meanwhile_stays(tmp_path: Path) -> None:
