@@ -19,6 +19,7 @@ from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
 from protocol.identity import Prekey
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.membership import is_lost
+from protocol.nack import nacked_by
 
 SECOND_MS = 1000
 
@@ -41,13 +42,15 @@ def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> 
 def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
     """Whether a message's key was sealed to a device, or is one that it is granted with its epoch.
 
-    One that comes into a channel in the midst of an epoch is granted keys of then, or later ones,
-    and so is a publisher's that the epoch skips.
+    Not if the device says that its seal is wrong. One that comes into a channel in the midst of an
+    epoch is granted keys of then, or later ones, and so is a publisher's that the epoch skips.
     """
     history = judge.history
     epoch = history.epoch(header.epoch)
-    if epoch is None or device in history.recipients(epoch):
+    if epoch is None:
         return True
+    if device in history.recipients(epoch):
+        return header.epoch not in nacked_by(history, device)
     if not history.is_channel or device in epoch.operation.skipped:
         return False
     return device in history.members(epoch)

@@ -2,6 +2,7 @@
 
     complaints(history, past)              # what to show
     shunned(history, past, device)         # epochs not to write in; give them to `epoch.eligible`
+    nacked_by(history, device)             # what a device cannot read by its own word
 
 A nack is a claim that nobody else can check: the seal opens with the nacking device's key alone. So
 it costs a sender at most one epoch, whoever makes how many of them, and never its own word.
@@ -78,3 +79,11 @@ def shunned(history: History, past: int, device: DeviceKey) -> AbstractSet[Entry
         if epoch is not None and by and not by.isdisjoint(history.recipients(epoch)):
             found.add(entry.id)
     return found
+
+
+def nacked_by(history: History, device: DeviceKey) -> AbstractSet[EntryId]:
+    """Return the epochs of which a device says that its seal is wrong, in whatever view."""
+    operations = (
+        history.entries[at].operation for at in bits(history.nacks & history.chain(device))
+    )
+    return {one.epoch for one in operations if isinstance(one, Nack)}

@@ -18,6 +18,7 @@ from protocol.person import Person, PersonDevice
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Question
 from protocol.reply import Reply
+from tests.cheating import seal_wrongly
 from tests.client.post import Post
 from tests.federation import Federation, now
 
@@ -141,6 +142,33 @@ async def test_own_messages_too_while_no_prekey_of_the_other_is_known(
     federation.introduce()
     await hand_on(post, anna, phone)
     assert federation.texts(phone, chat) == ["skipped"]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+async def test_what_was_sealed_wrongly_for_one_another_hands_over(
+    federation: Federation,
+    post: Post,
+    anna: Device,
+    boris: Device,
+    phone: Device,
+    chat: ChatId,
+    *,
+    hidden: bool,
+) -> None:
+    """A member cannot keep from one device what another one of its user reads."""
+    federation.carry(anna, boris)
+    seal_wrongly(federation, boris, chat, phone, hidden=hidden)
+    carry_to_both(federation, boris, anna, phone)
+    assert federation.texts(anna, chat)[-1] == "secret"
+    assert "secret" not in federation.texts(phone, chat)
+    assert owed(anna) == 0
+    federation.carry(phone, anna)
+    assert (owed(anna), elsewhere(phone, chat)[-1]) == (1, True)
+    federation.say(boris, chat, "and more")
+    carry_to_both(federation, boris, anna, phone)
+    await hand_on(post, anna, phone)
+    assert federation.texts(phone, chat)[-2:] == ["secret", "and more"]
+    assert owed(anna) == 0
 
 
 async def test_a_reader_of_a_channel_hands_over_what_is_of_an_epoch_before_it_came_in(
