@@ -103,11 +103,12 @@ def cast(*, real: bool) -> Cast:
         persons = tuple(federation.persons.values())
         agencies = federation.agencies
         nodes = {name: _node(one, agencies.values(), persons) for name, one in agencies.items()}
+        federation.close()
+        federation.devices.clear()  # nobody hears of the substitutes
         firsts = [one for one in devices if one.secrets.user]
         substitutes = {one.profile.name: _substitute(federation, one) for one in firsts}
         everybody = federation.persons.values()
         listed = {one.certificate: one for person in everybody for one in person.devices}
-        federation.close()
     return Cast(agencies, nodes, roles, substitutes, listed, registry)
 
 
@@ -132,7 +133,10 @@ def _substitute(federation: Federation, lost: Device) -> Role:
         "DELETE FROM devices WHERE user = ? AND id != ?", (device.profile.user.user, device.key)
     )
     name = lost.profile.name
-    return replace(_role(device), name=f"{name}'s new", replaces=name)
+    role = replace(_role(device), name=f"{name}'s new", replaces=name)
+    federation.close()
+    federation.devices.clear()
+    return role
 
 
 def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person]) -> bytes:
