@@ -282,11 +282,19 @@ def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
-    chat = _chat(device, act.other)
-    if chat is not None:
-        last = 1 + act.draw % SHARED_MAX
-        device.act("shares", lambda: sharing.share(device.device, chat, last, device.wall))
+    """Somebody shares what was said in a chat where that may be done."""
+    del device
+    shareable = [
+        (one, judge.id)
+        for one in stage.devices
+        for judge in (one.device.chats() if one.up else ())
+        if judge.membership().policy.history is HistoryRule.SHARED
+        and judge.membership().may_write(one.key)
+    ]
+    if shareable:
+        one, chat = _pick(shareable, act.draw)
+        last = 1 + act.other % SHARED_MAX
+        one.act("shares", lambda: sharing.share(one.device, chat, last, one.wall))
 
 
 def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -505,7 +513,6 @@ IN_A_CHAT = frozenset(DEEDS) & {
     Deed.LEAVE,
     Deed.REDACT,
     Deed.EDIT,
-    Deed.SHARE,
     Deed.POLICY,
     Deed.HOLD,
     Deed.SECOND,
