@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 import apsw
+from msgspec import convert
 
 from client.device import Device
 from client.folder import Secrets
@@ -26,7 +27,8 @@ from node.database import open_connection
 from node.people import People
 from node.schema import SCHEMA
 from node.trust import Trust
-from protocol.identity import verify_device, verify_user
+from protocol.entry import DeviceKey
+from protocol.identity import UserId, verify_device, verify_user
 from protocol.person import Person, PersonDevice
 from tests.federation import Federation
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
@@ -106,7 +108,8 @@ def cast(*, real: bool) -> Cast:
         federation.close()
         federation.devices.clear()  # nobody hears of the substitutes
         firsts = [one for one in devices if one.secrets.user]
-        substitutes = {one.profile.name: _substitute(federation, one) for one in firsts}
+        enrolled = {one.key for one in devices}
+        substitutes = {one.profile.name: _substitute(federation, one, enrolled) for one in firsts}
         everybody = federation.persons.values()
         listed = {one.certificate: one for person in everybody for one in person.devices}
     return Cast(agencies, nodes, roles, substitutes, listed, registry)
@@ -126,12 +129,16 @@ def _role(device: Device) -> Role:
     )
 
 
-def _substitute(federation: Federation, lost: Device) -> Role:
+def _substitute(federation: Federation, lost: Device, enrolled: Collection[DeviceKey]) -> Role:
     """Make a device by the recovery words. Of its user's others it has yet to hear."""
     device = federation.recovered(lost)
-    device.connection.execute(
-        "DELETE FROM devices WHERE user = ? AND id != ?", (device.profile.user.user, device.key)
-    )
+    rows = device.connection.execute("SELECT id, user FROM devices WHERE id != ?", (device.key,))
+    unknown = [
+        (key,)
+        for key, user in convert(rows.fetchall(), list[tuple[DeviceKey, UserId]])
+        if user == device.profile.user.user or key not in enrolled
+    ]
+    device.connection.executemany("DELETE FROM devices WHERE id = ?", unknown)
     name = lost.profile.name
     role = replace(_role(device), name=f"{name}'s new", replaces=name)
     federation.close()

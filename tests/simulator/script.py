@@ -87,7 +87,7 @@ SELDOM: Sequence[tuple[Deed, int]] = (
     (Deed.RECOVER, 4),
     (Deed.DISMISS, 1),
     (Deed.EDIT, 8),
-    (Deed.SHARE, 8),
+    (Deed.SHARE, 12),
 )
 FAULTS: Sequence[tuple[Deed, int]] = (
     (Deed.CUT, 10),
