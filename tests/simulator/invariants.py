@@ -26,6 +26,7 @@ from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY
 from tests.simulator.own_devices import (
     i3_history_arrives,
+    i3_what_was_saved_is_read,
     i13_no_node_lists_who_is_given_up,
     i13_who_is_given_up_is_out,
     i13_who_recovers_is_in,
@@ -449,6 +450,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i3_seals_arrive,
     i3_granted_keys_arrive,
     i3_history_arrives,
+    i3_what_was_saved_is_read,
     i3_what_is_shared_is_read,
     i6_generations_follow,
     i11_nobody_acknowledges_for_others,
@@ -463,6 +465,7 @@ COMING: Sequence[Callable[[Rest], None]] = (
     i3_seals_arrive,
     i3_granted_keys_arrive,
     i3_history_arrives,
+    i3_what_was_saved_is_read,
     i3_what_is_shared_is_read,
     i3_what_is_decided_is_published,
     i13_who_is_given_up_is_out,

@@ -1,16 +1,20 @@
 """Deeds of users with their own devices: one is brought in, given up, or lost and replaced."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
-from client import handing
+from client import backup, handing
 from client.delivery import unstored
 from client.linking import bring_in
 from client.people import keep_person
 from client.revoking import revoke_own
 from protocol.entry import DeviceKey
 from protocol.person import Person
-from tests.simulator.parties import DeviceParty
+from tests.simulator.cast import MEMORY
+from tests.simulator.parties import DeviceParty, Saved
 from tests.simulator.script import Act
 from tests.simulator.stage import Stage
 from tests.simulator.stored import readable
@@ -73,10 +77,36 @@ def _once_stored(stage: Stage, device: DeviceParty) -> None:
         stage.clock.after(1.0, partial(_once_stored, stage, device))
 
 
+def _save(device: DeviceParty, then: Callable[[], None]) -> None:
+    with _file(b"") as path:
+        backup.save(device.device, path, device.wall, lambda _: None)
+        device.saved = Saved(path.read_bytes(), readable(device.connection))
+    device.note("writes down", f"{len(device.saved.letters)} letters")
+    then()
+
+
+def _read_again(device: DeviceParty, saved: Saved) -> None:
+    seed = device.role.secrets.user
+    assert seed is not None
+    with _file(saved.raw) as path:
+        contents = backup.check(device.device, path, seed.seed, lambda _: None)
+        found = backup.take_up(device.device, path, seed.seed, contents)
+    device.saved = saved
+    device.note("reads again", f"{found.proved} letters, {found.waiting} wait")
+
+
+@contextmanager
+def _file(raw: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY if Path(MEMORY).is_dir() else None) as folder:
+        path = Path(folder) / "backup"
+        path.write_bytes(raw)
+        yield path
+
+
 def recover(stage: Stage, device: DeviceParty, act: Act) -> None:
     """Lose somebody's first device, and enrol another by the recovery words in its place.
 
-    As soon as that has heard of the lost one it gives it up.
+    As soon as that has heard of the lost one it gives it up. There may be a backup of just before.
     """
     del device
     firsts = [
@@ -86,11 +116,18 @@ def recover(stage: Stage, device: DeviceParty, act: Act) -> None:
     ]
     if firsts:
         lost = firsts[act.who % len(firsts)]
-        stage.recover(lost, partial(_take_its_place, stage, lost))
+        replace = partial(stage.recover, lost, partial(_take_its_place, stage, lost))
+        if lost.up and act.draw % 2:
+            lost.disk.read(partial(_save, lost, replace))
+        else:
+            replace()
 
 
 def _take_its_place(stage: Stage, lost: DeviceParty, fresh: DeviceParty, person: Person) -> None:
     fresh.act("hears of its others", lambda: keep_person(fresh.device, person))
+    if lost.saved is not None:
+        saved = lost.saved
+        stage.clock.after(AGAIN_SECONDS, lambda: fresh.disk.read(lambda: _read_again(fresh, saved)))
     _give_up_lost(stage, lost, fresh)
     for one in stage.devices:
         if one.user == fresh.user and one.is_further and not one.given_up:

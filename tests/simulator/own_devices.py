@@ -103,6 +103,17 @@ def i3_history_arrives(rest: Rest) -> None:
             rest.require("I3", not owed, f"{other.name} lacks {owed} that {device.name} can read")
 
 
+def i3_what_was_saved_is_read(rest: Rest) -> None:
+    """What is in the backup that a recovered device was given it can read, once its entry is here.
+
+    Not if a database is an older one, which may be from before that.
+    """
+    for device in rest.devices:
+        if device.is_recovered and device.saved is not None and not device.disturbed:
+            lacking = device.saved.letters & unreadable(device.connection)
+            rest.require("I3", not lacking, f"{device.name} lacks {len(lacking)} of its backup")
+
+
 def _is_shared(device: DeviceParty, other: DeviceParty, entry: EntryId) -> bool:
     """Whether both devices of a user are in the chat of a message, as both know."""
     found = device.connection.execute("SELECT chat FROM mailbox WHERE id = ?", (entry,)).get

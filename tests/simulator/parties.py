@@ -5,6 +5,7 @@ A party outlives its process: `crash` loses all but the database, `start` begins
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -343,10 +344,19 @@ class _Pocket(Device):
         return self._number
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A backup, and the ids of the letters that are in it."""
+
+    raw: bytes
+    letters: frozenset[bytes]
+
+
 class DeviceParty(Party):
     """An official's device.
 
     handed: what it could read when it owed that to another of theirs.
+    saved: the backup that was made of it, or that it was given.
     stale_visits: since it last took up people and published its prekey.
     """
 
@@ -357,6 +367,7 @@ class DeviceParty(Party):
         self.online = False
         self.chance = place.clock.stream("visit", name)
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
+        self.saved: Saved | None = None
         self.stale_visits = 0
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
