@@ -311,9 +311,11 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     """Take a plaintext that another device of ours hands over, if it is what was signed.
 
     The commitment in the signed header says so, with no key (SPEC 4.4). Returns whether it fits.
+    What was dropped stays so, though it may be sealed yet.
     """
     row = device.connection.execute(
-        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state NOT IN (?, ?)",
+        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state NOT IN (?, ?)"
+        " AND NOT EXISTS (SELECT 1 FROM dropped WHERE dropped.id = mailbox.id AND wanted = 0)",
         (entry, State.OPEN, State.GONE),
     ).fetchone()
     if row is None:

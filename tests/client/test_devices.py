@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client import archive, compose, mailbox, nacks
+from client import archive, compose, keeping, mailbox, nacks
 from client.audit import audit
 from client.deciding import settle
 from client.device import Device, open_device
@@ -72,6 +72,26 @@ class TestArchive:
         federation.say(anna, chat, "after")
         federation.carry(anna, phone)
         assert federation.texts(phone, chat)[-1] == "after"
+
+    def test_what_is_redacted_while_it_waits_for_its_seal_is_not_taken(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        """The parcel was on its way when the message was redacted."""
+        phone = link(federation, anna)
+        place = federation.say(anna, chat, "redacted")
+        parcels = federation.parcels(anna, phone)
+        with anna.transaction():
+            keeping.redact(anna, chat, place, "wrong", now())
+        for lane in (CONTROL, CONTENT):
+            federation.carry_lane(anna, phone, lane)
+        assert mailbox.letters(phone, chat, 1)[0].state is State.SEALED
+        with phone.transaction():
+            for parcel in parcels:
+                archive.keep(phone, archive.unpack(phone, parcel))
+            archive.take_up(phone)
+        assert federation.texts(phone, chat) == ["before"]
+        federation.carry(anna, phone)
+        assert federation.texts(phone, chat) == ["before"]
 
     def test_without_it_the_past_stays_closed(
         self, federation: Federation, anna: Device, chat: ChatId

@@ -100,6 +100,26 @@ class TestSharing:
             federation.carry(source, vera)
             assert federation.texts(vera, chat) == ["its seal is on the way"]
 
+    def test_what_is_redacted_while_it_waits_for_its_seal_is_not_taken(
+        self, federation: Federation, anna: Device, boris: Device, vera: Device, chat: ChatId
+    ) -> None:
+        """Boris has not heard of it, and shares what it said."""
+        add(anna, chat, vera)
+        place = federation.say(anna, chat, "redacted")
+        federation.carry(anna, boris)
+        with boris.transaction():
+            epochs.start_epoch(boris, compose.require(boris, chat), now())
+        share(boris, chat, 1)
+        with anna.transaction():
+            keeping.redact(anna, chat, place, "wrong", now())
+        for lane in (CONTROL, CONTENT):
+            federation.carry_lane(anna, vera, lane)
+        assert mailbox.letters(vera, chat, 1)[0].state is State.SEALED
+        for source in (boris, anna):
+            federation.carry(source, vera)
+            assert federation.texts(vera, chat) == []
+            assert shares(vera) == 0
+
     def test_not_where_the_policy_says_from_join(
         self, federation: Federation, anna: Device, boris: Device
     ) -> None:
