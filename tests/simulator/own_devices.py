@@ -55,6 +55,7 @@ def i13_who_recovers_is_in(rest: Rest) -> None:
             judge.id
             for judge in judges
             if judge is not None
+            and device.home.agency in judge.membership().agencies
             and device.user in judge.membership().users
             and not judge.history.names(device.key)
         ]
@@ -85,7 +86,7 @@ def i13_no_node_lists_who_is_given_up(rest: Rest) -> None:
 def i3_history_arrives(rest: Rest) -> None:
     """What a device can read, another of its user's can to which it owed its history.
 
-    What it could read then, and in the chats that both are in all that it can read now.
+    What it could read then, and in the chats that both are in all that it has opened itself.
     Not if a clock leapt, as what seals it then may be erased, or a database is an older one.
     """
     devices = {one.key: one for one in rest.devices}
@@ -99,7 +100,8 @@ def i3_history_arrives(rest: Rest) -> None:
             lacking = readable(device.connection) & unreadable(other.connection)
             history = lacking & letters
             rest.require("I3", not history, f"{other.name} lacks {len(history)} of its history")
-            owed = sum(_is_shared(device, other, EntryId(one)) for one in lacking)
+            opened = lacking - (device.saved.letters if device.saved else frozenset())
+            owed = sum(_is_shared(device, other, EntryId(one)) for one in opened)
             rest.require("I3", not owed, f"{other.name} lacks {owed} that {device.name} can read")
 
 
