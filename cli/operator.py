@@ -195,7 +195,7 @@ def restore(
     Output(as_json).facts(_with_times({"v": 1} | record))
     note("peers and devices bring back what was written since; start it: ivor node run")
     note(_MEETS_FIRST)
-    note("enrolled or revoked since then? Nobody but you knows: see 'ivor node users', and repeat")
+    note("did you enrol or revoke since then? Nobody else knows: see 'ivor node users', and repeat")
 
 
 @node.command()
