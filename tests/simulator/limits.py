@@ -45,7 +45,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "RECON_ITEMS_MAX": Limit([reconcile], [1, 4]),
     "SEALS_FRAME_MAX": Limit([dealing], [1, 2]),
     "SEALS_SPREAD_MAX": Limit([seals], [1, 4]),
-    "SEALLESS_ASKED_MAX": Limit([sharing], [1, 4]),
+    "SEALLESS_ASKED_MAX": Limit([sharing], [1, 2]),
     "EPOCH_MESSAGES_MAX": Limit([epochs, previewing], [2, 8]),
     "EPOCHS_ASKED_MAX": Limit([grants], [1, 2]),
     "ASKS_AT_ONCE": Limit([grants], [1]),
