@@ -168,13 +168,9 @@ class World:
         if device in self._uncertified:
             self._uncertified.remove(device)
             self._welcome(device)
-        then(device.key, self._person(device))
-
-    def _person(self, device: DeviceParty) -> Person:
-        """What a device hears of its user as it is enrolled."""
         person = device.home.directory.people.by_id(device.user)
-        assert person is not None
-        return person
+        if person is not None:  # it may be revoked by now
+            then(device.key, person)
 
     def _register(self, device: DeviceParty, then: Callable[[], None]) -> None:
         """Have the node take in a device that was not there from the beginning."""
@@ -199,7 +195,9 @@ class World:
 
         def certified() -> None:
             self._welcome(fresh)
-            then(fresh, self._person(fresh))
+            person = fresh.home.directory.people.by_id(fresh.user)
+            if person is not None:
+                then(fresh, person)
 
         self._register(fresh, certified)
 
