@@ -39,6 +39,7 @@ from tests.crash.power import (
     Gone,
     Linked,
     Made,
+    Nameless,
     Op,
     Renamed,
     Sync,
@@ -150,6 +151,7 @@ READ: Mapping[bytes, Callable[[str, str, int, bytes], Op]] = {
     b"F": lambda path, _to, _offset, _data: FailedSync(path),
     b"D": lambda path, _to, _offset, _data: SyncFolder(path),
     b"R": lambda path, to, _offset, _data: Renamed(path, to),
+    b"U": lambda path, _to, _offset, _data: Nameless(path),
     b"L": lambda path, to, _offset, _data: Linked(path, to),
     b"G": lambda path, _to, _offset, _data: Gone(path),
 }

@@ -25,6 +25,13 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Nameless:
+    """A file without a name was created, empty. file: how the system calls it until it has one."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """Bytes were written."""
 
@@ -86,7 +93,7 @@ class Gone:
 
 
 Entry = Made | Renamed | Linked | Gone  # of a folder
-Op = Write | Cut | Sync | FailedSync | SyncFolder | Entry
+Op = Nameless | Write | Cut | Sync | FailedSync | SyncFolder | Entry
 Image = dict[str, bytes]
 
 
@@ -136,19 +143,23 @@ class _Disk:
         self.files = [_Content(bytearray(data)) for data in before.values()]
         self.names = {name: number for number, name in enumerate(before)}
         self.durable = dict(self.names)
+        self.nameless: dict[str, int] = {}
         self.pending: list[tuple[str, Entry, int]] = []
 
     def do(self, op: Op, random: Random) -> None:
         match op:
+            case Nameless(file):
+                self.nameless[file] = len(self.files)
+                self.files.append(_Content())
             case Write() | Cut():
-                self.files[self.names[op.file]].pending.append(op)
+                self._content(op.file).pending.append(op)
             case Sync(file):
-                content = self.files[self.names[file]]
+                content = self._content(file)
                 for one in content.pending:
                     _apply(content.durable, one)
                 content.pending.clear()
             case FailedSync(file):
-                content = self.files[self.names[file]]
+                content = self._content(file)
                 content.durable = _draw(content, random)
                 content.pending.clear()
             case SyncFolder(folder):
@@ -159,9 +170,14 @@ class _Disk:
             case Made() | Renamed() | Linked() | Gone():
                 self._change(op)
 
+    def _content(self, file: str) -> _Content:
+        return self.files[self.nameless[file] if file in self.nameless else self.names[file]]
+
     def _change(self, op: Entry) -> None:
         number = len(self.files)
-        if isinstance(op, Made):
+        if isinstance(op, Linked) and op.file in self.nameless:  # its first name
+            op, number = Made(op.to), self.nameless[op.file]
+        elif isinstance(op, Made):
             self.files.append(_Content())
         _rename(self.names, op, number)
         name = op.to if isinstance(op, Renamed | Linked) else op.file

@@ -179,8 +179,9 @@ class World:
         return file.exists()
 
     def received(self) -> bool:
-        """Whether the file of a message is there; it is whole then."""
+        """Whether the file of a message is there; it is whole then, and there is no part of it."""
         file = self.home / "budget.csv"
+        assert not list(self.home.glob(".ivor-*"))
         assert not file.exists() or file.read_bytes() == CONTENT
         return file.exists()
 

@@ -43,6 +43,8 @@ static const char *ours(int folder, const char *path, char *whole)
 
     if (!under_length)
         return NULL;
+    if (path != NULL && sscanf(path, "/proc/self/fd/%d", &folder) == 1)
+        path = NULL;
     if (path == NULL || path[0] != '/') {
         snprintf(link, sizeof link, folder == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", folder);
         length = readlink(link, whole, PATH_MAX - 1);
@@ -86,20 +88,28 @@ static int meet(int kind)
     return fault == TORN ? 1 : fault == EIO_ONCE ? -1 : 0;
 }
 
+static int makes(int flags)
+{
+    return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
 static int opened(int (*real)(int, const char *, int, ...), int folder, const char *path, int flags, mode_t mode)
 {
     char whole[PATH_MAX];
-    const char *name = flags & O_CREAT ? ours(folder, path, whole) : NULL;
+    int nameless = (flags & O_TMPFILE) == O_TMPFILE;
+    const char *name = makes(flags) ? ours(folder, path, whole) : NULL;
     int absent, descriptor;
 
     if (name == NULL)
         return real(folder, path, flags, mode);
-    absent = faccessat(folder, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+    absent = !nameless && faccessat(folder, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
     if (meet(GROWTH))
         return -1;
     descriptor = real(folder, path, flags, mode);
     if (descriptor >= 0 && absent)
         note('M', name, NULL, 0, NULL, 0);
+    if (descriptor >= 0 && nameless)
+        note('U', ours(descriptor, NULL, whole), NULL, 0, NULL, 0);
     return descriptor;
 }
 
@@ -109,7 +119,7 @@ static int opened(int (*real)(int, const char *, int, ...), int folder, const ch
         va_list rest;                                              \
         mode_t mode;                                               \
         va_start(rest, flags);                                     \
-        mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;         \
+        mode = makes(flags) ? va_arg(rest, mode_t) : 0;            \
         va_end(rest);                                              \
         return opened(REAL(real), folder, path, flags, mode);      \
     }

@@ -12,6 +12,7 @@ from tests.crash.power import (
     Image,
     Linked,
     Made,
+    Nameless,
     Op,
     Renamed,
     Sync,
@@ -53,6 +54,17 @@ class TestKept:
             assert (found == {b"old", b"new"}) == synced
         log = [*draft, Sync("b"), Renamed("b", "a"), SyncFolder()]
         assert {drawn["a"] for drawn in images(log, OLD)} == {b"new"}
+
+    def test_a_file_without_a_name_that_gets_one(self) -> None:
+        """As `received` does it: nothing at all, or all of it; without a sync, anything."""
+        draft: list[Op] = [Nameless("#1"), Write("#1", 0, b"new")]
+        assert images([*draft, Sync("#1")]) == [{}]
+        for synced in (True, False):
+            log: list[Op] = [*draft, *([Sync("#1")] if synced else []), Linked("#1", "a")]
+            found = {drawn.get("a") for drawn in images(log)}
+            assert (found == {None, b"new"}) == synced
+        assert images([*draft, Sync("#1"), Linked("#1", "a"), SyncFolder()]) == [{"a": b"new"}]
+        assert written([*draft, Linked("#1", "a")]) == {"a": b"new"}
 
     def test_a_folder_that_is_renamed(self) -> None:
         log: list[Op] = [Made("d/a"), Write("d/a", 0, b"x"), Sync("d/a"), SyncFolder("d")]
