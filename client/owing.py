@@ -31,15 +31,31 @@ def owe_from_here(
 
 
 def keep_opening(device: Device, chat: Chat, epoch: EntryId, now: int) -> None:
-    """Keep an epoch's chains as they stand now, and none for longer than prekeys live."""
-    device.connection.execute(
-        "DELETE FROM openings WHERE began <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
-    )
-    device.connection.execute(
-        "INSERT INTO openings SELECT epoch, ?, device, generation, chain, ? FROM senders"
-        " WHERE epoch = ? ON CONFLICT DO NOTHING",
-        (len(chat.history) - 1, now, epoch),
-    )
+    """Keep an epoch's chains as they stand now, and none for longer than prekeys live.
+
+    Where none has moved since they were kept last, those are what they are now, too.
+    """
+    execute = device.connection.execute
+    execute("DELETE FROM openings WHERE began <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,))
+    last = execute("SELECT max(mark) FROM openings WHERE epoch = ?", (epoch,)).get
+    kept = execute(
+        "SELECT device, chain FROM openings WHERE epoch = ? AND mark = ? ORDER BY 1", (epoch, last)
+    ).fetchall()
+    chains = execute(
+        "SELECT device, chain FROM senders WHERE epoch = ? ORDER BY 1", (epoch,)
+    ).fetchall()
+    mark = len(chat.history) - 1
+    if kept == chains:
+        execute(
+            "UPDATE OR REPLACE openings SET mark = ?, began = ? WHERE epoch = ? AND mark = ?",
+            (mark, now, epoch, last),
+        )
+    else:
+        execute(
+            "INSERT INTO openings SELECT epoch, ?, device, generation, chain, ? FROM senders"
+            " WHERE epoch = ? ON CONFLICT DO NOTHING",
+            (mark, now, epoch),
+        )
 
 
 def owe(

@@ -75,6 +75,25 @@ class TestReading:
         assert federation.texts(dina, channel) == ["after", "from boris"]
         assert epochs(anna, channel) == started
 
+    def test_who_join_one_after_the_other_are_kept_one_set_of_keys(
+        self, federation: Federation, anna: Device, dina: Device, channel: ChatId
+    ) -> None:
+        """A thousand readers who come in while nobody writes cost no more than one."""
+        egor = federation.official("egor@mincifry")
+        federation.say(anna, channel, "before")
+        for reader in (dina, egor):
+            with anna.transaction():
+                joining = [(reader.profile.user.user, Role.READER)]
+                compose.add_members(anna, channel, joining, now())
+        marks = anna.connection.execute("SELECT count(DISTINCT mark) FROM openings").get
+        assert marks == 2, "as the epoch began, and after the message"
+        federation.say(anna, channel, "after")
+        follow(federation, anna, dina, egor)
+        assert pay(anna, dina, egor) == 2
+        for reader in (dina, egor):
+            follow(federation, anna, reader)
+            assert federation.texts(reader, channel) == ["after"]
+
     def test_who_joins_gets_no_key_of_what_was_before(
         self, federation: Federation, anna: Device, dina: Device, channel: ChatId
     ) -> None:
