@@ -22,6 +22,7 @@ from node.logs import open_log
 
 DRAIN_SECONDS = 5.0  # until what was written last is stored
 POLL_SECONDS = 0.05
+SILENT_SECONDS = 0.5
 TICK_SECONDS = 1.0
 
 
@@ -75,7 +76,7 @@ class Fleet:
         with trio.move_on_after(DRAIN_SECONDS):
             while any(leaf.waits for leaf in self.leaves):  # noqa: ASYNC110 - no event says it
                 await trio.sleep(POLL_SECONDS)
-        await trio.sleep(POLL_SECONDS)
+        await self._fall_silent()
         delivered = [took for leaf in self.leaves for took in leaf.delivered]
         stored = [took for leaf in self.leaves for took in leaf.stored]
         await self._report.wait()
@@ -88,6 +89,14 @@ class Fleet:
             **_percentiles("", delivered),
             **_percentiles("stored_", stored),
         )
+
+    async def _fall_silent(self) -> None:
+        """Wait until nothing comes any more: what another process wrote last may be on its way."""
+        before = -1
+        with trio.move_on_after(DRAIN_SECONDS):
+            while (now := sum(len(leaf.delivered) for leaf in self.leaves)) != before:
+                before = now
+                await trio.sleep(SILENT_SECONDS)
 
 
 def _percentiles(prefix: str, took: Sequence[float]) -> dict[str, float]:
