@@ -47,7 +47,7 @@ def keep_opening(device: Device, chat: Chat, epoch: EntryId, now: int) -> None:
     mark = len(chat.history) - 1
     if kept == chains:
         execute(
-            "UPDATE OR REPLACE openings SET mark = ?, began = ? WHERE epoch = ? AND mark = ?",
+            "UPDATE openings SET mark = ?, began = ? WHERE epoch = ? AND mark = ?",
             (mark, now, epoch, last),
         )
     else:

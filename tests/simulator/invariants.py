@@ -428,35 +428,6 @@ def i16_no_directory_contradicts_itself(rest: Rest) -> None:
         rest.require("I16", not accused & steady, f"{party.name} accuses an honest agency")
 
 
-RULES: Sequence[Callable[[Rest], None]] = (
-    i1_durability,
-    i2_convergence,
-    i3_delivery,
-    i3_what_is_decided_is_published,
-    i4_immutability,
-    i4_redacted_is_gone,
-    i4_nobody_shows_what_is_redacted,
-    i4_what_is_wanted_arrives,
-    i5_fork_exposure,
-    i6_i12_i14_authentic_and_admissible_in_any_order,
-    i7_key_locality,
-    i8_residency,
-    i13_membership_safety,
-    i13_who_is_given_up_is_out,
-    i13_who_recovers_is_in,
-    i13_no_node_lists_who_is_given_up,
-    i15_read_completeness,
-    i20_answer,
-    i3_seals_arrive,
-    i3_granted_keys_arrive,
-    i3_history_arrives,
-    i3_what_was_saved_is_read,
-    i3_what_is_shared_is_read,
-    i6_generations_follow,
-    i11_nobody_acknowledges_for_others,
-    i16_no_directory_contradicts_itself,
-)
-
 COMING: Sequence[Callable[[Rest], None]] = (
     i3_delivery,
     i4_what_is_wanted_arrives,
@@ -471,6 +442,22 @@ COMING: Sequence[Callable[[Rest], None]] = (
     i13_who_is_given_up_is_out,
     i13_who_recovers_is_in,
     i13_no_node_lists_who_is_given_up,
+)
+RULES: Sequence[Callable[[Rest], None]] = (
+    i1_durability,
+    i2_convergence,
+    i4_immutability,
+    i4_redacted_is_gone,
+    i4_nobody_shows_what_is_redacted,
+    i6_i12_i14_authentic_and_admissible_in_any_order,
+    i7_key_locality,
+    i8_residency,
+    i13_membership_safety,
+    i15_read_completeness,
+    i6_generations_follow,
+    i11_nobody_acknowledges_for_others,
+    i16_no_directory_contradicts_itself,
+    *COMING,
 )
 
 
