@@ -9,6 +9,7 @@ and when the file was written.
 import os
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -31,22 +32,20 @@ PATIENCE_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
 
-def attach(device: Device, chat: ChatId, file: Path) -> Reference:
-    """Seal a file and store its message."""
-    with (
-        readable(file, "") as stream,
-        sealed_file(device, file, stream, "", bool) as sealed,
-        device.transaction(),
-    ):
-        return compose.send_attached(device, chat, sealed, milliseconds(), None)
+async def attach(device: Device, link: Link, chat: ChatId, file: Path) -> Reference:
+    """Seal a file beside the session; its message is stored by that, which has the database."""
+    with readable(file, "") as stream, ExitStack() as stack:
+        sealing = sealed_file(device, file, stream, "", bool)
+        sealed = await trio.to_thread.run_sync(stack.enter_context, sealing)
+        sent = partial(compose.send_attached, device, chat, sealed, milliseconds(), None)
+        return await link.write(sent)
 
 
 async def write(device: Device, link: Link, chat: ChatId, file: Path) -> None:
     """Send a file, and wait until everybody has it."""
     begun = time.monotonic()
-    place = await trio.to_thread.run_sync(partial(attach, device, chat, file))
+    place = await attach(device, link, chat, file)
     sealed = time.monotonic()
-    await link.write(bool)  # it looks at what another thread has written, and pushes it
     await bring_up(device, link, bool, PATIENCE_SECONDS)
     own = time.monotonic()
     await spread(device, link, chat, place.id, PATIENCE_SECONDS)
