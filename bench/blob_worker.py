@@ -53,19 +53,24 @@ async def write(device: Device, link: Link, chat: ChatId, file: Path) -> None:
     tell("sent", begun=begun, sealed=sealed, own=own, everywhere=everywhere, peak=peak)
 
 
+def attached(device: Device, chat: ChatId) -> list[tuple[Reference, Attachment]]:
+    """Return the newest message, if it brings a file."""
+    return [
+        (letter.reference, letter.message)
+        for letter in mailbox.letters(device, chat, 1)
+        if isinstance(letter.message, Attachment)
+    ]
+
+
 async def read(device: Device, link: Link, chat: ChatId, file: Path) -> None:
     """Wait for the newest message, and get its file."""
     found: list[tuple[Reference, Attachment]] = []
     while not found:
         await exchange.receive(device, link)
-        found = [
-            (letter.reference, letter.message)
-            for letter in mailbox.letters(device, chat, 1)
-            if isinstance(letter.message, Attachment)
-        ]
+        found = await link.journal.read(partial(attached, device, chat))
         await trio.sleep(POLL_SECONDS)
     (place, message) = found[0]
-    blob = device.replica.blobs.find(chat, place.id)
+    blob = await link.journal.read(partial(device.replica.blobs.find, chat, place.id))
     if blob is None:
         raise UserError("the message has no blob")
     here = await fetch(device, link, blob, bool, PATIENCE_SECONDS)

@@ -3,6 +3,7 @@
 Progress is shown on a terminal and nowhere else.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,7 +52,7 @@ async def bring_files(device: "Device", link: "Link") -> None:
     from client.bringing import bring_up, waiting
     from crypto.blob import CHUNK_BYTES
 
-    pending = waiting(device)
+    pending = await link.journal.read(partial(waiting, device))
     if not pending:
         return
     with transfer("to our node", sum(blob.announced.size for blob in pending)) as told:
@@ -70,10 +71,12 @@ def fetch_file(device: "Device", blob: "StoredBlob") -> "StoredBlob":
     if blob.state is State.WHOLE:
         return blob
 
+    held = device.replica.blobs.count_held(blob)
+
     async def run() -> "StoredBlob":
         async with linked(device) as link:
             with transfer("from our node", blob.announced.size) as told:
-                told(device.replica.blobs.count_held(blob) * CHUNK_BYTES)
+                told(held * CHUNK_BYTES)
                 return await fetch(
                     device, link, blob, lambda chunks: told(chunks * CHUNK_BYTES), PATIENCE_SECONDS
                 )

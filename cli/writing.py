@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -330,7 +331,7 @@ async def _bring_over(
     if wait is not None:
         await wait_until(link, far_enough, seconds)
     await bring_files(device, link)
-    if device.replica.blobs.find(chat.id, place.id) is None:
+    if await link.journal.read(partial(device.replica.blobs.find, chat.id, place.id)) is None:
         return Brought()
     if wait is Wait.ALL:
         return Brought(None, await spread(device, link, chat.id, place.id, seconds))

@@ -122,19 +122,19 @@ async def fetch(
         if here + state.held > moved:
             moved, end = here + state.held, trio.current_time() + seconds
         if trio.current_time() > end:
-            raise NetworkError(_nobody(device, begun, state))
+            raise await link.journal.read(partial(_nobody, device, begun, state))
         link.check()
         await trio.sleep(next(pauses))
 
 
-def _nobody(device: Device, blob: StoredBlob, state: BlobState) -> str:
-    """Say that nobody has the file now, and who could."""
+def _nobody(device: Device, blob: StoredBlob, state: BlobState) -> NetworkError:
+    """Return an error that says that nobody has the file now, and who could."""
     judge = device.replica.chat(blob.chat)
     members = {} if judge is None else judge.membership().users
     author = None if judge is None else judge.membership().member_of(blob.author)
     agencies = sorted({one.identity.agency_name for one in members.values()})
     device_of = "its author's device" if author is None else f"the device of {author.name}"
-    return (
+    return NetworkError(
         f"nobody who can be reached has the file now: our node has {state.held} of "
         f"{blob.announced.chunks} parts; the nodes of {', '.join(agencies)} could have it, "
         f"and {device_of}; what has come stays, try again later"
@@ -151,7 +151,7 @@ async def spread(device: Device, link: Link, chat: ChatId, entry: EntryId, secon
 
     Gives up after so many seconds in which no further one has. Raises NetworkError.
     """
-    judge = device.replica.chat(chat)
+    judge = await link.journal.read(partial(device.replica.chat, chat))
     wanted = 0 if judge is None else len(judge.membership().agencies)
     found, end, pauses = 0, trio.current_time() + seconds, _pauses()
     while trio.current_time() <= end:

@@ -443,7 +443,7 @@ class Node:
         if command in operations.SHOWS:
             return await trio.to_thread.run_sync(
                 operations.show,
-                Path(self.replica.store.connection.filename),
+                self.agency.folder / DATABASE_FILE,
                 self.agency.card,
                 self.settings,
                 command,

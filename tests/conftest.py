@@ -1,4 +1,4 @@
-"""How hard hypothesis looks, and one process's log for each test.
+"""How hard hypothesis looks, one process's log for each test, and one thread.
 
 Profiles: `default` at a desk, `ci` on every change, `deep` when hunting, `mutants` for planted
 bugs: there a failure is wanted, not its smallest example.
@@ -6,12 +6,15 @@ bugs: there a failure is wanted, not its smallest example.
 Choose with IVOR_HYPOTHESIS=deep. No profile has a deadline: no timing decides a test.
 """
 
+import math
 import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
+
+from node import journal
 
 SLOW_MACHINES_ARE_FINE = (HealthCheck.too_slow,)
 
@@ -36,6 +39,13 @@ settings.register_profile(
 settings.load_profile(
     os.environ.get("IVOR_HYPOTHESIS") or ("ci" if "CI" in os.environ else "default")
 )
+
+
+@pytest.fixture(autouse=True)
+def _commits_in_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests look into databases of sessions that run, which a COMMIT in a thread would have."""
+    monkeypatch.setattr(journal, "SMALL_CHANGES_MAX", math.inf)
+    monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", math.inf)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
+from tests.guarded import guard_databases
 
 SECONDS_MAX = 120
 IVOR = (sys.executable, "-m", "cli.main")
@@ -45,6 +46,7 @@ class Town:
             for name, value in self.environment(who).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "stdout", stdout)
+            guard_databases(patch)
             found = main([*arguments, "--json"])
         assert found == code, arguments
         return [json.loads(line) for line in output.read_text().splitlines()]
@@ -160,6 +162,17 @@ class TestTown:
         assert line(follower)["id"] == own["id"]
         follower.send_signal(signal.SIGINT)
         assert follower.wait(SECONDS_MAX) == 0
+
+    def test_a_file_crosses_agencies(self, town: Town) -> None:
+        table = town.folder / "таблица.csv"
+        table.write_bytes(os.urandom(300_000))
+        town.run("anna", "chat", "new", "Файлы", "boris@mincifry")
+        sent = town.run("anna", "send", "Файлы", "--file", str(table), "--wait", "all")[-1]
+        assert sent["agencies"] == 2, sent
+        town.run("boris", "sync")
+        got = town.folder / "got.csv"
+        town.run("boris", "get", "Файлы", str(sent["id"])[:8], "--output", str(got))
+        assert got.read_bytes() == table.read_bytes()
 
     def test_a_channel_is_read_by_grants_that_nodes_hand_on(self, town: Town) -> None:
         town.run("anna", "chat", "new", "Вести", "boris@mincifry", "--kind", "channel")

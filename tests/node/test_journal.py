@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 
+from node import journal
 from node.database import connect
 from node.errors import RefusedError, StorageError
 from node.journal import JOBS_TRANSACTION_MAX, Journal
@@ -68,9 +69,11 @@ async def test_what_is_durable_is_told_though_nobody_waits(running: Database) ->
     assert told == [1]
 
 
-async def test_threads_that_hang_hold_up_no_commit(running: Database) -> None:
+async def test_threads_that_hang_hold_up_no_commit(
+    running: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Names that nobody resolves, a disk of large files that does not answer: others go on."""
-    running.journal._small_seconds = 1.0  # a slow disk, so that COMMIT runs in a thread
+    monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", 0.0)  # so that COMMIT runs in a thread
     threads = trio.to_thread.current_default_thread_limiter()
     for _ in range(int(threads.total_tokens)):
         threads.acquire_on_behalf_of_nowait(object())

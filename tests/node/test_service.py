@@ -1,6 +1,7 @@
 """A node goes on, whatever it meets beside its sessions (cases 64 and 55)."""
 
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from node import agency as agencies
-from node import operations, service
+from node import journal, operations, service
 from node.agency import DATABASE_FILE, Agency, Founding, Random
 from node.backup import restore
 from node.config import Settings
@@ -20,6 +21,7 @@ from node.database import connect
 from node.errors import DamagedError, StorageError, UserError
 from node.service import Node
 from node.tls import Credential
+from node.transaction import Transaction
 from node.trust import take_card
 from node.witness import Witness
 from protocol.entry import ChatId
@@ -128,7 +130,7 @@ async def test_what_an_operator_is_shown_holds_nobody_up(tmp_path: Path, command
     """It looks through all chains, of each agency anew; here nobody carries out a transaction."""
     founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
     agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
-    node = Node(agency, Settings(), connect(tmp_path / "node.db", None))
+    node = Node(agency, Settings(), connect(agency.folder / DATABASE_FILE, None))
     with trio.fail_after(10):
         found = await node._operate(command, {})
     assert found == node_answer(node, command)
@@ -137,6 +139,37 @@ async def test_what_an_operator_is_shown_holds_nobody_up(tmp_path: Path, command
     node.replica.store.connection.execute("DROP TABLE chats")
     with pytest.raises(StorageError, match="cannot be read"):
         await node._operate(command, {})
+
+
+async def test_what_an_operator_is_shown_while_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the name of the database was asked of the connection, which a COMMIT had."""
+    begun, shown = threading.Event(), threading.Event()
+
+    def take_time(*_: object) -> bool:
+        begun.set()
+        return shown.wait(10)
+
+    def commit(transaction: Transaction) -> None:
+        connection = transaction._connection
+        connection.create_scalar_function("take_time", take_time)
+        assert connection.execute("SELECT take_time()").get
+        connection.execute("COMMIT")
+
+    monkeypatch.setattr(Transaction, "commit", commit)
+    monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", 0.0)  # so that it runs in a thread
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(), connect(agency.folder / DATABASE_FILE, None))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.journal.run)
+        pending = await node.journal.begin(lambda: 7)
+        await trio.to_thread.run_sync(begun.wait, 10)
+        assert (await node._operate("peers", {}))["v"] == 1
+        shown.set()
+        assert await pending() == 7
+        nursery.cancel_scope.cancel()
 
 
 def node_answer(node: Node, command: str) -> Mapping[str, object]:
