@@ -34,11 +34,15 @@ POLL_SECONDS = 0.01
 
 async def attach(device: Device, link: Link, chat: ChatId, file: Path) -> Reference:
     """Seal a file beside the session; its message is stored by that, which has the database."""
-    with readable(file, "") as stream, ExitStack() as stack:
-        sealing = sealed_file(device, file, stream, "", bool)
-        sealed = await trio.to_thread.run_sync(stack.enter_context, sealing)
-        sent = partial(compose.send_attached, device, chat, sealed, milliseconds(), None)
-        return await link.write(sent)
+    with readable(file, "") as stream:
+        sealing = ExitStack()
+        begin = partial(sealing.enter_context, sealed_file(device, file, stream, "", bool))
+        try:
+            sealed = await trio.to_thread.run_sync(begin)
+            sent = partial(compose.send_attached, device, chat, sealed, milliseconds(), None)
+            return await link.write(sent)
+        finally:
+            await link.journal.read(sealing.close)
 
 
 async def write(device: Device, link: Link, chat: ChatId, file: Path) -> None:
