@@ -25,7 +25,7 @@ from client.reading import Line
 from node import tls
 from node.dealing import greeting_for
 from node.driver import Connection
-from node.errors import IdentityError, NetworkError, reported
+from node.errors import IdentityError, NetworkError, RefusedError, reported
 from node.fetching import Fetching
 from node.journal import Journal
 from node.outgoing import Outgoing
@@ -286,14 +286,20 @@ class Link:
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
         users = await self.journal.read(partial(people.companions, self._device))
         for at in range(0, len(users), LOOKUP_MAX):
-            page = users[at : at + LOOKUP_MAX]
-            told = (await self._told(Lookup(users=tuple(page)))).people
-            absent = [user for user, person in zip(page, told, strict=True) if person is None]
-            names = await self.journal.read(partial(people.names_of, self._device, absent))
-            renamed = (await self._told(Lookup(names=names))).people if names else ()
-            for person in (*told, *renamed):
-                if person is not None:
-                    await self._try_to_keep(person, suspects)
+            try:
+                await self._look_after(users[at : at + LOOKUP_MAX], suspects)
+            except RefusedError as error:  # a node that was brought back has to meet others first
+                self.refused.append(str(error))
+
+    async def _look_after(self, users: Sequence[UserId], suspects: Collection[AgencyId]) -> None:
+        """Take up what the directory says of these users now."""
+        told = (await self._told(Lookup(users=tuple(users)))).people
+        absent = [user for user, person in zip(users, told, strict=True) if person is None]
+        names = await self.journal.read(partial(people.names_of, self._device, absent))
+        renamed = (await self._told(Lookup(names=names))).people if names else ()
+        for person in (*told, *renamed):
+            if person is not None:
+                await self._try_to_keep(person, suspects)
 
     async def look_up_own(self) -> None:
         """Take up our own certificates and devices, as the directory has them now."""

@@ -214,11 +214,8 @@ class Blobs:
 
     def count_held(self, blob: StoredBlob) -> int:
         """Return how many chunks are here."""
-        return int(
-            self._connection.execute(
-                "SELECT count(*) FROM chunks WHERE blob = ?", (blob.place,)
-            ).get
-        )
+        held = self._connection.execute("SELECT held FROM blobs WHERE place = ?", (blob.place,)).get
+        return -(-int(held or 0) // CHUNK_BYTES)
 
     def keep(self, blob: StoredBlob, chunks: Iterable[tuple[int, Sequence[bytes]]]) -> bool:
         """Note chunks that are in the file, durably; return False if the blob is not wanted now.
@@ -235,7 +232,7 @@ class Blobs:
         return True
 
     def complete(self, blob: StoredBlob) -> None:
-        """Note that all of a blob is here, if it is. Call with the last chunks: it counts all."""
+        """Note that all of a blob is here, if it is."""
         if self.count_held(blob) == blob.announced.chunks:
             self._connection.execute("UPDATE blobs SET state = 3 WHERE place = ?", (blob.place,))
 
@@ -258,10 +255,14 @@ class Blobs:
         )
 
     def let_go(self, blob: StoredBlob) -> None:
-        """Forget what is here of a blob, before its file is removed; it may be fetched again."""
+        """Forget what is here of a blob, before its file is removed.
+
+        It may be fetched again, and is wanted still if it was.
+        """
         self._connection.execute("DELETE FROM chunks WHERE blob = ?", (blob.place,))
         self._connection.execute(
-            "UPDATE blobs SET state = 0, file = NULL WHERE place = ? AND state != 4", (blob.place,)
+            "UPDATE blobs SET state = min(state, 1), file = NULL WHERE place = ? AND state != 4",
+            (blob.place,),
         )
 
     def gone(self, blob: StoredBlob) -> None:

@@ -8,6 +8,7 @@ Plain and synchronous. What is absent and what the asker may not know get one an
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -110,8 +111,16 @@ class Directory:
         return found.card
 
     def own_head(self, now: float) -> Head:
-        """Return the head of our directory as it stands now, signed. now: seconds UTC."""
-        return self.witness.own_head(self.agency, now)
+        """Return the head of our directory as it stands now, signed. now: seconds UTC.
+
+        Raises RefusedError where others may have a later one that is not known here (SPEC 7.5).
+        """
+        return self.witness.own_head(self.agency, now, self.people.unmet())
+
+    def sign(self, now: float) -> None:
+        """Sign our directory as it stands now, if we may."""
+        with suppress(RefusedError):
+            self.own_head(now)
 
     def device_allowed(self, device: DeviceKey) -> bool:
         """Whether a device is one of our users', and not revoked."""
@@ -252,7 +261,7 @@ class Directory:
             case Lookup():
                 return self._look_up(peer, key, asked, now)
             case GetCard() | GetCards() | question.Witness() | question.GetDirectory():
-                return self._tell(asked, now)
+                return self._tell(key, asked, now)
             case question.GetReceipts():
                 return self._receipts(peer, key, asked)
             case question.Forward():
@@ -271,15 +280,15 @@ class Directory:
             case question.GetLink():
                 return self.registrar.get_link(key, now)
 
-    def _tell(self, asked: _OfAgencies, now: float) -> Reply:
+    def _tell(self, key: bytes, asked: _OfAgencies, now: float) -> Reply:
         """Answer about agencies: their cards, and the directories that they showed."""
         match asked:
             case GetCard() | GetCards():
                 return self.trust.told(asked)
             case question.Witness(_, splits, yours):
                 self.witnessed(reply.Witnessed(() if yours is None else (yours,), splits))
-                self.own_head(now)
-                return self.witness.compared(asked)
+                self.sign(now)
+                return self.witness.compared(asked, key)
             case question.GetDirectory(agency, serial):
                 return reply.Directory(self.witness.after(agency, serial))
 
@@ -372,8 +381,8 @@ class Directory:
         """Add to one of our users where they stand in our directory."""
         if person is None or self._if_ours(person) is None:
             return person
-        listing = self.witness.listing(self.agency, verify_person(person).user, now)
-        return replace(person, listing=listing)
+        user, unmet = verify_person(person).user, self.people.unmet()
+        return replace(person, listing=self.witness.listing(self.agency, user, now, unmet))
 
     def _if_ours(self, person: Person | None) -> Person | None:
         if person is None:

@@ -9,6 +9,7 @@
 checked, and is on the disk, is noted in the database and counts.
 """
 
+import errno
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from protocol.frame import Blob, Lacking, WantBlob
 log = structlog.get_logger()
 
 LIARS_MAX = 4096
+# By these a disk says that it has lost something; without a number: the file ends too early.
+LOST = frozenset({None, errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
 @dataclass(slots=True)
@@ -191,9 +194,10 @@ class Fetching:
         try:
             return await trio.to_thread.run_sync(read)
         except (OSError, Unauthentic) as error:
-            log.warning("a chunk is damaged", entry=blob.entry.hex()[:16], why=str(error))
-            await self._journal.write(partial(self._index.lose, blob, want.start))
-            self._lost()
+            log.warning("a chunk cannot be read", entry=blob.entry.hex()[:16], why=str(error))
+            if _is_lost(error):
+                await self._journal.write(partial(self._index.lose, blob, want.start))
+                self._lost()
             return None
 
     async def let_go(self, blob: StoredBlob) -> None:
@@ -236,6 +240,11 @@ def _read_and_check(home: Path, blob: StoredBlob, index: int, path: tuple[bytes,
     chunk = blobs.read_blob_chunk(home, blob, index, path)
     check_chunk(blob.announced, chunk)
     return chunk
+
+
+def _is_lost(error: OSError | Unauthentic) -> bool:
+    """Whether a chunk is gone; it is not where only files or memory are short just now."""
+    return isinstance(error, Unauthentic) or error.errno in LOST
 
 
 def _check_and_write(path: Path, blob: StoredBlob, came: Sequence[Blob]) -> dict[int, Unauthentic]:

@@ -434,7 +434,7 @@ class Node:
         if command == "backup":
             file = operations.backup_file(arguments)
             # What is not signed yet a restored node would sign anew, under the same number.
-            await self.journal.write(lambda: self.directory.own_head(time.time()))
+            await self.journal.write(lambda: self.directory.sign(time.time()))
             async with self._backing_up:
                 return await trio.to_thread.run_sync(
                     lambda: operations.backed_up(self.agency.folder, file)

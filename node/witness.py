@@ -16,14 +16,15 @@ from msgspec import convert
 
 from crypto import merkle
 from node.agency import Agency
+from node.errors import RefusedError
 from node.people import LISTED
-from protocol.grant import verified
 from protocol.identity import AgencyId, VerifiedUser
 from protocol.listing import (
     Head,
     Listing,
     Split,
     contradiction,
+    leaf,
     leaf_of,
     sign_head,
     verify_head,
@@ -51,9 +52,9 @@ SELECT directories.agency, serial, id FROM known CROSS JOIN directories
     AND serial = (SELECT max(serial) FROM directories WHERE agency = known.agency)
     ORDER BY 1
 """
-HEAD_AT_OR_NEWEST = """
-SELECT id, head FROM directories WHERE agency = ?1 AND serial = ifnull(
-    (SELECT serial FROM directories WHERE agency = ?1 AND serial = ?2),
+OTHER_OR_NEWER_HEAD = """
+SELECT head FROM directories WHERE agency = ?1 AND serial = ifnull(
+    (SELECT serial FROM directories WHERE agency = ?1 AND serial = ?2 AND id != ?3),
     (SELECT max(serial) FROM directories WHERE agency = ?1 AND serial > ?2))
 """
 
@@ -76,20 +77,23 @@ class Witness:
 
     # Our own directory
 
-    def own_head(self, agency: Agency, now: float) -> Head:
+    def own_head(self, agency: Agency, now: float, unmet: Sequence[str] = ()) -> Head:
         """Return the head of our directory as it stands; sign a new one if it has changed.
 
-        now: seconds UTC.
+        now: seconds UTC. unmet: the names of agencies that may have later heads of ours. Raises
+        RefusedError if these are in the way of another head.
         """
-        return self._own_tree(agency, now).head
+        return self._own_tree(agency, now, unmet).head
 
-    def listing(self, agency: Agency, user: VerifiedUser, now: float) -> Listing:
-        """Return where one of our users stands in our directory."""
-        tree = self._own_tree(agency, now)
+    def listing(
+        self, agency: Agency, user: VerifiedUser, now: float, unmet: Sequence[str] = ()
+    ) -> Listing:
+        """Return where one of our users stands in our directory; as `own_head`."""
+        tree = self._own_tree(agency, now, unmet)
         index = tree.places[leaf_of(user)]
         return Listing(tree.head.raw, index, tuple(tree.paths[index]))
 
-    def _own_tree(self, agency: Agency, now: float) -> _Tree:
+    def _own_tree(self, agency: Agency, now: float, unmet: Sequence[str]) -> _Tree:
         last = self.latest(agency.id)
         charter = agency.card.charter
         current = last is not None and last.charter.raw == charter.raw and self._is_listed()
@@ -97,12 +101,33 @@ class Witness:
             return self._tree
         leaves = self._leaves(agency.id)
         if last is None or last.charter.raw != charter.raw or last.root != merkle.root(leaves):
-            last = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
-            self._insert(last)
+            last = self._next(agency, last, leaves, now, unmet)
         self.connection.execute("INSERT OR IGNORE INTO meta VALUES (?, 1)", (LISTED,))
         places = {leaf: at for at, leaf in enumerate(leaves)}
         self._tree = _Tree(last, places, merkle.paths(leaves))
         return self._tree
+
+    def _next(
+        self,
+        agency: Agency,
+        last: Head | None,
+        leaves: Sequence[bytes],
+        now: float,
+        unmet: Sequence[str],
+    ) -> Head:
+        """Sign another head; none while somebody may have one of its number, by the same key."""
+        charter = agency.card.charter
+        if unmet and (last is None or last.charter.registrar == charter.registrar):
+            if last is not None and last.root == merkle.root(leaves):
+                return last
+            raise RefusedError(
+                "this node was brought back with older users than it showed to others; it lists "
+                f"them again when it has met {', '.join(unmet)}; if that is not possible any more, "
+                "the operator runs: ivor node resume"
+            )
+        head = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
+        self._insert(head)
+        return head
 
     def _is_listed(self) -> bool:
         found = self.connection.execute("SELECT 1 FROM meta WHERE key = ?", (LISTED,)).get
@@ -110,15 +135,15 @@ class Witness:
 
     def _leaves(self, agency: AgencyId) -> list[bytes]:
         rows = self.connection.execute(
-            "SELECT users.charter, users.certificate, devices.certificate FROM users"
+            "SELECT users.id, name, devices.id FROM users"
             " JOIN devices ON user = users.id WHERE agency = ? AND revoked = 0"
             " ORDER BY users.id, devices.id",
             (agency,),
         )
-        listed: dict[tuple[bytes, bytes], list[bytes]] = {}
-        for charter, certificate, device in rows:
-            listed.setdefault((charter, certificate), []).append(device)
-        return sorted(leaf_of(verified(*user, devices).user) for user, devices in listed.items())
+        listed: dict[tuple[bytes, str], list[bytes]] = {}
+        for user, name, device in rows:
+            listed.setdefault((user, name), []).append(device)
+        return sorted(leaf(*user, devices) for user, devices in listed.items())
 
     # What agencies showed us, or showed others
 
@@ -196,13 +221,14 @@ class Witness:
         newest = self.latest(answerer)
         return Asked(self.seen(), self.proofs(), None if newest is None else newest.raw)
 
-    def compared(self, asked: Asked) -> Witnessed:
-        """Answer what a peer must hear of what it has seen: other heads, newer ones, proofs."""
+    def compared(self, asked: Asked, asker: bytes) -> Witnessed:
+        """Answer what a peer must hear of what it has seen: other heads, newer ones, proofs.
+
+        First of its own directory: if it was brought back it goes on from there.
+        """
         heads: list[bytes] = []
-        for agency, serial, known in asked.seen:
-            rows = self.connection.execute(HEAD_AT_OR_NEWEST, (agency, serial)).fetchall()
-            found = convert(rows, list[tuple[bytes, bytes]])
-            heads += [raw for head, raw in found if head != known]
+        for seen in sorted(asked.seen, key=lambda one: one.agency != asker):
+            heads += [row[0] for row in self.connection.execute(OTHER_OR_NEWER_HEAD, seen)]
         return Witnessed(tuple(heads[:HEADS_SHOWN_MAX]), self.proofs())
 
     # Proofs

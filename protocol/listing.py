@@ -10,7 +10,7 @@ shown different directories, and then holds a proof.
     verify_split(split.raw)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -139,7 +139,12 @@ def verify_head(raw: bytes) -> Head:
 
 def leaf_of(user: VerifiedUser) -> bytes:
     """Return what stands for a user in the tree: id, name and devices in use, ascending."""
-    return codec.encode((user.user, user.name.encode(), sorted(user.devices)))
+    return leaf(user.user, user.name, user.devices)
+
+
+def leaf(user: bytes, address: str, devices: Iterable[bytes]) -> bytes:
+    """Return the same of a user whose certificates were checked before."""
+    return codec.encode((user, address.encode(), sorted(devices)))
 
 
 def check_listed(listing: Listing, user: VerifiedUser) -> Head:

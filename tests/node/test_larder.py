@@ -1,5 +1,7 @@
 """SPEC 6.7: whose turn it is among the blobs that a node brings, if they are many."""
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,11 @@ import pytest
 import trio
 from msgspec import structs
 
+from crypto import merkle
 from crypto.blob import CHUNK_BYTES
+from node import blobs
 from node import larder as larders
-from node.blobs import State, StoredBlob
+from node.blobs import State, StoredBlob, folder_of, write_chunks
 from node.config import Settings
 from node.driver import Connection
 from node.errors import StorageError
@@ -20,6 +24,7 @@ from node.hub import Hub
 from node.journal import Journal
 from node.larder import Larder
 from protocol.entry import ATTACHED, CONTENT, EntryId
+from protocol.frame import Blob, WantBlob
 from protocol.limits import BLOBS_FETCHED_MAX
 from protocol.session import PeerKind
 from protocol.testing.cast import Person
@@ -28,7 +33,7 @@ from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
 from tests.node.replicas import MVD, MZ, node, take
 
-Blobs = Literal["all", "demand"]
+Taken = Literal["all", "demand"]
 
 
 @dataclass(eq=False)
@@ -40,10 +45,16 @@ class Peer:
     open: bool = True
 
 
-def announce(talk: Conversation, who: Person, count: int) -> list[EntryId]:
-    """Write messages with a large file each."""
+CHUNK = b"c" * 1000
+NINE_CHUNKS = bytes(32) + (9 * CHUNK_BYTES).to_bytes(8, "big")
+
+
+def announce(
+    talk: Conversation, who: Person, count: int, announced: bytes = NINE_CHUNKS
+) -> list[EntryId]:
+    """Write messages with a file each, all of this root and size."""
     chain = talk.chain(who, CONTENT)
-    payload = bytes(32) + (9 * CHUNK_BYTES).to_bytes(8, "big") + b"sealed"
+    payload = announced + b"sealed"
     step = Step(payload, control=talk.story.heads(), epoch=talk.epochs[-1])
     return [
         chain.append(structs.replace(chain.header(step), kind=ATTACHED), payload).id
@@ -58,7 +69,7 @@ class Turns:
     """
 
     def __init__(
-        self, folder: Path, talk: Conversation, patch: pytest.MonkeyPatch, blobs: Blobs = "all"
+        self, folder: Path, talk: Conversation, patch: pytest.MonkeyPatch, taken: Taken = "all"
     ) -> None:
         self.had: list[EntryId] = []
         replica = node(path=folder / "replica.db")
@@ -69,7 +80,7 @@ class Turns:
         self.peer = cast("Connection", Peer())
         hub.add(self.peer)
         self._journal = Journal(replica.store.connection, replica.forget)
-        self.larder = Larder(replica, self._journal, Settings(blobs=blobs), folder, hub)
+        self.larder = Larder(replica, self._journal, Settings(blobs=taken), folder, hub)
         self._news = trio.Event()
         self.end: Callable[[StoredBlob], object] | None = None
         patch.setattr(larders, "LOOK_SECONDS", 0)
@@ -157,6 +168,65 @@ async def test_a_node_that_comes_may_have_what_nobody_had(
     assert turns.had.count(failed) == 1
 
 
+@pytest.mark.parametrize("taken", ["all", "demand"])
+async def test_what_a_full_disk_did_not_take_is_wanted_still(
+    tmp_path: Path,
+    talk: Conversation,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    taken: Taken,
+) -> None:
+    """Regression: where only what is asked for is brought, nobody tried it again."""
+    (entry,) = announce(talk, talk.people[3], 1)
+    monkeypatch.setattr(larders, "REFUSED_SECONDS", 0.05)
+    turns = Turns(tmp_path, talk, monkeypatch, taken)
+    blob = turns.index.find(talk.chat, entry)
+    assert blob is not None
+    turns.index.want([blob.place])  # as what our own users announce is from the first
+
+    def fail(_: StoredBlob) -> None:
+        raise StorageError("the disk is full")
+
+    turns.end = fail
+    turns.start(nursery)
+    await turns.first(1)
+    turns.end = bool
+    with trio.fail_after(10):
+        await turns.first(2)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EIO])
+async def test_what_cannot_be_opened_just_now_is_not_lost(
+    tmp_path: Path,
+    talk: Conversation,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    """Regression: where descriptors were short, the only copy of a file was forgotten."""
+    (entry,) = announce(
+        talk, talk.people[3], 1, merkle.root([CHUNK]) + len(CHUNK).to_bytes(8, "big")
+    )
+    turns = Turns(tmp_path, talk, monkeypatch)
+    turns.start_journal(nursery)
+    blob = turns.index.find(talk.chat, entry)
+    begun = None if blob is None else turns.index.begin(blob, "file")
+    assert begun is not None
+    write_chunks(folder_of(tmp_path) / "file", [(0, CHUNK)])
+    turns.index.keep(begun, [(0, [])])
+    want = WantBlob(talk.chat, entry, 0, 1)
+    assert await turns.larder.load(want, turns.peer) is not None
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> Blob:
+            raise OSError(code, os.strerror(code))
+
+        patch.setattr(blobs, "read_blob_chunk", refuse)
+        assert await turns.larder.load(want, turns.peer) is None
+    is_here = await turns.larder.load(want, turns.peer) is not None
+    assert is_here == (code != errno.EIO)
+
+
 async def test_a_slow_one_gives_way_to_those_that_wait(
     tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,18 +238,18 @@ async def test_a_slow_one_gives_way_to_those_that_wait(
         assert sorted(await turns.first(len(listed))) == sorted(listed)
 
 
-@pytest.mark.parametrize(("blobs", "state"), [("all", State.KNOWN), ("demand", State.WANTED)])
+@pytest.mark.parametrize(("taken", "state"), [("all", State.KNOWN), ("demand", State.WANTED)])
 async def test_where_all_is_brought_nobody_asks_for_it(
     tmp_path: Path,
     talk: Conversation,
     nursery: trio.Nursery,
     monkeypatch: pytest.MonkeyPatch,
-    blobs: Blobs,
+    taken: Taken,
     state: State,
 ) -> None:
     """Else a device could have all tried again that waits, as often as it likes."""
     (entry,) = announce(talk, talk.people[3], 1)
-    turns = Turns(tmp_path, talk, monkeypatch, blobs)
+    turns = Turns(tmp_path, talk, monkeypatch, taken)
     turns.start_journal(nursery)
     await turns.larder.want(talk.chat, entry, talk.people[0].devices[0])
     blob = turns.index.find(talk.chat, entry)

@@ -1,5 +1,6 @@
 """SPEC 7.5: a node that was brought back changes no user before it has met its peers."""
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import pytest
 import trio
 
 from node import abroad
-from node.agency import DATABASE_FILE, Agency
+from node.agency import DATABASE_FILE, ROOT_FILE, Agency, open_root, reissue_card
 from node.backup import restore, save
 from node.database import begin_anew
 from node.desk import Desk
+from node.directory import Directory
 from node.doctor import examine
 from node.driver import Connection
 from node.errors import NetworkError, RefusedError
@@ -126,6 +128,43 @@ class TestUnmet:
         monkeypatch.setattr(east.directory.witness, "after", lambda _agency, _serial: ())
         await meet(again, Peer(east, again))
         assert again.directory.people.unmet() == ["east", "west"]
+
+    async def test_nor_is_a_head_signed_of_older_users(
+        self, houses: list[House], again: House
+    ) -> None:
+        """Regression: east told it of one, it signed the next, which west had seen already."""
+        mid, east, west = houses
+        enrolled(mid, "egor")
+        west.directory.witness.agrees(mid.directory.own_head(NOW).raw)
+        for peer in (east, west):
+            await meet(again, Peer(peer, again))
+            await meet(peer, Peer(again, peer))
+            assert not peer.directory.witness.proofs()
+        assert west.directory.witness.agrees(again.directory.own_head(NOW).raw)
+
+    async def test_and_until_then_it_does_not_say_who_is_listed(
+        self, houses: list[House], again: House
+    ) -> None:
+        await meet(again, Peer(houses[1], again))
+        with pytest.raises(Refusal, match="when it has met west"):
+            again.ask(PeerKind.NODE, houses[2].agency.id, Lookup(("anna@mid",)))
+        again.directory.people.resume()
+        found = again.ask(PeerKind.NODE, houses[2].agency.id, Lookup(("anna@mid",)))
+        assert isinstance(found, People)
+
+    async def test_another_card_changes_nothing_about_that(
+        self, houses: list[House], again: House, tmp_path: Path
+    ) -> None:
+        """A node that is brought back elsewhere has other endpoints, so another charter."""
+        mid, east, west = houses
+        folder = shutil.copytree(mid.agency.folder, tmp_path / "moved")
+        root = open_root(folder / ROOT_FILE, b"r")
+        card = reissue_card(folder, root, ("elsewhere.example:7340",), NOW)
+        again.directory = Directory(again.connection, replace(mid.agency, card=card), draw)
+        first = again.directory.witness.latest(mid.agency.id)
+        assert again.directory.own_head(NOW) == first
+        await meet(again, Peer(east, again), Peer(west, again))
+        assert again.directory.own_head(NOW).charter == card.charter
 
     def test_a_device_of_its_own_shows_what_nobody_else_has_seen(
         self, houses: list[House], again: House

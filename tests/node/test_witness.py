@@ -157,7 +157,30 @@ class TestHonest:
         asked = Asked(
             (Seen(agencies[0], 998, bytes(32)), Seen(agencies[1], 10**6, bytes(32))), (), None
         )
-        assert witness.compared(asked).heads == (b"head",)
+        assert witness.compared(asked, b"").heads == (b"head",)
+
+    def test_who_has_the_same_head_is_told_a_newer_one(self, houses: list[House]) -> None:
+        """Regression: who knew the head that was asked with told nothing of those after it."""
+        mid, east, _ = houses
+        heads = []
+        for name in ("anna", "boris", "carl"):
+            enrolled(mid, name)
+            heads.append(mid.directory.own_head(NOW))
+            assert east.directory.witness.agrees(heads[-1].raw)
+        asked = Asked((Seen(mid.agency.id, 1, heads[0].id),), (), None)
+        assert east.directory.witness.compared(asked, b"").heads == (heads[-1].raw,)
+
+    def test_who_asks_is_told_of_itself_first(self, houses: list[House]) -> None:
+        """Regression: of more agencies than an answer holds, its own could be cut off."""
+        connection, witness = houses[0].connection, houses[0].directory.witness
+        agencies = [AgencyId(number.to_bytes(32)) for number in range(HEADS_SHOWN_MAX + 1)]
+        connection.executemany(
+            "INSERT INTO directories VALUES (?, 2, ?, ?)",
+            [(agency, agency, agency) for agency in agencies],
+        )
+        asked = Asked(tuple(Seen(agency, 1, bytes(32)) for agency in agencies), (), None)
+        assert witness.compared(asked, agencies[0]).heads == tuple(agencies[:-1])
+        assert witness.compared(asked, agencies[-1]).heads == (agencies[-1], *agencies[:-2])
 
 
 class TestMalicious:
