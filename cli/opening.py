@@ -219,6 +219,7 @@ def fetch(
     """
     import trio
 
+    from client.erasure import drop_aged
     from client.exchange import visit
     from client.link import linked
     from node.errors import IvorError
@@ -232,7 +233,8 @@ def fetch(
 
     try:
         trio.run(run)
-    except (IvorError, PeerError) as error:  # what is here can be read all the same
+    except (IvorError, PeerError) as error:  # what is here can be read, but for what is too old
+        drop_aged(device)
         return str(error)
     return None
 

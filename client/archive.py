@@ -245,7 +245,8 @@ def keep(device: Device, segment: Segment) -> None:
 def keep_letters(device: Device, letters: Sequence[Disclosed]) -> None:
     """Keep messages until their entries are here. Call inside a transaction; then `take_up`."""
     device.connection.executemany(
-        "INSERT INTO disclosed VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO disclosed (id, plaintext, frank) SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
+        " (SELECT 1 FROM disclosed WHERE id = ?1 AND plaintext = ?2 AND frank = ?3)",
         [(one.entry, one.plaintext, one.frank) for one in letters],
     )
     forget_redacted(device, device.replica.store.chats())
@@ -273,13 +274,13 @@ def take_up(device: Device) -> int:
     """
     taken = 0
     while rows := device.connection.execute(
-        "SELECT disclosed.id, disclosed.plaintext, disclosed.frank FROM disclosed"
+        "SELECT disclosed.no, disclosed.id, disclosed.plaintext, disclosed.frank FROM disclosed"
         " JOIN mailbox USING (id) LIMIT ?",
         (TAKEN_AT_ONCE,),
     ).fetchall():
-        for entry, plaintext, frank in convert(rows, list[tuple[EntryId, bytes, bytes]]):
+        for no, entry, plaintext, frank in convert(rows, list[tuple[int, EntryId, bytes, bytes]]):
             if accept_disclosed(device, entry, plaintext, frank):
                 letter = select(device, "id = ?", (entry,))
                 taken += 1 + sharing.accept(device, list(letter))
-            device.connection.execute("DELETE FROM disclosed WHERE id = ?", (entry,))
+            device.connection.execute("DELETE FROM disclosed WHERE no = ?", (no,))
     return taken

@@ -19,7 +19,7 @@ from client.owing import owe_from_here
 from client.people import enrolment_of, grant_of
 from client.writing import append, append_control, content_header
 from crypto import content, schedule
-from node.errors import RefusedError, UserError
+from node.errors import IdentityError, RefusedError, UserError
 from protocol.attachment import Announcement, encode_announcement
 from protocol.chat import Chat
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
@@ -44,6 +44,10 @@ from protocol.policy import ChatKind, Policy, Role
 from protocol.proposal import Consent, Proposal
 
 NONCE_BYTES = 16
+ONLY_OWNER = (
+    "you are the chat's only owner; make somebody else an owner first: "
+    "ivor chat role CHAT USER owner"
+)
 
 
 def new_chat(
@@ -56,16 +60,25 @@ def new_chat(
 ) -> ChatId:
     """Start a chat with us as owner. members: users that `people` knows, without ourselves."""
     require_zone(device, policy)
-    owner = grant_of(device, device.profile.user.user, Role.OWNER)
-    grants = [grant_of(device, user, role) for user, role in members]
-    ordered = tuple(sorted([owner, *grants], key=lambda grant: grant.credential.user.user))
-    genesis = Genesis(kind, device.random(NONCE_BYTES), policy, ordered)
+    owner = (device.profile.user.user, Role.OWNER)
+    grants = _grants_of(device, [owner, *members])
+    genesis = Genesis(kind, device.random(NONCE_BYTES), policy, grants)
     entry = append_control(device, None, genesis, now)
     chat = require(device, ChatId(entry.id))
     start_epoch(device, chat, now)
     if title:
         _write(device, chat, Title(title), now)
     return chat.id
+
+
+def _grants_of(device: Device, members: Sequence[tuple[UserId, Role]]) -> tuple[Grant, ...]:
+    """Return grants for known users. Raises IdentityError for one whose name means another now."""
+    changed = identities.changed(device)
+    for user, _ in members:
+        if user in changed:
+            raise IdentityError(identities.warning(changed[user]))
+    listed = [grant_of(device, user, role) for user, role in members]
+    return tuple(sorted(listed, key=lambda grant: grant.credential.user.user))
 
 
 def require_zone(device: Device, policy: Policy) -> None:
@@ -106,7 +119,7 @@ def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) ->
     Only what can still be read here: of what is redacted or gone nobody would see the new text.
     """
     judge = require(device, chat)
-    if judge.membership().devices.get(place.device) != device.profile.user.user:
+    if device.profile.user.user not in judge.history.users_of(place.device):
         raise RefusedError("only the author of a message can change it")
     if place in judge.redactions.of():
         raise UserError("that message is redacted: it gets no new text; send another message")
@@ -226,13 +239,7 @@ def add_members(
 
     As the two below: returns a proposal if other owners have to agree first, else None.
     """
-    grants = tuple(
-        sorted(
-            (grant_of(device, user, role) for user, role in members),
-            key=lambda grant: grant.credential.user.user,
-        )
-    )
-    return _change(device, require(device, chat), Admit(grants), now)
+    return _change(device, require(device, chat), Admit(_grants_of(device, members)), now)
 
 
 def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Reference | None:
@@ -248,11 +255,13 @@ def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Refer
 
 
 def set_role(device: Device, chat: ChatId, user: UserId, role: Role, now: int) -> Reference | None:
-    """Give a member another role."""
+    """Give a member another role. The last owner stays one, as in `leave`."""
     judge = require(device, chat)
     member = judge.membership().users.get(user)
     if member is None:
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
+    if role < Role.OWNER and owners(judge) == {user}:
+        raise RefusedError(ONLY_OWNER)
     operation = SetRole(user, role, last_words(device, judge, user))
     return _change(device, judge, operation, now)
 
@@ -263,10 +272,7 @@ def leave(device: Device, chat: ChatId, now: int) -> None:
     users = judge.membership().users
     ours = device.profile.user.user
     if owners(judge) == {ours} and len(users) > 1:
-        raise RefusedError(
-            "you are the chat's only owner; make somebody else an owner first: "
-            "ivor chat role CHAT USER owner"
-        )
+        raise RefusedError(ONLY_OWNER)
     append_control(device, judge, Leave(), now)
 
 

@@ -57,10 +57,11 @@ def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
 
 
 def owe_absent(device: Device, other: DeviceKey, last: Prekey, now: Prekey) -> None:
-    """Owe all that was written since its last prekey to one that has erased that meanwhile."""
+    """Owe all that was written, or came, since its last prekey to one that has erased that."""
     if now.issued - last.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
         device.connection.execute(
-            "INSERT INTO debts SELECT ?, id FROM mailbox WHERE plaintext IS NOT NULL AND time >= ?"
+            "INSERT INTO debts SELECT ?1, id FROM mailbox WHERE plaintext IS NOT NULL"
+            " AND (time >= ?2 OR id IN (SELECT id FROM entries WHERE since >= ?2))"
             " ON CONFLICT DO NOTHING",
             (other, last.issued),
         )

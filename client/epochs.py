@@ -14,7 +14,7 @@ from msgspec import convert
 from client import nacks
 from client.device import Device
 from client.owing import owe_all
-from client.writing import append_control, next_place
+from client.writing import append_control, control_heads, next_place
 from crypto import merkle, schedule
 from crypto.errors import SealRefused
 from crypto.sealing import PREKEY_PRIVATE_BYTES, takes_seals
@@ -200,6 +200,7 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
 
     A device of which no valid prekey is known is skipped: it reads from the next epoch on.
     """
+    control_heads(device, chat, now)  # its seals are for whom these bring in: it has to see all
     prekeys, skipped = _prekeys(device, chat, now)
     secret = device.random(SECRET_BYTES)
     try:
@@ -294,7 +295,23 @@ def make_prekey(device: Device, now: int) -> bytes:
         "INSERT INTO prekeys (id, private, record, issued) VALUES (?, ?, ?, ?)",
         (verify_prekey(record).id, prekey.private, record, now),
     )
-    device.connection.execute(
-        "DELETE FROM prekeys WHERE issued <= ?", (now - PREKEY_ERASE_SECONDS * SECOND_MS,)
-    )
+    erase_old_prekeys(device, now)
     return record
+
+
+def erase_old_prekeys(device: Device, now: int) -> int:
+    """Erase private prekeys of 14 days and more; return how many. Call inside a transaction.
+
+    One that was dated anew while the clock was behind has its own date again.
+    """
+    last = now - PREKEY_ERASE_SECONDS * SECOND_MS
+    rows = device.connection.execute("SELECT record, id FROM prekeys WHERE issued <= ?", (last,))
+    dated = [
+        (verify_prekey(record).issued, prekey)
+        for record, prekey in convert(rows.fetchall(), list[tuple[bytes, bytes]])
+    ]
+    device.connection.executemany(
+        "UPDATE prekeys SET issued = ? WHERE id = ?", [one for one in dated if last < one[0] <= now]
+    )
+    device.connection.execute("DELETE FROM prekeys WHERE issued <= ?", (last,))
+    return device.connection.changes()

@@ -1,4 +1,4 @@
-"""Erasing what a device must not keep: prekeys over 14 days old, and what erased keys left behind.
+"""Erasing what a device must not keep: keys over 14 days old, and what erased keys left behind.
 
 A key chain is overwritten by its next key, and a database page that is freed is zeroed
 (`secure_delete`, SPEC 10). But SQLite's write-ahead log still has the pages as they were, until it
@@ -7,6 +7,7 @@ is emptied. Closing the database empties it, and what stays open does so once a 
 
 from client.delivery import unstored
 from client.device import Device
+from client.epochs import erase_old_prekeys
 from node import database
 from node.errors import DamagedError
 from protocol.limits import PREKEY_ERASE_SECONDS
@@ -17,16 +18,19 @@ SECOND_MS = 1000
 def erase_prekeys(device: Device, now: int) -> int:
     """Erase private prekeys of 14 days and more; return how many. now: milliseconds.
 
-    What was sealed to them and has not come by then can never be read (SPEC 4.5). Takes the write
-    lock only if there is one.
+    What was sealed to them and has not come by then can never be read (SPEC 4.5). And what was kept
+    for readers whose prekeys are as old (4.6). Takes the write lock only if there is something.
     """
-    issued = now - PREKEY_ERASE_SECONDS * SECOND_MS
-    expired = "SELECT 1 FROM prekeys WHERE issued <= ? LIMIT 1"
-    if device.connection.execute(expired, (issued,)).get is None:
+    last = now - PREKEY_ERASE_SECONDS * SECOND_MS
+    expired = (
+        "SELECT EXISTS (SELECT 1 FROM prekeys WHERE issued <= ?1)"
+        " OR EXISTS (SELECT 1 FROM openings WHERE began <= ?1)"
+    )
+    if not device.connection.execute(expired, (last,)).get:
         return 0
     with device.transaction():
-        device.connection.execute("DELETE FROM prekeys WHERE issued <= ?", (issued,))
-        return device.connection.changes()
+        device.connection.execute("DELETE FROM openings WHERE began <= ?", (last,))
+        return erase_old_prekeys(device, now)
 
 
 def drop_aged(device: Device) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from client import exchange
 from client.device import Device
+from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.exchange import now_ms
 from client.link import Link, linked
 from client.reading import Follower, Line, Reader
@@ -99,6 +100,9 @@ async def _follow_alone(
     seconds: float,
 ) -> None:
     """Show what other processes of this device write while no node can be reached."""
+    erase_prekeys(device, now_ms())
+    drop_aged(device)
+    empty_log(device)
     until = trio.current_time() + seconds
     while trio.current_time() < until:
         device.refresh()

@@ -20,7 +20,7 @@ from node.stored import Stored
 from protocol import keygrant
 from protocol.chat import Chat
 from protocol.dag import EpochEntry, bits
-from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId, Header
 from protocol.epoch import BadSeal
 from protocol.history import History
 from protocol.identity import verify_prekey
@@ -110,6 +110,17 @@ def _holders(device: Device, judge: Chat, epoch: EntryId) -> set[DeviceKey]:
     return named & judge.membership().sealed - {device.key}
 
 
+def is_granted(device: Device, chat: ChatId, header: Header) -> bool:
+    """Whether the key of a message comes by grants, not by a seal of its author."""
+    judge = device.replica.chat(chat)
+    return (
+        judge is not None
+        and judge.history.is_channel
+        and isinstance(header, ContentHeader)
+        and not _is_recipient(device, judge, header.epoch)
+    )
+
+
 def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
     found = judge.history.epoch(epoch)
     return found is not None and device.key in judge.history.recipients(found)
@@ -141,17 +152,18 @@ def distrust(device: Device, chat: ChatId, header: ContentHeader, granter: Devic
     """Note that a granted key did not open a message; return whether another's grant might.
 
     It is the granter who lied, or the author: once a second user's grant fails, or the author's
-    own, it is the author.
+    own, it is the author. Whoever of them is out by now counts as they were.
     """
     judge = device.replica.chat(chat)
-    users = {} if judge is None else judge.membership().devices
+    if judge is None:
+        return False
     rows = device.connection.execute(
         "SELECT granter FROM bad_grants WHERE epoch = ? AND sender = ?",
         (header.epoch, header.device),
     ).fetchall()
-    others = {users.get(one) for (one,) in convert(rows, list[tuple[DeviceKey]])}
-    ours = users.get(granter)
-    if ours == users.get(header.device) or others - {ours}:
+    ours, users = judge.history.users_of(granter), judge.history.users_of
+    others = [users(one) for (one,) in convert(rows, list[tuple[DeviceKey]])]
+    if not ours.isdisjoint(users(header.device)) or any(map(ours.isdisjoint, others)):
         return False
     place = (header.epoch, granter, header.device)
     device.connection.execute(

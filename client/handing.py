@@ -23,6 +23,7 @@ from client.device import Device
 from client.epochs import SECOND_MS
 from client.link import Link
 from client.people import GIVEN_UP, UNLISTED
+from crypto.sealing import takes_seals
 from node.errors import LimitReached, RefusedError
 from protocol import codec
 from protocol.entry import DeviceKey
@@ -113,6 +114,8 @@ def _next(device: Device, target: DeviceKey) -> tuple[bytes, Callable[[], None]]
     prekey = None if revoked or raw is None else verify_prekey(raw)
     week = PREKEY_RENEW_SECONDS * SECOND_MS
     if prekey is None or device.replica.payloads.clock() - prekey.issued >= week:
+        return None
+    if not takes_seals(prekey.public):  # it is none: who has that device publishes another
         return None
     at = owed(device).get(target)
     if at is None:

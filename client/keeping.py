@@ -50,12 +50,12 @@ def _edits(device: Device, judge: Chat, place: Reference) -> Iterator[Reference]
         " AND substr(plaintext, 1, 2) = ? ORDER BY no",
         (judge.id, State.OPEN, _EDIT_BEGINS),
     ).fetchall()
-    view = judge.membership()
+    author = judge.history.users_of(place.device)
     for reference, plaintext in convert(
         [(row[:3], row[3]) for row in rows], list[tuple[Reference, bytes]]
     ):
         message = decode_message(plaintext)
-        same = view.devices.get(reference.device) == view.devices.get(place.device)
+        same = not author.isdisjoint(judge.history.users_of(reference.device))
         if isinstance(message, Edit) and message.target == place and same:
             yield reference
 

@@ -7,6 +7,7 @@ into every chat, and hands over what it has read.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -210,7 +211,7 @@ async def _take_some(device: Device, link: Link, history: History) -> bool:
             if kind_of(parcel.body) != archive.VERSION:
                 await link.write(partial(grants.take, device, parcel.body))
                 continue
-            segment = await link.journal.read(partial(archive.unpack, device, parcel.body))
+            segment = await _unpacked(device, link, parcel.body)
         except (PeerError, IdentityError) as error:
             history.refused.append(str(error))
             continue
@@ -220,6 +221,16 @@ async def _take_some(device: Device, link: Link, history: History) -> bool:
     if history.came or history.beside:
         history.readable += await link.write(partial(_take_up, device))
     return True
+
+
+async def _unpacked(device: Device, link: Link, parcel: bytes) -> archive.Segment:
+    """Open a parcel; if it is not to be believed, ask first who our devices are by now."""
+    try:
+        return await link.journal.read(partial(archive.unpack, device, parcel))
+    except (PeerError, IdentityError):
+        with suppress(RefusedError):
+            await link.look_up_own()
+        return await link.journal.read(partial(archive.unpack, device, parcel))
 
 
 def _take_up(device: Device) -> int:

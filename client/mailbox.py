@@ -18,7 +18,14 @@ from msgspec import convert
 
 from client import debts, grants
 from client.device import Device
-from client.epochs import SECOND_MS, NoKey, advanced, save_sender_chain, sender_chain
+from client.epochs import (
+    SECOND_MS,
+    NoKey,
+    SenderChain,
+    advanced,
+    save_sender_chain,
+    sender_chain,
+)
 from crypto import content, schedule
 from crypto.errors import ContentRefused
 from node.store import Branch, StoredChat
@@ -217,7 +224,7 @@ def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[L
         except apsw.CorruptError:  # it holds up no other; whoever reads it is told
             continue
         if state is State.LACKING and seed is not None:
-            opened = _unseal(device, entry, seed)
+            opened = _unseal_late(device, chat, entry, seed)
         else:
             opened = _open(device, chat, entry)
         if opened.state is not state:
@@ -228,7 +235,26 @@ def _open_waiting(device: Device, which: str, values: Sequence[bytes]) -> list[L
             _note_open(device, chat, entry, opened.state)
         if opened.state not in WAITING:
             found.append(Letter(no, chat, reference, depth, time, opened.state, opened.message))
+    _pass_over(device, which, values)
     return found
+
+
+def _pass_over(device: Device, which: str, values: Sequence[bytes]) -> None:
+    """Erase the keys of messages that were handed over before the keys came.
+
+    After all that waited was opened: then no earlier key of these chains is wanted.
+    """
+    rows = device.connection.execute(
+        "SELECT chat, epoch, device, passed.generation, senders.generation, chain FROM passed"  # noqa: S608
+        f" JOIN senders USING (epoch, device) WHERE senders.generation < passed.generation {which}",
+        tuple(values),
+    ).fetchall()
+    for chat, epoch, sender, generation, at, chain in convert(
+        rows, list[tuple[ChatId, EntryId, DeviceKey, int, int, bytes]]
+    ):
+        if device.replica.is_readable(chat):
+            moved = advanced(SenderChain(at, chain), generation)
+            save_sender_chain(device, epoch, sender, moved.generation, moved.chain)
 
 
 def entries_of(
@@ -277,8 +303,8 @@ def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:
     opened = _unseal(device, entry, seed)
     if found.granter is None or opened.state is State.OPEN:
         return opened
-    if entry.payload is None:  # what nothing was opened with is not known to be right
-        return _Opened(State.GONE)
+    if entry.payload is None:  # whether the key is right shows when the payload comes
+        return opened
     lied = grants.distrust(device, chat, header, found.granter)
     return _Opened(State.SEALED) if lied else opened
 
@@ -298,6 +324,14 @@ def _unseal(device: Device, entry: Entry, seed: bytes) -> _Opened:
         return _Opened(State.REFUSED)
 
 
+def _unseal_late(device: Device, chat: ChatId, entry: Entry, seed: bytes) -> _Opened:
+    """Open an entry whose payload came late. If its key was granted nobody knows who lied."""
+    opened = _unseal(device, entry, seed)
+    if opened.state is State.REFUSED and grants.is_granted(device, chat, entry.header):
+        return _Opened(State.UNREADABLE)
+    return opened
+
+
 def _is_wanted(device: Device, entry: EntryId) -> bool:
     """Whether somebody's word that a payload is gone is not ours, for as long as a prekey lives."""
     since = device.replica.payloads.clock() - PREKEY_ERASE_SECONDS * SECOND_MS
@@ -314,13 +348,13 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     What was dropped stays so, though it may be sealed yet.
     """
     row = device.connection.execute(
-        "SELECT chat, device, seq FROM mailbox WHERE id = ? AND state NOT IN (?, ?)"
+        "SELECT chat, device, seq, state FROM mailbox WHERE id = ? AND state NOT IN (?, ?)"
         " AND NOT EXISTS (SELECT 1 FROM dropped WHERE dropped.id = mailbox.id AND wanted = 0)",
         (entry, State.OPEN, State.GONE),
     ).fetchone()
     if row is None:
         return False
-    chat, author, seq = convert(row, tuple[ChatId, DeviceKey, int])
+    chat, author, seq, state = convert(row, tuple[ChatId, DeviceKey, int, State])
     header = read_entry(device, chat, Reference(author, seq, EntryId(entry))).header
     if not isinstance(header, ContentHeader):
         return False
@@ -328,16 +362,19 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
     if not hmac.compare_digest(content.franking_commitment(frank, before, plaintext), header.pc):
         return False
     try:
-        message = decode_message(plaintext)
+        decode_message(plaintext)
     except PeerError:
-        return False
-    if speaks_of_dropped(device, chat, message):
-        forget(device, EntryId(entry))
         return False
     device.connection.execute(
         "UPDATE mailbox SET state = ?, plaintext = ?, frank = ? WHERE id = ?",
         (State.OPEN, plaintext, frank, entry),
     )
+    if state is State.SEALED:
+        device.connection.execute(
+            "INSERT INTO passed VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET generation = max(generation, excluded.generation)",
+            (header.epoch, author, chat, header.generation + 1),
+        )
     return True
 
 

@@ -70,6 +70,13 @@ CREATE TABLE late_grants (       -- whose keys of an epoch begin behind messages
     granter BLOB NOT NULL,
     PRIMARY KEY (epoch, granter)) WITHOUT ROWID;
 
+CREATE TABLE passed (            -- up to where messages were read before their keys came
+    epoch BLOB NOT NULL,
+    device BLOB NOT NULL,
+    chat BLOB NOT NULL,
+    generation INTEGER NOT NULL,  -- of the next
+    PRIMARY KEY (epoch, device)) WITHOUT ROWID;
+
 CREATE TABLE bad_seals (         -- epochs whose seal for us is wrong
     epoch BLOB PRIMARY KEY,
     chat BLOB NOT NULL,
@@ -99,9 +106,16 @@ CREATE TABLE linked (            -- the newest entry of others that our own entr
     PRIMARY KEY (chat, device)) WITHOUT ROWID;
 
 CREATE TABLE disclosed (         -- what another device of ours handed over, until its entry is here
-    id BLOB PRIMARY KEY,
+    no INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,            -- of several only one fits it; a stolen device may make up others
     plaintext BLOB NOT NULL,
-    frank BLOB NOT NULL) WITHOUT ROWID;
+    frank BLOB NOT NULL);
+CREATE INDEX disclosed_id ON disclosed (id);
+
+CREATE TABLE late_shares (       -- what a share has and its links do not reach: its entry comes yet
+    id BLOB NOT NULL,
+    share BLOB NOT NULL,
+    PRIMARY KEY (id, share)) WITHOUT ROWID;
 
 CREATE TABLE debts (             -- what opened here, and does not on another device of ours
     device BLOB NOT NULL,

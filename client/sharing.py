@@ -19,6 +19,7 @@ from client.mailbox import (
     accept_disclosed,
     forget,
     read_entry,
+    select,
     speaks_of_dropped,
 )
 from node.errors import RefusedError, UserError
@@ -99,16 +100,44 @@ def _parts(letters: Sequence[Disclosed]) -> Iterator[tuple[Disclosed, ...]]:
 def accept(device: Device, opened: Sequence[Letter]) -> int:
     """Take what others have shared and we cannot read ourselves; return how many that is.
 
-    opened: letters that have become readable just now. What a share speaks of stands before it, so
-    its entries are here. Call inside a transaction.
+    opened: letters that have become readable just now, or never will. What a share speaks of stands
+    before it, so its entries are here, but for those of more authors than an entry links to: these
+    are taken when they come. Call inside a transaction.
     """
     taken = 0
     for letter in opened:
         if isinstance(letter.message, Share):
+            _note_late(device, letter, letter.message)
             taken += sum(_accept(device, letter, one) for one in letter.message.letters)
             if speaks_of_dropped(device, letter.chat, letter.message):
                 forget(device, letter.reference.id)
+        elif letter.state is State.UNREADABLE:
+            taken += _take_late(device, letter.reference.id)
     return taken
+
+
+def _note_late(device: Device, letter: Letter, share: Share) -> None:
+    """Note what a share has of entries that are not here yet."""
+    device.connection.executemany(
+        "INSERT INTO late_shares SELECT ?1, ?2 WHERE NOT EXISTS"
+        " (SELECT 1 FROM mailbox WHERE id = ?1) ON CONFLICT DO NOTHING",
+        [(one.entry, letter.reference.id) for one in share.letters],
+    )
+
+
+def _take_late(device: Device, entry: EntryId) -> bool:
+    """Take a message that came after its share."""
+    rows = device.connection.execute("SELECT share FROM late_shares WHERE id = ?", (entry,))
+    shares = [share for (share,) in convert(rows.fetchall(), list[tuple[EntryId]])]
+    found = [letter for share in shares for letter in select(device, "id = ?", (share,))]
+    device.connection.execute("DELETE FROM late_shares WHERE id = ?", (entry,))
+    return any(
+        _accept(device, letter, one)
+        for letter in found
+        if isinstance(letter.message, Share)
+        for one in letter.message.letters
+        if one.entry == entry
+    )
 
 
 def _accept(device: Device, letter: Letter, shared: Disclosed) -> bool:
@@ -117,7 +146,7 @@ def _accept(device: Device, letter: Letter, shared: Disclosed) -> bool:
         (shared.entry, letter.chat, State.UNREADABLE, *WAITING),
     ).fetchone()
     judge = device.replica.chat(letter.chat)
-    if row is None or judge is None:
+    if row is None or judge is None or shared.plaintext.startswith(_SHARE_BEGINS):
         return False
     if not _is_shareable(device, judge, (convert(row, Reference), shared)):
         return False

@@ -98,13 +98,17 @@ class Payloads:
 
     def fill(self, judge: Chat, stored: StoredChat, entries: Sequence[Entry]) -> None:
         """Take the payloads that were wanted, from entries that are stored already."""
-        wanted = self._wanted(stored)
-        if not wanted:
+        if not self._wants(stored):
             return
         redacted = judge.redactions.of()
         for entry in entries:
-            place = wanted.get(entry.id)
-            if place is None or entry.payload is None or entry.reference in redacted:
+            if entry.payload is None or entry.reference in redacted:
+                continue
+            place = self._connection.execute(
+                "SELECT place FROM dropped WHERE id = ? AND chat = ? AND wanted = 1",
+                (entry.id, stored.no),
+            ).get
+            if place is None:
                 continue
             record = self._connection.execute(
                 "SELECT record FROM entries WHERE place = ?", (place,)
@@ -120,11 +124,11 @@ class Payloads:
             self._connection.execute("DELETE FROM dropped WHERE place = ?", (place,))
             self._blobs.announce(judge, stored, [entry])
 
-    def _wanted(self, stored: StoredChat) -> dict[bytes, int]:
-        rows = self._connection.execute(
-            "SELECT id, place FROM dropped WHERE chat = ? AND wanted = 1", (stored.no,)
-        )
-        return dict(iter(rows))
+    def _wants(self, stored: StoredChat) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM dropped WHERE chat = ? AND wanted = 1 LIMIT 1", (stored.no,)
+        ).get
+        return found is not None
 
     def wanted(self, peer: bytes) -> list[Want]:
         """Return the payloads that a peer is to be asked for, in chats that it may read.
@@ -185,6 +189,11 @@ class Payloads:
             self.ageless.add(stored.id)
             return None
         cutoff = _cutoff(aging, self.clock())
+        if not start:  # what came without a payload is too old by now, whoever has it yet
+            self._connection.execute(
+                "UPDATE dropped SET wanted = 0 WHERE chat = ? AND wanted = 1 AND at <= ?",
+                (stored.no, cutoff),
+            )
         for branch in _content(stored):
             first, end = max(start, branch.no << SEQ_BITS), branch.no + 1 << SEQ_BITS
             rows = self._connection.execute(

@@ -6,7 +6,7 @@ and what this could shake, is tried again. So the cost is that of what is new an
 Only what owners vouch for of a forked chain reaches further, and there all is judged anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from protocol.dag import ControlEntry, Dag, bits
 from protocol.entry import DeviceKey, EntryId
 from protocol.errors import Inadmissible
 from protocol.identity import UserId
-from protocol.operation import Checkpoint, Genesis
+from protocol.operation import Checkpoint, Genesis, Quorum
 from protocol.policy import Role
 from protocol.roster import OUT, PROVEN, QUORUM, Membership, Void
 from protocol.standing import Effects, Register, claimants
@@ -48,6 +48,7 @@ class Authority:
         self._inert = 0
         self._unsettling = 0
         self._faults: dict[EntryId, Void] = {}
+        self._decided: dict[tuple[DeviceKey, int], int] = {}
         self._verdicts = Verdicts()
         self._rosters: dict[int, Membership] = {}
         self._listed = 0
@@ -96,13 +97,21 @@ class Authority:
         self._faults[self._dag.entries[index].id] = fault
 
     def _settled(self, entry: ControlEntry, index: int, base: Verdict) -> Case:
-        chain = bits(self._dag.chain(entry.device) & self._dag.pasts[index] & ~(1 << index))
-        earlier = (self._dag.entries[other] for other in chain)
+        earlier = (self._dag.entries[other] for other in self._decided_before(entry, index))
         holder = partial(base.effects.holder, within=base.scope)
         case = settle(entry, self.roster(base.scope), earlier, holder)
         if case.fault is None and case.fork is not None and base.knows(case.fork):
             return replace(case, fault=Void.KNOWN)
         return case
+
+    def _decided_before(self, entry: ControlEntry, index: int) -> Iterator[int]:
+        """Return the decisions with the `until` of this one, earlier in its chain; note it."""
+        if not isinstance(entry.operation, Quorum):
+            return bits(0)
+        place = entry.device, entry.operation.until
+        known = self._decided.get(place, 0)
+        self._decided[place] = known | 1 << index
+        return bits(known & self._dag.pasts[index])
 
     def _may_vouch(self, index: int, case: Case, base: Verdict) -> bool:
         """Whether a checkpoint bears on membership: an owner's who knows of a forked chain."""

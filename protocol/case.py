@@ -103,7 +103,8 @@ def settle(
 ) -> Case:
     """Settle any other operation that bears on membership.
 
-    view: the membership of the entry's causal past. past: the earlier entries of its own chain.
+    view: the membership of the entry's causal past. past: of its own chain what could be the same
+    decision.
     holder: for whom something with effect in the causal past names a device, present or not.
     """
     author = view.devices.get(entry.device, entrant(entry, view))

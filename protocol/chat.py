@@ -226,7 +226,7 @@ class Chat:
             _check_checkpoint(control.operation, header, author)
         if isinstance(control.operation, EpochOperation):
             author_prekey(control.operation, header.device)
-            membership = resolve(self.history, past)
+            membership = self.history.authority.roster(past)
             check_recipients(control.operation, membership.sealed)
             check_shareable(control.operation, membership.policy.history)
         self._hold(control)
@@ -299,7 +299,7 @@ class Chat:
             past = self.history.past([ref.id for ref in heads])
             if len(self._views) >= VIEWS_MAX:
                 self._views.clear()
-            view = self._views[heads] = _View(past, resolve(self.history, past))
+            view = self._views[heads] = _View(past, self.history.authority.roster(past))
         return view
 
 

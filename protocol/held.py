@@ -176,6 +176,10 @@ class Held:
             waiters |= self._lacking.get(entry, {})
         return [*waiters.values()]
 
+    def lacks(self, chat: ChatId, item: Missing) -> bool:
+        """Whether a held run waits for this entry."""
+        return _spot(chat, item) in self._lacking
+
     def gives(self, chat: ChatId, item: Missing) -> bool:
         """Whether a missing entry is in the rest of a run that is held."""
         return _spot(chat, item) in self._giving

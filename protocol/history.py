@@ -83,6 +83,10 @@ class History(Dag):
         claims = self.authority.register.claims
         return {device for device, users in claims.items() if user in users}
 
+    def users_of(self, device: DeviceKey) -> AbstractSet[UserId]:
+        """Return the users for whom entries ever named a device: one, if nobody lies."""
+        return self.authority.register.claims.get(device, frozenset())
+
     def revocations(self, device: DeviceKey) -> list[ControlEntry]:
         """Return the entries that put a device out, in one view or another."""
         return [

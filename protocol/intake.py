@@ -291,6 +291,7 @@ class Intake:
             if work not in self._held:
                 continue
             self._held.remove(work)
+            self._need_no_more(work)
             lost += self._held.waiting_for(work)
             if work.want is not None:
                 self._conclude(branch_of(work.want))
@@ -434,12 +435,23 @@ class Intake:
 
     def _ask_again(self, work: Work) -> None:
         """Forget a held run; what a page, or another held run, still needs of it is asked for."""
+        self._need_no_more(work)
         want = work.want
         if want is not None and self._listed(branch_of(want)):
             queued = self._waiting(work.place).get(want.prefix)
             start = min(work.reached, want.stop - 1)
             self._queue(_from(want, start if queued is None else min(start, queued.start)))
         self._seek_on(work)
+
+    def _need_no_more(self, work: Work) -> None:
+        """Ask no more for what only a run has waited for that is held no longer."""
+        for item in work.missing:
+            place, prefix = (work.run.chat, item.device, item.lane), item.id[:PREFIX_BYTES]
+            waiting = self._waiting(place)
+            if self._held.lacks(work.run.chat, item) or self._listed((place, prefix)):
+                continue
+            if waiting.pop(prefix, None) is not None and not waiting:
+                del self._queued[item.lane][place]
 
     def _need(self, chat: ChatId, item: Missing) -> None:
         """Ask for a missing entry before what waits for it, unless it is on its way."""

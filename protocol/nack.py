@@ -10,6 +10,7 @@ it costs a sender at most one epoch, whoever makes how many of them, and never i
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import NamedTuple
 
 from protocol.dag import bits
@@ -41,7 +42,7 @@ def complaints(history: History, past: int) -> list[Complaint]:
 
 def _counting(history: History, past: int) -> Iterator[Complaint]:
     counted: set[tuple[DeviceKey, EntryId]] = set()
-    for index in bits(history.nacks & past):
+    for index in sorted(bits(history.nacks & past), key=partial(_turn, history)):
         entry = history.entries[index]
         operation = entry.operation
         if not isinstance(operation, Nack) or (entry.device, operation.epoch) in counted:
@@ -55,6 +56,12 @@ def _counting(history: History, past: int) -> Iterator[Complaint]:
             counted.add((entry.device, operation.epoch))
             against = history.entries[epoch.index].device
             yield Complaint(index, entry.device, against, operation.epoch, operation.reason)
+
+
+def _turn(history: History, index: int) -> tuple[int, EntryId]:
+    """Return when a nack is looked at: in its chain by seq, of branches by id, not by arrival."""
+    entry = history.entries[index]
+    return entry.seq, entry.id
 
 
 def shunned(history: History, past: int, device: DeviceKey) -> AbstractSet[EntryId]:

@@ -90,7 +90,8 @@ class Redactions:
         operation = entry.operation
         if not isinstance(operation, Redact) or operation.lane != CONTENT:
             return
-        by = resolve(self._history, self._history.past_of(entry.id)).member_of(entry.device)
+        past = self._history.past_of(entry.id)
+        by = self._history.authority.roster(past).member_of(entry.device)
         if by is None:
             return
         redaction = Redaction(_place(self._history, index), by, operation.reason)

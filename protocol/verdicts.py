@@ -31,6 +31,7 @@ class Verdicts:
         self._passed = 0
         self._asked: dict[int, Verdict] = {}
         self._voided = 0
+        self._voided_after = 0
         self._widest: Verdict | None = None
 
     @property
@@ -43,14 +44,19 @@ class Verdicts:
         self._after[index] = found
         self._at |= 1 << index
         self._newest.append(index)
-        if len(self._newest) > NEWEST:
+        self._voided_after += len(found.voids)
+        while len(self._newest) > NEWEST or (len(self._newest) > 1 and self._has_much()):
             self._pass(self._newest.popleft())
 
     def _pass(self, index: int) -> None:
-        if self._passed % EVERY:
-            del self._after[index]
+        """Hold an older one no longer, unless it is one of those that stay, or the genesis."""
+        if index != GENESIS and (self._passed % EVERY or self._has_much()):
+            self._voided_after -= len(self._after.pop(index).voids)
             self._at ^= 1 << index
         self._passed += 1
+
+    def _has_much(self) -> bool:
+        return self._voided_after > VOIDED_MAX
 
     def get(self, scope: int) -> Verdict | None:
         """Return the verdict on a set of operations, None if it is not at hand."""

@@ -15,7 +15,7 @@ from node.database import connect
 from node.parcels import Parcels
 from protocol import reply
 from protocol.entry import DeviceKey
-from protocol.question import GetParcels, PutParcel, Question, Taken
+from protocol.question import GetParcels, Lookup, PutParcel, Question, Taken
 
 
 class Post:
@@ -48,6 +48,8 @@ class Post:
                 return reply.Parcels(self._parcels.waiting(device))
             case Taken(numbers):
                 self._parcels.take(device, numbers)
+            case Lookup():
+                return reply.People((None,) * len(question.users))
             case _:
                 pass
         return reply.Done()

@@ -9,6 +9,8 @@ from client.audit import audit
 from client.chats import NoSuchChat, find, find_direct, find_letter, title_of
 from client.delivery import progress_of
 from client.device import Device, open_device
+from client.epochs import start_epoch
+from client.linking import bring_in
 from client.mailbox import WAITING, Letter, State, select
 from client.reading import Follower, Reader, letters
 from client.residency import check_zones, read_zones, zones_of
@@ -299,3 +301,46 @@ class TestFollowing:
         federation.carry(anna, boris)
         found = [letter.message for letter in mailbox.letters(boris, chat, 10)]
         assert found[1:] == [Edit(place, "typo"), Reaction(place, "👍")]
+
+
+def test_many_heads(federation: Federation, anna: Device) -> None:
+    """A link between agencies was down: each member went on, and two linked a phone."""
+    members = [federation.official(f"m{'abcdefghijkl'[n]}@minzdrav") for n in range(11)]
+    chat = federation.chat(anna, "", *members)
+    members.sort(key=lambda one: one.key)
+    for one in members[:-2]:
+        with one.transaction():
+            start_epoch(one, compose.require(one, chat), now())
+    for one in members[-2:]:
+        federation.further(one)
+        with one.transaction():
+            assert bring_in(one, now()) == 1
+    for one in members:
+        federation.carry(one, anna)
+    assert len(compose.require(anna, chat).history.heads()) == 11
+    federation.say(anna, chat, "hello")
+
+
+def test_nothing_is_written_to_an_identity_that_a_name_no_longer_means(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Without a network a name stands for whom it meant, also if that is known to have changed."""
+    anna.connection.execute(
+        "INSERT INTO changed_identities VALUES (?, ?)", (boris.profile.name, bytes(32))
+    )
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    user = boris.profile.user.user
+    with pytest.raises(IdentityError), anna.transaction():
+        compose.new_chat(
+            anna, ChatKind.GROUP, "Who leaks to Boris?", policy, [(user, Role.MEMBER)], now()
+        )
+
+
+def test_the_last_owner_stays_one(federation: Federation, anna: Device, boris: Device) -> None:
+    """As with leaving: nobody could change the members any more."""
+    chat = federation.chat(anna, "", boris)
+    ours = anna.profile.user.user
+    with pytest.raises(RefusedError, match="only owner"), anna.transaction():
+        compose.set_role(anna, chat, ours, Role.READER, now())
+    with pytest.raises(RefusedError), anna.transaction():
+        compose.remove_member(anna, chat, ours, now())

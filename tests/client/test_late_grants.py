@@ -1,12 +1,16 @@
 """Keys of a channel that begin behind what a reader may read: another may have earlier ones."""
 
+import pytest
+
 from client import compose, grants, mailbox
+from client.arrivals import take_in
 from client.device import Device
 from client.mailbox import State
 from protocol import keygrant
 from protocol.entry import CONTROL, ChatId
-from protocol.policy import Role
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.client.channels import LATER, ask, follow, pay
+from tests.client.test_keeping import bring_bare, keep_for
 from tests.federation import Federation, now
 
 
@@ -122,3 +126,24 @@ def test_a_reader_whom_two_bring_in_reads_from_the_first_time_on(
     with dina.transaction():
         mailbox.open_waiting(dina)
     assert federation.texts(dina, channel) == ["one"]
+
+
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.READER])
+def test_a_node_that_says_gone_hides_nothing_from_a_reader(
+    federation: Federation, anna: Device, boris: Device, role: Role
+) -> None:
+    """As in a group: what somebody else has is read when it comes (SPEC 2.6)."""
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    members = [(boris.profile.user.user, role)]
+    with anna.transaction():
+        channel = compose.new_chat(anna, ChatKind.CHANNEL, "", policy, members, now())
+    keep_for(anna, channel, 24 * 3600)
+    federation.say(anna, channel, "here")
+    federation.carry(anna, boris)
+    pay(anna, boris)
+    with boris.transaction():
+        take_in(boris, now())
+    federation.say(anna, channel, "one")
+    bring_bare(federation, anna, boris, channel)
+    federation.carry(anna, boris)
+    assert federation.texts(boris, channel) == ["here", "one"]

@@ -14,8 +14,8 @@ from node.errors import RefusedError, UserError
 from protocol.disclosure import Disclosed, Share
 from protocol.entry import CONTENT, CONTROL, ChatId, EntryId
 from protocol.message import Text, decode_message, encode_message
-from protocol.policy import HistoryRule, Role
-from tests.federation import Federation, now
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from tests.federation import Federation, now, runs
 
 
 def set_history(owner: Device, chat: ChatId, rule: HistoryRule) -> None:
@@ -223,3 +223,38 @@ class TestAttacks:
             flags.append(found.operation.shareable)
         assert flags == [True, False]
         assert mailbox.readable(boris) == 6
+
+
+def test_a_share_of_more_authors_than_an_entry_links(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    authors = [federation.official(f"m{'abcdefghijkl'[n]}@minzdrav") for n in range(9)]
+    policy = Policy((federation.zone,), 0, HistoryRule.SHARED)
+    users = [(one.profile.user.user, Role.MEMBER) for one in (boris, *authors)]
+    with anna.transaction():
+        chat = compose.new_chat(anna, ChatKind.GROUP, "", policy, users, now())
+    for one in authors:
+        federation.carry(anna, one)
+        federation.say(one, chat, f"by {one.profile.name}")
+        federation.carry(one, boris)
+    federation.carry(anna, boris)
+    dina = federation.official("dina@mincifry")
+    with anna.transaction():
+        compose.add_members(anna, chat, [(dina.profile.user.user, Role.MEMBER)], now())
+    federation.carry(anna, boris)
+    with boris.transaction():
+        assert sharing.share(boris, chat, 100, now()).messages == 9
+    federation.carry_lane(boris, dina, 0)
+    federation._carry_seals(anna, dina)
+    (place,) = mailbox.letters(boris, chat, 1)
+    linked = {one.device for one in mailbox.read_entry(boris, chat, place.reference).header.links}
+    content = [run for run in runs(boris, chat) if run.lane == 1]
+    for run in content:
+        if run.device in linked:
+            assert federation._bring(dina, run)
+    for run in content:
+        if run.device == boris.key:
+            assert federation._bring(dina, run)
+    federation.carry(boris, dina)
+    assert len(federation.texts(boris, chat)) == 9
+    assert len(federation.texts(dina, chat)) == 9

@@ -58,6 +58,8 @@ class TestBounds:
         works = one._held._works.values()
         assert one._held.entries == sum(len(work.run.records) for work in works)
         assert one._held.bytes == one._held.entries * size <= HELD_BYTES_MAX
+        wanted = sum(len(waiting) for lane in one._queued.values() for waiting in lane.values())
+        assert wanted <= HELD_RUNS_MAX, "nor is what a run waited for that is held no longer"
         assert len(one._asked) <= WANTS_OUTSTANDING_MAX
         assert not one._judging
         assert not one._busy

@@ -1,19 +1,21 @@
 """What an entry costs is what it says, not what was said before it, at all who hold the chat."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from protocol import verdicts
+from protocol import authority, verdicts
+from protocol.chat import Chat
+from protocol.dag import bits
 from protocol.entry import EntryId, Reference
 from protocol.history import History
 from protocol.identity import UserId
 from protocol.membership import content_void, resolve
-from protocol.operation import Admit, Checkpoint, Enroll, Remove, SetRole
+from protocol.operation import Admit, Checkpoint, Enroll, Remove, SetPolicy, SetRole
 from protocol.policy import Role
 from protocol.standing import Effects
 from protocol.testing.cast import Person, credential, grant
-from protocol.testing.story import Story
+from protocol.testing.story import OPEN_POLICY, Story
 from protocol.trial import Trial
 from tests.protocol.oracle import Oracle
 from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA
@@ -203,3 +205,66 @@ def test_of_old_operations_few_are_remembered_and_views_of_them_cost_little(
     for one in reversed(story.told):
         assert resolve(history, history.past([one.id])) == oracle.resolve(oracle.past([one.id]))
     assert len(tried) <= 4 * len(story.told)
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """List the entries that the judge looks at from now on."""
+    found: list[int] = []
+
+    def noted(members: int) -> Iterator[int]:
+        for one in bits(members):
+            found.append(one)
+            yield one
+
+    monkeypatch.setattr(authority, "bits", noted)
+    return found
+
+
+def test_a_decision_is_compared_with_those_that_it_could_repeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: with all that its author had ever said; some frames took minutes."""
+    looked = looked_at(monkeypatch)
+    costs = []
+    for count in (MANY, 2 * MANY):
+        story = Story(CAST)
+        for until in range(count):
+            story.tell(ANNA, story.quorum(ANNA, [SetPolicy(OPEN_POLICY)], [], 1000 + until))
+        del looked[:]
+        story.history()
+        costs.append(len(looked))
+    assert costs[1] <= 2.5 * costs[0], costs
+
+
+def test_a_view_costs_the_same_however_much_is_void(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: for each control head that a message named, all that was void was listed."""
+    looked = looked_at(monkeypatch)
+    costs = []
+    for count in (MANY, 2 * MANY):
+        story = Story(CAST)
+        said = [story.tell(CLARA, Remove(BORIS.user, ())) for _ in range(count)]
+        chat = Chat(story.chat)
+        for told in story.told:
+            chat.restore(told.header, told.id, told.payload)
+        del looked[:]
+        for one in said:
+            chat._view((one.reference,))
+        costs.append(len(looked))
+    assert costs[1] <= 2.5 * costs[0] + MANY, costs
+
+
+def test_what_is_void_is_not_remembered_once_for_each_operation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: a member who enrols, unaware of being out, and tells of it from elsewhere."""
+    monkeypatch.setattr(verdicts, "VOIDED_MAX", 4 * MANY)
+    story = Story(CAST)
+    begun = story.tell(CLARA, Enroll(credential(CLARA, (1,))), [story.genesis])
+    unaware = [story.tell(CLARA, Enroll(credential(CLARA, (0,))), [begun]) for _ in range(MANY)]
+    story.tell(CLARA, story.revocation(CLARA), [begun], 1)
+    for one in unaware:
+        story.tell(CLARA, Enroll(credential(CLARA, (1,))), [one], 1)
+    history, oracle = story.history(), Oracle(story.entries)
+    assert resolve(history) == oracle.resolve(frozenset(range(len(story.told))))
+    held = {id(one.voids): one.voids for one in history.authority._verdicts._after.values()}
+    assert sum(map(len, held.values())) <= 5 * MANY
