@@ -1,6 +1,7 @@
 """Messages that this device owes to others of its user: they do not open there (SPEC 5.6).
 
     owe(device, chat, header, entry)       # as it opens
+    owe_rivals(device, chat, place)        # of two with one key it has read the other
     owe_absent(device, other, last, now)   # that one was away, and has erased what opens the rest
     letters = due(device, other)           # `handing` brings them, then
     settle(device, other, letters)
@@ -15,7 +16,7 @@ from msgspec import convert
 from client.device import Device
 from protocol.chat import Chat
 from protocol.disclosure import Disclosed
-from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId
+from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.identity import Prekey
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.membership import is_lost
@@ -36,6 +37,21 @@ def owe(device: Device, chat: ChatId, header: ContentHeader, entry: EntryId) -> 
             for other in device.others
             if not is_for(judge, header, other) and not is_lost(judge.history, other)
         ],
+    )
+
+
+def owe_rivals(device: Device, chat: ChatId, place: Reference) -> None:
+    """Owe what was read in the place of a message whose key that has used up.
+
+    A device that was copied writes two messages with one key. Our others may have had the other one
+    first, so each of us owes the one that it has read.
+    """
+    device.connection.executemany(
+        "INSERT INTO debts SELECT ?, mailbox.id FROM chats JOIN chains ON chains.chat = chats.no"
+        " JOIN entries ON place = (chains.no << 32 | ?) JOIN mailbox ON mailbox.id = entries.id"
+        " WHERE chats.id = ? AND chains.device = ? AND lane = ? AND state = 1"
+        " ON CONFLICT DO NOTHING",
+        [(other, place.seq, chat, place.device, CONTENT) for other in device.others],
     )
 
 

@@ -195,6 +195,8 @@ def _insert(device: Device, chat: ChatId, entry: Entry, depth: int, opened: _Ope
 def _note_open(device: Device, chat: ChatId, entry: Entry, state: State) -> None:
     if state is State.OPEN and isinstance(entry.header, ContentHeader):
         debts.owe(device, chat, entry.header, entry.id)
+    if state is State.UNREADABLE:
+        debts.owe_rivals(device, chat, entry.reference)
 
 
 def keep_own(device: Device, chat: ChatId, entry: Entry, plaintext: bytes, frank: bytes) -> None:

@@ -1,10 +1,15 @@
 """What opens on one device of a user and not on another, handed over later (SPEC 5.6)."""
 
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from cli.letters import record
 from client import compose, grants, handing, people
-from client.device import Device
+from client.device import Device, open_device
 from client.epochs import make_prekey, start_epoch
 from client.linking import History, bring_in, take_parcels
 from client.mailbox import State, letters
@@ -20,7 +25,7 @@ from protocol.question import Question
 from protocol.reply import Reply
 from tests.cheating import seal_wrongly
 from tests.client.post import Post
-from tests.federation import Federation, now
+from tests.federation import PASSPHRASE, Federation, now
 
 WEEK_MS = PREKEY_RENEW_SECONDS * 1000
 ERASED_MS = PREKEY_ERASE_SECONDS * 1000
@@ -430,3 +435,29 @@ class TestAway:
         self.renew(federation, anna, phone, WEEK_MS)
         assert (await hand_on(post, anna, phone)).beside == 1
         assert federation.texts(phone, chat) == ["for whom I know"]
+
+
+async def test_of_two_messages_with_one_key_every_device_reads_both(
+    federation: Federation, post: Post, anna: Device, boris: Device, tmp_path: Path
+) -> None:
+    """A device that was copied: which of its words comes first is chance, for each device anew."""
+    chat = federation.chat(anna, "", boris)
+    phone = federation.further(anna)
+    with anna.transaction():
+        bring_in(anna, now())
+    federation.carry(anna, phone)
+    federation.carry(anna, boris)
+    copy = shutil.copytree(boris.folder, tmp_path / "copy")
+    with closing(open_device(copy, PASSPHRASE, os.urandom)) as thief:
+        with thief.transaction():
+            thief.settle_here()  # a thief asks nobody whether it is an old copy
+        for one, text in ((boris, "by boris"), (thief, "by a thief")):
+            federation.say(one, chat, text)
+        for source, target in ((boris, anna), (thief, anna), (thief, phone), (boris, phone)):
+            federation.carry(source, target)
+    assert federation.texts(anna, chat) == ["by boris"]
+    assert federation.texts(phone, chat) == ["by a thief"]
+    await hand_on(post, anna, phone)
+    await hand_on(post, phone, anna)
+    for one in (anna, phone):
+        assert sorted(federation.texts(one, chat)) == ["by a thief", "by boris"]
