@@ -34,13 +34,14 @@ DAMAGED_FILE: Final = f"{DATABASE_FILE}.damaged"
 _ENTRIES: Final = "DELETE FROM entries WHERE place >> 32 IN (SELECT no FROM chains WHERE chat = ?)"
 _OF_A_CHAT: Final = (
     "DELETE FROM chunks WHERE blob IN (SELECT place FROM blobs WHERE chat = ?)",
-    "DELETE FROM former WHERE chain IN (SELECT no FROM chains WHERE chat = ?)",
+    "DELETE FROM departures WHERE chain IN (SELECT no FROM chains WHERE chat = ?)",
     *(
         f"DELETE FROM {table} WHERE chat = ?"  # noqa: S608 - our own names
         for table in (
             "controls",
             "dropped",
             "readers",
+            "former",
             "forks",
             "sealless",
             "holdings",

@@ -196,10 +196,13 @@ class Replica(SealedChats):
             self.store.touch(stored)
         since = len(chat.history.entries) - len(new)
         seen = cache(partial(self._readers_of_first, chat))
-        for peer in sorted(before - readers):  # each takes numbers of the change counter
-            counts = range(since + 1, len(chat.history.entries))
-            count = since + 1 + bisect_right(counts, 0, key=lambda at: int(peer not in seen(at)))
-            self.sharing.set_former(peer, self._lengths(chat, stored, count))
+        counts = range(since + 1, len(chat.history.entries))
+        left: dict[int, list[bytes]] = {}
+        for peer in before - readers:
+            at = bisect_right(counts, 0, key=lambda count: int(peer not in seen(count)))
+            left.setdefault(since + 1 + at, []).append(peer)
+        for count, peers in sorted(left.items()):  # each takes numbers of the change counter
+            self.sharing.set_former(stored, peers, self._lengths(chat, stored, count))
         return readers
 
     def _readers_of_first(self, chat: Chat, count: int) -> AbstractSet[bytes]:

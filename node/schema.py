@@ -110,13 +110,19 @@ CREATE TABLE readers (          -- derived: agencies, and our own devices, that 
     PRIMARY KEY (peer, chat)) WITHOUT ROWID;
 CREATE INDEX readers_chat ON readers (chat);
 
-CREATE TABLE former (           -- what a removed reader may still see: how it came to that
+CREATE TABLE former (           -- removed readers, who may still see how it came to that
     peer BLOB NOT NULL,
+    chat INTEGER NOT NULL,
+    departure INTEGER NOT NULL,
+    PRIMARY KEY (peer, chat)) WITHOUT ROWID;
+
+CREATE TABLE departures (       -- how long the control chains were where readers were removed
+    no INTEGER NOT NULL,
     chain INTEGER NOT NULL,
     length INTEGER NOT NULL,
     changed INTEGER NOT NULL,
-    PRIMARY KEY (peer, chain)) WITHOUT ROWID;
-CREATE INDEX former_changed ON former (changed);
+    PRIMARY KEY (no, chain)) WITHOUT ROWID;
+CREATE INDEX departures_changed ON departures (changed);
 
 CREATE TABLE forks (
     chat INTEGER NOT NULL,
@@ -227,5 +233,5 @@ CREATE INDEX parcels_device ON parcels (device, no);
 
 NEWEST_CHANGE = """
 SELECT max(ifnull((SELECT max(changed) FROM chains), 0),
-           ifnull((SELECT max(changed) FROM former), 0))
+           ifnull((SELECT max(changed) FROM departures), 0))
 """

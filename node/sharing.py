@@ -33,10 +33,11 @@ SELECT changed, id, device, lane, length - 1, substr(head, 1, :prefix) FROM WALK
     CROSS JOIN chats ON chats.no = chains.chat
     WHERE peer = :peer AND changed CHOSEN
 UNION ALL
-SELECT former.changed, chats.id, device, lane, former.length - 1, substr(entries.id, 1, :prefix)
-    FROM former JOIN chains ON chains.no = chain JOIN chats ON chats.no = chains.chat
-    JOIN entries ON place = (chain << 32 | former.length - 1)
-    WHERE peer = :peer AND former.changed CHOSEN
+SELECT seen.changed, chats.id, device, lane, seen.length - 1, substr(entries.id, 1, :prefix)
+    FROM former CROSS JOIN departures AS seen ON seen.no = departure
+    JOIN chains ON chains.no = chain JOIN chats ON chats.no = chains.chat
+    JOIN entries ON place = (chain << 32 | seen.length - 1)
+    WHERE peer = :peer AND seen.changed CHOSEN
 """
 # SQLite keeps to the order of a CROSS JOIN. By itself it walks all chats of the peer.
 _BY_CHANGE = _HEADS.replace(
@@ -59,7 +60,7 @@ AWAITING = "UNION".join(
     _FRESH.replace("SEEN", seen)
     for seen in (
         "readers ON readers.peer = old.id",
-        "former ON former.peer = old.id CROSS JOIN chains ON chains.no = chain",
+        "former ON former.peer = old.id",
     )
 )
 
@@ -108,15 +109,25 @@ class Sharing:
             [(chat.no, peer) for peer in peers - before],
         )
         self.connection.executemany(
-            "DELETE FROM former WHERE peer = ? AND chain IN (SELECT no FROM chains WHERE chat = ?)",
+            "DELETE FROM former WHERE peer = ? AND chat = ?",
             [(peer, chat.no) for peer in peers - before],
         )
 
-    def set_former(self, peer: bytes, lengths: Iterable[tuple[int, int, int]]) -> None:
-        """Keep what a removed reader may see. lengths: (chain, its length then, change)."""
+    def set_former(
+        self, chat: StoredChat, peers: Iterable[bytes], lengths: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Keep what removed readers may see, all the same.
+
+        lengths: (control chain, its length then, change), one at least.
+        """
+        departure = lengths[0][2]
         self.connection.executemany(
-            "INSERT INTO former VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(peer, *length) for length in lengths],
+            "INSERT INTO departures VALUES (?, ?, ?, ?)",
+            [(departure, *length) for length in lengths],
+        )
+        self.connection.executemany(
+            "INSERT INTO former VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            [(peer, chat.no, departure) for peer in peers],
         )
 
     def may_ask(self, peer: bytes, want: Want) -> bool:
@@ -124,8 +135,9 @@ class Sharing:
         if self.may_read(peer, want.chat):
             return True
         length = self.connection.execute(
-            "SELECT max(former.length) FROM former JOIN chains ON chains.no = chain"
-            " JOIN chats ON chats.no = chat WHERE peer = ? AND id = ? AND device = ? AND lane = ?",
+            "SELECT max(seen.length) FROM chats JOIN former ON former.chat = chats.no"
+            " JOIN departures AS seen ON seen.no = departure JOIN chains ON chains.no = chain"
+            " WHERE peer = ? AND id = ? AND device = ? AND lane = ?",
             (peer, want.chat, want.device, want.lane),
         ).get
         return length is not None and want.stop <= length
@@ -187,7 +199,7 @@ class Sharing:
 
     def _former_heads(self, peer: bytes) -> list[tuple[bytes, int]]:
         rows = self.connection.execute(
-            "SELECT entries.id, changed FROM former"
+            "SELECT entries.id, changed FROM former JOIN departures ON no = departure"
             " JOIN entries ON place = (chain << 32 | length - 1) WHERE peer = ?",
             (peer,),
         ).fetchall()

@@ -82,7 +82,7 @@ class TestReaders:
         (stored,) = take(replica, talk.chain(anna, CONTROL).run(out))
         assert stored.left == {LATE, *FYODOR.devices}
         assert len(asked) < 10
-        rows = replica.store.connection.execute("SELECT DISTINCT length FROM former").get
+        rows = replica.store.connection.execute("SELECT DISTINCT length FROM departures").get
         assert rows == out + 1
 
     def test_who_was_brought_back_and_leaves_is_shown_it(self) -> None:
@@ -127,15 +127,21 @@ class TestReaders:
         (stored,) = take(replica, epoch)
         assert [one.epoch for one in stored.sealless] == talk.epochs[-1:]
 
-    def test_who_is_let_go_is_numbered_by_key(self) -> None:
-        """Their numbers go into pages of heads, which do not depend on how a process hashes."""
+    def test_who_is_let_go_together_costs_rows_for_one(self) -> None:
+        """Regression: a row for each device and control chain, millions by one entry."""
         talk = conversation(Dice(6), 0)
         anna = talk.people[0]
         late = grant(FYODOR, Role.MEMBER, (0, 1, 2))
         talk.tell(anna, talk.story.tell(anna, Admit((late,))))
+        for one in talk.people:
+            talk.tell(one, talk.story.tell(one, Checkpoint()))
         talk.tell(anna, talk.story.tell(anna, Remove(FYODOR.user, ())))
         replica = node(LATE)
         for run in talk.runs:
             take(replica, run)
-        rows = replica.store.connection.execute("SELECT peer FROM former ORDER BY changed")
-        assert list(dict.fromkeys(row[0] for row in rows)) == sorted((LATE, *FYODOR.devices))
+        connection = replica.store.connection
+        assert connection.execute("SELECT count(*) FROM departures").get == len(talk.people)
+        gone = {row[0] for row in connection.execute("SELECT peer FROM former")}
+        assert gone == {LATE, *FYODOR.devices}
+        for peer in gone:
+            assert len(replica.sharing.heads_since(peer, 0).chats[0].heads) == len(talk.people)

@@ -469,7 +469,7 @@ class TestSharing:
             "INSERT INTO devices VALUES (?, ?, x'', NULL, 0, ?)",
             [(own, user, 0), (others, b"v" * 32, 0), (fresh, user, 1)],
         )
-        seen = "former (peer, chain, length, changed) VALUES (?, 7, 1, 1)"
+        seen = "former (peer, chat, departure) VALUES (?, 7, 1)"
         seen = seen if left else "readers (peer, chat) VALUES (?, 7)"
         connection.execute(f"INSERT INTO {seen}", (own,))
         connection.set_progress_handler(lambda: next(steps) < 0, 10)

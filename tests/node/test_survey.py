@@ -90,7 +90,7 @@ class TestSurvey:
         second = next(store.rows([branch], branch, 1, 2))[1]
         with connection:
             sharing.set_readers(chat, {OTHER})
-            sharing.set_former(PEER, [(branch.no, 2, store.next_change())])
+            sharing.set_former(chat, [PEER], [(branch.no, 2, store.next_change())])
         number = sharing.newest_change()
         assert (second, number) in sharing.survey(PEER, CHATS)[0]
         (item,) = sharing.heads_at(PEER, [number]).chats
