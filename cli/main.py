@@ -109,6 +109,9 @@ def _exit_code(error: BaseException, output: Output) -> int:
         return INTERRUPTED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0
+    if isinstance(error, typer.TyperException) and _is_help(error) and not output.as_json:
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     said, code = _failure(error)
     output.failure(said, code)
     return code
@@ -131,9 +134,15 @@ def _failure(error: BaseException) -> tuple[str, int]:
     return f"{said}{TRACE_VARIABLE}=1 shows", BUG
 
 
+def _is_help(error: typer.TyperException) -> bool:
+    """Whether a group was named and no command of it: then the library has its help said."""
+    return error.format_message().startswith("Usage: ")
+
+
 def _usage(error: typer.TyperException) -> str:
     """Return what is wrong with a command line, and where its right form stands."""
-    said = error.format_message()
+    said = error.format_message().replace("Value error, ", "")
+    said = "no command is given" if _is_help(error) else said
     path = getattr(getattr(error, "ctx", None), "command_path", "")
     return f"{said.removesuffix('.')}; see '{path} --help'" if path and said[-1] != "?" else said
 

@@ -179,6 +179,7 @@ async def _change(
         await link.settle(SETTLE_SECONDS)
         await receive(device, link)
         tell_decided(await decide(device, link))
+        await link.seek()
         users = await link.look_up(names) if names else []
         done.append(await link.write(partial(work, users)))
         if not await link.settle(SETTLE_SECONDS):

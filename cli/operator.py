@@ -193,7 +193,10 @@ def restore(
     kept = take_back(file, folder)
     record = backup_record(kept) | {"folder": str(folder), "withdrawn": kept.withdrawn}
     Output(as_json).facts(_with_times({"v": 1} | record))
-    note("peers and devices bring back what was written since; start it: ivor node run")
+    note(
+        "peers and devices bring back what was written since; start it: "
+        f"ivor node run --dir {folder}"
+    )
     note(_MEETS_FIRST)
     note("did you enrol or revoke since then? Nobody else knows: see 'ivor node users', and repeat")
 

@@ -238,6 +238,7 @@ def _deliver(
     from client import identities
     from client.compose import require
     from client.delivery import progress_of
+    from client.epochs import closed_to
     from node.errors import NetworkError, RefusedError, exit_code
 
     brought = _bring(device, chat, place, wait, timeout)
@@ -259,6 +260,8 @@ def _deliver(
         },
     )
     judge = require(device, chat.id)
+    for name in closed_to(device, judge):
+        note(f"{name} cannot read this: no key of theirs is known here yet; each visit asks for it")
     for user, name in identities.left_behind(device, judge).items():
         note(identities.careful(judge, user, name))
     if problem is not None and not isinstance(problem, NetworkError):
@@ -324,6 +327,7 @@ async def _bring_over(
         return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)
+    await link.seek(chat.id)
     decided = await decide(device, link)
     tell_decided(decided)
     if await revoke_caught(device, link) or decided:

@@ -124,6 +124,8 @@ def find(device: Device, text: str) -> Chat:
 
     Raises UserError, which lists the candidates when several fit.
     """
+    if not text.strip():
+        raise UserError("no chat is named; 'ivor chat list' shows which there are")
     chat = find_direct(device, text) if "@" in text else None
     if chat is not None:
         return chat
@@ -136,7 +138,8 @@ def find(device: Device, text: str) -> Chat:
             raise DamagedError(f"no chat that is whole is called {text!r}; not whole: {listed}")
         raise NoSuchChat(f"no chat is called {text!r}; 'ivor chat list' shows which there are")
     if len(fitting) > 1:
-        listed = ", ".join(f"{one.chat.hex()[:SHORT_CHARS]} {one.label!r}" for one in fitting[:8])
+        chars = _telling(fitting)
+        listed = ", ".join(f"{one.chat.hex()[:chars]} {one.label!r}" for one in fitting[:8])
         raise UserError(f"{text!r} fits {len(fitting)} chats: {listed}; name one by its id")
     judge = device.replica.chat(fitting[0].chat)
     if judge is None:
@@ -145,14 +148,15 @@ def find(device: Device, text: str) -> Chat:
 
 
 def _fitting(known: Sequence[Summary], text: str) -> Sequence[Summary]:
-    """Return the chat of this id; else whose title is this, or else but for case, or id so begins.
+    """Return the chat of this id, or of its beginning as it is shown everywhere.
 
-    Others choose titles: one that reads like an id, or like an address, takes nobody there.
+    Else whose title is this, or else but for case, or whose id begins with less of it. Others
+    choose titles: one that reads like an id, or like an address, takes nobody there.
     """
     prefix = text.lower()
     is_prefix = len(prefix) >= PREFIX_CHARS_MIN and _HEX.fullmatch(prefix)
     by_id = [one for one in known if is_prefix and one.chat.hex().startswith(prefix)]
-    if len(prefix) == 2 * HASH_BYTES and by_id:
+    if len(prefix) >= SHORT_CHARS and by_id:
         return by_id
     titles = [(unicodedata.normalize("NFC", _called(one)), one) for one in known]
     wanted = unicodedata.normalize("NFC", text)
@@ -160,6 +164,13 @@ def _fitting(known: Sequence[Summary], text: str) -> Sequence[Summary]:
     loose = [one for title, one in titles if title.casefold() == wanted.casefold()]
     named = exact or loose
     return [*named, *(one for one in by_id if one not in named)]
+
+
+def _telling(found: Sequence[Summary]) -> int:
+    """Return how much of their ids tells these chats apart, and at least what is shown of each."""
+    ids = [one.chat.hex() for one in found]
+    lengths = range(SHORT_CHARS, 2 * HASH_BYTES)
+    return next((n for n in lengths if len({one[:n] for one in ids}) == len(ids)), 2 * HASH_BYTES)
 
 
 def _called(one: Summary) -> str:

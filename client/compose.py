@@ -42,6 +42,7 @@ from protocol.operation import (
 from protocol.payload import QUORUM_LABEL, quorum_message
 from protocol.policy import ChatKind, Policy, Role
 from protocol.proposal import Consent, Proposal
+from protocol.roster import Void
 
 NONCE_BYTES = 16
 ONLY_OWNER = (
@@ -248,6 +249,8 @@ def remove_member(device: Device, chat: ChatId, user: UserId, now: int) -> Refer
     Also one who has left: they may have named content that they had yet to write (SPEC 3.5).
     """
     judge = require(device, chat)
+    if user == device.profile.user.user:
+        raise UserError("that is you: 'ivor chat leave CHAT' leaves it")
     if user not in judge.membership().users and user not in leavers(judge):
         raise UserError("that user is not in the chat; 'ivor chat show' lists who is")
     operation = Remove(user, last_words(device, judge, user))
@@ -339,12 +342,22 @@ def _change(device: Device, chat: Chat, operation: Inner | Enroll, now: int) -> 
     entry = append_control(device, chat, decided, now)
     void = chat.membership().void.get(entry.id)
     if void is not None:
-        raise RefusedError(f"this has no effect: {void.value}")
+        raise RefusedError(refusal(void))
     if not chat.history.is_channel:
         start_epoch(device, chat, now)
     elif chat.membership().may_write(device.key):
         _grant_to(device, chat, _brought(chat, decided), now)
     return None
+
+
+def refusal(void: Void) -> str:
+    """Say why something of ours has no effect."""
+    if void is Void.RANK:
+        return (
+            "your role in this chat does not allow that: an admin or an owner can; "
+            "'ivor chat show' lists them"
+        )
+    return f"this has no effect: {void.value}"
 
 
 def _brought(chat: Chat, operation: Operation) -> Iterator[DeviceKey]:

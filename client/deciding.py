@@ -44,7 +44,10 @@ def approve(device: Device, chat: Chat, asked: Asked, now: int) -> Reference:
     if ahead > UNTIL_ENTRIES_MAX:
         raise RefusedError("that proposal would be open for too long; nothing was signed")
     if ours == asked.author or ours in asked.signed:
-        raise UserError("you have signed that already; the other owners have to")
+        rest = "enough owners have; it is done when its author's device is next online"
+        raise UserError(
+            f"you have signed that already; {rest if asked.ready else 'the other owners have to'}"
+        )
     return compose.consent(device, chat, asked.place, asked.proposal, now)
 
 

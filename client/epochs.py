@@ -168,7 +168,7 @@ def epoch_for(device: Device, chat: Chat, now: int) -> EntryId:
     now: milliseconds. Call inside `Device.transaction`.
     """
     for found in fitting(device, chat):
-        if _usable(device, chat, found, now):
+        if _usable(device, chat, found, now) and not _could_reach_more(device, chat, found, now):
             return found
     return start_epoch(device, chat, now)
 
@@ -193,6 +193,37 @@ def _usable(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:
         begun = device.epoch_times[epoch] = header.time
     # Its author says when it began: a time far ahead must not keep it in use.
     return abs(now - begun) < EPOCH_RENEW_SECONDS * SECOND_MS
+
+
+def _could_reach_more(device: Device, chat: Chat, epoch: EntryId, now: int) -> bool:
+    """Whether an epoch skips devices that a new one of ours would not, and reaches no other.
+
+    So each that is started for that reason skips fewer: nobody starts them for ever.
+    """
+    begun = chat.history.epoch(epoch)
+    skipped = frozenset(() if begun is None else begun.operation.skipped)
+    if all(_takes_no_seal(device, chat, one, now) for one in skipped):
+        return False
+    ours = {one for one in chat.membership().sealed if _takes_no_seal(device, chat, one, now)}
+    return ours < skipped
+
+
+def closed_to(device: Device, chat: Chat) -> list[str]:
+    """Return the names of the members for whom what we wrote last is closed, on every device.
+
+    No key of a device of theirs was known.
+    """
+    current = device.replica.last_epoch(chat.id, device.key)
+    begun = None if current is None else chat.history.epoch(current)
+    skipped = frozenset(() if begun is None else begun.operation.skipped)
+    sealed = chat.membership().sealed
+    members = chat.membership().users.values()
+    return [one.name for one in members if one.devices & sealed and one.devices & sealed <= skipped]
+
+
+def _takes_no_seal(device: Device, chat: Chat, member: DeviceKey, now: int) -> bool:
+    prekey = prekey_of(device, chat, member, now)
+    return prekey is None or not takes_seals(prekey.public)
 
 
 def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:

@@ -230,6 +230,7 @@ async def _refresh(device: Device, link: Link, age: int) -> None:
     if abs(now - await link.journal.read(partial(device.done_at, _REFRESHED))) >= age:
         await link.refresh()
         await link.write(partial(device.note, _REFRESHED, now))
+    await link.seek()
     if await link.journal.read(partial(renewal_due, device, now)):
         reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
         if isinstance(reply, Certified):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec import convert
 
-from client.compose import require, require_zone
+from client.compose import refusal, require, require_zone
 from client.device import Device
 from client.epochs import start_epoch
 from client.mailbox import State
@@ -93,7 +93,7 @@ def _append(device: Device, judge: Chat, operation: Operation, now: int) -> None
     entry = append_control(device, judge, operation, now)
     void = void_reason(judge.history, entry.id)
     if void is not None:
-        raise RefusedError(f"this has no effect: {void.value}")
+        raise RefusedError(refusal(void))
 
 
 @dataclass(frozen=True, slots=True)

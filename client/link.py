@@ -283,23 +283,35 @@ class Link:
         await self.ask(PutPrekey(record))
         await self._take_cards()
         await self.compare_directories()
+        await self._look_after(await self.journal.read(partial(people.companions, self._device)))
+
+    async def seek(self, chat: ChatId | None = None) -> None:
+        """Take up who is new in our chats, or in one: without a key they could not read us."""
+
+        def strangers() -> Sequence[UserId]:
+            device, now = self._device, int(time.time() * 1000)
+            judges = device.chats() if chat is None else filter(None, [device.chat(chat)])
+            return people.strangers(device, judges, now)
+
+        await self._look_after(await self.write(strangers))
+
+    async def _look_after(self, users: Sequence[UserId]) -> None:
+        """Take up what the directory says of users now."""
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
-        users = await self.journal.read(partial(people.companions, self._device))
         for at in range(0, len(users), LOOKUP_MAX):
             try:
-                await self._look_after(users[at : at + LOOKUP_MAX], suspects)
+                for person in await self._described(users[at : at + LOOKUP_MAX]):
+                    await self._try_to_keep(person, suspects)
             except RefusedError as error:  # a node that was brought back has to meet others first
                 self.refused.append(str(error))
 
-    async def _look_after(self, users: Sequence[UserId], suspects: Collection[AgencyId]) -> None:
-        """Take up what the directory says of these users now."""
+    async def _described(self, users: Sequence[UserId]) -> list[Person]:
+        """Ask for users by id, and by name those whom our node does not know by that."""
         told = (await self._told(Lookup(users=tuple(users)))).people
         absent = [user for user, person in zip(users, told, strict=True) if person is None]
         names = await self.journal.read(partial(people.names_of, self._device, absent))
-        renamed = (await self._told(Lookup(names=names))).people if names else ()
-        for person in (*told, *renamed):
-            if person is not None:
-                await self._try_to_keep(person, suspects)
+        named = (await self._told(Lookup(names=names))).people if names else ()
+        return [person for person in (*told, *named) if person is not None]
 
     async def look_up_own(self) -> None:
         """Take up our own certificates and devices, as the directory has them now."""

@@ -5,14 +5,17 @@ key has changed is not replaced in silence: that is either a new start or an att
 in front of the screen decides.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+
+from msgspec import convert
 
 from client import debts, identities
 from client.device import Device
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, IvorError, NetworkError, UserError
 from node.trust import take_card
+from protocol.chat import Chat
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError
 from protocol.grant import Credential, Grant, verified
@@ -38,6 +41,7 @@ IN_USE, GIVEN_UP, UNLISTED, UNTOLD = range(4)
 """`devices.revoked`: by us; the directory lists it not; by us, and the directory lists it yet."""
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8
+SEEK_AGAIN_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,12 +291,16 @@ def acquaintance(device: Device, name: str) -> Acquaintance | None:
 
 
 def names_of(device: Device, users: Sequence[UserId]) -> tuple[str, ...]:
-    """Return the addresses under which these users are known, of those who are."""
-    found = (
-        device.connection.execute("SELECT name FROM users WHERE id = ?", (user,)).get
+    """Return the addresses of these users: as we know them, or as a chat of ours has them."""
+    known = {
+        user: device.connection.execute("SELECT name FROM users WHERE id = ?", (user,)).get
         for user in users
-    )
-    return tuple(name for name in found if name is not None)
+    }
+    found = {user: str(name) for user, name in known.items() if name is not None}
+    for judge in device.chats() if len(found) < len(known) else ():
+        members = judge.membership().users
+        found |= {one: members[one].name for one in known.keys() - found & members.keys()}
+    return tuple(found[user] for user in users if user in found)
 
 
 def grant_of(device: Device, user: UserId, role: Role) -> Grant:
@@ -341,6 +349,25 @@ def accept_change(device: Device, name: str) -> None:
     """Forget the identity that was known under a name, so that the next one is taken."""
     identities.forget(device, name)
     device.connection.execute("DELETE FROM users WHERE name = ?", (name,))
+
+
+def strangers(device: Device, chats: Iterable[Chat], now: int) -> Sequence[UserId]:
+    """Return the users of chats of whom no key is known, and who are to be asked about now.
+
+    They are noted, and asked about again after a while. Call inside a transaction.
+    """
+    members = {user for judge in chats for user in judge.membership().users}
+    rows = device.connection.execute(
+        "SELECT user FROM devices WHERE revoked = 0 AND prekey IS NOT NULL"
+        " UNION SELECT user FROM sought WHERE abs(?1 - at) < ?2",
+        (now, SEEK_AGAIN_MS),
+    ).fetchall()
+    known = {user for (user,) in convert(rows, list[tuple[UserId]])}
+    found = sorted(members - known - {device.profile.user.user})
+    device.connection.executemany(
+        "INSERT OR REPLACE INTO sought VALUES (?, ?)", [(user, now) for user in found]
+    )
+    return found
 
 
 def companions(device: Device) -> Sequence[UserId]:

@@ -70,6 +70,10 @@ CREATE TABLE late_grants (       -- whose keys of an epoch begin behind messages
     granter BLOB NOT NULL,
     PRIMARY KEY (epoch, granter)) WITHOUT ROWID;
 
+CREATE TABLE sought (            -- users of our chats whose keys the directory was asked for
+    user BLOB PRIMARY KEY,
+    at INTEGER NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE passed (            -- up to where messages were read before their keys came
     epoch BLOB NOT NULL,
     device BLOB NOT NULL,

@@ -96,7 +96,7 @@ def restore(file: Path, folder: Path) -> Kept:
             kept = _described(draft / DATABASE_FILE)
             return _renew(draft, kept)
     except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise EvidenceError(f"{file} is no backup of a node, or damaged: {error}") from None
+        raise EvidenceError(f"{file} is no backup of a node, or damaged") from error
     except (OSError, apsw.Error) as error:
         raise StorageError(f"{folder} was not restored: {error}") from error
 

@@ -121,8 +121,9 @@ class Registrar:
         person = self._people.by_name(self._address(name))
         if person is not None:
             raise RefusedError(
-                f"{self._address(name)} has {len(person.devices)} device(s) in use: add another "
-                "with `ivor device link` on one of them, or revoke the user first to start anew"
+                f"{self._address(name)} has {len(person.devices)} of {DEVICES_USER_MAX} devices in "
+                "use: add another with 'ivor device link' on one of them, or revoke the user first "
+                "to start anew"
             )
 
     def _check_unknown(self, device: DeviceKey) -> None:

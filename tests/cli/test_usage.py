@@ -33,6 +33,15 @@ def test_says_where_the_right_form_stands(
     assert (shown.out, shown.err.count("\n")) == ("", 1)
 
 
+def test_a_group_without_a_command_says_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is laid out, and not in one line with what cannot be shown."""
+    assert main(["node"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("Usage: ivor node [OPTIONS] COMMAND [ARGS]...\n")
+    assert "\\n" not in shown.err
+
+
 def test_says_it_to_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["read", "--json"]) == 2
     shown = capsys.readouterr()

@@ -339,7 +339,7 @@ async def test_two_admins_remove_each_other(federation: Federation, forger: Forg
     await eventually(lambda: _all_see(everyone, chat, admins), "all know the admins")
     async with linked(forger.device) as own:
         await eventually(one_settled(own), "mallory knows that she is one")
-    with pytest.raises(RefusedError, match="role does not suffice"):
+    with pytest.raises(RefusedError, match="your role in this chat does not allow"):
         await federation.links["boris"].write(
             partial(compose.remove_member, boris, chat, mallory, now())
         )

@@ -90,7 +90,7 @@ class TestEnrol:
         second = invited(house)
         enrolled(house)
         refusal = house.refused(PeerKind.INVITATION, second.invitation.ticket, second.request)
-        assert b"1 device(s) in use" in refusal.body
+        assert b"1 of 32 devices in use" in refusal.body
 
     def test_a_revoked_user_may_start_anew(self, house: House) -> None:
         old = enrolled(house)

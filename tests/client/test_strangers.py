@@ -1,0 +1,96 @@
+"""Whoever is in a chat reads whoever writes there, though neither has ever named the other."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from client import compose, mailbox, people
+from client.device import Device
+from client.epochs import closed_to, start_epoch
+from client.exchange import visit
+from node import dialler
+from protocol.identity import UserId
+from protocol.message import Text
+from tests.federation import Federation, now
+from tests.hostile.federation import eventually
+from tests.realm import Realm, copied, found
+
+
+@pytest.fixture
+def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Realm:
+    monkeypatch.setattr(dialler, "YIELD_SECONDS", 0.2)
+    monkeypatch.setattr(dialler, "LOOK_SECONDS", 0.05)
+    founded = found(tmp_path / "template")
+    return Realm(copied(tmp_path / "template", tmp_path / "realm"), founded)
+
+
+async def test_who_has_not_brought_them_in_reaches_all(realm: Realm) -> None:
+    """Regression: boris's node knew nobody by clara's id, so boris sealed to anna alone."""
+    async with realm.running(), realm.online("boris") as (boris, link):
+        await visit(boris, link, 5)
+
+        def write() -> None:
+            start_epoch(boris, compose.require(boris, realm.chat), now())
+            compose.send(boris, realm.chat, Text("to all", None), now(), None)
+
+        await link.write(write)
+        async with realm.online("clara") as (clara, other):
+
+            async def reads() -> bool:
+                await visit(clara, other, 5)
+                return await other.journal.read(partial(has_read, clara, realm))
+
+            await eventually(reads, "clara reads what boris wrote")
+
+
+def has_read(clara: Device, realm: Realm) -> bool:
+    letters = mailbox.letters(clara, realm.chat, 9)
+    return any(letter.message == Text("to all", None) for letter in letters)
+
+
+def test_they_are_asked_about_once_in_a_while(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    chat = compose.require(anna, federation.chat(anna, "", boris))
+    assert not people.strangers(anna, [chat], now())
+    anna.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (boris.key,))
+    assert people.strangers(anna, [chat], now()) == [boris.profile.user.user]
+    assert not people.strangers(anna, [chat], now())
+    assert people.strangers(anna, [chat], now() + people.SEEK_AGAIN_MS)
+
+
+def test_their_names_are_those_in_the_chat(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    federation.chat(anna, "", boris)
+    user = boris.profile.user.user
+    anna.connection.execute("DELETE FROM users WHERE id = ?", (user,))
+    assert people.names_of(anna, [user, UserId(bytes(32))]) == (boris.profile.name,)
+
+
+def test_an_epoch_that_skips_who_is_known_by_now_is_left(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Once: who knows no more than its author goes on in it."""
+    clara = federation.official("clara@minzdrav")
+    chat = federation.chat(anna, "", boris, clara)
+    federation.carry(anna, boris)
+    federation.carry(anna, clara)
+    key = (clara.key,)
+    (kept,) = boris.connection.execute("SELECT prekey FROM devices WHERE id = ?", key)
+    boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", key)
+    with boris.transaction():
+        skips = start_epoch(boris, compose.require(boris, chat), now())
+    federation.say(boris, chat, "not to clara")
+    assert closed_to(boris, compose.require(boris, chat)) == [clara.profile.name]
+    assert boris.replica.last_epoch(chat, boris.key) == skips
+    boris.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (*kept, *key))
+    federation.say(boris, chat, "to clara")
+    assert not closed_to(boris, compose.require(boris, chat))
+    reaches = boris.replica.last_epoch(chat, boris.key)
+    assert reaches != skips
+    federation.say(boris, chat, "and again")
+    assert boris.replica.last_epoch(chat, boris.key) == reaches
+    federation.carry(boris, clara)
+    assert federation.texts(clara, chat) == ["to clara", "and again"]
