@@ -1,21 +1,15 @@
 """`ivor get`: write a file that came in a message into the current folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.file_letters import file_record
 from cli.opening import Home, fetch, locate, opened
 from cli.options import Json, PassphraseFile
-from cli.output import Output
+from cli.output import Output, note
 from cli.writing import ChatName, MessageId
-
-if TYPE_CHECKING:
-    from client.device import Device
-    from protocol.attachment import Attachment
-    from protocol.entry import ChatId, Reference
-    from protocol.file import File
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +35,14 @@ def get(
     """
     with opened(home, passphrase_file) as device:
         from cli.attaching import write_file
-        from client.files import write_new
+        from client.files import find_file, write_new
         from protocol.attachment import Attachment
 
         chat_id = locate(device, chat).id
-        place, file = _find(device, chat_id, message_id)
+        problem = fetch(device)  # it may be redacted since, or yet to come
+        place, file = find_file(device, chat_id, message_id)
+        if problem is not None:
+            note(f"what is here; {problem}")
         path = Path.cwd() / file.name if output is None else output
         if isinstance(file, Attachment):
             write_file(device, chat_id, place, file, path)
@@ -54,16 +51,3 @@ def get(
         Output(as_json).facts(
             {"type": "file"} | file_record(file) | {"written": str(path)},
         )
-
-
-def _find(device: "Device", chat: "ChatId", prefix: str) -> "tuple[Reference, File | Attachment]":
-    """Return the file; what is not here yet is looked for at the node."""
-    from client.files import find_file
-    from node.errors import UserError
-
-    try:
-        return find_file(device, chat, prefix)
-    except UserError:
-        if fetch(device) is not None:
-            raise
-    return find_file(device, chat, prefix)

@@ -126,12 +126,15 @@ def is_told(device: Device, prepared: Prepared) -> bool:
 
 def decline(device: Device, chat: ChatId, request: Approval, reason: str, now: int) -> Reference:
     """Write that we will not sign. Call inside `Device.transaction`. Raises UserError."""
-    standing = request.standing(device.profile.user.user)
+    ours = device.profile.user.user
+    standing = request.standing(ours)
     if standing is Standing.SIGNED:
         raise UserError("you have signed this already: that cannot be taken back")
     if standing is Standing.REFUSED:
         raise UserError(
             "you have declined this already; 'ivor approvals' shows it, and 'ivor sign' still signs"
         )
+    if request.asked and ours not in request.asked:
+        raise UserError("nobody asked you to sign this; 'ivor approvals' shows who was asked")
     refusal = SignatureRefusal(request.reference, request.document.digest, reason)
     return send(device, chat, refusal, now, None)

@@ -147,6 +147,23 @@ class TestDetached:
         boris("decline", chat, request, code=1)
         assert "declined this already" in boris.said
 
+    def test_who_was_not_asked_has_nothing_to_decline(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        text: Path,
+        secret: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        clara = Official(federation.official("clara@minzdrav"), secret, capsys)
+        chat = federation.chat(anna.device, "Orders", boris.device, clara.device).hex()
+        certify(federation, anna.device)
+        request = asked(federation, anna, boris, chat, text)
+        federation.carry(anna.device, clara.device)
+        clara("decline", chat, request, code=1)
+        assert "nobody asked you" in clara.said
+
     def test_what_was_signed_cannot_be_declined_or_signed_again(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
     ) -> None:

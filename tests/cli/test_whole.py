@@ -173,6 +173,9 @@ class TestTown:
         got = town.folder / "got.csv"
         town.run("boris", "get", "Файлы", str(sent["id"])[:8], "--output", str(got))
         assert got.read_bytes() == table.read_bytes()
+        town.run("anna", "redact", "Файлы", str(sent["id"])[:8], "--reason", "not that one")
+        again = ("get", "Файлы", str(sent["id"])[:8], "--output", str(town.folder / "again"))
+        town.run("boris", *again, code=1)
 
     def test_a_channel_is_read_by_grants_that_nodes_hand_on(self, town: Town) -> None:
         town.run("anna", "chat", "new", "Вести", "boris@mincifry", "--kind", "channel")
