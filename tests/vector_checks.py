@@ -290,14 +290,14 @@ def check_order(case: Inputs) -> Value:
     device.connection.execute(SCHEMA + DEVICE_SCHEMA)
     chat = ChatId(bytes(32))
     depths: dict[str, int] = {}
-    unreadable = mailbox._Opened(mailbox.State.UNREADABLE)
+    gone = mailbox._Opened(mailbox.State.GONE)
     waiting = case.each("entries")[::-1]
     while waiting:
         for one in list(waiting):
             entry = graph_entry(one)
             depth = mailbox._depth(device, entry)
             if depth is not None:
-                mailbox._insert(device, chat, entry, depth, unreadable)
+                mailbox._insert(device, chat, entry, depth, gone)
                 depths[one.text("name")] = depth
                 waiting.remove(one)
     names = {one.raw("id"): one.text("name") for one in case.each("entries")}
