@@ -200,12 +200,11 @@ def _could_reach_more(device: Device, chat: Chat, epoch: EntryId, now: int) -> b
 
     So each that is started for that reason skips fewer: nobody starts them for ever.
     """
-    begun = chat.history.epoch(epoch)
-    skipped = frozenset(() if begun is None else begun.operation.skipped)
-    if all(_takes_no_seal(device, chat, one, now) for one in skipped):
+    skipped = _skipped(chat, epoch)
+    found = [prekey for one in skipped if (prekey := prekey_of(device, chat, one, now))]
+    if not found or not _prekeys(device, chat, now)[1] <= skipped:
         return False
-    ours = {one for one in chat.membership().sealed if _takes_no_seal(device, chat, one, now)}
-    return ours < skipped
+    return any(takes_seals(prekey.public) for prekey in found)
 
 
 def closed_to(device: Device, chat: Chat) -> list[str]:
@@ -214,16 +213,15 @@ def closed_to(device: Device, chat: Chat) -> list[str]:
     No key of a device of theirs was known.
     """
     current = device.replica.last_epoch(chat.id, device.key)
-    begun = None if current is None else chat.history.epoch(current)
-    skipped = frozenset(() if begun is None else begun.operation.skipped)
+    skipped = _skipped(chat, current) if current else frozenset()
     sealed = chat.membership().sealed
     members = chat.membership().users.values()
     return [one.name for one in members if one.devices & sealed and one.devices & sealed <= skipped]
 
 
-def _takes_no_seal(device: Device, chat: Chat, member: DeviceKey, now: int) -> bool:
-    prekey = prekey_of(device, chat, member, now)
-    return prekey is None or not takes_seals(prekey.public)
+def _skipped(chat: Chat, epoch: EntryId) -> AbstractSet[DeviceKey]:
+    found = chat.history.epoch(epoch)
+    return frozenset(() if found is None else found.operation.skipped)
 
 
 def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
@@ -231,7 +229,7 @@ def start_epoch(device: Device, chat: Chat, now: int) -> EntryId:
 
     A device of which no valid prekey is known is skipped: it reads from the next epoch on.
     """
-    control_heads(device, chat, now)  # its seals are for whom these bring in: it has to see all
+    control_heads(device, chat, now)  # an entry links eight: it is for whom all of them bring in
     prekeys, skipped = _prekeys(device, chat, now)
     secret = device.random(SECRET_BYTES)
     try:

@@ -122,11 +122,10 @@ class Fetching:
         except OSError as error:
             raise StorageError(f"a blob was not stored, the disk says: {error}") from error
         good = [(one.index, one.path) for one in came if one.index not in wrong]
-        last = active.fetch.completed_by(len(good))
 
         def note() -> bool:
             wanted = self._index.keep(blob, good)
-            if wanted and last:
+            if wanted:
                 self._index.complete(blob)
             return wanted
 

@@ -86,7 +86,7 @@ class Witness:
         return self._own_tree(agency, now, unmet).head
 
     def listing(
-        self, agency: Agency, user: VerifiedUser, now: float, unmet: Sequence[str] = ()
+        self, agency: Agency, user: VerifiedUser, now: float, unmet: Sequence[str]
     ) -> Listing:
         """Return where one of our users stands in our directory; as `own_head`."""
         tree = self._own_tree(agency, now, unmet)

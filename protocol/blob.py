@@ -83,10 +83,6 @@ class Fetch(Generic[Source]):
         """Whether every chunk is kept."""
         return self._left == 0
 
-    def completed_by(self, count: int) -> bool:
-        """Whether every chunk is kept once this many more are."""
-        return self._left == count
-
     @property
     def idle(self) -> bool:
         """Whether nothing is asked for and nothing is being stored."""

@@ -49,6 +49,17 @@ def phone(federation: Federation, anna: Device, chat: ChatId) -> Device:
     return made
 
 
+def with_phone(federation: Federation, anna: Device, boris: Device) -> tuple[ChatId, Device]:
+    """A chat of the two, and a phone of anna's in it of which boris has heard."""
+    chat = federation.chat(anna, "", boris)
+    phone = federation.further(anna)
+    with anna.transaction():
+        bring_in(anna, now())
+    federation.carry(anna, phone)
+    federation.carry(anna, boris)
+    return chat, phone
+
+
 def channel_of(
     federation: Federation, boris: Device, anna: Device, role: Role
 ) -> tuple[ChatId, Device]:
@@ -219,21 +230,16 @@ async def test_a_publisher_hands_over_what_its_other_device_was_skipped_for(
     assert federation.texts(phone, channel) == ["skipped"]
 
 
-async def test_a_share_is_taken_apart_there_too(
-    federation: Federation, post: Post, anna: Device, boris: Device, vera: Device
-) -> None:
-    """What vera shares with who joined later, and anna's phone cannot open."""
+def shared_by_vera(
+    federation: Federation, anna: Device, boris: Device, vera: Device, *texts: str
+) -> tuple[ChatId, Device]:
+    """A chat in which boris said this before anna was in it, and a phone of hers."""
     policy = Policy((federation.zone,), 0, HistoryRule.SHARED)
+    members = [(vera.profile.user.user, Role.MEMBER)]
     with boris.transaction():
-        chat = compose.new_chat(
-            boris,
-            ChatKind.GROUP,
-            "",
-            policy,
-            [(vera.profile.user.user, Role.MEMBER)],
-            now(),
-        )
-    federation.say(boris, chat, "before anna")
+        chat = compose.new_chat(boris, ChatKind.GROUP, "", policy, members, now())
+    for text in texts:
+        federation.say(boris, chat, text)
     with boris.transaction():
         compose.add_members(boris, chat, [(anna.profile.user.user, Role.MEMBER)], now())
     for device in (anna, vera):
@@ -246,6 +252,14 @@ async def test_a_share_is_taken_apart_there_too(
     for source in (anna, vera):
         federation.carry(source, phone)
     federation.carry(vera, anna)
+    return chat, phone
+
+
+async def test_a_share_is_taken_apart_there_too(
+    federation: Federation, post: Post, anna: Device, boris: Device, vera: Device
+) -> None:
+    """What vera shares with who joined later, and anna's phone cannot open."""
+    chat, phone = shared_by_vera(federation, anna, boris, vera, "before anna")
     assert federation.texts(anna, chat) == ["before anna"]
     assert federation.texts(phone, chat) == []
     assert (await hand_on(post, anna, phone)).readable == 2
@@ -441,12 +455,7 @@ async def test_of_two_messages_with_one_key_every_device_reads_both(
     federation: Federation, post: Post, anna: Device, boris: Device, tmp_path: Path
 ) -> None:
     """A device that was copied: which of its words comes first is chance, for each device anew."""
-    chat = federation.chat(anna, "", boris)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
-    federation.carry(anna, phone)
-    federation.carry(anna, boris)
+    chat, phone = with_phone(federation, anna, boris)
     copy = shutil.copytree(boris.folder, tmp_path / "copy")
     with closing(open_device(copy, PASSPHRASE, os.urandom)) as thief:
         with thief.transaction():

@@ -2,21 +2,19 @@
 
 import pytest
 
-from client import archive, compose, handing, keeping, people
+from client import archive, compose, handing, keeping, mailbox, people
 from client.arrivals import take_in
 from client.device import Device
 from client.epochs import make_prekey
 from client.erasure import erase_prekeys
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
-from client.sharing import share
 from protocol.disclosure import Disclosed
 from protocol.identity import sign_prekey
 from protocol.message import Text
 from protocol.person import Person, PersonDevice
-from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.client.post import Post
-from tests.client.test_debts import hand_on, owed
+from tests.client.test_debts import hand_on, owed, shared_by_vera, with_phone
 from tests.client.test_rekeyed import rekeyed
 from tests.federation import Federation, now
 
@@ -40,12 +38,7 @@ async def test_a_phone_whose_prekey_is_none_holds_its_users_laptop_up(
 async def test_an_absent_device_gets_what_an_author_with_a_slow_clock_wrote(
     federation: Federation, post: Post, anna: Device, boris: Device, slow: int
 ) -> None:
-    chat = federation.chat(anna, "", boris)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
-    federation.carry(anna, phone)
-    federation.carry(anna, boris)
+    chat, phone = with_phone(federation, anna, boris)
     with boris.transaction():
         compose.send(boris, chat, Text("late", None), now() - slow * DAY, None)
     federation.carry(boris, anna)
@@ -72,29 +65,12 @@ async def test_what_else_a_share_holds_is_taken_where_it_is_handed_over(
     federation: Federation, post: Post, anna: Device, boris: Device, vera: Device
 ) -> None:
     """One of the messages in it was redacted meanwhile: that one goes, and no other (SPEC 2.6)."""
-    policy = Policy((federation.zone,), 0, HistoryRule.SHARED)
-    with boris.transaction():
-        chat = compose.new_chat(
-            boris, ChatKind.GROUP, "", policy, [(vera.profile.user.user, Role.MEMBER)], now()
-        )
-    place = federation.say(boris, chat, "slip")
-    federation.say(boris, chat, "before anna")
-    with boris.transaction():
-        compose.add_members(boris, chat, [(anna.profile.user.user, Role.MEMBER)], now())
-    for device in (anna, vera):
-        federation.carry(boris, device)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
-    with vera.transaction():
-        share(vera, chat, 9, now())
-    for source in (anna, vera):
-        federation.carry(source, phone)
-    federation.carry(vera, anna)
+    chat, phone = shared_by_vera(federation, anna, boris, vera, "slip", "before anna")
+    slip = mailbox.letters(boris, chat, 9)[0].reference
     async with post.link(anna) as link, post.link(phone) as other:
         assert await handing.hand_on(anna, link) == 1
         with boris.transaction():
-            keeping.redact(boris, chat, place, "", now())
+            keeping.redact(boris, chat, slip, "", now())
         federation.carry(boris, phone)
         await take_parcels(phone, other, History())
     assert federation.texts(phone, chat) == ["before anna"]

@@ -10,10 +10,10 @@ from client.mailbox import State
 from client.reading import Reader
 from client.revoking import revoke_own
 from protocol.entry import ChatId, EntryId
-from protocol.message import Text
 from protocol.policy import Role
 from tests.client.channels import LATER, ask, follow, pay
 from tests.client.test_channels import forged
+from tests.client.test_debts import with_phone
 from tests.federation import Federation, now
 
 
@@ -29,13 +29,8 @@ def shown(device: Device, chat: ChatId) -> list[str]:
 def test_redact_takes_edits_of_a_lost_device(
     federation: Federation, anna: Device, boris: Device
 ) -> None:
-    chat = federation.chat(anna, "", boris)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
-    federation.carry(anna, phone)
-    with phone.transaction():
-        place = compose.send(phone, chat, Text("secret", None), now(), None)
+    chat, phone = with_phone(federation, anna, boris)
+    place = federation.say(phone, chat, "secret")
     federation.carry(phone, anna)
     with anna.transaction():
         compose.edit(anna, chat, place, "secret two", now())
@@ -50,13 +45,8 @@ def test_redact_takes_edits_of_a_lost_device(
 def test_own_message_of_a_lost_device_can_be_edited(
     federation: Federation, anna: Device, boris: Device
 ) -> None:
-    chat = federation.chat(anna, "", boris)
-    phone = federation.further(anna)
-    with anna.transaction():
-        bring_in(anna, now())
-    federation.carry(anna, phone)
-    with phone.transaction():
-        place = compose.send(phone, chat, Text("tpyo", None), now(), None)
+    chat, phone = with_phone(federation, anna, boris)
+    place = federation.say(phone, chat, "tpyo")
     federation.carry(phone, anna)
     with anna.transaction():
         revoke_own(anna, phone.key, now())
