@@ -41,13 +41,13 @@ def get(
         chat_id = locate(device, chat).id
         problem = fetch(device)  # it may be redacted since, or yet to come
         place, file = find_file(device, chat_id, message_id)
-        if problem is not None:
-            note(f"what is here; {problem}")
         path = Path.cwd() / file.name if output is None else output
         if isinstance(file, Attachment):
             write_file(device, chat_id, place, file, path)
         else:
             write_new(path, file.data)
+        if problem is not None:
+            note(f"what is here; {problem}")
         Output(as_json).facts(
             {"type": "file"} | file_record(file) | {"written": str(path)},
         )
