@@ -40,6 +40,8 @@ ACQUAINT_POLL_SECONDS = 0.1
 NODE_FILE = "node.db"
 DATABASE_SUFFIXES = ("", "-wal", "-shm")
 
+_kept: list[socket.socket] = []
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -192,11 +194,17 @@ def copy_database(source: Path, target: Path) -> None:
     target.chmod(0o600)
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody uses now, and that nobody is given before this process ends.
+
+    A socket is kept bound to it, which does not listen: a server may take the port beside it, but
+    the system gives it neither to another socket nor to a connection.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind((host, 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
 
 
 def milliseconds() -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 
+from bench.federation import free_port
 from bench.figures import Line, encoded, lines_of, percentile, table
 from bench.fit import centre, exponent, points
 from bench.history import TEXT_BYTES, text_of
@@ -154,3 +156,11 @@ def test_percentile() -> None:
 @pytest.mark.parametrize("number", [0, 7, 99_999_999])
 def test_texts(number: int) -> None:
     assert len(text_of(number).encode()) == TEXT_BYTES
+
+
+def test_a_port_is_given_to_a_server_alone() -> None:
+    address = ("127.0.0.1", free_port())
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(address)
+    with socket.create_server(address) as server, socket.create_connection(address) as near:
+        assert server.getsockname() == near.getpeername() == address

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from cli.main import main
 from tests.guarded import guard_databases
+from tests.hostile.federation import free_endpoint
 
 SECONDS_MAX = 120
 IVOR = (sys.executable, "-m", "cli.main")
@@ -109,12 +109,6 @@ class Town:
             process.stdout.close()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def list_of(value: object) -> list[object]:
     assert isinstance(value, list)
     return value
@@ -133,8 +127,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     agencies = ("minzdrav", "mincifry")
     for agency in agencies:
         folder = str(made.folder / agency)
-        at = f"127.0.0.1:{free_port()}"
-        settings = ("--zone", "RU-UDM", "--listen", at, "--allow-local")
+        settings = ("--zone", "RU-UDM", "--listen", free_endpoint(), "--allow-local")
         made.run("operator", "agency", "create", agency, *settings, "--dir", folder)
     (made.folder / "mincifry" / "root.key").rename(made.folder / "root.key")  # taken offline
     for agency, other in (agencies, agencies[::-1]):
@@ -327,8 +320,7 @@ class TestTown:
         self, town: Town, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folder = str(town.folder / "nowhere")
-        port = free_port()
-        settings = ("--zone", "RU-UDM", "--listen", f"127.0.0.1:{port}", "--allow-local")
+        settings = ("--zone", "RU-UDM", "--listen", free_endpoint(), "--allow-local")
         town.run("operator", "agency", "create", "nowhere", *settings, "--dir", folder)
         node = town.node("nowhere")
         (told,) = town.run("operator", "node", "invite", "ivan", "--dir", folder)
@@ -425,7 +417,7 @@ class TestTown:
 
         The root key is where its holder keeps it.
         """
-        folder, new = str(town.folder / "mincifry"), f"127.0.0.1:{free_port()}"
+        folder, new = str(town.folder / "mincifry"), free_endpoint()
         root = ("--root-key", str(town.folder / "root.key"))
         (before,) = town.run("operator", "node", "status", "--dir", folder)
         old = str(list_of(before["addresses"])[0])

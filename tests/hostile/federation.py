@@ -12,7 +12,6 @@
 import math
 import os
 import shutil
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import apsw
 import structlog
 import trio
 
+from bench.federation import free_port
 from client import compose, device, enrol, exchange, mailbox
 from client.device import Device
 from client.link import Link, linked
@@ -71,9 +71,7 @@ def now() -> int:
 def free_endpoint() -> str:
     """A loopback address and port that nobody listens on; the address is this process's own."""
     host = f"127.{os.getpid() >> 16 & 0xFF}.{os.getpid() >> 8 & 0xFF}.{os.getpid() % 250 + 2}"
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+    return f"{host}:{free_port(host)}"
 
 
 def say(device: Device, chat: ChatId, text: str) -> None:
