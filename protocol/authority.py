@@ -3,7 +3,8 @@
 An operation that has no effect in the view of its own author is inert: void in every view, and at
 no cost there. A set is judged from what one of its latest operations has seen; what is beside that,
 and what this could shake, is tried again. So the cost is that of what is new and what it is about.
-Only what owners vouch for of a forked chain reaches further, and there all is judged anew.
+What owners vouch for of a forked chain counts as new. Only where that, or what is new, could change
+which of their checkpoints count is all judged anew.
 """
 
 from collections.abc import Iterator, Mapping
@@ -81,7 +82,8 @@ class Authority:
             if not self._may_vouch(index, case, base):
                 return
             self._unsettling |= one
-        shaken = 0 if case.fork is None else self._shaken(base, one)
+        vouched = self._vouched_for(base, one)
+        shaken = self._shaken(base, one, vouched) if vouched or case.fork is not None else 0
         ground = self._ground(base, one, shaken)
         trial = self._tried(ground)
         if entry.id in trial.voids:
@@ -167,36 +169,34 @@ class Authority:
         window = scope & ~base.scope
         if not window:
             return base
-        ground = self._ground(base, window, self._shaken(base, window))
+        shaken = self._shaken(base, window, self._vouched_for(base, window))
+        ground = self._ground(base, window, shaken)
         return self._found(ground, self._tried(ground))
 
     def _ground(self, base: Verdict, window: int, shaken: int) -> _Ground:
-        """Return what to try a window on; all anew, if what owners vouch for could change."""
-        if shaken & self._unsettling or self._vouches_for_more(base, window):
+        """Return what to try a window on; all anew, if that could change who vouches for what."""
+        if shaken & self._unsettling:
             return self._start(base.scope | window)
         kept = base.without(shaken, self._dag) if shaken else base
         return _Ground(base, kept, window | shaken)
 
-    def _vouches_for_more(self, base: Verdict, window: int) -> bool:
-        """Whether an owner's checkpoint in a window could vouch for more than those of the base."""
-        checkpoints = window & self._unsettling
-        forks = sum(1 << one for one in bits(window) if checkpoints and self._exposes(one))
-        for index in bits(checkpoints):
-            past = self._dag.pasts[index]
-            if past & forks:
-                return True
+    def _vouched_for(self, base: Verdict, window: int) -> int:
+        """Return what is forked in a base and could be vouched for by checkpoints of a window.
+
+        No checkpoint is among it: they are decided before any vouches.
+        """
+        found = 0
+        for index in bits(window & self._unsettling):
             for device, branches in base.effects.branches.items():
-                chain = self._dag.chain(device) & past
-                if any(chain & ~base.effects.vouched.get(one.proof, 0) for one in branches):
-                    return True
-        return False
+                chain = self._dag.chain(device) & self._dag.pasts[index]
+                for one in branches:
+                    found |= chain & ~base.effects.vouched.get(one.proof, 0)
+        return found & base.scope & ~FIRST & ~self.register.proven & ~self._unsettling
 
-    def _exposes(self, index: int) -> bool:
-        case = self.register.cases.get(index)
-        return case is not None and case.fork is not None
-
-    def _shaken(self, base: Verdict, window: int) -> int:
+    def _shaken(self, base: Verdict, window: int, vouched: int) -> int:
         """Return those operations of a base that a window beside it could possibly change.
+
+        vouched: those of a forked chain that the window vouches for, which count as if new.
 
         Whether an operation has effect depends on its own past, and on what is beside it about its
         author or their device. So it is shaken by an operation of the window, or by a shaken one,
@@ -204,14 +204,14 @@ class Authority:
         about the same user. Decisions of a quorum depend on the devices of owners, and on who were
         owners in their past. What carries its own proof depends on nothing.
         """
-        found, fresh = 0, window
+        found, fresh = vouched, window | vouched
         while fresh:
             concerned = 0
             for index in bits(fresh):
                 concerned |= self._reached(index)
-                if window >> index & 1:
+                if (window | vouched) >> index & 1:
                     concerned |= self._cut_short(base, index)
-                else:
+                if not window >> index & 1:
                     concerned |= self._following(index)
             fresh = concerned & base.scope & ~FIRST & ~self.register.proven & ~found
             found |= fresh

@@ -70,6 +70,20 @@ def vouched_again_and_again() -> Story:
     return story
 
 
+def vouched_step_by_step() -> Story:
+    """An owner hears of a forked chain entry by entry, and vouches for each, in a busy chat."""
+    story = Story(CAST)
+    one = story.tell(BORIS, Checkpoint(), [story.genesis])
+    other = story.retell(BORIS, Enroll(credential(BORIS, (1,))), one, [story.genesis])
+    exposed = story.tell(ANNA, story.exposure(one, other), [one, other])
+    for _ in range(MANY):
+        story.tell(ANNA, SetRole(DINA.user, Role.MEMBER, ()), [exposed])
+    unaware = [story.tell(BORIS, Enroll(credential(BORIS, (1,))), [other]) for _ in range(MANY)]
+    for said in unaware:
+        story.tell(ANNA, Checkpoint(), [exposed, said])
+    return story
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what will have been tried from now on."""
     tried: list[int] = []
@@ -92,6 +106,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         one_owner_decides_alone,
         revoked_again_and_again,
         vouched_again_and_again,
+        vouched_step_by_step,
     ],
 )
 def test_nothing_is_tried_again_and_again(
