@@ -146,7 +146,7 @@ def _asked(entry: ControlEntry, author: UserId, view: Membership, holder: Holder
             identity = credential.user
             fault: Void | None = Void.STRANGER
             if identity.user == author:
-                fault = _unfit([(identity, view.users[author].role)], view)
+                fault = _unfit([(identity, view.users[author].role)], view, holder)
             return Case(author, fault=fault, enrolled=identity)
         case Quorum():
             return _quorum(entry.operation, author, view, holder)
@@ -165,7 +165,7 @@ def _ranked(
     direct = Void.DIRECT if view.kind == ChatKind.DIRECT else None
     match operation:
         case Admit(grants):
-            fault = direct or _ill_granted(grants, view)
+            fault = direct or _ill_granted(grants, view, holder)
             return Case(author, fault=fault, need=Role.ADMIN, acts=_granted(grants))
         case Remove(user, seen):
             return Case(author, fault=direct, need=Role.ADMIN, acts={user: Act(OUT, None, seen)})
@@ -178,13 +178,16 @@ def _ranked(
             fault = direct or _crowded(view, 0, _writing(view, user, role, 0))
             return Case(author, fault=fault, need=Role.ADMIN, acts=acts)
         case Revoke():
-            holds = view.devices.get(operation.device) or holder(operation.device)
-            return _revoked(operation, device, author, holds)
+            return _revoked(operation, device, author, _user_of(operation.device, view, holder))
         case SetPolicy(policy):
             met = narrow(view.policy.zones, policy.zones)
             fault = None if met else Void.NOWHERE
             need = Role.ADMIN if met == view.policy.zones else Role.OWNER
             return Case(author, fault=fault, need=need, policies=(policy,))
+
+
+def _user_of(device: DeviceKey, view: Membership, holder: Holder) -> UserId | None:
+    return view.devices.get(device) or holder(device)
 
 
 def _revoked(operation: Revoke, device: DeviceKey, author: UserId, user: UserId | None) -> Case:
@@ -222,7 +225,7 @@ def _quorum(quorum: Quorum, author: UserId, view: Membership, holder: Holder) ->
     alone = next((case.fault for case in cases if case.fault is not None), None)
     return Case(
         author,
-        fault=alone or _crowded_by(quorum.operations, view),
+        fault=alone or _crowded_by(quorum.operations, view, holder),
         need=QUORUM,
         acts=acts,
         revoked=revoked,
@@ -247,16 +250,19 @@ def _granted(grants: Iterable[Grant]) -> dict[UserId, Act]:
     }
 
 
-def _ill_granted(grants: Iterable[Grant], view: Membership) -> Void | None:
+def _ill_granted(grants: Iterable[Grant], view: Membership, holder: Holder) -> Void | None:
     for grant in grants:
         member = view.users.get(grant.credential.user.user)
         if member is not None and grant.role < member.role:
             return Void.LOWERS
-    return _unfit([(grant.credential.user, grant.role) for grant in grants], view)
+    return _unfit([(grant.credential.user, grant.role) for grant in grants], view, holder)
 
 
 def _unfit(
-    identities: Iterable[tuple[VerifiedUser, Role]], view: Membership, writing: int = 0
+    identities: Iterable[tuple[VerifiedUser, Role]],
+    view: Membership,
+    holder: Holder,
+    writing: int = 0,
 ) -> Void | None:
     """Return why these users and devices cannot be brought in, None if they can.
 
@@ -271,7 +277,7 @@ def _unfit(
             if member.identity.agency != identity.agency:
                 return Void.AGENCY
         added = [device for device in identity.devices if device not in held]
-        if any(device in view.devices for device in added):
+        if any(_user_of(device, view, holder) not in (None, identity.user) for device in added):
             return Void.TAKEN
         if len(held) + len(added) > DEVICES_USER_MAX:
             return Void.LIMIT
@@ -280,7 +286,7 @@ def _unfit(
     return _crowded(view, fresh, writing)
 
 
-def _crowded_by(operations: Iterable[Inner], view: Membership) -> Void | None:
+def _crowded_by(operations: Iterable[Inner], view: Membership, holder: Holder) -> Void | None:
     """Return `LIMIT` if decisions that are each in order bring in too many devices together."""
     granted, writing = [], 0
     for operation in operations:
@@ -291,7 +297,7 @@ def _crowded_by(operations: Iterable[Inner], view: Membership) -> Void | None:
                 writing += _writing(view, member, role, 0)
             case _:
                 pass
-    return _unfit(granted, view, writing)
+    return _unfit(granted, view, holder, writing)
 
 
 def _writing(view: Membership, user: UserId, role: Role, added: int) -> int:

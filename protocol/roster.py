@@ -26,7 +26,7 @@ class Void(Enum):
     REMOVED = "its author was removed, and whoever did so had not seen it"
     DIRECT = "nobody joins, leaves by force or changes role in a direct chat"
     STRANGER = "it is about someone who was no member"
-    TAKEN = "it names a device of another member"
+    TAKEN = "it names a device of another user"
     AGENCY = "it names a member under another agency"
     LOWERS = "a grant does not lower a role"
     LIMIT = "it would bring in more devices than allowed"

@@ -69,7 +69,7 @@ def _first(operation: Operation, author: UserId, view: Membership, holder: Holde
     if _lowers(operation, view):
         return Void.LOWERS
     for identity, _ in _newcomers(operation, view):
-        found = _unfit(identity, view)
+        found = _unfit(identity, view, holder)
         if found is not None:
             return found
     return _too_much(operation, view)
@@ -124,11 +124,11 @@ def _held(user: UserId, view: Membership) -> frozenset[DeviceKey]:
     return view.users[user].devices if user in view.users else frozenset()
 
 
-def _unfit(identity: VerifiedUser, view: Membership) -> Void | None:
+def _unfit(identity: VerifiedUser, view: Membership, holder: Holder) -> Void | None:
     user, named = identity.user, set(identity.devices)
     if user in view.users and view.users[user].agency != identity.agency:
         return Void.AGENCY
-    if any(named & one.devices for other, one in view.users.items() if other != user):
+    if any(view.devices.get(one, holder(one)) not in (None, user) for one in named):
         return Void.TAKEN
     return Void.LIMIT if len(named | _held(user, view)) > DEVICES_USER_MAX else None
 

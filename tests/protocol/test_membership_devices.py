@@ -192,6 +192,20 @@ class TestDevices:
         told = story.tell(BORIS, Admit((replace(grant(DINA, Role.MEMBER), credential=stolen),)))
         assert reason(story, told) == Void.TAKEN
 
+    def test_a_device_stays_its_users_when_they_are_out(self) -> None:
+        """Or an agency could certify one device for user after user: disputes are of each pair."""
+        story = Story(CAST)
+        story.tell(BORIS, Remove(CLARA.user, ()))
+        named = replace(credential(DINA).user, devices=CLARA.devices[:1])
+        passed_on = replace(
+            grant(DINA, Role.MEMBER), credential=replace(credential(DINA), user=named)
+        )
+        told = story.tell(BORIS, Admit((passed_on,)))
+        back = story.tell(BORIS, Admit((grant(CLARA, Role.MEMBER),)))
+        assert reason(story, told) == Void.TAKEN
+        assert reason(story, back) is None
+        assert not story.history().authority.register.disputes
+
     def test_of_two_concurrent_claims_the_smaller_user_holds(self) -> None:
         story = Story(CAST)
         start = [story.genesis]
