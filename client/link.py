@@ -287,23 +287,28 @@ class Link:
 
     async def seek(self, chat: ChatId | None = None) -> None:
         """Take up who is new in our chats, or in one: without a key they could not read us."""
+        device, now = self._device, int(time.time() * 1000)
 
         def strangers() -> Sequence[UserId]:
-            device, now = self._device, int(time.time() * 1000)
             judges = device.chats() if chat is None else filter(None, [device.chat(chat)])
             return people.strangers(device, judges, now)
 
-        await self._look_after(await self.write(strangers))
+        users = await self.journal.read(strangers)
+        if users and await self._look_after(users):
+            await self.write(partial(people.note_sought, device, users, now))
 
-    async def _look_after(self, users: Sequence[UserId]) -> None:
-        """Take up what the directory says of users now."""
+    async def _look_after(self, users: Sequence[UserId]) -> bool:
+        """Take up what the directory says of users now; return whether it says anything."""
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
+        told = True
         for at in range(0, len(users), LOOKUP_MAX):
             try:
                 for person in await self._described(users[at : at + LOOKUP_MAX]):
                     await self._try_to_keep(person, suspects)
             except RefusedError as error:  # a node that was brought back has to meet others first
                 self.refused.append(str(error))
+                told = False
+        return told
 
     async def _described(self, users: Sequence[UserId]) -> list[Person]:
         """Ask for users by id, and by name those whom our node does not know by that."""

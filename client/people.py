@@ -352,22 +352,25 @@ def accept_change(device: Device, name: str) -> None:
 
 
 def strangers(device: Device, chats: Iterable[Chat], now: int) -> Sequence[UserId]:
-    """Return the users of chats of whom no key is known, and who are to be asked about now.
+    """Return the users of chats of whose devices there one has no key here, to be asked about now.
 
-    They are noted, and asked about again after a while. Call inside a transaction.
+    Who was asked about a while ago is not: see `note_sought`.
     """
-    members = {user for judge in chats for user in judge.membership().users}
+    rows = device.connection.execute("SELECT id FROM devices WHERE prekey IS NOT NULL").fetchall()
+    known = {device.key} | {key for (key,) in convert(rows, list[tuple[DeviceKey]])}
     rows = device.connection.execute(
-        "SELECT user FROM devices WHERE revoked = 0 AND prekey IS NOT NULL"
-        " UNION SELECT user FROM sought WHERE abs(?1 - at) < ?2",
-        (now, SEEK_AGAIN_MS),
+        "SELECT user FROM sought WHERE abs(? - at) < ?", (now, SEEK_AGAIN_MS)
     ).fetchall()
-    known = {user for (user,) in convert(rows, list[tuple[UserId]])}
-    found = sorted(members - known - {device.profile.user.user})
+    asked = {user for (user,) in convert(rows, list[tuple[UserId]])}
+    members = [one for judge in chats for one in judge.membership().devices.items()]
+    return sorted({user for key, user in members if key not in known} - asked)
+
+
+def note_sought(device: Device, users: Iterable[UserId], now: int) -> None:
+    """Note that the directory has told what it knows of users."""
     device.connection.executemany(
-        "INSERT OR REPLACE INTO sought VALUES (?, ?)", [(user, now) for user in found]
+        "INSERT OR REPLACE INTO sought VALUES (?, ?)", [(user, now) for user in users]
     )
-    return found
 
 
 def companions(device: Device) -> Sequence[UserId]:

@@ -1,5 +1,7 @@
 """Whoever is in a chat reads whoever writes there, though neither has ever named the other."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +11,16 @@ from client import compose, mailbox, people
 from client.device import Device
 from client.epochs import closed_to, start_epoch
 from client.exchange import visit
+from client.linking import bring_in
 from node import dialler
+from node.errors import NetworkError, RefusedError
 from protocol.identity import UserId
 from protocol.message import Text
+from protocol.question import Question
+from protocol.reply import Reply
 from tests.federation import Federation, now
 from tests.hostile.federation import eventually
-from tests.realm import Realm, copied, found
+from tests.realm import USERS, Realm, copied, found
 
 
 @pytest.fixture
@@ -56,8 +62,54 @@ def test_they_are_asked_about_once_in_a_while(
     assert not people.strangers(anna, [chat], now())
     anna.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (boris.key,))
     assert people.strangers(anna, [chat], now()) == [boris.profile.user.user]
+    people.note_sought(anna, [boris.profile.user.user], now())
     assert not people.strangers(anna, [chat], now())
     assert people.strangers(anna, [chat], now() + people.SEEK_AGAIN_MS)
+
+
+def test_a_device_of_which_no_key_is_known_is_a_stranger(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Regression: what was said to who had lost a device was closed to the new one for a day."""
+    chat = federation.chat(anna, "", boris)
+    fresh = federation.recovered(boris)
+    federation.carry(anna, fresh)
+    with fresh.transaction():
+        assert bring_in(fresh, now()) == 1
+    anna.connection.execute("DELETE FROM devices WHERE id = ?", (fresh.key,))
+    federation.carry(fresh, anna)
+    judge = compose.require(anna, chat)
+    assert people.strangers(anna, [judge], now()) == [fresh.profile.user.user]
+    federation.introduce()
+    assert not people.strangers(anna, [judge], now())
+
+
+@pytest.mark.parametrize(
+    "problem", [NetworkError("the connection ended"), RefusedError("this node was brought back")]
+)
+async def test_they_are_asked_about_again_where_nobody_answered(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """Regression: for ten minutes they were skipped, as if the node had known nobody."""
+
+    async def fail(question: Question) -> Reply:
+        del question
+        raise problem
+
+    def strangers() -> Sequence[UserId]:
+        return people.strangers(boris, boris.chats(), now())
+
+    async with realm.running(), realm.online("boris") as (boris, link):
+        await link.settle(5)
+        forget = "UPDATE devices SET prekey = NULL WHERE id != ?"
+        await link.write(lambda: boris.connection.execute(forget, (boris.key,)))
+        with monkeypatch.context() as patch:
+            patch.setattr(link, "ask", fail)
+            with suppress(NetworkError):
+                await link.seek()
+        assert len(await link.journal.read(strangers)) == len(USERS) - 1
+        await link.seek()
+        assert not await link.journal.read(strangers)
 
 
 def test_their_names_are_those_in_the_chat(
