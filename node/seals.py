@@ -46,19 +46,20 @@ class SealedChats(Chats):
         return tuple(found)
 
     def _concerned(self, chat: Chat, epoch: EpochEntry) -> tuple[DeviceKey, ...]:
-        """Return whose seals we keep: a device its own; a node its agency's, or all of few.
+        """Return whose seals we keep: a device its own; a node its agency's, or all.
 
-        Few seals go everywhere, so that a node can still have them when the author's is gone. The
-        author made the secret, so nobody else keeps the seal that is for the author.
+        All those that a device of its agency made, as the other nodes ask here for theirs; and all
+        of few, so that a node can still have them when the author's is gone. The author made the
+        secret, so nobody else keeps the seal that is for the author.
         """
         listed = chat.history.recipients(epoch)
         if self.owner != self.agency:
             return tuple(device for device in listed if device == self.owner)
         author = chat.history.entries[epoch.index].device
         others = tuple(device for device in listed if device != author)
-        if len(listed) <= SEALS_SPREAD_MAX:
-            return others
         own = self.readers(chat)
+        if len(listed) <= SEALS_SPREAD_MAX or author in own:
+            return others
         return tuple(device for device in others if device in own)
 
     def sealless(self, peer: bytes, before: int = NEWEST) -> tuple[list[Sealless], int]:
