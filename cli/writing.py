@@ -239,6 +239,7 @@ def _deliver(
     from client.compose import require
     from client.delivery import progress_of
     from client.epochs import closed_to
+    from client.people import why_closed
     from node.errors import NetworkError, RefusedError, exit_code
 
     brought = _bring(device, chat, place, wait, timeout)
@@ -261,7 +262,7 @@ def _deliver(
     )
     judge = require(device, chat.id)
     for name in closed_to(device, judge):
-        note(f"{name} cannot read this: no key of theirs is known here yet; each visit asks for it")
+        note(why_closed(device, name))
     for user, name in identities.left_behind(device, judge).items():
         note(identities.careful(judge, user, name))
     if problem is not None and not isinstance(problem, NetworkError):

@@ -4,8 +4,9 @@ Of an epoch's secret a device keeps one key chain a sender, and of each chain on
 The secret itself is never stored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
@@ -14,15 +15,17 @@ from msgspec import convert
 from client import nacks
 from client.device import Device
 from client.owing import owe_all
-from client.writing import append_control, control_heads, next_place
+from client.writing import append_control, control_heads, may_sign, next_place
 from crypto import merkle, schedule
 from crypto.errors import SealRefused
 from crypto.sealing import PREKEY_PRIVATE_BYTES, takes_seals
 from crypto.sealing import Prekey as PrekeyPair
+from node.errors import RefusedError
 from protocol import epoch as rules
 from protocol.chat import Chat
 from protocol.dag import bits
 from protocol.entry import ChatId, DeviceKey, EntryId, place_of
+from protocol.errors import PeerError
 from protocol.frame import Seal
 from protocol.identity import Prekey, sign_prekey, verify_prekey
 from protocol.limits import (
@@ -30,6 +33,7 @@ from protocol.limits import (
     EPOCH_RENEW_SECONDS,
     PREKEY_ERASE_SECONDS,
     PREKEY_RENEW_SECONDS,
+    SEALS_SPREAD_MAX,
 )
 from protocol.nack import shunned
 from protocol.operation import EpochOperation
@@ -205,6 +209,35 @@ def _could_reach_more(device: Device, chat: Chat, epoch: EntryId, now: int) -> b
     if not found or not _prekeys(device, chat, now)[1] <= skipped:
         return False
     return any(takes_seals(prekey.public) for prekey in found)
+
+
+def let_all_read(device: Device, chats: Iterable[ChatId], now: int) -> int:
+    """Start an epoch in each of these chats in whose best one others skip whom we could reach.
+
+    Its author may never know a key of theirs, as where the two agencies do not trust each other.
+    Among many, who let them in does, and all others who know one wait until they write. Return in
+    how many. Call inside a transaction.
+    """
+    count = 0
+    for judge in filter(None, map(device.chat, chats)) if may_sign(device) else ():
+        best = next(fitting(device, judge), None)
+        if best is None or not judge.membership().may_write(device.key):
+            continue
+        if _answers_for_one(device, judge, best) and _could_reach_more(device, judge, best, now):
+            with suppress(RefusedError, PeerError), device.attempt():  # ours may be forked there
+                start_epoch(device, judge, now)
+                count += 1
+    return count
+
+
+def _answers_for_one(device: Device, chat: Chat, epoch: EntryId) -> bool:
+    """Whether we are among few, or have let in a user of whom an epoch skips a device."""
+    membership = chat.membership()
+    if len(membership.sealed) <= SEALS_SPREAD_MAX:
+        return True
+    ours = membership.users[device.profile.user.user].devices
+    users = {membership.devices[one] for one in _skipped(chat, epoch) & membership.devices.keys()}
+    return any(ours & chat.history.authority.introducers(user) for user in users)
 
 
 def closed_to(device: Device, chat: Chat) -> list[str]:

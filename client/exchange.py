@@ -19,6 +19,7 @@ from client.arrivals import take_in
 from client.bringing import hand_over
 from client.deciding import Decided, settle
 from client.device import Device
+from client.epochs import let_all_read
 from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.handing import hand_on, unfinished
 from client.link import Link
@@ -90,7 +91,8 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await link.fetching.clear()
     await hand_over(device, link)
     again = await link.write(partial(revoke_given_up, device, now_ms()))
-    if await link.write(partial(bring_in, device, now_ms())) or again or revoked or decided:
+    brought_in = await link.write(partial(bring_in, device, now_ms()))
+    if await _let_all_read(device, link) or brought_in or again or revoked or decided:
         even = await link.settle(seconds)
     await tell_again(device, link)
     await hand_out(device, link)
@@ -161,6 +163,11 @@ async def trade_keys(device: Device, link: Link) -> None:
     await hand_out(device, link)
 
 
+async def _let_all_read(device: Device, link: Link) -> int:
+    """Start epochs for those whom others skip where something was written; return in how many."""
+    return await link.write(partial(let_all_read, device, link.take_stirred(), now_ms()))
+
+
 async def decide(device: Device, link: Link) -> Sequence[Decided]:
     """Publish what enough owners have signed; return which proposals those are."""
     return await link.write(partial(settle, device, now_ms()))
@@ -181,6 +188,7 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
     await link.fetching.clear()
+    await _let_all_read(device, link)
     await tell_again(device, link)
     await hand_over(device, link)
     await hand_on(device, link)

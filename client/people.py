@@ -142,6 +142,19 @@ def why_not(device: Device, name: str, unreached: Collection[AgencyId]) -> IvorE
     return UserError(f"{name} is not known: {why}")
 
 
+def why_closed(device: Device, name: str) -> str:
+    """Return, in words, why a member cannot read what we write, and what changes that."""
+    agency = parse_address(name).agency
+    if device.connection.execute("SELECT 1 FROM agencies WHERE name = ?", (agency,)).get is None:
+        why = (
+            f"your agency is not federated with {agency}, so no key of theirs is known here; what "
+            "follows they can read once a member who knows one has been online"
+        )
+    else:
+        why = "no key of theirs is known here yet; each visit asks for it"
+    return f"{name} cannot read this: {why}"
+
+
 def checked(device: Device, person: Person) -> VerifiedUser:
     """Return who a person is, by records that verify under the agency's key that we know."""
     certificates = [one.certificate for one in person.devices]

@@ -8,6 +8,7 @@ which of their checkpoints count is all judged anew.
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -154,6 +155,10 @@ class Authority:
         for user in register.claims.get(device, ()):
             found |= register.enrolments.get(user, {}).get(device, 0)
         return found
+
+    def introducers(self, user: UserId) -> AbstractSet[DeviceKey]:
+        """Return the devices that wrote of a user's membership, with or without effect."""
+        return {self._dag.entries[one].device for one in bits(self.register.acts.get(user, 0))}
 
     def verdict(self, within: int) -> Verdict:
         """Judge a set of entries that holds the past of each; not empty."""

@@ -1,18 +1,20 @@
 """Whoever is in a chat reads whoever writes there, though neither has ever named the other."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from client import compose, mailbox, people
+from client import compose, epochs, mailbox, people
 from client.device import Device
-from client.epochs import closed_to, start_epoch
+from client.epochs import closed_to, fitting, let_all_read, start_epoch
 from client.exchange import visit
 from client.linking import bring_in
 from node import dialler
+from node.agency import DATABASE_FILE
+from node.database import connect
 from node.errors import NetworkError, RefusedError
 from protocol.identity import UserId
 from protocol.message import Text
@@ -20,7 +22,7 @@ from protocol.question import Question
 from protocol.reply import Reply
 from tests.federation import Federation, now
 from tests.hostile.federation import eventually
-from tests.realm import USERS, Realm, copied, found
+from tests.realm import AGENCIES, USERS, Realm, copied, found
 
 
 @pytest.fixture
@@ -48,6 +50,49 @@ async def test_who_has_not_brought_them_in_reaches_all(realm: Realm) -> None:
                 return await other.journal.read(partial(has_read, clara, realm))
 
             await eventually(reads, "clara reads what boris wrote")
+
+
+async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> None:
+    """Regression: what anna wrote was closed to clara until boris himself wrote something."""
+    part(realm, "north", "east")
+    async with realm.running(*AGENCIES), realm.online("anna") as (anna, link):
+
+        def skip_clara() -> None:
+            anna.connection.execute("UPDATE devices SET prekey = NULL WHERE id != ?", (anna.key,))
+            start_epoch(anna, compose.require(anna, realm.chat), now())
+            compose.send(anna, realm.chat, Text("not to clara", None), now(), None)
+
+        def write() -> None:
+            compose.send(anna, realm.chat, Text("to all", None), now(), None)
+
+        await visit(anna, link, 5)
+        await link.write(skip_clara)
+        async with realm.online("boris") as (boris, other):
+
+            async def has_let_all_read() -> bool:
+                await visit(boris, other, 5)
+                await visit(anna, link, 5)
+                judge = compose.require(anna, realm.chat)
+                best = judge.history.epoch(next(fitting(anna, judge)))
+                return best is not None and not best.operation.skipped
+
+            await eventually(has_let_all_read, "boris starts an epoch")
+        await link.write(write)
+        async with realm.online("clara") as (clara, other):
+
+            async def reads() -> bool:
+                await visit(clara, other, 5)
+                return await other.journal.read(partial(has_read, clara, realm))
+
+            await eventually(reads, "clara reads what anna wrote")
+
+
+def part(realm: Realm, one: str, other: str) -> None:
+    """Have two agencies not trust each other."""
+    for name, stranger in ((one, other), (other, one)):
+        with closing(connect(realm.base / name / DATABASE_FILE, None)) as connection:
+            key = (realm.founded.agencies[stranger].id,)
+            connection.execute("DELETE FROM agencies WHERE id = ?", key)
 
 
 def has_read(clara: Device, realm: Realm) -> bool:
@@ -112,6 +157,12 @@ async def test_they_are_asked_about_again_where_nobody_answered(
         assert not await link.journal.read(strangers)
 
 
+def test_why_they_cannot_read_is_said(anna: Device, boris: Device) -> None:
+    assert "each visit asks" in people.why_closed(anna, boris.profile.name)
+    anna.connection.execute("DELETE FROM agencies WHERE id = ?", (boris.profile.charter.agency,))
+    assert "not federated with mincifry" in people.why_closed(anna, boris.profile.name)
+
+
 def test_their_names_are_those_in_the_chat(
     federation: Federation, anna: Device, boris: Device
 ) -> None:
@@ -146,3 +197,38 @@ def test_an_epoch_that_skips_who_is_known_by_now_is_left(
     assert boris.replica.last_epoch(chat, boris.key) == reaches
     federation.carry(boris, clara)
     assert federation.texts(clara, chat) == ["to clara", "and again"]
+
+
+@pytest.mark.parametrize("few", [9, 2])
+def test_who_is_skipped_by_others_is_reached_by_who_knows_them(
+    federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Once; among many by who let them in; never by one who would leave out somebody else."""
+    monkeypatch.setattr(epochs, "SEALS_SPREAD_MAX", few)
+    clara = federation.official("clara@mvd")
+    dora = federation.official("dora@minzdrav")
+    chat = federation.chat(boris, "", anna, clara, dora)
+    federation.carry(boris, anna)
+    federation.carry(boris, clara)
+    for ignorant, unknown in ((anna, clara), (clara, dora)):
+        key = (unknown.key,)
+        ignorant.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", key)
+    with anna.transaction():
+        start_epoch(anna, compose.require(anna, chat), now())
+    federation.say(anna, chat, "not to clara")
+    federation.carry(anna, clara)
+    federation.carry(anna, boris)
+    with clara.transaction():
+        assert let_all_read(clara, [chat], now()) == 0
+    if few == 2:
+        federation.carry(anna, dora)
+        with dora.transaction():
+            assert let_all_read(dora, [chat], now()) == 0
+    with boris.transaction():
+        assert let_all_read(boris, [chat], now()) == 1
+        assert let_all_read(boris, [chat], now()) == 0
+    federation.carry(boris, anna)
+    federation.say(anna, chat, "to clara")
+    federation.carry(boris, clara)
+    federation.carry(anna, clara)
+    assert federation.texts(clara, chat) == ["to clara"]
