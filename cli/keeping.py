@@ -95,7 +95,14 @@ def policy(
                 device, [], lambda _: keeping.set_policy(device, judge.id, wanted, now_ms())
             )
             problem = made.problem
-        now = require(device, judge.id).membership().policy
+        membership = require(device, judge.id).membership()
+        now = membership.policy
+        for member in membership.users.values() if zones is not None else ():
+            if member.agency not in membership.agencies:
+                note(
+                    f"{member.name}, in {member.zone}, is outside these zones: they get no more of "
+                    "this chat, for good, and can write nothing in it"
+                )
         if retention is not None and now.retention:
             note(
                 f"an agency that is cut off for longer than {span(now.retention)} gets what was "

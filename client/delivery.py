@@ -116,8 +116,9 @@ def unstored(device: Device) -> int:
 def takes(device: Device, judge: Chat, lane: int) -> bool:
     """Whether our node takes what we write in a lane of a chat, as far as we know.
 
-    It does not once it knows that somebody has put us out, or made us a reader (SPEC 3.4): what has
-    come from it of the control lane says so. That we have left it hears from ourselves.
+    It does not once it knows that somebody has put us out, or made us a reader, or that our agency
+    may not hold the chat (SPEC 3.4): what has come from it of the control lane says so. That we
+    have left it hears from ourselves.
     """
     history = judge.history
     reached = _acknowledged(device, judge.id)
@@ -125,8 +126,11 @@ def takes(device: Device, judge: Chat, lane: int) -> bool:
     known = history.everything & ~sum(1 << at for at in ours)
     if not known & 1:
         return True
-    member = resolve(history, known).users.get(device.profile.user.user)
-    return member is not None and (lane == CONTROL or member.role >= Role.MEMBER)
+    membership = resolve(history, known)
+    member = membership.users.get(device.profile.user.user)
+    if member is None or device.profile.charter.agency not in membership.agencies:
+        return False
+    return lane == CONTROL or member.role >= Role.MEMBER
 
 
 def _acknowledged(device: Device, chat: ChatId) -> int:

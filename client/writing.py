@@ -52,6 +52,7 @@ def append(device: Device, chat: ChatId, header: Header, payload: bytes) -> Entr
     Raises EvidenceError and NetworkError if this is, or may be, an old copy of the device.
     """
     _check_copy(device)
+    _check_held(device, chat)
     raw = encode_header(header)
     entry = entry_id(raw)
     signature = device.secrets.device.sign(SIGNATURE_LABEL, entry)
@@ -92,6 +93,19 @@ def _check_copy(device: Device) -> None:
             "this folder, or the database in it, was copied or brought back since it was last in "
             "use: before it writes it must ask its node whether the device wrote more meanwhile; "
             "run 'ivor sync'"
+        )
+
+
+def _check_held(device: Device, chat: ChatId) -> None:
+    """Refuse what our own node would not take, as its agency may not hold the chat (SPEC 3.4)."""
+    judge, ours = device.replica.chat(chat), device.profile
+    membership = None if judge is None else judge.membership()
+    if membership is None or ours.user.user not in membership.users:
+        return
+    if ours.charter.agency not in membership.agencies:
+        raise RefusedError(
+            f"your agency, in {ours.charter.zone}, may hold this chat no longer: it stays in "
+            f"{', '.join(membership.policy.zones)}; nobody would get what you write"
         )
 
 

@@ -70,6 +70,15 @@ class TestPolicy:
         anna("chat", "policy", chat[:8], "--history", "none", code=1)
         boris("chat", "policy", chat[:8], "--retention", "1d", code=8)
 
+    def test_who_is_shut_out_by_zones_is_named(
+        self, federation: Federation, anna: Official
+    ) -> None:
+        federation.official("olga@mos", "RU-MOW")
+        anna("chat", "new", "Wide", "olga@mos")
+        anna("chat", "policy", "Wide", "--zones", "RU-UDM")
+        assert "olga@mos, in RU-MOW, is outside these zones" in anna.said
+        assert "anna@minzdrav, in" not in anna.said
+
     def test_spans(self) -> None:
         for text in ("forever", "30d", "12h", "90s", "5m"):
             assert span(read_span(text)) == text

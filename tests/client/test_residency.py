@@ -1,11 +1,13 @@
 """Zones and devices: which node may have what a device writes (SPEC 3.4, 6.3)."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from client import compose, keeping
+from client.delivery import progress_of, unstored
 from client.device import Device
 from client.outbox import Outbox
 from node.errors import RefusedError
@@ -50,17 +52,37 @@ def test_a_policy_that_leaves_the_zone(federation: Federation) -> None:
     federation.carry(anna, olga)
     agency = olga.profile.charter.agency
     assert {agency, olga.key} <= olga.replica.readers_of(chat)
-    with anna.transaction():
-        keeping.set_policy(anna, chat, UDM, now())
-    federation.carry(anna, olga)
-    assert not {agency, olga.key} & olga.replica.readers_of(chat)
     pushed: list[bytes] = []
     outbox = Outbox(olga, pushed.append)
     with olga.transaction():
-        compose.send(olga, chat, Title("secret"), now(), None)
-        push = outbox.appended()
-    push()
+        place = compose.send(olga, chat, Title("secret"), now(), None)
+    with anna.transaction():
+        keeping.set_policy(anna, chat, UDM, now())
+    assert unstored(olga)
+    federation.carry(anna, olga)
+    assert not {agency, olga.key} & olga.replica.readers_of(chat)
+    outbox.appended()()
     assert pushed == []
+    assert progress_of(olga, chat, place).refused
+    assert not unstored(olga)
+
+
+def test_who_is_outside_the_zones_writes_nothing(federation: Federation) -> None:
+    """Regression: it was queued for good, and each 'ivor sync' waited a minute for it."""
+    anna = federation.official("anna@minzdrav")
+    olga = federation.official("olga@mos", "RU-MOW")
+    chat = start(anna, ALL, olga)
+    federation.carry(anna, olga)
+    with anna.transaction():
+        keeping.set_policy(anna, chat, UDM, now())
+    federation.carry(anna, olga)
+    for write in (
+        partial(compose.send, olga, chat, Title("secret"), now(), None),
+        partial(compose.leave, olga, chat, now()),
+    ):
+        with pytest.raises(RefusedError, match="RU-MOW, may hold this"), olga.transaction():
+            write()
+    assert not unstored(olga)
 
 
 def test_let_in_again(federation: Federation) -> None:
