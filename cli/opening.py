@@ -171,7 +171,7 @@ async def _change(
     work: "Callable[[Sequence[UserId]], Result]",
     done: list[Result],
 ) -> None:
-    from client.exchange import decide, hand_out, receive
+    from client.exchange import decide, hand_out, receive, stay_known
     from client.link import linked
     from node.errors import NetworkError
 
@@ -185,6 +185,7 @@ async def _change(
         if not await link.settle(SETTLE_SECONDS):
             raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
         await hand_out(device, link)
+        await stay_known(device, link)
 
 
 def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId]":

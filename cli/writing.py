@@ -81,7 +81,7 @@ def send(
         from client.chats import find_letter
         from protocol.message import Text
 
-        judge = _chat_for(device, chat)
+        judge = _with_keys(device, _chat_for(device, chat))
         if file is not None:
             place = _store_file(device, judge, file, words, reply_to, idempotency_key)
         else:
@@ -104,7 +104,7 @@ def react(
         from client.chats import find_letter
         from protocol.message import Reaction
 
-        judge = locate(device, chat)
+        judge = _with_keys(device, locate(device, chat))
         made = Reaction(find_letter(device, judge.id, message_id), reaction)
         _deliver(device, judge, _store(device, judge, made, None), None, 0, Output(as_json))
 
@@ -124,7 +124,7 @@ def edit(
         from client import compose
         from client.chats import find_letter
 
-        judge = locate(device, chat)
+        judge = _with_keys(device, locate(device, chat))
         place = find_letter(device, judge.id, message_id)
         with device.transaction():
             written = compose.edit(device, judge.id, place, words, now_ms())
@@ -203,6 +203,19 @@ def _titled(device: "Device", name: str) -> "Chat":
         if "@" in name:
             parse_address(name)
         raise
+
+
+def _with_keys(device: "Device", chat: "Chat") -> "Chat":
+    """Return a chat, once its members were asked about for whom no key is known that still opens.
+
+    What is written without their keys they never read; so here the node comes first.
+    """
+    from client.compose import require
+    from client.people import strangers
+
+    if strangers(device, [chat], now_ms()):
+        fetch(device, lambda link: link.seek(chat.id))
+    return require(device, chat.id)
 
 
 def _begin_direct(device: "Device", name: str) -> "ChatId":
@@ -320,7 +333,7 @@ async def _bring_over(
     from cli.attaching import bring_files
     from client.bringing import holders, spread
     from client.delivery import progress_of
-    from client.exchange import decide, revoke_caught, wait_until
+    from client.exchange import decide, revoke_caught, stay_known, wait_until
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
@@ -328,6 +341,7 @@ async def _bring_over(
         return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)
+    await stay_known(device, link)
     await link.seek(chat.id)
     decided = await decide(device, link)
     tell_decided(decided)

@@ -230,15 +230,20 @@ async def wait_until(link: Link, reached: Callable[[], bool], seconds: float) ->
 
 
 async def _refresh(device: Device, link: Link, age: int) -> None:
+    await stay_known(device, link, age)
+    await link.seek()
+
+
+async def stay_known(device: Device, link: Link, age: int = REFRESH_MS) -> None:
     """Publish our prekey, take up cards and people, and renew our certificate, if it is time.
 
-    It is also time if a clock that was wrong dated the last time ahead.
+    It is also time if a clock that was wrong dated the last time ahead. Each command that connects
+    owes it: who only ever sends would know nobody's key, and have no certificate, one day.
     """
     now = now_ms()
     if abs(now - await link.journal.read(partial(device.done_at, _REFRESHED))) >= age:
         await link.refresh()
         await link.write(partial(device.note, _REFRESHED, now))
-    await link.seek()
     if await link.journal.read(partial(renewal_due, device, now)):
         reply = await link.ask(Renew(public_pem(device.secrets.tls_key)))
         if isinstance(reply, Certified):

@@ -26,11 +26,12 @@ from protocol.identity import (
     UserId,
     VerifiedUser,
     device_issued,
+    prekey_issued,
     verify_card,
     verify_charter,
     verify_prekey,
 )
-from protocol.limits import INCARNATION_BYTES
+from protocol.limits import INCARNATION_BYTES, PREKEY_ERASE_SECONDS
 from protocol.name import parse_address
 from protocol.person import Person, PersonDevice
 from protocol.policy import Role
@@ -42,6 +43,7 @@ IN_USE, GIVEN_UP, UNLISTED, UNTOLD = range(4)
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8
 SEEK_AGAIN_MS = 600_000
+SECOND_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def why_closed(device: Device, name: str) -> str:
             "follows they can read once a member who knows one has been online"
         )
     else:
-        why = "no key of theirs is known here yet; each visit asks for it"
+        why = "no key of theirs of the last 14 days is known here; each visit asks for one"
     return f"{name} cannot read this: {why}"
 
 
@@ -367,7 +369,8 @@ def accept_change(device: Device, name: str) -> None:
 def strangers(device: Device, chats: Iterable[Chat], now: int) -> Sequence[UserId]:
     """Return the users of chats of whose devices there one has no key here, to be asked about now.
 
-    Who was asked about a while ago is not: see `note_sought`.
+    Nor may it be too old to seal to, where that is done. now: milliseconds. Who was asked about a
+    while ago is not among them: see `note_sought`.
     """
     rows = device.connection.execute("SELECT id FROM devices WHERE prekey IS NOT NULL").fetchall()
     known = {device.key} | {key for (key,) in convert(rows, list[tuple[DeviceKey]])}
@@ -375,8 +378,21 @@ def strangers(device: Device, chats: Iterable[Chat], now: int) -> Sequence[UserI
         "SELECT user FROM sought WHERE abs(? - at) < ?", (now, SEEK_AGAIN_MS)
     ).fetchall()
     asked = {user for (user,) in convert(rows, list[tuple[UserId]])}
-    members = [one for judge in chats for one in judge.membership().devices.items()]
-    return sorted({user for key, user in members if key not in known} - asked)
+    members: dict[DeviceKey, UserId] = {}
+    sealed: set[DeviceKey] = set()
+    for membership in (judge.membership() for judge in chats):
+        members |= membership.devices
+        sealed |= membership.sealed
+    known -= {one for one in sealed & known if one != device.key and _is_old(device, one, now)}
+    return sorted({user for key, user in members.items() if key not in known} - asked)
+
+
+def _is_old(device: Device, key: DeviceKey, now: int) -> bool:
+    """Whether nobody seals any more to what is known of a device, though it is in use."""
+    row = device.connection.execute(
+        "SELECT prekey FROM devices WHERE id = ? AND revoked = 0", (key,)
+    ).fetchone()
+    return row is not None and prekey_issued(row[0]) <= now - PREKEY_ERASE_SECONDS * SECOND_MS
 
 
 def note_sought(device: Device, users: Iterable[UserId], now: int) -> None:

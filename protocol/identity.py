@@ -386,6 +386,12 @@ def device_issued(raw: bytes) -> int:
     return codec.uint(fields[5], TIME_MS_MAX, "issued")
 
 
+def prekey_issued(raw: bytes) -> int:
+    """Return when a prekey was issued, which `verify_prekey` has checked before."""
+    body, _ = _signed(raw, PREKEY_RECORD_BYTES_MAX, 1, "prekey")
+    return codec.uint(_body(body, PREKEY_RECORD_BYTES_MAX, 4, "prekey")[3], TIME_MS_MAX, "issued")
+
+
 def sign_prekey(device: Signer, public: bytes, issued: int) -> bytes:
     """Make a prekey record. public: 1,216 bytes. issued: milliseconds."""
     body = codec.encode((VERSION, device.public, public, issued))

@@ -7,11 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from cli.main import main
+from cli.opening import now_ms
+from client.chats import find
+from client.compose import require
+from client.device import Device, open_device
+from client.epochs import start_epoch
+from crypto.sealing import PREKEY_BYTES
+from protocol.identity import sign_prekey
 from tests.guarded import guard_databases
 from tests.hostile.federation import free_endpoint
 
@@ -91,6 +99,13 @@ class Town:
     def _agencies(self, agency: str, chat: object) -> list[object]:
         listed = self.run("operator", "node", "chats", "--dir", str(self.folder / agency))
         return [name for one in listed if one["id"] == chat for name in list_of(one["agencies"])]
+
+    @contextmanager
+    def device(self, home: str) -> Iterator[Device]:
+        """The opened device of somebody."""
+        passphrase = self.secret.read_text().rstrip("\n").encode()
+        with closing(open_device(self.folder / home, passphrase, os.urandom)) as device:
+            yield device
 
     def enrol(self, name: str, agency: str, home: str) -> None:
         """Invite a user of an agency, and join as them with a device of that name."""
@@ -308,6 +323,29 @@ class TestTown:
         assert town.run("anna", "verify", dina, "--accept-change")[0]["verified"]
         town.run("anna", "send", "Кадры", "no more a secret")
         assert town.run("anna", "sync")[0]["changed"] == []
+
+    def test_who_only_ever_sends_is_read_and_stays_enrolled(self, town: Town) -> None:
+        """Regression: after 14 days what `ivor send` wrote was closed to all, without an end."""
+        town.run("anna", "chat", "new", "Сводки", "boris@mincifry")
+        (boris,) = town.run("boris", "whoami")
+        with town.device("anna") as anna, town.device("boris") as other, anna.transaction():
+            old = sign_prekey(other.secrets.device, bytes(PREKEY_BYTES), 0)
+            key = bytes.fromhex(str(boris["device"]))
+            anna.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (old, key))
+            start_epoch(anna, require(anna, find(anna, "Сводки").id), now_ms())
+            anna.note("refreshed", 0)
+        town.run("anna", "send", "Сводки", "всё спокойно", "--wait", "all")
+        (*_, last) = town.run("boris", "read", "Сводки")
+        assert last["text"] == "всё спокойно"
+        for command in (
+            ("send", "Сводки", "и далее"),
+            ("chat", "policy", "Сводки", "--retention", "1y"),
+        ):
+            with town.device("anna") as anna:
+                anna.note("refreshed", 0)
+            town.run("anna", *command)
+            with town.device("anna") as anna:
+                assert anna.done_at("refreshed")
 
     def test_status_tells_when_all_was_exchanged(self, town: Town) -> None:
         """Not when people were last asked for, which is once a day."""

@@ -12,12 +12,16 @@ from client.device import Device
 from client.epochs import closed_to, fitting, let_all_read, start_epoch
 from client.exchange import visit
 from client.linking import bring_in
+from crypto.sealing import PREKEY_BYTES
+from crypto.signing import Signer
 from node import dialler
 from node.agency import DATABASE_FILE
 from node.database import connect
 from node.errors import NetworkError, RefusedError
-from protocol.identity import UserId
+from protocol.identity import UserId, sign_prekey
+from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Text
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Question
 from protocol.reply import Reply
 from tests.federation import Federation, now
@@ -161,6 +165,50 @@ def test_why_they_cannot_read_is_said(anna: Device, boris: Device) -> None:
     assert "each visit asks" in people.why_closed(anna, boris.profile.name)
     anna.connection.execute("DELETE FROM agencies WHERE id = ?", (boris.profile.charter.agency,))
     assert "not federated with mincifry" in people.why_closed(anna, boris.profile.name)
+
+
+def test_who_has_only_a_key_that_is_too_old_is_asked_about(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    chat = compose.require(anna, federation.chat(anna, "", boris))
+    lasts = PREKEY_ERASE_SECONDS * 1000
+    assert not people.strangers(anna, [chat], now())
+    know_old_key(anna, boris, now() - lasts + 60_000)
+    assert not people.strangers(anna, [chat], now())
+    know_old_key(anna, boris, now() - lasts)
+    assert people.strangers(anna, [chat], now()) == [boris.profile.user.user]
+
+
+def test_readers_of_a_channel_may_have_a_key_that_is_too_old(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Nothing is sealed to them."""
+    policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+    readers = [(boris.profile.user.user, Role.READER)]
+    with anna.transaction():
+        chat = compose.new_chat(anna, ChatKind.CHANNEL, "", policy, readers, now())
+    know_old_key(anna, boris, 0)
+    assert not people.strangers(anna, [compose.require(anna, chat)], now())
+
+
+def test_a_key_of_a_device_that_is_not_in_the_chat_reaches_nobody(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    chat = compose.require(anna, federation.chat(anna, "", boris))
+    know_old_key(anna, boris, 0)
+    other = Signer(bytes(32))
+    anna.connection.execute(
+        "INSERT INTO devices (id, user, certificate, prekey)"
+        " SELECT ?, user, certificate, ? FROM devices WHERE id = ?",
+        (other.public, sign_prekey(other, bytes(PREKEY_BYTES), now()), boris.key),
+    )
+    assert people.strangers(anna, [chat], now()) == [boris.profile.user.user]
+
+
+def know_old_key(device: Device, other: Device, issued: int) -> None:
+    """Let a device know of another one only a key of that time."""
+    key = sign_prekey(other.secrets.device, bytes(PREKEY_BYTES), issued)
+    device.connection.execute("UPDATE devices SET prekey = ? WHERE id = ?", (key, other.key))
 
 
 def test_their_names_are_those_in_the_chat(
