@@ -22,6 +22,7 @@ from client.epochs import own_prekey
 from client.outbox import Outbox
 from client.preview import preview
 from client.reading import Line
+from crypto.certificate import ends
 from node import tls
 from node.dealing import greeting_for
 from node.driver import Connection
@@ -412,12 +413,27 @@ class Link:
         hung_up = failure is None or isinstance(failure, trio.BrokenResourceError)
         if self.greeted.is_set() or not hung_up:
             raise NetworkError(f"the connection ended: {failure or 'by the node'}")
-        raise NetworkError(
-            "the node closes the connection: this device may be revoked; ask your administrator"
-        )
+        raise NetworkError(f"the node closes the connection: {_why_hung_up(self._device)}")
 
     async def _all_told(self) -> bool:
         return not await self.journal.read(partial(unstored, self._device))
+
+
+def _why_hung_up(device: Device) -> str:
+    """Say why a node that is ours says nothing to this device, and what to do."""
+    if ends(device.profile.tls_certificate) >= time.time():
+        return "this device may be revoked; ask your administrator"
+    replaced = (
+        "keep what 'ivor recovery show' and 'ivor backup' give, and ask your operator for 'ivor "
+        "node invite --recover'; then, with IVOR_HOME in another folder, 'ivor join' and 'ivor "
+        "recover' make a device in its place"
+        if device.secrets.user is not None
+        else "'ivor device link' on your first device makes another in its place"
+    )
+    return (
+        "this device was away for too long: its certificate, of 90 days, is over (or this "
+        f"machine's clock is wrong). It still opens what it has; {replaced}"
+    )
 
 
 @asynccontextmanager

@@ -148,6 +148,11 @@ def begins(pem: bytes) -> float:
     return x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp()
 
 
+def ends(pem: bytes) -> float:
+    """Return until when a certificate is good, in seconds UTC."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+
+
 def subject_uri(der: bytes) -> str:
     """Read the one ivor: URI of a certificate, which TLS has verified already.
 

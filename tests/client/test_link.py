@@ -46,6 +46,21 @@ async def test_a_reset_says_the_same(anna: Device, monkeypatch: pytest.MonkeyPat
     await trio.aclose_forcefully(theirs)
 
 
+@pytest.mark.parametrize(("first", "way"), [(True, "--recover"), (False, "device link")])
+async def test_who_was_away_for_over_90_days_is_told_what_to_do(
+    anna: Device, monkeypatch: pytest.MonkeyPatch, *, first: bool, way: str
+) -> None:
+    """The node refuses the certificate, and it cannot say so."""
+    monkeypatch.setattr(client.link, "ends", lambda _: time.time() - 1)
+    if not first:
+        anna.secrets = replace(anna.secrets, user=None)
+    ours, theirs = memory_stream_pair()
+    await theirs.aclose()
+    async with over(anna, ours) as link:
+        with pytest.raises(NetworkError, match=way):
+            await link.settle(1)
+
+
 async def test_a_process_that_runs_for_months_dials_with_what_was_renewed(
     federation: Federation, anna: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
