@@ -1,7 +1,8 @@
 """The device behind an official's command: its folder, its passphrase, and its way to the node.
 
-What a command writes is stored first, in one transaction; only then is the node looked for. So
-every command works without a network, and what could not be brought is queued.
+A command takes up first what is new at the node, if that can be reached: who is in a chat by now
+reads what is written. What it writes is stored in one transaction, whether the node is there or
+not. So every command works without a network, and what could not be brought is queued.
 """
 
 import os

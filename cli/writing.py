@@ -15,7 +15,7 @@ from cli.output import Output, note
 if TYPE_CHECKING:
     from client.device import Device
     from client.link import Link
-    from node.errors import IvorError
+    from node.errors import IvorError, NetworkError
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
     from protocol.errors import PeerError
@@ -81,13 +81,13 @@ def send(
         from client.chats import find_letter
         from protocol.message import Text
 
-        judge = _with_keys(device, _chat_for(device, chat))
+        met = _meet_node(device, _chat_for(device, chat))
         if file is not None:
-            place = _store_file(device, judge, file, words, reply_to, idempotency_key)
+            place = _store_file(device, met.chat, file, words, reply_to, idempotency_key)
         else:
-            reply = None if reply_to is None else find_letter(device, judge.id, reply_to)
-            place = _store(device, judge, Text(words, reply), idempotency_key)
-        _deliver(device, judge, place, wait, timeout, Output(as_json))
+            reply = None if reply_to is None else find_letter(device, met.chat.id, reply_to)
+            place = _store(device, met.chat, Text(words, reply), idempotency_key)
+        _deliver(device, met, place, wait, timeout, Output(as_json))
 
 
 def react(
@@ -104,9 +104,9 @@ def react(
         from client.chats import find_letter
         from protocol.message import Reaction
 
-        judge = _with_keys(device, locate(device, chat))
-        made = Reaction(find_letter(device, judge.id, message_id), reaction)
-        _deliver(device, judge, _store(device, judge, made, None), None, 0, Output(as_json))
+        met = _meet_node(device, locate(device, chat))
+        made = Reaction(find_letter(device, met.chat.id, message_id), reaction)
+        _deliver(device, met, _store(device, met.chat, made, None), None, 0, Output(as_json))
 
 
 def edit(
@@ -124,11 +124,11 @@ def edit(
         from client import compose
         from client.chats import find_letter
 
-        judge = _with_keys(device, locate(device, chat))
-        place = find_letter(device, judge.id, message_id)
+        met = _meet_node(device, locate(device, chat))
+        place = find_letter(device, met.chat.id, message_id)
         with device.transaction():
-            written = compose.edit(device, judge.id, place, words, now_ms())
-        _deliver(device, judge, written, None, 0, Output(as_json))
+            written = compose.edit(device, met.chat.id, place, words, now_ms())
+        _deliver(device, met, written, None, 0, Output(as_json))
 
 
 def _store_file(
@@ -205,17 +205,45 @@ def _titled(device: "Device", name: str) -> "Chat":
         raise
 
 
-def _with_keys(device: "Device", chat: "Chat") -> "Chat":
-    """Return a chat, once its members were asked about for whom no key is known that still opens.
+class Met(NamedTuple):
+    """A chat as our node has it. problem: why the node was not met, None if it was."""
 
-    What is written without their keys they never read; so here the node comes first.
+    chat: "Chat"
+    problem: "NetworkError | None"
+
+
+def _meet_node(device: "Device", chat: "Chat") -> Met:
+    """Take up what is new, for a short time, before something is written in a chat.
+
+    Who was brought in since, and whoever's keys are not known here, could not read it, ever.
     """
-    from client.compose import require
-    from client.people import strangers
+    import trio
 
-    if strangers(device, [chat], now_ms()):
-        fetch(device, lambda link: link.seek(chat.id))
-    return require(device, chat.id)
+    from client.compose import require
+    from client.link import linked
+    from node.errors import IvorError, NetworkError
+    from protocol.errors import PeerError
+
+    reached: list[bool] = []
+
+    async def run() -> None:
+        with trio.move_on_after(SETTLE_SECONDS):
+            async with linked(device) as link:
+                reached.append(True)
+                await link.settle(SETTLE_SECONDS)
+                await link.seek(chat.id)
+
+    problem = None
+    try:
+        trio.run(run)
+    except NetworkError as error:
+        problem = None if reached else error
+    except (IvorError, PeerError):
+        pass  # whoever brings what is written meets the same, and says so
+    except KeyboardInterrupt:
+        note("interrupted: nothing is written")
+        raise
+    return Met(require(device, chat.id), problem)
 
 
 def _begin_direct(device: "Device", name: str) -> "ChatId":
@@ -241,7 +269,7 @@ def _begin_direct(device: "Device", name: str) -> "ChatId":
 
 def _deliver(
     device: "Device",
-    chat: "Chat",
+    met: Met,
     place: "Reference",
     wait: Wait | None,
     timeout: float,
@@ -255,7 +283,7 @@ def _deliver(
     from client.people import why_closed
     from node.errors import NetworkError, RefusedError, exit_code
 
-    brought = _bring(device, chat, place, wait, timeout)
+    chat, brought = met.chat, _bring(device, met, place, wait, timeout)
     progress, problem = progress_of(device, chat.id, place), brought.problem
     told = f"{place.id.hex()[:8]} {progress}"
     if brought.holders is not None:
@@ -300,9 +328,9 @@ class Brought(NamedTuple):
 
 
 def _bring(
-    device: "Device", chat: "Chat", place: "Reference", wait: Wait | None, timeout: float
+    device: "Device", met: Met, place: "Reference", wait: Wait | None, timeout: float
 ) -> Brought:
-    """Bring what is queued to the node."""
+    """Bring what is queued to the node, if it could be reached just now."""
     import trio
 
     from client.link import linked
@@ -311,10 +339,10 @@ def _bring(
 
     async def run() -> Brought:
         async with linked(device) as link:
-            return await _bring_over(device, link, chat, place, wait, timeout)
+            return await _bring_over(device, link, met.chat, place, wait, timeout)
 
     try:
-        return trio.run(run)
+        return Brought(met.problem) if met.problem is not None else trio.run(run)
     except (IvorError, PeerError) as error:  # it is written, whatever became of it: say so
         return Brought(error)
     except KeyboardInterrupt:

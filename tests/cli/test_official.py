@@ -108,14 +108,25 @@ class TestOffline:
     def test_a_message_that_was_interrupted_is_written(
         self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """And it is said where nothing is yet: a person was tired of waiting for the network."""
+        ends: list[BaseException] = [
+            KeyboardInterrupt(),
+            Untrusted("not ours"),
+            KeyboardInterrupt(),
+        ]
+
         async def dial(*_: object) -> None:
-            raise KeyboardInterrupt
+            raise ends.pop(0)
 
         monkeypatch.setattr("client.link.dial", dial)
+        newest = "SELECT lower(hex(id)) FROM mailbox ORDER BY no DESC LIMIT 1"
+        before = anna.device.connection.execute(newest).get
         anna("send", chat[:8], "once", code=130)
-        written = anna.device.connection.execute(
-            "SELECT lower(hex(id)) FROM mailbox ORDER BY no DESC LIMIT 1"
-        ).get
+        assert "interrupted: nothing is written" in anna.said
+        assert anna.device.connection.execute(newest).get == before
+        anna("send", chat[:8], "once", code=130)
+        written = anna.device.connection.execute(newest).get
+        assert written != before
         assert f"interrupted: {written[:8]} is written" in anna.said
 
     def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:

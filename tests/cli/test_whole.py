@@ -259,10 +259,13 @@ class TestTown:
         (made,) = town.run("anna", "chat", "new", "Уход", "boris@mincifry")
         town.run("anna", "send", "Уход", "до", "--wait", "all")
         town.run("boris", "read", "Уход")
+        town.nodes["mincifry"].terminate()
+        assert town.nodes["mincifry"].wait(SECONDS_MAX) == 0
         town.run("anna", "chat", "remove", "Уход", "boris@mincifry")
+        (sent,) = town.run("boris", "send", "Уход", "после")
+        assert (sent["state"], sent["agencies"]) == ("queued", 0)
+        town.node("mincifry")
         town.wait_until_out("mincifry", made["chat"])
-        (sent,) = town.run("boris", "send", "Уход", "после", code=8)
-        assert (sent["state"], sent["agencies"]) == ("refused", 0)
         (synced,) = town.run("boris", "sync")
         assert (synced["complete"], synced["queued_entries"]) == (True, 0)
         assert town.run("boris", "status")[0]["state"] == "stored"
@@ -323,6 +326,21 @@ class TestTown:
         assert town.run("anna", "verify", dina, "--accept-change")[0]["verified"]
         town.run("anna", "send", "Кадры", "no more a secret")
         assert town.run("anna", "sync")[0]["changed"] == []
+
+    def test_who_was_brought_in_reads_what_is_written_next(self, town: Town) -> None:
+        """Regression: `ivor send` wrote for whom it knew, and then took up who else is in."""
+        town.run("anna", "chat", "new", "Приём", "boris@mincifry")
+        town.run("boris", "sync")
+        town.enrol("nina", "mincifry", "nina")
+        town.run("anna", "chat", "add", "Приём", "nina@mincifry")
+        deadline = time.monotonic() + SECONDS_MAX
+        while not town.run("nina", "chat", "list"):
+            assert time.monotonic() < deadline, "the chat does not come"
+            town.run("nina", "sync")
+        (sent,) = town.run("boris", "send", "Приём", "здравствуйте")
+        town.run("boris", "edit", "Приём", str(sent["id"])[:8], "добрый день")
+        (*_, last) = town.run("nina", "read", "Приём")
+        assert last["text"] == "добрый день"
 
     def test_who_only_ever_sends_is_read_and_stays_enrolled(self, town: Town) -> None:
         """Regression: after 14 days what `ivor send` wrote was closed to all, without an end."""
