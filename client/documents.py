@@ -8,7 +8,7 @@ from pathlib import Path
 from node.errors import LimitReached, StorageError, UserError
 from protocol.approval import Document, Version
 from protocol.errors import PeerError
-from protocol.file import check_file_name
+from protocol.file import check_file_name, read_media_type
 
 FILE_BYTES_MAX = 256 * 1024 * 1024  # it is read as a whole: pyHanko needs a PDF so; guess
 _UNKNOWN = "application/octet-stream"
@@ -61,5 +61,9 @@ def read_file(path: Path) -> File:
 
 
 def media_type_of(name: str) -> str:
-    """Guess a media type by the ending of a name."""
-    return mimetypes.guess_type(name)[0] or _UNKNOWN
+    """Guess a media type by the ending of a name. Systems list some in capitals: it is the same."""
+    guessed = (mimetypes.guess_type(name)[0] or _UNKNOWN).lower()
+    try:
+        return read_media_type(guessed.encode())
+    except PeerError:
+        return _UNKNOWN

@@ -42,6 +42,23 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("chat")
 class TestFiles:
+    @pytest.mark.parametrize(
+        ("listed", "told"),
+        [
+            ("application/excel.macroEnabled.12", "application/excel.macroenabled.12"),
+            ("no media type", "application/octet-stream"),
+        ],
+    )
+    def test_a_media_type_that_the_system_writes_in_another_way(
+        self, anna: Official, table: Path, monkeypatch: pytest.MonkeyPatch, listed: str, told: str
+    ) -> None:
+        """Debian lists those of Office files with macros in capitals."""
+        monkeypatch.setattr("mimetypes.guess_type", lambda _: (listed, None))
+        for data in (DATA, LARGE):
+            table.write_bytes(data)
+            anna("send", "Бюджет", "--file", str(table))
+            assert anna.json("read", "Бюджет")[-1]["media_type"] == told
+
     def test_a_file_arrives_as_it_was_and_is_written_once(
         self, federation: Federation, anna: Official, boris: Official, folder: Path, table: Path
     ) -> None:
