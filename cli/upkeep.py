@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from client.device import Device
     from client.exchange import Visit
     from client.nacks import Told
+    from node.errors import IvorError
     from protocol.chat import Chat
     from protocol.entry import ChatId
 
@@ -46,24 +47,11 @@ def sync(
     as_json: Json = False,
 ) -> None:
     """Bring what is queued, fetch what is new; exit 4 if somebody's identity has changed."""
-    import trio
-
-    from cli.attaching import bring_files
     from client import identities, witnessing
     from client.delivery import unstored
-    from client.exchange import visit_fresh
-    from client.link import linked
 
     with opened(home, passphrase_file) as device:
-
-        async def run() -> "Visit":
-            async with linked(device) as link:
-                with progress("exchanging with the node", None):
-                    done = await visit_fresh(device, link, timeout)
-                await bring_files(device, link)
-                return done
-
-        done = trio.run(run)
+        done, problem = _exchange(device, timeout)
         note_damaged(device)
         suspects = witnessing.suspects(device).values()
         changed = list(identities.changed(device).values())
@@ -86,10 +74,36 @@ def sync(
         note(warning)
     if not done.even:
         note("not everything came in time: run it again")
+    if problem is not None and not changed and done.even:
+        raise problem
+    if problem is not None:
+        note(str(problem))
     if changed:
         raise typer.Exit(UNTRUSTED)
     if not done.even:
         raise typer.Exit(NOT_IN_TIME)
+
+
+def _exchange(device: "Device", timeout: float) -> "tuple[Visit, IvorError | None]":
+    """Visit our node; return what came of it, and why files of ours wait here still."""
+    import trio
+
+    from cli.attaching import bring_files
+    from client.exchange import visit_fresh
+    from client.link import linked
+    from node.errors import LimitReached, NetworkError
+
+    async def run() -> "tuple[Visit, IvorError | None]":
+        async with linked(device) as link:
+            with progress("exchanging with the node", None):
+                done = await visit_fresh(device, link, timeout)
+            try:
+                await bring_files(device, link)
+            except (LimitReached, NetworkError) as problem:
+                return done, problem
+            return done, None
+
+    return trio.run(run)
 
 
 def status(

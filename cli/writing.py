@@ -358,7 +358,6 @@ async def _bring_over(
     wait: Wait | None,
     seconds: float,
 ) -> Brought:
-    from cli.attaching import bring_files
     from client.bringing import holders, spread
     from client.delivery import progress_of
     from client.exchange import decide, revoke_caught, stay_known, wait_until
@@ -377,9 +376,28 @@ async def _bring_over(
         await link.settle(SETTLE_SECONDS)
     if wait is not None:
         await wait_until(link, far_enough, seconds)
-    await bring_files(device, link)
+    await _bring_files(device, link, chat, place)
     if await link.journal.read(partial(device.replica.blobs.find, chat.id, place.id)) is None:
         return Brought()
     if wait is Wait.ALL:
         return Brought(None, await spread(device, link, chat.id, place.id, seconds))
     return Brought(None, await holders(link, chat.id, place.id))
+
+
+async def _bring_files(device: "Device", link: "Link", chat: "Chat", place: "Reference") -> None:
+    """Bring the files that wait here; what only others of them meet is told, and no error."""
+    from cli.attaching import bring_files
+    from client.bringing import waiting
+    from client.delivery import progress_of
+    from node.errors import LimitReached, NetworkError
+
+    def concerns() -> bool:
+        stored = progress_of(device, chat.id, place).own
+        return not stored or place.id in [blob.entry for blob in waiting(device)]
+
+    try:
+        await bring_files(device, link)
+    except (LimitReached, NetworkError) as error:
+        if await link.journal.read(concerns):
+            raise
+        note(f"of what was sent before: {error}")

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from client.chats import SHORT_CHARS
 from client.device import Device
 from client.link import Link
 from node.blobs import State, StoredBlob, new_name
@@ -74,14 +75,15 @@ async def bring_up(
 ) -> None:
     """Stay until our node has all blobs of ours. told: of each number of chunks that got there.
 
-    Raises NetworkError after so many seconds in which nothing moved, LimitReached if the node has
-    no room; either way they wait here.
+    Raises NetworkError after so many seconds in which nothing moved, LimitReached when all that is
+    left has no room at the node; either way they wait here.
     """
     before, end, pauses = 0, trio.current_time() + seconds, _pauses()
     total = sum(blob.announced.chunks for blob in await link.journal.read(partial(waiting, device)))
     while left := await hand_over(device, link):
-        if any(state.standing is Standing.NO_ROOM for _, state in left):
-            raise LimitReached(NO_ROOM)
+        if all(state.standing is Standing.NO_ROOM for _, state in left):
+            ids = ", ".join(blob.entry.hex()[:SHORT_CHARS] for blob, _ in left)
+            raise LimitReached(f"{NO_ROOM}; what waits: {ids}")
         lacking = sum(blob.announced.chunks - state.held for blob, state in left)
         if total - lacking > before:
             told(total - lacking - before)
@@ -94,7 +96,7 @@ async def bring_up(
 
 NO_ROOM: Final = (
     "our node has no room for the file, by the quotas that its operator has set "
-    "(blobs_chat_mib, blobs_device_mib, blobs_mib); ask them"
+    "(blobs_chat_mib, blobs_device_mib, blobs_agency_mib, blobs_mib); ask them"
 )
 
 

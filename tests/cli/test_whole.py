@@ -81,6 +81,12 @@ class Town:
         self.nodes[agency] = process
         return process
 
+    def restart(self, agency: str) -> None:
+        """Stop a node, and start it with the settings that it has now."""
+        self.nodes[agency].terminate()
+        self.nodes[agency].wait(SECONDS_MAX)
+        self.node(agency)
+
     def wait_for_peers(self, agency: str) -> None:
         """Wait until a node has a session with the other: before, it knows nobody there."""
         folder = str(self.folder / agency)
@@ -184,6 +190,26 @@ class TestTown:
         town.run("anna", "redact", "Файлы", str(sent["id"])[:8], "--reason", "not that one")
         again = ("get", "Файлы", str(sent["id"])[:8], "--output", str(town.folder / "again"))
         town.run("boris", *again, code=1)
+
+    def test_a_file_without_room_is_told_with_its_own_message_alone(self, town: Town) -> None:
+        """What was sent after it arrives, and is said to."""
+        settings = town.folder / "minzdrav" / "agency.toml"
+        kept = settings.read_text()
+        town.run("anna", "chat", "new", "Тома", "boris@mincifry")
+        settings.write_text(f"{kept}blobs_chat_mib = 1\n")
+        town.restart("minzdrav")
+        (large := town.folder / "large").write_bytes(bytes(2_000_000))
+        (small := town.folder / "small").write_bytes(bytes(200_000))
+        first = town.run("anna", "send", "Тома", "--file", str(large), code=5)[-1]
+        assert "no room" in str(first["problem"])
+        then = town.run("anna", "send", "Тома", "--file", str(small))[-1]
+        assert (then["file_agencies"], then["problem"]) in ((1, None), (2, None))
+        assert town.run("anna", "send", "Тома", "и текст")[-1]["problem"] is None
+        (synced,) = town.run("anna", "sync", code=5)
+        assert synced["complete"]
+        settings.write_text(kept)
+        town.restart("minzdrav")
+        town.run("anna", "sync")
 
     def test_a_channel_is_read_by_grants_that_nodes_hand_on(self, town: Town) -> None:
         town.run("anna", "chat", "new", "Вести", "boris@mincifry", "--kind", "channel")

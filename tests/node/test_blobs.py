@@ -396,6 +396,20 @@ async def test_a_blob_that_does_not_fit_is_not_begun(realm: Realm, file: Path) -
         await eventually(one_each, "the first one's file is gone everywhere")
 
 
+async def test_what_has_no_room_holds_up_no_other(realm: Realm, file: Path) -> None:
+    fill(file, 1_100_000)
+    async with realm.running("north", blobs_chat_mib=1), realm.online("anna") as (anna, link):
+        too_large = realm.attach(anna, file)
+        fill(file, 700_000)
+        place = realm.attach(anna, file)
+        await link.write(bool)
+        await eventually(one_settled(link), "the messages are stored")
+        with pytest.raises(LimitReached, match=too_large.id.hex()[:8]):
+            await bring_up(anna, link, bool, 10)
+        assert realm.held("north", place) == 3
+        assert [blob.entry for blob, _ in await hand_over(anna, link)] == [too_large.id]
+
+
 async def test_one_device_does_not_fill_the_disk(realm: Realm, file: Path) -> None:
     """Case 51: what is beyond its quota is not taken; others still have room."""
     fill(file, 700_000)
