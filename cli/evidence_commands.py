@@ -107,6 +107,8 @@ def export(
             "not_under_a_checkpoint": made.uncovered,
         }
     )
+    if made.besides:
+        note(f"a share is among them: who has the file reads {made.besides} more, which it holds")
     if made.uncovered:
         note("some messages are under no checkpoint: --checkpoint adds one (needs a later sync)")
 

@@ -5,16 +5,18 @@ checkpoint cover them, and of the chosen messages what they say. Of the others n
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import convert, structs
 
 from client.device import Device
 from client.mailbox import State
+from client.sharing import SHARE_BEGINS
 from node.errors import UserError
 from node.store import Branch, StoredChat
 from protocol.chat import Chat
+from protocol.disclosure import Share
 from protocol.entry import CONTENT, CONTROL, DeviceKey, EntryId, Reference, encode_header
 from protocol.exhibit import (
     OMITTABLE,
@@ -26,6 +28,7 @@ from protocol.exhibit import (
 )
 from protocol.identity import AgencyId
 from protocol.limits import COVER_ENTRIES_MAX
+from protocol.message import decode_message
 from protocol.operation import Checkpoint, Kind
 from protocol.run import Entry, rebuild
 
@@ -34,7 +37,10 @@ EVERYTHING_MS = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A file in pieces, and what is in it. uncovered: messages that no checkpoint covers."""
+    """A file in pieces, and what is in it. uncovered: messages that no checkpoint covers.
+
+    besides: further messages, which a share among the chosen holds.
+    """
 
     pieces: Iterator[bytes]
     messages: int
@@ -42,6 +48,7 @@ class Export:
     control: int
     checkpoints: int
     uncovered: int
+    besides: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,14 @@ class _Part:
 
 
 def readable(device: Device, chat: Chat, start: int, end: int) -> list[Reference]:
-    """Return the messages that can be read here and were written from start until before end."""
+    """Return the messages that can be read here and were written from start until before end.
+
+    No shares: these hold other messages, which may be from another time.
+    """
     rows = device.connection.execute(
         "SELECT device, seq, id FROM mailbox WHERE chat = ? AND state = ?"
-        " AND time >= ? AND time < ? ORDER BY depth, time, id",
-        (chat.id, State.OPEN, start, min(end, EVERYTHING_MS)),
+        " AND time >= ? AND time < ? AND substr(plaintext, 1, 2) != ? ORDER BY depth, time, id",
+        (chat.id, State.OPEN, start, min(end, EVERYTHING_MS), SHARE_BEGINS),
     ).fetchall()
     return convert(rows, list[Reference])
 
@@ -89,7 +99,14 @@ def export(
         control=len(lane),
         checkpoints=len(named),
         uncovered=len(disclosed) - len(covered),
+        besides=len(_shared(disclosed.values()) - disclosed.keys()),
     )
+
+
+def _shared(disclosed: Iterable[Disclosed]) -> set[EntryId]:
+    """Return which messages the shares among these hold."""
+    found = [decode_message(one.plaintext) for one in disclosed]
+    return {held.entry for one in found if isinstance(one, Share) for held in one.letters}
 
 
 def _opened(device: Device, place: Reference) -> Disclosed:

@@ -7,6 +7,7 @@ is neither given nor taken.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec import convert
 
@@ -34,7 +35,7 @@ from protocol.disclosure import (
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.policy import HistoryRule
 
-_SHARE_BEGINS = b"\x92\x0a"
+SHARE_BEGINS: Final = b"\x92\x0a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _readable(device: Device, chat: ChatId, last: int) -> Iterator[tuple[Referen
     rows = device.connection.execute(
         "SELECT device, seq, id, plaintext, frank FROM mailbox WHERE chat = ? AND state = ?"
         " AND substr(plaintext, 1, 2) != ? ORDER BY depth DESC, time DESC, id DESC LIMIT ?",
-        (chat, State.OPEN, _SHARE_BEGINS, last),
+        (chat, State.OPEN, SHARE_BEGINS, last),
     ).fetchall()
     for place, plaintext, frank in convert(
         [(row[:3], *row[3:]) for row in rows], list[tuple[Reference, bytes, bytes]]
@@ -146,7 +147,7 @@ def _accept(device: Device, letter: Letter, shared: Disclosed) -> bool:
         (shared.entry, letter.chat, State.UNREADABLE, *WAITING),
     ).fetchone()
     judge = device.replica.chat(letter.chat)
-    if row is None or judge is None or shared.plaintext.startswith(_SHARE_BEGINS):
+    if row is None or judge is None or shared.plaintext.startswith(SHARE_BEGINS):
         return False
     if not _is_shareable(device, judge, (convert(row, Reference), shared)):
         return False

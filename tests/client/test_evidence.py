@@ -1,10 +1,11 @@
 """Checkpoints that devices make (SPEC 2.7), and evidence of what they hold (SPEC 5.10)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from client import checkpoints, compose, evidence
+from client import checkpoints, compose, evidence, keeping, mailbox, sharing
 from client.audit import audit
 from client.device import Device
 from client.writing import append_control, next_place
@@ -17,7 +18,7 @@ from protocol.judgement import judge
 from protocol.lane import Rule
 from protocol.message import Text, decode_message
 from protocol.operation import Checkpoint
-from protocol.policy import Role
+from protocol.policy import HistoryRule, Role
 from protocol.roster import Void
 from tests.federation import Federation, now
 
@@ -156,6 +157,24 @@ class TestExport:
         assert texts(check(raw)) == {"the open text"}
         assert b"the secret text" not in raw
         assert secret.id not in {one.id for one in check(raw).statements}
+
+    def test_a_share_tells_others_and_goes_in_by_its_id_alone(
+        self, federation: Federation, anna: Device, chat: ChatId
+    ) -> None:
+        with anna.transaction():
+            policy = compose.require(anna, chat).membership().policy
+            keeping.set_policy(anna, chat, replace(policy, history=HistoryRule.SHARED), now())
+        federation.say(anna, chat, "said long before")
+        with anna.transaction():
+            sharing.share(anna, chat, 100, now() + DAY)
+        known = compose.require(anna, chat)
+        late = say_at(anna, chat, "asked for", now() + DAY)
+        assert evidence.readable(anna, known, now() + DAY // 2, 2**60) == [late]
+        (given,) = mailbox.select(anna, "substr(plaintext, 1, 2) = ?", (sharing.SHARE_BEGINS,))
+        chosen = [late, given.reference]
+        assert evidence.export(anna, known, chosen, nothing).besides == 1
+        assert evidence.export(anna, known, [late], nothing).besides == 0
+        assert b"said long before" not in file_of(anna, chat, [late])
 
     def test_under_a_checkpoint_of_either_agency(
         self, federation: Federation, anna: Device, boris: Device, chat: ChatId
