@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from unicodedata import normalize
 
-from cli.act_letters import act_record, act_text
+from cli.act_letters import act_line, act_record, act_text
 from cli.file_letters import file_line, file_record, file_text
 from cli.motion_letters import motion_record, motion_text
 from cli.output import Output, cell
@@ -200,11 +200,11 @@ def _said(line: "Line") -> str:
         return f"({_ELSEWHERE if line.elsewhere else _NOTES.get(line.letter.state, 'no message')})"
     if isinstance(message, File | Attachment):
         return file_line(message, line.whereabouts)
-    return told(message)
+    return act_line(message) if isinstance(message, Act) else told(message)
 
 
 def told(message: "Message") -> str:
-    """Return what a message says, for a person; not escaped yet."""
+    """Return what a message says, for a person, and which file it means; not escaped yet."""
     match message:
         case File() | Attachment():
             return file_text(message)

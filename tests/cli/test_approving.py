@@ -123,6 +123,22 @@ class TestDetached:
         anna("sign", chat, str(text), code=130)
         assert text.with_name(f"{text.name}.anna@minzdrav.p7s").exists() == (when == "after")
 
+    def test_evidence_of_it_names_the_whole_digest(
+        self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
+    ) -> None:
+        """Who gets it has no log, and a few hex digits prove nothing."""
+        request = asked(federation, anna, boris, chat, text)
+        boris("decline", chat, request, "--reason", "not mine")
+        federation.carry(boris.device, anna.device)
+        digest = sha256(text.read_bytes()).hexdigest()
+        assert anna("read", chat).count(digest[:8]) == 1
+        assert digest not in anna("read", chat)
+        file = str(text.with_name("evidence"))
+        anna("evidence", "export", chat, "-o", file)
+        said = [str(one["text"]) for one in anna.json("evidence", "check", file) if "text" in one]
+        assert [digest in one for one in said].count(True) == 3
+        assert not any("ivor" in one for one in said)
+
     def test_signatures_are_exported_from_the_log(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
     ) -> None:
