@@ -46,24 +46,31 @@ def check_file(one: "Approval", path: Path) -> None:
 
 
 def export_signatures(device: "Device", one: "Approval", folder: Path) -> None:
-    """Write each signature that counts, and the CA certificate of each agency that is needed."""
+    """Write each signature that counts, and the CA certificate of each agency that is needed.
+
+    What an earlier export wrote stays. Raises UserError where something else is.
+    """
     from client.approvals import authority_of
-    from client.files import write_new
+    from client.documents import name_with
 
     folder.mkdir(parents=True, exist_ok=True)
-    written: set[Path] = set()
     for answer in one.signatures:
         if answer.author is None or answer.cms is None:
             continue
-        name = f"{one.document.name}.{answer.author.name}.{answer.reference.id.hex()[:8]}.p7s"
-        write_new(folder / name, answer.cms)
-        note(f"wrote {folder / name}")
+        end = f".{answer.author.name}.{answer.reference.id.hex()[:8]}.p7s"
+        _write(folder / name_with(one.document.name, end), answer.cms)
         authority = authority_of(device, answer.author.agency)
-        ca = folder / f"{answer.author.identity.agency_name}.pem"
-        if authority is not None and ca not in written:
-            write_new(ca, authority)
-            written.add(ca)
-            note(f"wrote {ca}")
+        if authority is not None:
+            _write(folder / f"{answer.author.identity.agency_name}.pem", authority)
+
+
+def _write(path: Path, data: bytes) -> None:
+    from client.files import write_new
+
+    if path.is_file() and path.read_bytes() == data:
+        return
+    write_new(path, data)
+    note(f"wrote {path}")
 
 
 def _request(one: "Approval") -> dict[str, object]:

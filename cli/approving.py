@@ -277,10 +277,12 @@ def _certificate(device: "Device", key: "SigningKey") -> bytes:
 
 def _beside(device: "Device", file: "File", prepared: "Prepared") -> Path:
     """Return where what was signed goes: report.anna@minzdrav.pdf, table.ods.anna@minzdrav.p7s."""
+    from client.documents import name_with
+
     name = device.profile.name
     if prepared.signed is None:
-        return file.path.with_name(f"{file.path.name}.{name}.p7s")
-    return file.path.with_name(f"{file.path.stem}.{name}{file.path.suffix}")
+        return file.path.with_name(name_with(file.path.name, f".{name}.p7s"))
+    return file.path.with_name(name_with(file.path.stem, f".{name}{file.path.suffix}"))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from node.errors import LimitReached, StorageError, UserError
 from protocol.approval import Document, Version
 from protocol.errors import PeerError
-from protocol.file import check_file_name, read_media_type
+from protocol.file import FILE_NAME_BYTES_MAX, check_file_name, read_media_type
 
 FILE_BYTES_MAX = 256 * 1024 * 1024  # it is read as a whole: pyHanko needs a PDF so; guess
 _UNKNOWN = "application/octet-stream"
@@ -58,6 +58,12 @@ def read_file(path: Path) -> File:
     if not data:
         raise UserError(f"{path} is empty: there is nothing to sign")
     return File.of(path, data)
+
+
+def name_with(stem: str, end: str) -> str:
+    """Return a file's name with this end; of a long stem only as much as a name has room for."""
+    room = FILE_NAME_BYTES_MAX - len(end.encode())
+    return stem.encode()[:room].decode(errors="ignore") + end
 
 
 def media_type_of(name: str) -> str:
