@@ -139,7 +139,10 @@ def _seal(
 def _seal_chunk(cipher: BlobCipher, descriptor: int, count: int, index: int, plain: bytes) -> bytes:
     """Seal a chunk and write it; return what stands for it in the tree."""
     chunk = cipher.seal(index, count, plain)
-    os.pwrite(descriptor, chunk, index * CHUNK_BYTES)
+    if os.pwrite(descriptor, chunk, index * CHUNK_BYTES) != len(chunk):
+        raise StorageError(
+            "the file was not sealed: a part was not written whole; is the disk full?"
+        )
     return merkle.leaf_hash(chunk)
 
 

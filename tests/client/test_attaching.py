@@ -166,6 +166,19 @@ def test_a_disk_that_takes_no_file_is_told(
             sealed_file(anna, file, stream, "", bool).__enter__()
 
 
+def test_what_a_full_disk_takes_in_part_is_not_sent(
+    tmp_path: Path, anna: Device, chat: ChatId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so by writing less, and as an error only at the next chunk: the last has none."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(300_000))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda to, data, at: pwrite(to, data[:4096], at))
+    with pytest.raises(StorageError, match="not written whole"):
+        attach(anna, chat, file)
+    assert not list(folder_of(anna.folder).iterdir())
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, anna: Device, chat: ChatId) -> None:
     """The bench does the same with 2 GiB through two nodes; here it is 96 MiB, sparse."""
     file = tmp_path / "file"
