@@ -52,24 +52,22 @@ def list_proposals(
 
 
 def _record(chat: "Chat", asked: "Asked") -> dict[str, object]:
-    from client.motions import describe
-
     return {
         "type": "proposal",
         "chat": chat.id.hex(),
         "id": asked.place.id.hex(),
         "short": asked.place.id.hex()[:8],
-        "by": _name(chat, asked.author),
-        "changes": [line for one in asked.proposal.operations for line in describe(chat, one)],
+        "by": _name(asked, asked.author),
+        "changes": asked.words,
         "state": asked.stand.value,
-        "signed": [_name(chat, user) for user in (asked.author, *sorted(asked.signed))],
+        "signed": [_name(asked, user) for user in (asked.author, *sorted(asked.signed))],
         "agreed": asked.agreed,
         "needed": asked.needed,
     }
 
 
-def _name(chat: "Chat", user: "UserId | None") -> str:
-    member = None if user is None else chat.membership().users.get(user)
+def _name(asked: "Asked", user: "UserId | None") -> str:
+    member = None if user is None else asked.membership.users.get(user)
     return "nobody in the chat" if member is None else member.name
 
 

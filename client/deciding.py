@@ -12,7 +12,7 @@ from client import compose
 from client.chats import title_of
 from client.device import Device
 from client.epochs import start_epoch
-from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, describe, motions, owners
+from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, motions, owners
 from client.writing import append_control, may_sign
 from node.errors import RefusedError, UserError
 from protocol.chat import Chat
@@ -71,7 +71,6 @@ def settle(device: Device, now: int) -> Sequence[Decided]:
 
 
 def _publish(device: Device, chat: Chat, asked: Asked, now: int) -> list[Decided]:
-    words = [line for one in asked.proposal.operations for line in describe(chat, one)]
     signatures = sorted(asked.signed.values(), key=lambda one: one.device)[:SIGNERS_MAX]
     proposal = asked.proposal
     decision = Quorum(device.key, proposal.until, proposal.operations, tuple(signatures))
@@ -85,7 +84,7 @@ def _publish(device: Device, chat: Chat, asked: Asked, now: int) -> list[Decided
         start_epoch(device, chat, now)
         if any(isinstance(one, Admit) for one in proposal.operations):
             compose.repeat_title(device, chat, title_of(device, chat), now)
-    return [Decided(chat.id, asked.place, words, void)]
+    return [Decided(chat.id, asked.place, asked.words, void)]
 
 
 def _forget(device: Device, asked: Asked) -> None:

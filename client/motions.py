@@ -13,9 +13,10 @@ from client.chats import void_of
 from client.device import Device
 from client.mailbox import State
 from protocol.chat import Chat
-from protocol.entry import DeviceKey, Reference
+from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.grant import Grant
 from protocol.identity import UserId
+from protocol.membership import Membership, resolve
 from protocol.message import decode_message
 from protocol.operation import Admit, CoSignature, Inner, Quorum, Remove, Revoke, SetPolicy, SetRole
 from protocol.policy import Role
@@ -37,7 +38,10 @@ class Stand(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A proposal. signed: by owner, the author's own not among them. owners: who they are now."""
+    """A proposal. signed: by owner, the author's own not among them. owners: who they are.
+
+    membership: what it is judged by: that of now, or that of when it was published.
+    """
 
     place: Reference
     proposal: Proposal
@@ -45,6 +49,7 @@ class Asked:
     author: UserId | None
     owners: frozenset[UserId]
     stand: Stand
+    membership: Membership
 
     @property
     def agreed(self) -> int:
@@ -62,10 +67,21 @@ class Asked:
         enough = self.author in self.owners and self.agreed >= self.needed
         return self.stand is Stand.OPEN and enough
 
+    @property
+    def words(self) -> list[str]:
+        """What it would do, or did, line by line."""
+        at = "then" if self.stand in {Stand.DECIDED, Stand.VOID} else "now"
+        operations = self.proposal.operations
+        return [line for one in operations for line in _said(self.membership, one, at)]
+
 
 def owners(chat: Chat) -> frozenset[UserId]:
     """Return the owners of a chat as we know it."""
-    users = chat.membership().users
+    return _owners(chat.membership())
+
+
+def _owners(membership: Membership) -> frozenset[UserId]:
+    users = membership.users
     return frozenset(user for user, member in users.items() if member.role is Role.OWNER)
 
 
@@ -99,8 +115,13 @@ def _read(device: Device, chat: Chat) -> Iterator[tuple[Reference, Proposal | Co
 def _asked(
     chat: Chat, place: Reference, proposal: Proposal, consents: Sequence[CoSignature]
 ) -> Asked:
-    membership, entitled = chat.membership(), owners(chat)
-    author = membership.devices.get(place.device)
+    decision = _decision(chat, place.device, proposal)
+    stand = _stand(chat, place.device, proposal, decision)
+    membership = chat.membership()
+    if decision is not None:  # which may have changed who is in, and whose consent counts
+        membership = resolve(chat.history, chat.history.past_of(decision.id))
+        consents = [*decision.operation.signatures, *consents]
+    author, entitled = membership.devices.get(place.device), _owners(membership)
     signed: dict[UserId, CoSignature] = {}
     for one in consents:
         user = membership.devices.get(one.device)
@@ -108,10 +129,19 @@ def _asked(
             continue
         if signs(chat.id, place.device, proposal, one.device, one.signature):
             signed.setdefault(user, one)
-    return Asked(place, proposal, signed, author, entitled, _stand(chat, place.device, proposal))
+    return Asked(place, proposal, signed, author, entitled, stand, membership)
 
 
-def _stand(chat: Chat, author: DeviceKey, proposal: Proposal) -> Stand:
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """The entry that published a proposal."""
+
+    id: EntryId
+    operation: Quorum
+
+
+def _decision(chat: Chat, author: DeviceKey, proposal: Proposal) -> _Decision | None:
+    """Return the entry that published a proposal, None if there is none."""
     for entry in chat.history.entries:
         operation = entry.operation
         if (
@@ -119,10 +149,16 @@ def _stand(chat: Chat, author: DeviceKey, proposal: Proposal) -> Stand:
             and entry.device == author
             and operation.until == proposal.until
         ):
-            void = chat.membership().void.get(entry.id)
-            same = operation.operations == proposal.operations
-            return Stand.DECIDED if void is None and same else Stand.VOID
-    return Stand.OVER if chat.history.length(author) > proposal.until else Stand.OPEN
+            return _Decision(entry.id, operation)
+    return None
+
+
+def _stand(chat: Chat, author: DeviceKey, proposal: Proposal, decision: _Decision | None) -> Stand:
+    if decision is None:
+        return Stand.OVER if chat.history.length(author) > proposal.until else Stand.OPEN
+    same = decision.operation.operations == proposal.operations
+    void = chat.membership().void.get(decision.id)
+    return Stand.DECIDED if void is None and same else Stand.VOID
 
 
 def next_until(device: Device, chat: Chat) -> int:
@@ -131,18 +167,18 @@ def next_until(device: Device, chat: Chat) -> int:
     return max([chat.history.length(device.key) + UNTIL_ENTRIES, *(until + 1 for until in used)])
 
 
-def describe(chat: Chat, operation: Inner) -> list[str]:
-    """Return in words what an operation would do now. Names are what certificates say."""
+def _said(membership: Membership, operation: Inner, at: str) -> list[str]:
+    """Return in words what an operation does. Names are what certificates say. at: now or then."""
     match operation:
         case Admit(grants):
-            return [_granted(chat, one) for one in grants]
+            return [_granted(membership, one, at) for one in grants]
         case Remove(user):
-            return [f"remove {_who(chat, user)}"]
+            return [f"remove {_who(membership, user, at)}"]
         case SetRole(user, role):
-            return [f"make {_who(chat, user)} {role.name.lower()}"]
+            return [f"make {_who(membership, user, at)} {role.name.lower()}"]
         case Revoke(device):
-            member = chat.membership().member_of(device)
-            whose = "nobody here" if member is None else _who(chat, member.user)
+            member = membership.member_of(device)
+            whose = "nobody here" if member is None else _who(membership, member.user, at)
             return [f"put out device {device.hex()[:16]} of {whose}"]
         case SetPolicy(policy):
             kept = f"{policy.retention} s" if policy.retention else "for ever"
@@ -150,16 +186,16 @@ def describe(chat: Chat, operation: Inner) -> list[str]:
             return [f"set zones {', '.join(policy.zones)}, keep {kept}, history {rule}"]
 
 
-def _granted(chat: Chat, grant: Grant) -> str:
+def _granted(membership: Membership, grant: Grant, at: str) -> str:
     identity = grant.credential.user
     role = grant.role.name.lower()
-    if identity.user in chat.membership().users:
-        return f"make {_who(chat, identity.user)} {role}"
+    if identity.user in membership.users:
+        return f"make {_who(membership, identity.user, at)} {role}"
     return f"take in {identity.name} (key {identity.user.hex()[:16]}) as {role}"
 
 
-def _who(chat: Chat, user: UserId) -> str:
-    member = chat.membership().users.get(user)
+def _who(membership: Membership, user: UserId, at: str) -> str:
+    member = membership.users.get(user)
     if member is None:
         return f"user {user.hex()[:16]}, who is not in the chat"
-    return f"{member.name} (now {member.role.name.lower()})"
+    return f"{member.name} ({at} {member.role.name.lower()})"

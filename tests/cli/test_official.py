@@ -245,7 +245,9 @@ class TestOwners:
             (done,) = settle(anna.device, 1)
         assert done.void is None
         (listed,) = anna.json("chat", "proposals", "Совет")
-        assert listed["state"] == "decided"
+        assert (listed["state"], listed["by"]) == ("decided", "anna@minzdrav")
+        assert listed["changes"] == ["remove boris@mincifry (then owner)"]
+        assert (listed["signed"], listed["agreed"]) == (["anna@minzdrav", "boris@mincifry"], 2)
 
 
 class TestBadInput:

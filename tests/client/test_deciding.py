@@ -9,7 +9,7 @@ from client import compose, identities, people
 from client.chats import title_of
 from client.deciding import Decided, approve, find_proposal, settle
 from client.device import Device
-from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, describe, motions
+from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, motions
 from node.errors import IdentityError, RefusedError, UserError
 from protocol.entry import ChatId
 from protocol.identity import UserId
@@ -72,21 +72,21 @@ def test_two_of_three_owners_remove_the_third(
     assert settled(anna) == []
     spread(federation, anna)
     (seen,) = motions(boris, compose.require(boris, chat))
-    (operation,) = seen.proposal.operations
-    words = describe(compose.require(boris, chat), operation)
-    assert words == ["remove vera@mincifry (now owner)"]
+    assert seen.words == ["remove vera@mincifry (now owner)"]
     sign(boris, chat, asked)
     assert settled(boris) == []
     assert "vera@mincifry" in members(anna, chat)
     federation.carry(boris, anna)
     (done,) = settled(anna)
-    assert (done.words, done.void) == (words, None)
+    assert (done.words, done.void) == (seen.words, None)
     assert settled(anna) == []
     spread(federation, anna)
     for device in (anna, boris):
         assert members(device, chat) == {"anna@minzdrav", "boris@mincifry", "olga@minzdrav"}
         (found,) = motions(device, compose.require(device, chat))
         assert found.stand is Stand.DECIDED
+        assert found.words == ["remove vera@mincifry (then owner)"]
+        assert (found.agreed, len(found.owners)) == (2, 3)
     federation.say(anna, chat, "without vera")
     spread(federation, anna)
     assert "without vera" not in federation.texts(vera, chat)
@@ -115,8 +115,7 @@ def test_a_new_owner_gets_the_title(
     assert place is not None
     spread(federation, anna)
     asked = find_proposal(boris, compose.require(boris, chat), place.id.hex())
-    (operation,) = asked.proposal.operations
-    (words,) = describe(compose.require(boris, chat), operation)
+    (words,) = asked.words
     assert words.startswith("take in ivan@minzdrav (key ")
     assert words.endswith(") as owner")
     sign(boris, chat, asked)
