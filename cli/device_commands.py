@@ -157,7 +157,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
         code, invitation = await linking.begin(device, link)
         until = when(invitation.expires)
         output.line(code, {"type": "code", "code": code, "expires": until})
-        note(f"on the new device run: ivor device link CODE (good once, until {until})")
+        note(f"on the new device run 'ivor device link CODE' with this: good once, until {until}")
         pending, request = await linking.wait(link, invitation)
         shown = link_code(invitation.ticket, request.raw)
         if output.as_json:

@@ -72,11 +72,13 @@ def join(
         note(f"enrolled; nothing was fetched yet: {problem}")
     note("keep the passphrase: without it nobody can open this device, not even your agency")
     if recovers:
-        note("put out what you lost: ivor device list, ivor device revoke DEVICE")
-        note("bring back what you had read, from a backup: ivor recover FILE")
-        note(f"or from another device that you still have: there, ivor device hand-over {short}")
+        note("put out what you lost: 'ivor device list', 'ivor device revoke DEVICE'")
+        note("bring back what you had read, from a backup: 'ivor recover FILE'")
+        note(f"or from another device that you still have: there, 'ivor device hand-over {short}'")
     else:
-        note("write down your recovery words, for the day this device is lost: ivor recovery show")
+        note(
+            "write down your recovery words, for the day this device is lost: 'ivor recovery show'"
+        )
 
 
 def read_text(argument: str) -> str:

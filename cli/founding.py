@@ -117,7 +117,7 @@ def move(
     note(f"Restart the node; it listens on {settings.listen} (setting listen in agency.toml).")
     note("Other nodes and your devices ask for the new card when they meet it, devices once a day:")
     note("  keep the old address reachable, and among the addresses, until all have.")
-    note("A device that has missed it takes the card from a file: ivor device card FILE")
+    note("A device that has missed it takes the card from a file, with 'ivor device card FILE':")
     note(f"  ivor node card --dir {folder} > card.ivor")
 
 
@@ -181,8 +181,8 @@ def _endpoints(listen: str | None, addresses: list[str], *, allow_local: bool) -
 
 def _next_steps(folder: Path, endpoints: tuple[str, ...]) -> None:
     if not endpoints:
-        note("The card names no address: this node dials others, and none can dial it.")
-        note(f"  To be reached: ivor agency move --address HOST:PORT --dir {folder}")
+        note("The card names no address: this node dials others, none can dial it. To be reached:")
+        note(f"  ivor agency move --address HOST:PORT --dir {folder}")
     note(f"Keep {folder / 'root.key'} offline: move it to a medium that you lock away.")
     note("Next:")
     note(f"  ivor node run --dir {folder}")

@@ -106,7 +106,7 @@ def policy(
         if retention is not None and now.retention:
             note(
                 f"an agency that is cut off for longer than {span(now.retention)} gets what was "
-                "written meanwhile without its text, unless somebody holds it: ivor chat hold"
+                "written meanwhile without its text, unless somebody holds it: 'ivor chat hold'"
             )
         Offline(now, problem).tell(
             as_json,

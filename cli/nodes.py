@@ -34,7 +34,7 @@ def settings_of(folder: Path, flags: Mapping[str, Value | None]) -> Loaded:
     if not (folder / SETTINGS_FILE).exists():
         raise UserError(
             f"{folder} is no agency's folder: {SETTINGS_FILE} is missing; "
-            "`ivor agency create NAME --zone ZONE --dir FOLDER` makes one"
+            "'ivor agency create NAME --zone ZONE --dir FOLDER' makes one"
         )
     return load_settings(folder / SETTINGS_FILE, os.environ, flags)
 

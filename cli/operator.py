@@ -162,9 +162,9 @@ def invite(
     Output(as_json).line(str(made["invitation"]), shown)
     if not as_json:
         note(f"for {made['user']}, once, until {shown['expires']}; hand it over in secret.")
-        note("They run: ivor join INVITATION" + (", and type their words" if recover else ""))
+        note("They run 'ivor join INVITATION'" + (", and type their words" if recover else ""))
         if recover:
-            note(f"Then revoke what was lost: ivor node revoke {made['user']} DEVICE")
+            note(f"Then revoke what was lost: 'ivor node revoke {made['user']} DEVICE'")
 
 
 @node.command()
@@ -195,7 +195,7 @@ def restore(
     Output(as_json).facts(_with_times({"v": 1} | record))
     note(
         "peers and devices bring back what was written since; start it: "
-        f"ivor node run --dir {folder}"
+        f"'ivor node run --dir {folder}'"
     )
     note(_MEETS_FIRST)
     note("did you enrol or revoke since then? Nobody else knows: see 'ivor node users', and repeat")

@@ -33,7 +33,7 @@ def new_passphrase(file: Path | None, what: str) -> bytes:
 def _from_file(file: Path) -> bytes:
     try:
         if file.is_file() and file.stat().st_mode & _OTHERS:
-            note(f"warning: others may read {file}; run: chmod 600 {file}")
+            note(f"warning: others may read {file}; run 'chmod 600 {file}'")
         with file.open("rb") as stream:
             found = stream.read(FILE_BYTES_MAX + 1)
     except OSError as error:

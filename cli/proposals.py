@@ -123,7 +123,7 @@ def proposed(device: "Device", chat: "ChatId", asked: "Reference | None") -> dic
     short = asked.id.hex()[:8]
     note(
         f"{found.needed} of {len(found.owners)} owners have to sign this; each of the others runs: "
-        f"ivor chat approve {chat.hex()[:8]} {short}"
+        f"'ivor chat approve {chat.hex()[:8]} {short}'"
     )
     return {
         "change": "proposed",

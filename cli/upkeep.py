@@ -69,7 +69,9 @@ def sync(
         )
     tell_decided(done.decided)
     for one in done.revoked:
-        note(f"a device forked its log and was put out: {one.device.hex()[:16]}; see chat show")
+        note(
+            f"a device forked its log and was put out: {one.device.hex()[:16]}; see 'ivor chat show'"
+        )
     for warning in (*done.warnings, *suspects):
         note(warning)
     if not done.even:

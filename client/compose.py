@@ -47,7 +47,7 @@ from protocol.roster import Void
 NONCE_BYTES = 16
 ONLY_OWNER = (
     "you are the chat's only owner; make somebody else an owner first: "
-    "ivor chat role CHAT USER owner"
+    "'ivor chat role CHAT USER owner'"
 )
 
 

@@ -217,8 +217,8 @@ async def _ask(invitation: Invitation, question: Question) -> Reply:
 
 def _check(invitation: Invitation, purpose: Purpose) -> None:
     if invitation.purpose is not purpose:
-        right = "ivor device link" if invitation.purpose is Purpose.LINK else "ivor join"
-        raise UserError(f"this invitation is for another use: run '{right} INVITATION'")
+        right = "device link" if invitation.purpose is Purpose.LINK else "join"
+        raise UserError(f"this invitation is for another use: run 'ivor {right} INVITATION'")
 
 
 def _check_own(start: Start, reply: Enrolment, charter: Charter) -> None:

@@ -92,7 +92,7 @@ def careful(chat: Chat, user: UserId, name: str) -> str:
         )
     return (
         f"careful: the identity that {name} had before is still in the chat {short}, and reads "
-        f"what is written there; an admin puts it out: ivor chat remove {short} {key}"
+        f"what is written there; an admin puts it out: 'ivor chat remove {short} {key}'"
     )
 
 

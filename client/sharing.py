@@ -56,7 +56,7 @@ def share(device: Device, chat: ChatId, last: int, now: int) -> Shared:
     if judge.membership().policy.history is not HistoryRule.SHARED:
         raise RefusedError(
             "what was said before somebody joined stays closed to them here; an admin may change "
-            "that for what is said from then on: ivor chat policy CHAT --history shared"
+            "that for what is said from then on: 'ivor chat policy CHAT --history shared'"
         )
     read = list(_readable(device, chat, last))
     given = [one for one in read if _is_shareable(device, judge, one)]

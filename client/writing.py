@@ -86,7 +86,8 @@ def _check_copy(device: Device) -> None:
         raise EvidenceError(
             "this folder is an old copy of a device that wrote on: its node holds entries of this "
             "very device that it did not have. It reads, and never writes again. Take a new device "
-            "in its place: ivor device link, or ivor node invite --recover and your recovery words"
+            "in its place: by 'ivor device link', or by 'ivor node invite --recover' and your "
+            "recovery words"
         )
     if device.displaced:
         raise NetworkError(

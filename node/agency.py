@@ -373,7 +373,8 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FolderRefused(
-            f"{file} is missing; `ivor agency create NAME --dir FOLDER` makes a new agency"
+            f"{file} is missing; 'ivor agency create NAME --zone ZONE --dir FOLDER' makes a new "
+            "agency"
         ) from None
     except UnicodeDecodeError:
         raise FolderRefused(f"{file} is damaged: not text; restore it from a backup") from None
@@ -399,5 +400,5 @@ def _check_match(agency: Agency) -> None:
     if kept != (charter.registrar, charter.archive) or agency.node.public not in named:
         raise FolderRefused(
             f"{CARD_FILE} and {SERVICE_FILE} in {agency.folder} do not belong together; restore "
-            "both from one backup, or run `ivor agency rekey` again if it was interrupted"
+            "both from one backup, or run 'ivor agency rekey' again if it was interrupted"
         )

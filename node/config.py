@@ -36,7 +36,7 @@ _LISTEN: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+)):([0-9]{
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f.:]+(?:%[0-9A-Za-z._-]+)?")
 _PORT_MAX: Final = 65535
 _LIKE_ENOUGH: Final = 0.75  # of a misspelt variable; a lower one would catch other programs'
-_HEADING: Final = "# Settings of this node; `ivor node config explain` lists all of them.\n"
+_HEADING: Final = "# Settings of this node; 'ivor node config explain' lists all of them.\n"
 
 
 class ConfigError(UserError):

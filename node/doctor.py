@@ -85,7 +85,7 @@ def _folder(folder: Path, _now: float) -> tuple[State, str]:
         if stat.S_IMODE(path.lstat().st_mode) & _OTHERS and not path.is_symlink()
     ]
     if wide:
-        return "fail", f"open to other users: {', '.join(wide)}; run: chmod -R go= {folder}"
+        return "fail", f"open to other users: {', '.join(wide)}; run 'chmod -R go= {folder}'"
     return "ok", "complete, and closed to other users"
 
 
@@ -158,7 +158,7 @@ def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
     if chats:
         return "fail", (
             f"{chats} chats have entries that are not as they were signed: stop the node, "
-            f"run: ivor node mend --dir {folder}"
+            f"and run 'ivor node mend --dir {folder}'"
         )
     return "ok", "sound, and every entry as it was signed"
 

@@ -163,7 +163,7 @@ def revoke(desk: Desk, arguments: Arguments) -> Result:
     user = desk.connection.execute("SELECT id FROM users WHERE name = ?", (address,)).get
     withdrawn = Tickets(desk.connection).withdraw(name) if given.device is None else 0
     if user is None and not withdrawn:
-        raise UserError(f"no user {address} here; `ivor node users` lists them")
+        raise UserError(f"no user {address} here; 'ivor node users' lists them")
     in_use = [one for one in devices_of(desk, user or b"") if not one["revoked"]]
     chosen = in_use if given.device is None else [_chosen(in_use, given.device, address)]
     desk.people.revoke([DeviceKey(bytes.fromhex(str(one["id"]))) for one in chosen])

@@ -193,7 +193,7 @@ class People:
             raise RefusedError(
                 "this node was brought back, and users cannot be changed before it has met "
                 f"{', '.join(unmet)}, who may know of later changes; if that is not possible any "
-                "more, the operator runs: ivor node resume"
+                "more, the operator runs 'ivor node resume'"
             )
         self.connection.execute("DELETE FROM meta WHERE key = ?", (LISTED,))
 

@@ -132,16 +132,16 @@ class Trust:
         found = self.examine(raw, allow_local=allow_local)
         charter = found.card.charter
         if found.known is None:
-            raise IdentityError(f"agency {charter.name} is not trusted here; run `ivor node trust`")
+            raise IdentityError(f"agency {charter.name} is not trusted here; run 'ivor node trust'")
         if charter.zone != found.known.charter.zone:
             raise IdentityError(
                 f"agency {charter.name} says that it moved from zone {found.known.charter.zone} to "
-                f"{charter.zone}; ask them, then run `ivor node trust` with the new card"
+                f"{charter.zone}; ask them, then run 'ivor node trust' with the new card"
             )
         if charter.archive != found.known.charter.archive:
             raise IdentityError(
                 f"agency {charter.name} has a new archive key, so its fingerprint is "
-                f"{charter.fingerprint} now; compare it, then run `ivor node trust` with the card"
+                f"{charter.fingerprint} now; compare it, then run 'ivor node trust' with the card"
             )
         if found.standing is Standing.NEWER:
             self.accept(found)

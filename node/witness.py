@@ -123,7 +123,7 @@ class Witness:
             raise RefusedError(
                 "this node was brought back with older users than it showed to others; it lists "
                 f"them again when it has met {', '.join(unmet)}; if that is not possible any more, "
-                "the operator runs: ivor node resume"
+                "the operator runs 'ivor node resume'"
             )
         head = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
         self._insert(head)

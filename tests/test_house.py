@@ -17,6 +17,12 @@ FUNCTION_LINES_P95_MAX = 50
 DOCUMENTED_SHARE_MIN = 0.9
 MAY_BE_EMPTY = {"__init__.py", "py.typed", "empty.evidence"}
 
+COMMANDS = (
+    "agency|approvals|backup|chat|decline|device|edit|evidence|get|join|log|node|react|read|recover"
+    "|recovery|redact|search|send|sign|status|sync|verify|whoami"
+)
+# A line of its own begins with spaces.
+BARE_COMMAND = re.compile(rf"(?<!')(?<!^ )(?<!^  )\bivor (?:{COMMANDS})\b(?! [0-9])")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Brackets keep these patterns from finding themselves.
@@ -92,6 +98,17 @@ def found(pattern: re.Pattern[str], files: Iterable[tuple[str, str]]) -> list[st
     ]
 
 
+def bare_commands(path: str, source: str) -> Iterator[str]:
+    """Each text for people in which one of our commands is named without quotes around it."""
+    tree = ast.parse(source)
+    notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or id(node) in notes:
+            continue
+        if isinstance(node.value, str) and BARE_COMMAND.search(node.value):
+            yield f"{path}:{node.lineno}: {node.value[:80]}"
+
+
 class TestSizes:
     def test_modules(self) -> None:
         """Those of the tests and benchmarks, too."""
@@ -163,6 +180,24 @@ class TestWords:
     @pytest.mark.parametrize("text", ["# TOD" + "O: later", "x = y  # type:" + " ignore[misc]"])
     def test_an_open_end_is_seen(self, text: str) -> None:
         assert found(LEFT_OPEN, [("a.py", "\n" + text)]) == [f"a.py:2: {text}"]
+
+    def test_a_command_in_a_sentence_stands_in_quotes(self) -> None:
+        """In single ones; bare is only one that has a line of its own."""
+        assert not [one for path, text in modules().items() for one in bare_commands(path, text)]
+
+    @pytest.mark.parametrize(
+        ("said", "wrong"),
+        [
+            ("say(\"see 'ivor node users'\")", 0),
+            ("say('  ivor node users')", 0),
+            ("def f():\n    '`ivor node` says'", 0),
+            ("say('run: ivor node users')", 1),
+            ("say('`ivor node users` lists them')", 1),
+            ("say(f'{x}: ivor node users')", 1),
+        ],
+    )
+    def test_a_bare_command_is_seen(self, said: str, wrong: int) -> None:
+        assert len(list(bare_commands("a", said))) == wrong
 
     def test_nothing_is_left_over(self) -> None:
         """An empty file came from a slip, such as ":memory:" opened as a path."""

@@ -261,7 +261,7 @@ class TestStopped:
 
     def test_revoke_an_unknown_user(self, made: Cli) -> None:
         made.node("revoke", "nobody", code=1)
-        assert made.said == ("ivor: no user nobody@minzdrav here; `ivor node users` lists them\n")
+        assert made.said == "ivor: no user nobody@minzdrav here; 'ivor node users' lists them\n"
 
     def test_no_agencys_folder(self, cli: Cli) -> None:
         cli.node("status", code=1)
