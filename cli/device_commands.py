@@ -158,6 +158,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
         until = when(invitation.expires)
         output.line(code, {"type": "code", "code": code, "expires": until})
         note(f"on the new device run 'ivor device link CODE' with this: good once, until {until}")
+        note("this waits for that device until then; Ctrl-C ends it, and the code with it")
         pending, request = await linking.wait(link, invitation)
         shown = link_code(invitation.ticket, request.raw)
         if output.as_json:
@@ -199,11 +200,14 @@ def _join_as_further(
     quiet_log()
     passphrase = device_passphrase(folder, found.invitation.ticket, passphrase_file)
 
+    until = when(found.invitation.expires)
+
     def shown(request: bytes) -> None:
         told = link_code(found.invitation.ticket, request)
         if output.as_json:
-            output.line("", {"type": "shown", "shown": told})
+            output.line("", {"type": "shown", "shown": told, "expires": until})
         note(f"the other device must show this very code; then approve there: {told}")
+        note(f"this waits for that until {until}")
 
     if begins:
         with said_to_be_kept():

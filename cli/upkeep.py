@@ -69,9 +69,8 @@ def sync(
         )
     tell_decided(done.decided)
     for one in done.revoked:
-        note(
-            f"a device forked its log and was put out: {one.device.hex()[:16]}; see 'ivor chat show'"
-        )
+        forked = one.device.hex()[:16]
+        note(f"a device forked its log and was put out: {forked}; see 'ivor chat show'")
     for warning in (*done.warnings, *suspects):
         note(warning)
     if not done.even:

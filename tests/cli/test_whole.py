@@ -326,6 +326,22 @@ class TestTown:
         texts = [one["text"] for one in town.run("phone", "read", "boris@mincifry")]
         assert "без телефона" not in texts
 
+    def test_a_link_code_says_how_long_it_is_waited_for(
+        self, town: Town, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def given_up(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("client.linking.wait", given_up)
+        (shown,) = town.run("anna", "device", "link", code=130)
+        told = capsys.readouterr().err
+        assert f"'ivor device link CODE' with this: good once, until {shown['expires']}\n" in told
+        assert "this waits for that device until then; Ctrl-C ends it" in told
+        monkeypatch.setattr("trio.sleep", given_up)
+        asked = town.run("watch", "device", "link", str(shown["code"]), code=130)
+        assert asked[0]["expires"] == shown["expires"]
+        assert f"this waits for that until {shown['expires']}\n" in capsys.readouterr().err
+
     def test_a_changed_identity_is_loud_and_blocks(self, town: Town) -> None:
         """Whoever began anew, or poses as her: nothing is written to her until anna decides."""
         dina, folder = "dina@mincifry", str(town.folder / "mincifry")
