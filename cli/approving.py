@@ -145,17 +145,19 @@ def approvals(
 
     if request is None and (path is not None or export is not None):
         raise UserError("--file and --export are for one request: give its ID")
+    output = Output(as_json)
     with opened(home, passphrase_file) as device:
         judge = _newest(device, chat)
         known = _known(device, judge)
         chosen = known if request is None else [find_approval(known, request)]
-        show(device, judge, chosen, Output(as_json))
+        show(device, judge, chosen, output)
         if path is not None:
             check_file(chosen[0], path)
         if export is not None:
             export_signatures(device, chosen[0], export)
-    if not all(one.sound for one in chosen):
-        raise typer.Exit(NOT_VERIFIED)
+    unsound = [one.reference.id.hex()[:8] for one in chosen if not one.sound]
+    if unsound:
+        raise output.end(f"something does not verify in {', '.join(unsound)}", NOT_VERIFIED)
 
 
 def _newest(device: "Device", name: str) -> "Chat":

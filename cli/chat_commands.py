@@ -302,12 +302,13 @@ def leave(
     as_json: Json = False,
 ) -> None:
     """Leave a chat. Only its members can take you in again."""
+    from node.errors import RefusedError
+
     with opened(home, passphrase_file) as device:
         from client import compose
 
         judge = locate(device, name)
         if not confirmed("Leave this chat?", yes=yes):
-            note("nothing was done")
-            raise typer.Exit(1)
+            raise RefusedError("nothing was done")
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))
         made.tell(as_json, {"chat": judge.id.hex(), "change": "left"})

@@ -355,8 +355,9 @@ def revoke(
     import trio
 
     from client.revoking import revoke_own, still_in
-    from node.errors import RefusedError
+    from node.errors import NetworkError, RefusedError
 
+    output = Output(as_json)
     with opened(home, passphrase_file) as device:
         target = _choose(device, which)
         if not confirmed(_question(device, target), yes=yes):
@@ -365,7 +366,7 @@ def revoke(
             chats = revoke_own(device, target.device, now_ms())
             left = len(still_in(device, target.device)) + len(device.damaged())
         problem = trio.run(_tell_node, device, target)
-        Output(as_json).facts(
+        output.facts(
             {
                 "device": target.device.hex(),
                 "label": target.label,
@@ -378,11 +379,13 @@ def revoke(
         if target.device == device.key:
             _tell_what_stays(device)
         if problem is not None:
-            note(f"the node does not know yet ({problem}): {_who_tells(device, target)}")
-            raise typer.Exit(3)
+            why = f"the node does not know yet ({problem}): {_who_tells(device, target)}"
+            note(why)
+            raise output.end(why, NetworkError.exit_code)
         if left:
-            note(f"it is still in {left} chats where this device cannot write: ask others there")
-            raise typer.Exit(RefusedError.exit_code)
+            why = f"it is still in {left} chats where this device cannot write: ask others there"
+            note(why)
+            raise output.end(why, RefusedError.exit_code)
 
 
 def _choose(device: "Device", which: str) -> "DeviceCertificate":

@@ -144,8 +144,7 @@ def check(
     except EvidenceRefused as refused:
         if anchors:
             _check_named(file, raw, anchors)
-        _refuse(output, file, refused)
-        raise typer.Exit(NOT_VERIFIED) from None
+        raise _refuse(output, file, refused) from None
     _show(output, findings, anchors)
 
 
@@ -195,11 +194,13 @@ def _read(file: Path) -> bytes:
     return raw
 
 
-def _refuse(output: Output, file: Path, refused: "EvidenceRefused") -> None:
+def _refuse(output: Output, file: Path, refused: "EvidenceRefused") -> typer.Exit:
     if output.as_json:
         record = {"type": "refused", "offset": refused.offset, "rule": str(refused.rule)}
         output.facts({"file": str(file), "holds": False, "reason": str(refused)} | record)
-    note(f"{file} proves nothing: {refused}")
+    why = f"{file} proves nothing: {refused}"
+    note(why)
+    return output.end(why, NOT_VERIFIED)
 
 
 def _show(output: Output, findings: "Findings", anchors: Mapping[str, str]) -> None:

@@ -234,10 +234,10 @@ def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> Non
     for finding in found.findings:
         note(finding)
     if found.findings:
-        raise typer.Exit(NOT_VERIFIED)
+        raise output.end("; ".join(found.findings), NOT_VERIFIED)
     if problem is not None:
         note(f"nobody was asked: {problem}")
-        raise typer.Exit(NOT_ASKED)
+        raise output.end(f"nobody was asked: {problem}", NOT_ASKED)
 
 
 def _redacted(judge: "Chat") -> "Iterator[dict[str, object]]":

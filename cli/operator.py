@@ -299,12 +299,14 @@ def doctor(folder: Folder, as_json: Json = False) -> None:
     from node.doctor import examine
 
     found = list(examine(folder, time.time()))
+    output = Output(as_json)
     columns = {"state": "STATE", "check": "CHECK", "text": "WHAT"}
-    Output(as_json).rows(
+    output.rows(
         ({"check": one.check, "state": one.state, "text": one.text} for one in found), columns
     )
-    if any(one.state == "fail" for one in found):
-        raise typer.Exit(3)
+    wrong = [f"{one.check}: {one.text}" for one in found if one.state == "fail"]
+    if wrong:
+        raise output.end("; ".join(wrong), 3)
 
 
 @node.command()

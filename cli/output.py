@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+import typer
+
 from cli.text import inert, inert_json
 
 UNBROKEN_CHARS_MAX = 24  # a time, an id, a name: not broken where the terminal has room
@@ -73,6 +75,12 @@ class Output:
             self._object({"type": "failure", "exit_code": code, "why": why}, sys.stderr)
         else:
             note(f"ivor: {why}")
+
+    def end(self, why: str, code: int) -> typer.Exit:
+        """Return what ends a command of which people have read why; scripts are told here."""
+        if self.as_json:
+            self.failure(why, code)
+        return typer.Exit(code)
 
     def _object(self, record: Record, file: TextIO | None = None) -> None:
         print(inert_json(json.dumps({"v": 1} | dict(record), ensure_ascii=False)), file=file)

@@ -24,6 +24,7 @@ log = typer.Typer(help="The signed log.", no_args_is_help=True)
 SYNC_SECONDS: Final = 60.0
 NOT_VERIFIED: Final = 7
 NOT_IN_TIME: Final = 3
+NOT_ALL: Final = "not everything came in time: run it again"
 UNTRUSTED: Final = 4
 
 
@@ -50,12 +51,13 @@ def sync(
     from client import identities, witnessing
     from client.delivery import unstored
 
+    output = Output(as_json)
     with opened(home, passphrase_file) as device:
         done, problem = _exchange(device, timeout)
         note_damaged(device)
         suspects = witnessing.suspects(device).values()
         changed = list(identities.changed(device).values())
-        Output(as_json).facts(
+        output.facts(
             {
                 "messages": done.came.total(),
                 "chats": len(done.came),
@@ -74,15 +76,15 @@ def sync(
     for warning in (*done.warnings, *suspects):
         note(warning)
     if not done.even:
-        note("not everything came in time: run it again")
+        note(NOT_ALL)
     if problem is not None and not changed and done.even:
         raise problem
     if problem is not None:
         note(str(problem))
     if changed:
-        raise typer.Exit(UNTRUSTED)
+        raise output.end(f"another identity than before: {', '.join(changed)}", UNTRUSTED)
     if not done.even:
-        raise typer.Exit(NOT_IN_TIME)
+        raise output.end(NOT_ALL, NOT_IN_TIME)
 
 
 def _exchange(device: "Device", timeout: float) -> "tuple[Visit, IvorError | None]":
@@ -196,17 +198,11 @@ def verify(
     columns = {"short": "CHAT", "sound": "HOLDS", "control": "CONTROL", "content": "CONTENT"}
     rest = {"messages": "OPENED", "chains": "CHAINS", "forks": "FORKED DEVICES"}
     output.rows([_audited(one) for one in audits], columns | rest)
-    for one in audits:
-        for fault in one.faults:
-            note(f"chat {one.chat.hex()[:8]}: {fault}")
-        for forked in sorted(one.forked):
-            note(f"chat {one.chat.hex()[:8]}: device {forked.hex()[:16]} has forked; proof kept")
-        for nack in one.nacks:
-            note(f"chat {one.chat.hex()[:8]}: {_complaint(nack)}")
-        for said in one.disputed:
-            note(f"chat {one.chat.hex()[:8]}: {said}")
-    if any(one.faults or one.forked or one.nacks or one.disputed for one in audits):
-        raise typer.Exit(NOT_VERIFIED)
+    findings = [f"chat {one.chat.hex()[:8]}: {said}" for one in audits for said in _findings(one)]
+    for said in findings:
+        note(said)
+    if findings:
+        raise output.end("; ".join(findings), NOT_VERIFIED)
 
 
 def _named(device: "Device", name: str) -> "ChatId":
@@ -220,6 +216,15 @@ def _named(device: "Device", name: str) -> "ChatId":
         raise EvidenceError(
             f"the log here is damaged: {error}; 'ivor log verify --all' shows where"
         ) from None
+
+
+def _findings(one: "Audit") -> "Iterator[str]":
+    """Yield what does not hold in a chat."""
+    yield from one.faults
+    for forked in sorted(one.forked):
+        yield f"device {forked.hex()[:16]} has forked; proof kept"
+    yield from map(_complaint, one.nacks)
+    yield from one.disputed
 
 
 def _audited(one: "Audit") -> dict[str, object]:

@@ -307,14 +307,15 @@ def _deliver(
     for user, name in identities.left_behind(device, judge).items():
         note(identities.careful(judge, user, name))
     if problem is not None and not isinstance(problem, NetworkError):
-        raise typer.Exit(exit_code(problem))
+        raise output.end(str(problem), exit_code(problem))
     if progress.refused:
-        raise typer.Exit(RefusedError.exit_code)
+        raise output.end(told, RefusedError.exit_code)
     everywhere = progress.everywhere and brought.holders in (None, progress.of)
     late = (wait is Wait.ALL and not everywhere) or (wait is Wait.STORED and not progress.own)
     if late or (wait is not None and problem is not None):
-        note(f"not in time: {told}; it goes on with the next command or 'ivor sync'")
-        raise typer.Exit(NOT_IN_TIME)
+        why = f"not in time: {told}; it goes on with the next command or 'ivor sync'"
+        note(why)
+        raise output.end(why, NOT_IN_TIME)
 
 
 class Brought(NamedTuple):

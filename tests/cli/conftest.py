@@ -41,10 +41,12 @@ class Official:
         return captured.out
 
     def json(self, *arguments: str, code: int = 0) -> Sequence[dict[str, object]]:
-        """Run a command with --json."""
+        """Run a command with --json; what fails tells scripts why."""
         lines = self(*arguments, "--json", code=code).splitlines()
         found = [json.loads(line) for line in lines]
         assert all(record["v"] == 1 for record in found)
+        failures = [json.loads(one) for one in self.said.splitlines() if one.startswith("{")]
+        assert [one["exit_code"] for one in failures] == ([code] if code else [])
         return found
 
 

@@ -1,5 +1,6 @@
 """`ivor evidence`: made by an official, checked by anybody."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,16 @@ class TestEvidence:
         code, _, err = checked(tmp_path / "junk", capsys)
         assert code == 7
         assert "at byte 0, rule magic" in err
+
+    def test_scripts_are_told_what_is_no_evidence(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "junk").write_bytes(b"junk")
+        for name, ends in (("absent", 1), ("junk", 7)):
+            code, _, err = checked(tmp_path / name, capsys, "--json")
+            failure = json.loads(err.splitlines()[-1])
+            assert (failure["type"], failure["exit_code"], code) == ("failure", ends, ends)
+            assert str(tmp_path / name) in failure["why"]
 
     def test_times(self, anna: Official, file: Path) -> None:
         anna("evidence", "export", "Budget", "-o", str(file), "--to", "2001-01-01", code=1)
