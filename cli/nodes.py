@@ -6,7 +6,7 @@ Never two owners of one database: the folder's lock decides, not a look at the s
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import apsw
 
 from node import operations
-from node.agency import CARD_FILE, DATABASE_FILE, Agency, open_agency, read_card
+from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, Agency, open_agency, read_card
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
 from node.control import LOCK_SECONDS, FolderLock, ask_node
 from node.database import connect
@@ -26,17 +26,24 @@ from node.logs import log_form, open_log
 from node.trust import Trust
 from protocol.identity import Card
 
+FOLDER_FILES: Final = (SETTINGS_FILE, CARD_FILE, SERVICE_FILE, DATABASE_FILE)
 _POLL_SECONDS: Final = 0.05
 
 
 def settings_of(folder: Path, flags: Mapping[str, Value | None]) -> Loaded:
     """Load the settings of an agency's folder. Raises UserError if it is none."""
-    if not (folder / SETTINGS_FILE).exists():
+    check_agency(folder, [SETTINGS_FILE])
+    return load_settings(folder / SETTINGS_FILE, os.environ, flags)
+
+
+def check_agency(folder: Path, files: Sequence[str] = FOLDER_FILES) -> None:
+    """Raise UserError if none of these files of an agency is in a folder."""
+    if not any((folder / name).exists() for name in files):
+        lacks = f"{files[0]} is missing" if folder.is_dir() else "there is no such folder"
         raise UserError(
-            f"{folder} is no agency's folder: {SETTINGS_FILE} is missing; "
+            f"{folder} is no agency's folder: {lacks}; "
             "'ivor agency create NAME --zone ZONE --dir FOLDER' makes one"
         )
-    return load_settings(folder / SETTINGS_FILE, os.environ, flags)
 
 
 def card_of(folder: Path) -> Card:

@@ -296,8 +296,10 @@ def doctor(folder: Folder, as_json: Json = False) -> None:
     """Look for what is wrong or will be: folder, settings, card, database, clock, disk."""
     import time
 
+    from cli.nodes import check_agency
     from node.doctor import examine
 
+    check_agency(folder)
     found = list(examine(folder, time.time()))
     output = Output(as_json)
     columns = {"state": "STATE", "check": "CHECK", "text": "WHAT"}

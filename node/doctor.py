@@ -68,7 +68,9 @@ Look = Callable[[Path, float], tuple[State, str]]
 def _look(name: str, look: Look, folder: Path, now: float) -> Finding:
     try:
         state, text = look(folder, now)
-    except (IvorError, PeerError, OSError, apsw.Error) as error:
+    except OSError as error:
+        state, text = "fail", f"{error.filename or folder}: {error.strerror}"
+    except (IvorError, PeerError, apsw.Error) as error:
         state, text = "fail", str(error)
     return Finding(name, state, text)
 

@@ -46,8 +46,9 @@ class Cli:
     def node(self, *arguments: str, code: int = 0) -> str:
         return self("node", *arguments, "--dir", str(self.folder), code=code)
 
-    def json(self, *arguments: str) -> list[dict[str, object]]:
-        found = [json.loads(line) for line in self.node(*arguments, "--json").splitlines()]
+    def json(self, *arguments: str, code: int = 0) -> list[dict[str, object]]:
+        said = self.node(*arguments, "--json", code=code)
+        found = [json.loads(line) for line in said.splitlines()]
         assert all(record["v"] == 1 for record in found)
         return found
 
@@ -266,6 +267,20 @@ class TestStopped:
     def test_no_agencys_folder(self, cli: Cli) -> None:
         cli.node("status", code=1)
         assert "ivor agency create" in cli.said
+
+    def test_the_doctor_is_asked_of_no_agencys_folder(self, cli: Cli, tmp_path: Path) -> None:
+        """It has nothing to look at; of a part of one it says what is missing."""
+        assert cli.node("doctor", code=1) == ""
+        assert "there is no such folder" in cli.said
+        cli.folder = tmp_path
+        assert cli.node("doctor", code=1) == ""
+        assert "agency.toml is missing" in cli.said
+
+    def test_the_doctor_says_what_is_missing(self, made: Cli) -> None:
+        (made.folder / "card.ivor").unlink()
+        found = {one["check"]: one["text"] for one in made.json("doctor", code=3)}
+        assert found["folder"] == "missing: card.ivor; restore from a backup"
+        assert found["card"] == f"{made.folder / 'card.ivor'}: No such file or directory"
 
 
 class TestTrust:
