@@ -96,7 +96,10 @@ def new(
             raise LimitReached(f"begin with at most {MEMBERS_MAX} users, and add the others")
         if kind is Kind.DIRECT and len(names) != 1:
             raise UserError("a direct chat is with exactly one other user")
-        made = change(device, names, partial(_begin, device, title, kind, zones))
+        begin = partial(_begin, device, title, kind, zones)
+        if kind is Kind.DIRECT:
+            begin = partial(_begin_direct, device, names[0], begin)
+        made = change(device, names, begin)
         made.warn()
         Output(as_json).facts(
             {
@@ -123,6 +126,25 @@ def _begin(
     role = {Kind.GROUP: Role.MEMBER, Kind.CHANNEL: Role.READER, Kind.DIRECT: Role.OWNER}[kind]
     members = [(user, role) for user in users]
     return new_chat(device, ChatKind[kind.name], title, policy, members, now_ms())
+
+
+def _begin_direct(
+    device: "Device",
+    name: str,
+    begin: "Callable[[Sequence[UserId]], ChatId]",
+    users: "Sequence[UserId]",
+) -> "ChatId":
+    """Begin one unless there is one: of two 'ivor send USER' means that with the smaller id."""
+    from client.chats import find_direct
+    from node.errors import UserError
+
+    found = find_direct(device, name)
+    if found is not None:
+        raise UserError(
+            f"there is a direct chat with {name} already, {found.id.hex()[:SHORT]}: "
+            f"'ivor send {name}' writes into it; for another one leave it, or begin a group"
+        )
+    return begin(users)
 
 
 @chat.command("list")

@@ -1,6 +1,7 @@
 """`ivor send`, `react`, `edit`: write into a chat; what has no network yet is queued."""
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
     from protocol.errors import PeerError
+    from protocol.identity import UserId
     from protocol.message import Message
 
 ChatName = Annotated[
@@ -247,24 +249,22 @@ def _meet_node(device: "Device", chat: "Chat") -> Met:
 
 
 def _begin_direct(device: "Device", name: str) -> "ChatId":
+    from client.chats import find_direct
     from client.compose import new_chat
     from client.residency import zones_of
     from protocol.policy import ChatKind, HistoryRule, Policy, Role
 
     (address,) = addresses(device, [name])
-    made = change(
-        device,
-        [address],
-        lambda users: new_chat(
-            device,
-            ChatKind.DIRECT,
-            "",
-            Policy(zones_of(device, users), 0, HistoryRule.FROM_JOIN),
-            [(user, Role.OWNER) for user in users],
-            now_ms(),
-        ),
-    )
-    return made.result
+
+    def begin(users: "Sequence[UserId]") -> "ChatId":
+        found = find_direct(device, address)  # another command may have begun it meanwhile
+        if found is not None:
+            return found.id
+        policy = Policy(zones_of(device, users), 0, HistoryRule.FROM_JOIN)
+        members = [(user, Role.OWNER) for user in users]
+        return new_chat(device, ChatKind.DIRECT, "", policy, members, now_ms())
+
+    return change(device, [address], begin).result
 
 
 def _deliver(

@@ -15,7 +15,7 @@ from cli.letters import MARGIN, show
 from cli.main import main
 from cli.output import Output
 from cli.reading import read_since
-from client import compose, handing, people
+from client import chats, compose, handing, people
 from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
@@ -146,6 +146,33 @@ class TestOffline:
         federation.carry(anna.device, boris.device)
         texts = [one["text"] for one in boris.json("read", "anna@minzdrav")]
         assert texts == ["раз", "два"]
+
+    def test_a_second_direct_chat_is_not_begun(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """Else chance, the smaller id, would say which one 'ivor send USER' means."""
+        boris_name = boris.device.profile.name
+        (made,) = anna.json("chat", "new", "Дела", boris_name, "--kind", "direct")
+        anna("chat", "new", "Ещё", boris_name, "--kind", "direct", code=1)
+        assert f"already, {str(made['chat'])[:8]}: 'ivor send boris@mincifry'" in anna.said
+        federation.carry(anna.device, boris.device)
+        boris("chat", "new", "", anna.device.profile.name, "--kind", "direct", code=1)
+        anna("chat", "leave", "Дела", "--yes")
+        anna("chat", "new", "Ещё", boris_name, "--kind", "direct")
+
+    def test_two_commands_begin_one_direct_chat(
+        self, anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second looks while the first has not written yet."""
+        name, looked = boris.device.profile.name, chats.find_direct
+
+        def meanwhile(*_: object) -> None:
+            monkeypatch.setattr("client.chats.find_direct", looked)
+            anna("send", name, "раз")
+
+        monkeypatch.setattr("client.chats.find_direct", meanwhile)
+        anna("send", name, "два")
+        assert [one["kind"] for one in anna.json("chat", "list")] == ["direct"]
 
     @pytest.mark.usefixtures("chat")
     def test_sync_says_what_is_missing(self, anna: Official) -> None:
