@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
@@ -23,8 +24,9 @@ import typer
 from cli.text import inert, inert_json
 
 UNBROKEN_CHARS_MAX = 24  # a time, an id, a name: not broken where the terminal has room
-FOLDED_CHARS_MIN = 12  # of a longer one beside them
-COLUMN_GAP_CHARS = 3
+FOLDED_CHARS = 12  # of a longer one beside them
+FOLDED_CHARS_MIN = 8  # of any: the beginning of an id, as every command shows and takes it
+GAP_CHARS = 3
 Record = Mapping[str, object]
 
 _MARKS = frozenset({"v", "type"})  # for scripts
@@ -161,19 +163,54 @@ def end_quietly() -> None:
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table whose short ids are whole; where it is too wide for that, a value a line."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(soft_wrap=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-    short = [width for width in widths if width <= UNBROKEN_CHARS_MAX]
-    long = (len(widths) - len(short)) * FOLDED_CHARS_MIN
-    roomy = sum(short) + long + COLUMN_GAP_CHARS * len(widths) - 1 <= console.width
-    for heading, width in zip(headings, widths, strict=True):
-        table.add_column(heading, overflow="fold", no_wrap=roomy and width <= UNBROKEN_CHARS_MAX)
+    widths = [max(map(cell_len, column)) for column in zip(headings, *lines, strict=True)]
+    gap = _gap(widths, console.width)
+    whole = _whole(widths, console.width - gap * len(widths))
+    if whole is None:
+        _records(headings, lines)
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, gap - 2))
+    for at, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=at in whole)
     for line in lines:
         table.add_row(*(Text(value) for value in line))  # Text: no markup in what others wrote
     console.print(table)
+
+
+def _gap(widths: Sequence[int], width: int) -> int:
+    """Return how far apart columns stand: less, where something has to be broken anyway."""
+    short = [one for one in widths if one <= UNBROKEN_CHARS_MAX]
+    long = (len(widths) - len(short)) * FOLDED_CHARS
+    return GAP_CHARS if sum(short) + long + GAP_CHARS * len(widths) - 1 <= width else GAP_CHARS - 1
+
+
+def _whole(widths: Sequence[int], room: int) -> AbstractSet[int] | None:
+    """Return which columns are not broken, the narrowest first; None if ids had to be."""
+    taken = sum(min(width, FOLDED_CHARS_MIN) for width in widths)
+    if taken > room:
+        return None
+    found = set()
+    for at in sorted(range(len(widths)), key=widths.__getitem__):
+        taken += max(0, widths[at] - FOLDED_CHARS_MIN)
+        if taken > room or widths[at] > UNBROKEN_CHARS_MAX:
+            break
+        found.add(at)
+    return found
+
+
+def _records(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a heading and a value a line, and an empty line between records."""
+    width = max(map(len, headings), default=0)
+    for number, line in enumerate(lines):
+        if number:
+            print()
+        for heading, value in zip(headings, line, strict=True):
+            print(f"{heading.ljust(width)}  {value}")

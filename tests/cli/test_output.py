@@ -186,7 +186,7 @@ class TestTerminal:
         assert "NAME" in shown
         assert "[bold]x[/]\\x1b[2J" in shown, "markup in what others wrote is text"
 
-    @pytest.mark.parametrize(("columns", "whole"), [(56, 0), (60, 1), (100, 1)])
+    @pytest.mark.parametrize(("columns", "whole"), [(50, 0), (56, 1), (60, 1), (100, 1)])
     def test_a_time_stays_whole(
         self, columns: int, whole: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -200,6 +200,28 @@ class TestTerminal:
         shown = screen.getvalue()
         assert shown.count(time) == whole
         assert shown.count("asked") == why.count("asked")
+
+    @pytest.mark.parametrize("columns", [20, 40, 75, 76, 80, 120])
+    def test_ids_stay_whole(self, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are there to be copied. Where columns were too narrow, each value has a line."""
+        screen = Terminal()
+        monkeypatch.setattr("sys.stdout", screen)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        row = {
+            "lane": "0",
+            "seq": "12",
+            "id": "e12948ff",
+            "by": "anna@minzdrav",
+            "device": "3b722d0e",
+            "kind": "genesis",
+            "time": "2026-11-28T18:11:45.450Z",
+            "bytes": "1514",
+            "payload": "held",
+        }
+        Output(as_json=False).rows([row, row], {name: name.upper() for name in row})
+        shown = screen.getvalue()
+        assert [shown.count(row[name]) for name in ("id", "device", "kind", "payload")] == [2] * 4
+        assert ("ID       e12948ff\n" in shown) is (columns < 76)
 
     def test_facts_are_aligned(self, monkeypatch: pytest.MonkeyPatch) -> None:
         screen = Terminal()
