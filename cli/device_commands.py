@@ -20,6 +20,7 @@ from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import inert, when
+from node.words import counted
 
 if TYPE_CHECKING:
     from client.device import Device
@@ -383,7 +384,8 @@ def revoke(
             note(why)
             raise output.end(why, NetworkError.exit_code)
         if left:
-            why = f"it is still in {left} chats where this device cannot write: ask others there"
+            chats_left = counted(left, "chat")
+            why = f"it is still in {chats_left} where this device cannot write: ask others there"
             note(why)
             raise output.end(why, RefusedError.exit_code)
 
@@ -434,6 +436,6 @@ def _tell_what_stays(device: "Device") -> None:
     from client.mailbox import readable
 
     note(
-        f"{device.folder} still holds this device's keys and {readable(device)} messages, "
-        "encrypted: remove the folder when nobody needs them"
+        f"{device.folder} still holds this device's keys and "
+        f"{counted(readable(device), 'message')}, encrypted: remove the folder when nobody needs it"
     )

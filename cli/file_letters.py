@@ -3,6 +3,7 @@
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from node.words import counted
 from protocol.file import File
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ def file_record(file: "File | Attachment") -> dict[str, object]:
 def file_text(file: "File | Attachment") -> str:
     """Return what proves which file is meant; others wrote parts of it."""
     digest = _digest(file).hex()
-    return f"(file {file.name}, {_size(file):,} bytes, SHA-256 {digest}) {file.text}".rstrip()
+    return (
+        f"(file {file.name}, {counted(_size(file), 'byte')}, SHA-256 {digest}) {file.text}".rstrip()
+    )
 
 
 def file_line(file: "File | Attachment", whereabouts: "Whereabouts | None") -> str:
     """Return what people read of one in a chat."""
     where = "'ivor get' writes it" if whereabouts is None else _where(whereabouts)
-    return f"(file {file.name}, {_size(file):,} bytes; {where}) {file.text}".rstrip()
+    return f"(file {file.name}, {counted(_size(file), 'byte')}; {where}) {file.text}".rstrip()
 
 
 def _where(found: "Whereabouts") -> str:

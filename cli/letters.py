@@ -17,6 +17,7 @@ from cli.text import inert, when
 from client.chats import SHORT_CHARS
 from client.collating import Shown, collate
 from client.mailbox import State
+from node.words import counted
 from protocol.approval import Act
 from protocol.attachment import Attachment
 from protocol.disclosure import Share
@@ -209,7 +210,8 @@ def told(message: "Message") -> str:
         case File() | Attachment():
             return file_text(message)
         case Share(letters):
-            return f"(shared {len(letters)} earlier messages with those who joined later)"
+            earlier = counted(len(letters), "earlier message")
+            return f"(shared {earlier} with those who joined later)"
         case Text(text) | Title(text) | Reaction(_, text) | Edit(_, text):
             return _what(message) + text
         case _:

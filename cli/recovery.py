@@ -10,6 +10,7 @@ from cli.opening import Home, fetch, now_ms, opened
 from cli.options import Json, PassphraseFile, PhraseFile
 from cli.output import Output, note, progress
 from cli.text import when
+from node.words import counted
 
 if TYPE_CHECKING:
     from client.backup import Contents
@@ -106,15 +107,15 @@ def recover(
             }
         )
     if found.waiting:
-        note(
-            f"{found.waiting} messages wait for their entries in the log: 'ivor sync' fetches them"
-        )
+        waiting = counted(found.waiting, "message waits", "messages wait")
+        note(f"{waiting} for what the log has of it: 'ivor sync' fetches that")
     if problem is not None:
         note(f"the node was not asked: {problem}")
     for name in found.changed:
         note(f"{name} has another identity than your lost device knew: run 'ivor verify {name}'")
     if found.refused:
-        raise EvidenceError(f"{found.refused} messages fit no signed header; they were not taken")
+        refused = counted(found.refused, "message fits", "messages fit")
+        raise EvidenceError(f"{refused} no signed header: not taken")
     if found.changed:
         raise IdentityError("somebody's identity has changed since the backup was made")
 

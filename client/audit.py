@@ -18,6 +18,7 @@ from client.nacks import Told, told
 from crypto.content import franking_commitment
 from node.ledger import ChatLedger
 from node.store import SEQ_BITS, Branch, StoredChat
+from node.words import counted
 from protocol.chat import Chat
 from protocol.entry import (
     CONTENT,
@@ -160,7 +161,7 @@ def _replay_content(
         "SELECT count(*) FROM mailbox WHERE chat = ? AND state = ?", (stored.id, State.OPEN)
     ).get
     if rows != result.messages:
-        result.fault(f"{rows} messages can be read, {result.messages} belong to an entry")
+        result.fault(f"{counted(rows, 'message')} can be read, {result.messages} of an entry here")
 
 
 def _chains(stored: StoredChat, lane: int) -> Iterator[tuple[DeviceKey, Sequence[Branch]]]:

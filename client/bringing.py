@@ -18,6 +18,7 @@ from client.device import Device
 from client.link import Link
 from node.blobs import State, StoredBlob, new_name
 from node.errors import LimitReached, NetworkError, RefusedError, UserError
+from node.words import counted
 from protocol.entry import ChatId, EntryId
 from protocol.question import GetBlobs
 from protocol.reply import BlobState, BlobStates, Standing
@@ -138,8 +139,8 @@ def _nobody(device: Device, blob: StoredBlob, state: BlobState) -> NetworkError:
     device_of = "its author's device" if author is None else f"the device of {author.name}"
     return NetworkError(
         f"nobody who can be reached has the file now: our node has {state.held} of "
-        f"{blob.announced.chunks} parts; the nodes of {', '.join(agencies)} could have it, "
-        f"and {device_of}; what has come stays, try again later"
+        f"{counted(blob.announced.chunks, 'part')}; the nodes of {', '.join(agencies)} could have "
+        f"it, and {device_of}; what has come stays, try again later"
     )
 
 

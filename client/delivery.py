@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from msgspec import convert
 
 from client.device import Device
+from node.words import counted
 from protocol.chat import Chat
 from protocol.dag import bits
 from protocol.entry import CONTENT, CONTROL, ChatId, Reference
@@ -52,7 +53,7 @@ class Progress:
             return "queued"
         if self.agencies <= 1 < self.of:
             return f"stored at own node, 1 of {self.of} agencies"
-        return f"stored at {self.agencies} of {self.of} agencies"
+        return f"stored at {self.agencies} of {counted(self.of, 'agency', 'agencies')}"
 
 
 class Deliveries:

@@ -28,6 +28,7 @@ from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up, t
 from crypto.certificate import begins, key_of, public_pem
 from node import tls
 from node.errors import IdentityError, IvorError, NetworkError, StorageError
+from node.words import counted
 from protocol.entry import ChatId
 from protocol.errors import PeerError
 from protocol.identity import AgencyId
@@ -112,8 +113,8 @@ def _out_again(chats: int) -> Sequence[str]:
 def _to_come(history: History) -> Sequence[str]:
     """Say that more of the history is to come from another device of ours, if it is."""
     said = (
-        f"{history.left} parts of the history are to come: run 'ivor sync' on the device that has "
-        "linked this one, and here again"
+        f"{counted(history.left, 'part')} of the history to come: run 'ivor sync' on the device "
+        "that has linked this one, and here again"
     )
     return [said] if history.left else []
 

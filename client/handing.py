@@ -25,6 +25,7 @@ from client.link import Link
 from client.people import GIVEN_UP, UNLISTED
 from crypto.sealing import takes_seals
 from node.errors import LimitReached, RefusedError
+from node.words import counted
 from protocol import codec
 from protocol.entry import DeviceKey
 from protocol.identity import verify_prekey
@@ -140,7 +141,7 @@ def unfinished(device: Device) -> Sequence[str]:
     """Say what waits here for further devices, if something does."""
     parts = waiting(device)
     said = (
-        f"{parts} parts of the history wait here until your new device has taken what is at the "
-        "node: run 'ivor sync' there, and here again"
+        f"{counted(parts, 'part')} of the history can go only when your new device has taken what "
+        "is at the node: run 'ivor sync' there, and here again"
     )
     return [said] if parts else []

@@ -25,6 +25,7 @@ from node.damage import damaged, structure
 from node.errors import IvorError
 from node.people import People
 from node.tls import authority_of
+from node.words import counted
 from protocol.errors import PeerError
 
 State = Literal["ok", "warn", "fail"]
@@ -114,7 +115,9 @@ def _card(folder: Path, now: float) -> tuple[State, str]:
     card = read_card((folder / CARD_FILE).read_text(encoding="utf-8"))
     days = int((authority_of(card).not_valid_after_utc.timestamp() - now) // _DAY_SECONDS)
     if days < CA_DAYS_LOW:
-        return "fail" if days < 0 else "warn", f"the CA's certificate ends in {days} days"
+        if days < 0:
+            return "fail", f"the CA's certificate ended {counted(-days, 'day')} ago"
+        return "warn", f"the CA's certificate ends in {counted(days, 'day')}"
     endpoints = card.endpoints
     if not endpoints:
         return "warn", "names no address: others cannot dial this node"
@@ -159,8 +162,8 @@ def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
     chats = sum(1 for _ in damaged(connection))
     if chats:
         return "fail", (
-            f"{chats} chats have entries that are not as they were signed: stop the node, "
-            f"and run 'ivor node mend --dir {folder}'"
+            f"{counted(chats, 'chat')} with entries that are not as they were signed: stop the "
+            f"node, and run 'ivor node mend --dir {folder}'"
         )
     return "ok", "sound, and every entry as it was signed"
 

@@ -55,8 +55,8 @@ class Parcels:
         count, size = self._waiting_from(device, source)
         if count >= most or size + len(body) > room:
             raise LimitReached(
-                f"{count} parcels of {size} bytes wait for that device, at most {most} and "
-                f"{room} may: connect it, so that it takes them, or revoke it"
+                f"parcels that wait for that device: {count}, of {size} bytes; at most {most}, of "
+                f"{room}, may: connect it, so that it takes them, or revoke it"
             )
         self.connection.execute(
             "INSERT INTO parcels VALUES (?, ?, ?, ?)", (self._number(), device, source, body)

@@ -68,6 +68,9 @@ class TestFiles:
         assert (shown["kind"], shown["text"], shown["id"]) == ("file", "смотрите", sent["id"])
         assert (shown["name"], shown["media_type"], shown["size"]) == (table.name, "text/csv", 4096)
         assert f"(file {table.name}, 4,096 bytes; 'ivor get' writes it" in boris("read", "Бюджет")
+        table.write_bytes(b"1")
+        anna("send", "Бюджет", "--file", str(table))
+        assert f"(file {table.name}, 1 byte;" in anna("read", "Бюджет")
         short = str(sent["id"])[:8]
         (got,) = boris.json("get", "Бюджет", short)
         written = folder / table.name

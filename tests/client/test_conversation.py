@@ -7,7 +7,7 @@ import pytest
 from client import compose, mailbox, reading
 from client.audit import audit
 from client.chats import NoSuchChat, find, find_direct, find_letter, title_of
-from client.delivery import progress_of
+from client.delivery import Progress, progress_of
 from client.device import Device, open_device
 from client.epochs import start_epoch
 from client.linking import bring_in
@@ -271,6 +271,7 @@ class TestFollowing:
             anna.replica.sharing.note_holdings(stored, [holding])
             told.append(progress_of(anna, chat, place))
         assert [one.state for one in told] == ["queued", "stored", "everywhere"]
+        assert str(Progress(own=True, agencies=1, of=1)) == "stored at 1 of 1 agency"
         assert [str(one) for one in told] == [
             "queued",
             "stored at own node, 1 of 2 agencies",

@@ -20,6 +20,7 @@ from node.doctor import examine as examine_folder
 from node.errors import IdentityError, IvorError, RefusedError, UserError
 from node.operations import carry_out, perform
 from node.replica import Replica
+from node.tls import authority_of
 from node.trust import Trust
 from protocol import identity
 from protocol.armour import armour
@@ -300,6 +301,19 @@ class TestDoctor:
         assert states.pop("root key") == "warn"
         assert states.pop("disk") in {"ok", "warn"}
         assert set(states.values()) == {"ok"}
+
+    def test_a_certificate_that_ends(self, founded: tuple[Agency, Agency]) -> None:
+        """Days are counted forward and back, and one is one."""
+        folder, end = founded[0].folder, authority_of(founded[0].card).not_valid_after_utc
+        said = [
+            next(one.text for one in examine_folder(folder, now) if one.check == "card")
+            for now in (end.timestamp() - 90_000, end.timestamp() + 1, end.timestamp() + 90_000)
+        ]
+        assert said == [
+            "the CA's certificate ends in 1 day",
+            "the CA's certificate ended 1 day ago",
+            "the CA's certificate ended 2 days ago",
+        ]
 
     def test_no_folder(self, tmp_path: Path) -> None:
         assert self.states(tmp_path / "none")["folder"] == "fail"

@@ -1,0 +1,18 @@
+"""Numbers in what people read."""
+
+import pytest
+
+from node.words import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 bytes"), (1, "1 byte"), (2, "2 bytes"), (-1, "-1 bytes"), (4096, "4,096 bytes")],
+)
+def test_one_and_more(number: int, said: str) -> None:
+    assert counted(number, "byte") == said
+
+
+def test_another_plural() -> None:
+    said = [counted(number, "agency", "agencies") for number in (1, 2)]
+    assert said == ["1 agency", "2 agencies"]
