@@ -26,19 +26,22 @@ def store_file(
     """Write a message with a file, inside it if that is small; return where it stands."""
     from client import compose
     from client.attaching import sealed_file, sweep
+    from client.documents import media_type_of
     from client.files import readable, small_file
+    from protocol.attachment import Attachment
 
     with readable(path, text) as stream:
         small = small_file(path, stream, text)
         if small is not None:
             with device.transaction():
                 return compose.send(device, chat, small, now_ms(), once)
-        before = compose.written_once(device, chat, once)
+        size = path.stat().st_size
+        announced = Attachment(path.name, media_type_of(path.name), size, b"", b"", text)
+        before = compose.written_once(device, chat, once, announced)
         if before is not None:
             return before
         sweep(device)
         stream.seek(0)
-        size = path.stat().st_size
         with (
             transfer(f"sealing {path.name}", size) as told,
             sealed_file(device, path, stream, text, told) as sealed,

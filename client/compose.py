@@ -6,12 +6,14 @@ raises RefusedError, and the transaction leaves nothing behind.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import msgspec
 
 from client import checkpoints, identities, mailbox, nacks
 from client.attaching import SealedFile, keep_sealed
+from client.chats import SHORT_CHARS
 from client.device import Device
 from client.epochs import NoKey, epoch_for, save_sender_chain, sender_chain, start_epoch
 from client.motions import next_until, owners
@@ -20,7 +22,7 @@ from client.people import enrolment_of, grant_of
 from client.writing import append, append_control, content_header
 from crypto import content, schedule
 from node.errors import IdentityError, RefusedError, UserError
-from protocol.attachment import Announcement, encode_announcement
+from protocol.attachment import Announcement, Attachment, encode_announcement
 from protocol.chat import Chat
 from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
 from protocol.grant import Grant
@@ -111,7 +113,7 @@ def send(device: Device, chat: ChatId, message: Message, now: int, once: str | N
         identities.check(device, judge)
         return _write(device, judge, message, now)
 
-    return _once(device, chat, once, write)
+    return _once(device, chat, once, message, write)
 
 
 def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) -> Reference:
@@ -129,8 +131,15 @@ def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) ->
     return send(device, chat, Edit(place, text), now, None)
 
 
-def written_once(device: Device, chat: ChatId, once: str | None) -> Reference | None:
-    """Return what was written under this key before. Raises UserError if it was in another chat."""
+def written_once(
+    device: Device, chat: ChatId, once: str | None, message: Message
+) -> Reference | None:
+    """Return what was written under this key before.
+
+    Raises UserError if that was in another chat, or another message: else one would be lost.
+    """
+    if once is not None and not once:
+        raise UserError("an empty idempotency key would fit every message: give another, or none")
     row = device.connection.execute(
         "SELECT seq, id, chat FROM once WHERE key = ?", (once,)
     ).fetchone()
@@ -139,13 +148,28 @@ def written_once(device: Device, chat: ChatId, once: str | None) -> Reference | 
     seq, entry, where = row
     if where != chat:
         raise UserError(f"the idempotency key {once!r} was used in another chat: give another one")
+    before = mailbox.read_letter(device, entry)
+    if before is not None and _told(before) != _told(message):
+        raise UserError(
+            f"the idempotency key {once!r} was used for another message, "
+            f"{entry.hex()[:SHORT_CHARS]}: give another one"
+        )
     return Reference(device.key, seq, entry)
 
 
+def _told(message: Message) -> Message:
+    """Return a message without what of a file is known only once it is sealed."""
+    return replace(message, digest=b"", key=b"") if isinstance(message, Attachment) else message
+
+
 def _once(
-    device: Device, chat: ChatId, once: str | None, write: Callable[[], Reference]
+    device: Device,
+    chat: ChatId,
+    once: str | None,
+    message: Message,
+    write: Callable[[], Reference],
 ) -> Reference:
-    before = written_once(device, chat, once)
+    before = written_once(device, chat, once, message)
     if before is not None:
         return before
     written = write()
@@ -181,7 +205,7 @@ def send_attached(
         keep_sealed(device, chat, place, sealed)
         return place
 
-    return _once(device, chat, once, write)
+    return _once(device, chat, once, sealed.attachment, write)
 
 
 def repeat_title(device: Device, chat: Chat, title: str, now: int) -> None:

@@ -130,6 +130,7 @@ class TestFiles:
         (sent,) = anna.json("send", "Бюджет", "смотрите", *once)
         assert (sent["state"], sent["file_agencies"]) == ("queued", None)
         assert anna.json("send", "Бюджет", "смотрите", *once)[0]["id"] == sent["id"]
+        anna("send", "Бюджет", "и это", *once, code=1)
         assert len(list((anna.device.folder / "blobs").iterdir())) == 1
         assert "it waits for our node" in anna("read", "Бюджет")
         federation.carry(anna.device, boris.device)

@@ -374,6 +374,19 @@ class TestBadInput:
         anna("send", other[:8], "x", "--idempotency-key", "k", code=1)
         assert "was used in another chat" in self.one_line(anna)
 
+    def test_a_key_of_another_message_is_no_key(self, anna: Official, chat: str) -> None:
+        """Else a script whose variable is empty would lose all that it sends but the first."""
+        (sent,) = anna.json("send", chat[:8], "x", "--idempotency-key", "k")
+        (again,) = anna.json("send", chat[:8], "x", "--idempotency-key", "k")
+        assert again["id"] == sent["id"]
+        anna("send", chat[:8], "y", "--idempotency-key", "k", code=1)
+        assert f"was used for another message, {str(sent['id'])[:8]}" in self.one_line(anna)
+        anna("send", chat[:8], "x", "--idempotency-key", "", code=1)
+        assert "an empty idempotency key" in self.one_line(anna)
+        anna("redact", chat[:8], str(sent["id"])[:8])
+        (again,) = anna.json("send", chat[:8], "x", "--idempotency-key", "k")
+        assert again["id"] == sent["id"]
+
     def test_a_title_may_hold_an_at(
         self, federation: Federation, anna: Official, boris: Official
     ) -> None:
