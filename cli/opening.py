@@ -47,11 +47,18 @@ Home = Annotated[
 
 
 def home_folder(home: Path | None) -> Path:
-    """Return the folder of the device: the given one, else that of XDG."""
-    if home is not None:
-        return home.expanduser()
+    """Return the folder of the device: the given one, else that of XDG. Raises UserError."""
+    from node.errors import UserError
+
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / _FOLDER
+    chosen = Path(base) / _FOLDER if home is None else home
+    try:
+        return chosen.expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"whose home {chosen} means is not known here: give the device's folder with --home, "
+            "or set IVOR_HOME"
+        ) from None
 
 
 def quiet_log() -> None:

@@ -65,6 +65,26 @@ def test_bytes_that_are_no_text(anna: Official) -> None:
     assert anna.said == "ivor: argument 5 is not UTF-8: convert it first\n"
 
 
+def test_a_home_that_is_nobodys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["whoami", "--home", "~nobody-of-that-name/ivor"]) == 1
+    assert "whose home ~nobody-of-that-name/ivor means is not known" in capsys.readouterr().err
+
+
+def test_no_home_at_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service without one, of a user whom the system does not list."""
+    for name in ("IVOR_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert main(["whoami"]) == 1
+    assert "give the device's folder with --home" in capsys.readouterr().err
+
+
 def ran(anna: Official, secret: Path, command: str, **more: str) -> tuple[int, str, str]:
     """What a process of its own ends with, and prints."""
     found = subprocess.run(
