@@ -1,5 +1,7 @@
 """`ivor get`: write a file that came in a message into the current folder."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,20 @@ from cli.opening import Home, fetch, locate, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.writing import ChatName, MessageId
+
+
+def _here(name: str) -> Path:
+    """Return where a file goes. Raises UserError for a name that this system cannot write."""
+    from node.errors import UserError
+
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise UserError(
+            f"file names here are {sys.getfilesystemencoding()}, which has no {name!r}: give "
+            "another name with --output, or set LC_ALL=C.UTF-8"
+        ) from None
+    return Path.cwd() / name
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +57,7 @@ def get(
         chat_id = locate(device, chat).id
         problem = fetch(device)  # it may be redacted since, or yet to come
         place, file = find_file(device, chat_id, message_id)
-        path = Path.cwd() / file.name if output is None else output
+        path = _here(file.name) if output is None else output
         if isinstance(file, Attachment):
             write_file(device, chat_id, place, file, path)
         else:

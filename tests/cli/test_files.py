@@ -146,6 +146,20 @@ class TestFiles:
         anna("get", "Бюджет", short, code=1)
         assert "give another name with --output" in anna.said
 
+    def test_a_name_that_the_system_cannot_write(
+        self, anna: Official, folder: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a locale of Latin letters."""
+        (sent,) = anna.json("send", "Бюджет", "--file", str(table))
+
+        def encoded(name: str) -> bytes:
+            return name.encode("latin-1")
+
+        monkeypatch.setattr("os.fsencode", encoded)
+        anna("get", "Бюджет", str(sent["id"])[:8], code=1)
+        assert "give another name with --output" in anna.said
+        anna("get", "Бюджет", str(sent["id"])[:8], "-o", str(folder / "table.csv"))
+
     def test_one_that_was_redacted_is_not_to_be_had(
         self, anna: Official, folder: Path, table: Path
     ) -> None:
