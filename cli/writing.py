@@ -1,7 +1,8 @@
 """`ivor send`, `react`, `edit`: write into a chat; what has no network yet is queued."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -83,13 +84,14 @@ def send(
         from client.chats import find_letter
         from protocol.message import Text
 
-        met = _meet_node(device, _chat_for(device, chat))
-        if file is not None:
-            place = _store_file(device, met.chat, file, words, reply_to, idempotency_key)
-        else:
-            reply = None if reply_to is None else find_letter(device, met.chat.id, reply_to)
-            place = _store(device, met.chat, Text(words, reply), idempotency_key)
-        _deliver(device, met, place, wait, timeout, Output(as_json))
+        with _told_if_written(device):
+            met = _meet_node(device, _chat_for(device, chat))
+            if file is not None:
+                place = _store_file(device, met.chat, file, words, reply_to, idempotency_key)
+            else:
+                reply = None if reply_to is None else find_letter(device, met.chat.id, reply_to)
+                place = _store(device, met.chat, Text(words, reply), idempotency_key)
+            _deliver(device, met, place, wait, timeout, Output(as_json))
 
 
 def react(
@@ -106,9 +108,10 @@ def react(
         from client.chats import find_letter
         from protocol.message import Reaction
 
-        met = _meet_node(device, locate(device, chat))
-        made = Reaction(find_letter(device, met.chat.id, message_id), reaction)
-        _deliver(device, met, _store(device, met.chat, made, None), None, 0, Output(as_json))
+        with _told_if_written(device):
+            met = _meet_node(device, locate(device, chat))
+            made = Reaction(find_letter(device, met.chat.id, message_id), reaction)
+            _deliver(device, met, _store(device, met.chat, made, None), None, 0, Output(as_json))
 
 
 def edit(
@@ -126,11 +129,32 @@ def edit(
         from client import compose
         from client.chats import find_letter
 
-        met = _meet_node(device, locate(device, chat))
-        place = find_letter(device, met.chat.id, message_id)
-        with device.transaction():
-            written = compose.edit(device, met.chat.id, place, words, now_ms())
-        _deliver(device, met, written, None, 0, Output(as_json))
+        with _told_if_written(device):
+            met = _meet_node(device, locate(device, chat))
+            place = find_letter(device, met.chat.id, message_id)
+            with device.transaction():
+                written = compose.edit(device, met.chat.id, place, words, now_ms())
+            _deliver(device, met, written, None, 0, Output(as_json))
+
+
+@contextmanager
+def _told_if_written(device: "Device") -> Iterator[None]:
+    """Say at an interruption, wherever it comes, whether a message is written.
+
+    Else its author, who has seen nothing, would write it again, or not.
+    """
+    from client.mailbox import latest, written_since
+
+    before = latest(device)
+    try:
+        yield
+    except KeyboardInterrupt:
+        written = written_since(device, before)
+        if written is None:
+            note("interrupted: nothing is written")
+        else:
+            note(f"interrupted: {written.hex()[:8]} is written, and goes with the next command")
+        raise
 
 
 def _store_file(
@@ -242,9 +266,6 @@ def _meet_node(device: "Device", chat: "Chat") -> Met:
         problem = None if reached else error
     except (IvorError, PeerError):
         pass  # whoever brings what is written meets the same, and says so
-    except KeyboardInterrupt:
-        note("interrupted: nothing is written")
-        raise
     return Met(require(device, chat.id), problem)
 
 
@@ -346,9 +367,6 @@ def _bring(
         return Brought(met.problem) if met.problem is not None else trio.run(run)
     except (IvorError, PeerError) as error:  # it is written, whatever became of it: say so
         return Brought(error)
-    except KeyboardInterrupt:
-        note(f"interrupted: {place.id.hex()[:8]} is written, and goes with the next command")
-        raise
 
 
 async def _bring_over(

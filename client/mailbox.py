@@ -413,6 +413,20 @@ def read_letter(device: Device, entry: EntryId) -> Message | None:
     return None if row is None else _read(row[0])
 
 
+def latest(device: Device) -> int:
+    """Return the number of the newest message here, 0 for none: see `written_since`."""
+    return int(device.connection.execute("SELECT coalesce(max(no), 0) FROM mailbox").get)
+
+
+def written_since(device: Device, number: int) -> EntryId | None:
+    """Return the last message that this very device wrote after one of that number, if any."""
+    row = device.connection.execute(
+        "SELECT id FROM mailbox WHERE no > ? AND device = ? ORDER BY no DESC LIMIT 1",
+        (number, device.key),
+    ).fetchone()
+    return None if row is None else EntryId(row[0])
+
+
 def select(
     device: Device, where: str, values: Sequence[int | bytes | str | None]
 ) -> Iterator[Letter]:

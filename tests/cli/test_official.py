@@ -105,29 +105,35 @@ class TestOffline:
         anna("chat", "role", chat[:8], "boris@mincifry", "admin", code=code)
         assert said in anna.said
 
-    def test_a_message_that_was_interrupted_is_written(
-        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("where", "written"),
+        [
+            ("client.link.dial", False),
+            ("cli.writing._bring", True),
+            ("client.delivery.progress_of", True),
+        ],
+    )
+    def test_who_interrupts_is_told_whether_the_message_is_written(
+        self,
+        anna: Official,
+        chat: str,
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+        *,
+        written: bool,
     ) -> None:
-        """And it is said where nothing is yet: a person was tired of waiting for the network."""
-        ends: list[BaseException] = [
-            KeyboardInterrupt(),
-            Untrusted("not ours"),
-            KeyboardInterrupt(),
-        ]
+        """At whatever moment: else its author would write it again, or not."""
 
-        async def dial(*_: object) -> None:
-            raise ends.pop(0)
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr("client.link.dial", dial)
         newest = "SELECT lower(hex(id)) FROM mailbox ORDER BY no DESC LIMIT 1"
         before = anna.device.connection.execute(newest).get
+        monkeypatch.setattr(where, interrupted)
         anna("send", chat[:8], "once", code=130)
-        assert "interrupted: nothing is written" in anna.said
-        assert anna.device.connection.execute(newest).get == before
-        anna("send", chat[:8], "once", code=130)
-        written = anna.device.connection.execute(newest).get
-        assert written != before
-        assert f"interrupted: {written[:8]} is written" in anna.said
+        after = anna.device.connection.execute(newest).get
+        assert (after != before) is written
+        assert f"interrupted: {after[:8] if written else 'nothing'} is written" in anna.said
 
     def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:
         (made,) = anna.json("chat", "new", "Новый", boris.device.profile.name)
