@@ -1,4 +1,4 @@
-"""The way in: `ivor`. Registers the commands, and turns errors into exit codes (SPEC 11).
+"""The program `ivor`: registers the commands, and turns errors into exit codes (SPEC 11).
 
     0 done · 1 the user's error · 2 usage · 3 storage or network · 4 untrusted identity
     5 limit or rate · 7 verification failed or equivocation seen · 8 refused by policy
@@ -18,9 +18,9 @@ import typer
 
 from cli import founding, official, operator, simulation
 from cli.demo import command as demo
+from cli.entry import INTERRUPTED
 from cli.output import Output, end_quietly
 
-INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 STORAGE_OR_NETWORK: Final = 3
 BUG: Final = 1
@@ -53,7 +53,7 @@ def _ivor() -> None:
 
 
 def run() -> None:
-    """Run the program and end the process; the entry point."""
+    """Run the program and end the process."""
     _stand_in()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack letters that others have
         sys.stdout.reconfigure(errors="backslashreplace")

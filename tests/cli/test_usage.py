@@ -100,6 +100,21 @@ def ran(anna: Official, secret: Path, command: str, **more: str) -> tuple[int, s
     return found.returncode, found.stdout, found.stderr
 
 
+def test_an_interruption_while_it_loads() -> None:
+    """Of what Python was loading just then nobody is told."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from cli.entry import run\n"
+        "run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_a_process_without_stdout(anna: Official, secret: Path) -> None:
     """Its number must not become that of a database."""
     assert ran(anna, secret, "whoami >&-") == (0, "", "")
