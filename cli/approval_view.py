@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cli.output import Output, note
 from cli.text import when
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from client.device import Device
     from protocol.chat import Chat
     from protocol.identity import UserId
+
+
+LOOSE: Final = "of its PDF it cannot be read here that it was made of the request's file"
 
 
 def show(device: "Device", judge: "Chat", chosen: "Sequence[Approval]", output: Output) -> None:
@@ -119,7 +122,7 @@ def _answered(one: "Approval", answer: "Answer") -> dict[str, object]:
         "id": answer.reference.id.hex(),
         "serial": None if answer.serial is None else f"{answer.serial:x}",
         "verified": answer.fault is None,
-        "why": answer.fault or answer.reason or None,
+        "why": answer.fault or (LOOSE if answer.loose else answer.reason) or None,
         "made_of": None if revision is None else revision.base.digest.hex(),
         "made": None if revision is None else revision.result.digest.hex(),
     }

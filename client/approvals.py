@@ -49,6 +49,7 @@ class Answer:
     """A signature or refusal. fault: why it does not count, None if it does.
 
     time: of the entry, milliseconds. cms: None of a refusal. serial: of the certificate.
+    revision: None also of one that counts while its PDF, `loose`, does not.
     """
 
     reference: Reference
@@ -59,6 +60,7 @@ class Answer:
     serial: int | None
     revision: Revision | None
     reason: str
+    loose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ def _verify(
 
 
 def _chained(one: Approval) -> Approval:
-    """Check rule 5 of SPEC 5.8: each PDF was made of the request's file, or of one made of that."""
+    """Let go of PDFs that do not follow from the request's file; who signed has signed."""
     known = {Version(one.document.digest, one.document.size)}
     waiting = [each.revision for each in one.signatures if each.revision is not None]
     while reached := [each for each in waiting if each.base in known]:
@@ -246,5 +248,5 @@ def _chained(one: Approval) -> Approval:
 
 def _marked(answer: Answer, loose: Sequence[Revision]) -> Answer:
     if answer.fault is None and answer.revision in loose:
-        return replace(answer, fault="its PDF was not made of the request's file")
+        return replace(answer, revision=None, loose=True)
     return answer

@@ -13,6 +13,7 @@ from client import compose
 from client.approvals import approvals as read_approvals
 from client.cms import sign_detached
 from client.device import Device
+from client.mailbox import State
 from client.signing_keys import SoftKey, Token
 from client.token_keys import token_key
 from crypto.certificate import make_key
@@ -299,6 +300,34 @@ class TestPdf:
         assert made["signed_before"] == ["boris@mincifry"]
         assert "boris@mincifry" in anna.said
 
+    @pytest.mark.parametrize("how", ["redacted", "closed"])
+    def test_who_signed_has_signed_whatever_becomes_of_earlier_signatures(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        chat: str,
+        pdf: Path,
+        how: str,
+    ) -> None:
+        request = asked(federation, anna, boris, chat, pdf)
+        first = pdf.with_name("order.anna@minzdrav.pdf")
+        boris("sign", chat, str(first), "--request", request)
+        federation.carry(boris.device, anna.device)
+        (_, earlier, _) = anna.json("approvals", chat, request)
+        if how == "redacted":
+            anna("redact", chat, str(earlier["id"]))
+        else:  # as where its author had not heard of this device yet
+            entry = bytes.fromhex(str(earlier["id"]))
+            anna.device.connection.execute(
+                "UPDATE mailbox SET state = ?, plaintext = NULL WHERE id = ?",
+                (State.UNREADABLE, entry),
+            )
+        (shown, later) = anna.json("approvals", chat, request)
+        assert (shown["complete"], shown["sound"]) == (True, True)
+        assert (later["name"], later["standing"]) == ("boris@mincifry", "signed")
+        assert "of its PDF" in str(later["why"])
+
     def test_changed_after_it_was_signed(
         self, federation: Federation, anna: Official, boris: Official, chat: str, pdf: Path
     ) -> None:
@@ -392,10 +421,18 @@ class TestForgery:
         cms = self.signed_by(federation, boris.device, text, time.time())
         loose = Revision(Version(b"x" * 32, 5), Version(b"y" * 32, 6))
 
-        def change(good: FileSignature) -> FileSignature:
-            return replace(good, cms=cms, revision=loose)
-
-        assert "not made of the request" in self.why(federation, anna, boris, chat, change)
+        federation.carry(anna.device, boris.device)
+        judge = compose.require(boris.device, ChatId(bytes.fromhex(chat)))
+        (known,) = read_approvals(boris.device, judge, now())
+        with boris.device.transaction():
+            made = FileSignature(known.reference, known.document.digest, cms, loose)
+            compose.send(boris.device, judge.id, made, now(), None)
+        federation.carry(boris.device, anna.device)
+        (_, _, answer) = anna.json("approvals", chat)
+        assert (answer["standing"], answer["made"]) == ("signed", None)
+        assert "of its PDF" in str(answer["why"])
+        (known,) = read_approvals(anna.device, judge, now())
+        assert loose.result not in known.versions()
 
     def signed_by(self, federation: Federation, device: Device, text: Path, at: float) -> bytes:
         """A CMS signature by a key of a device that was certified at a time."""
