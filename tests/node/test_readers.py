@@ -127,6 +127,21 @@ class TestReaders:
         (stored,) = take(replica, epoch)
         assert [one.epoch for one in stored.sealless] == talk.epochs[-1:]
 
+    def test_of_many_recipients_the_authors_node_keeps_all_seals(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Regression: nobody else had those for devices of other agencies."""
+        monkeypatch.setattr("node.seals.SEALS_SPREAD_MAX", 1)
+        talk = conversation(Dice(6), 0)
+        anna, boris, clara, dina = (who.devices[0] for who in talk.people)
+        replica = node()
+        for run in talk.runs:
+            take(replica, run)
+        for author, kept in zip(talk.people, ({boris, clara, dina}, {anna, clara}), strict=False):
+            talk.start_epoch(author)
+            (stored,) = take(replica, talk.runs[-1])
+            assert [set(lacking.devices) for lacking in stored.sealless] == [kept]
+
     def test_who_is_let_go_together_costs_rows_for_one(self) -> None:
         """Regression: a row for each device and control chain, millions by one entry."""
         talk = conversation(Dice(6), 0)
