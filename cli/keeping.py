@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.chat_commands import UserName, chat
-from cli.opening import SETTLE_SECONDS, Home, Offline, change, locate, now_ms, opened
+from cli.opening import SETTLE_SECONDS, Home, Offline, change, confirmed, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.text import when
 from cli.upkeep import NOT_VERIFIED, log
 from cli.writing import ChatName, MessageId
+from node.words import counted, lasting, measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,8 @@ def policy(
     name: ChatName,
     *,
     retention: Annotated[
-        str | None, typer.Option(help="How long payloads are kept: 30d, 12h, 1y, or forever.")
+        str | None,
+        typer.Option(help="How long payloads are kept: 30d, 12h, 1y, or forever; m is minutes."),
     ] = None,
     history: Annotated[
         str | None, typer.Option(help="What joiners may be given: from-join or shared.")
@@ -78,6 +80,9 @@ def policy(
     zones: Annotated[
         str | None, typer.Option(help="Zones that may hold it; they only ever narrow. Owners.")
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask, though messages are dropped at once.")
+    ] = False,
     home: Home = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -91,6 +96,7 @@ def policy(
         problem = None
         if (retention, history, zones) != (None, None, None):
             wanted = _wanted(judge.membership().policy, retention, history, zones)
+            _confirm_loss(device, judge, wanted, yes=yes)
             made = change(
                 device, [], lambda _: keeping.set_policy(device, judge.id, wanted, now_ms())
             )
@@ -118,6 +124,23 @@ def policy(
                 "zones": list(now.zones),
             },
         )
+
+
+def _confirm_loss(device: "Device", judge: "Chat", wanted: "Policy", *, yes: bool) -> None:
+    """Let a person decide, if a shorter retention drops what is here. Raises RefusedError."""
+    from client.keeping import older_than
+    from node.errors import RefusedError
+
+    before, after = judge.membership().policy.retention, wanted.retention
+    if not after or (before and before <= after):
+        return
+    lost = older_than(device, judge.id, after, now_ms())
+    if lost and not confirmed(
+        f"What is older than {lasting(after)} goes for good, at every agency and device: "
+        f"{counted(lost, 'message')} here. Set it?",
+        yes=yes,
+    ):
+        raise RefusedError("nothing was changed")
 
 
 def _wanted(
@@ -155,8 +178,8 @@ def span(seconds: int) -> str:
     """Say a retention in the largest unit that fits; `read_span` reads it."""
     if not seconds:
         return _FOR_EVER
-    unit = max((one for one in "dhms" if seconds % _UNITS[one] == 0), key=_UNITS.__getitem__)
-    return f"{seconds // _UNITS[unit]}{unit}"
+    number, unit = measured(seconds)
+    return f"{number}{unit[0]}"
 
 
 @chat.command()

@@ -306,5 +306,5 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UserError("nobody is there to answer: look again, then repeat with --yes")
+        raise UserError(f"nobody is there to answer: {question} Look again, then repeat with --yes")
     return typer.confirm(question, err=True)

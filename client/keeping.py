@@ -74,6 +74,13 @@ def set_policy(device: Device, chat: ChatId, policy: Policy, now: int) -> None:
         start_epoch(device, judge, now)
 
 
+def older_than(device: Device, chat: ChatId, seconds: int, now: int) -> int:
+    """Return how many messages of a chat, which can be read here, were older than this."""
+    query = "SELECT count(*) FROM mailbox WHERE chat = ? AND state = ? AND time < ?"
+    found = device.connection.execute(query, (chat, State.OPEN, now - seconds * 1000)).get
+    return convert(found, int)
+
+
 def hold(device: Device, chat: ChatId, user: UserId, now: int, *, ends: bool) -> None:
     """Name a member as custodian, or end that. Raises RefusedError if we may not.
 

@@ -12,6 +12,7 @@ from msgspec import convert
 from client.chats import void_of
 from client.device import Device
 from client.mailbox import State
+from node.words import lasting
 from protocol.chat import Chat
 from protocol.entry import DeviceKey, EntryId, Reference
 from protocol.grant import Grant
@@ -181,7 +182,7 @@ def _said(membership: Membership, operation: Inner, at: str) -> list[str]:
             whose = "nobody here" if member is None else _who(membership, member.user, at)
             return [f"put out device {device.hex()[:16]} of {whose}"]
         case SetPolicy(policy):
-            kept = f"{policy.retention} s" if policy.retention else "for ever"
+            kept = lasting(policy.retention) if policy.retention else "for ever"
             rule = policy.history.name.lower().replace("_", " ")
             return [f"set zones {', '.join(policy.zones)}, keep {kept}, history {rule}"]
 

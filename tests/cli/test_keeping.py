@@ -3,6 +3,7 @@
 import pytest
 
 from cli.keeping import read_span, span
+from cli.opening import now_ms
 from node.errors import UserError
 from tests.cli.conftest import Official
 from tests.federation import Federation
@@ -78,6 +79,23 @@ class TestPolicy:
         anna("chat", "policy", "Wide", "--zones", "RU-UDM")
         assert "olga@mos, in RU-MOW, is outside these zones" in anna.said
         assert "anna@minzdrav, in" not in anna.said
+
+    def test_what_is_here_is_not_dropped_unasked(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever means six months by 6m loses all that was ever said, everywhere."""
+        anna("send", chat[:8], "of this morning")
+        later = now_ms() + 3_600_000
+        monkeypatch.setattr("cli.keeping.now_ms", lambda: later)
+        anna("chat", "policy", chat[:8], "--retention", "6m", code=1, stdin=b"")
+        assert "older than 6 minutes goes for good, at every agency" in anna.said
+        assert ": 2 messages here" in anna.said
+        assert anna.json("chat", "policy", chat[:8])[0]["retention"] == "forever"
+        anna("chat", "policy", chat[:8], "--retention", "1d")
+        monkeypatch.setattr("cli.keeping.confirmed", lambda *_, yes: yes)
+        anna("chat", "policy", chat[:8], "--retention", "6m", code=8)
+        anna("chat", "policy", chat[:8], "--retention", "6m", "--yes")
+        anna("chat", "policy", chat[:8], "--retention", "7m")
 
     def test_spans(self) -> None:
         for text in ("forever", "30d", "12h", "90s", "5m"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.words import counted
+from node.words import counted, lasting
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,8 @@ def test_one_and_more(number: int, said: str) -> None:
 def test_another_plural() -> None:
     said = [counted(number, "agency", "agencies") for number in (1, 2)]
     assert said == ["1 agency", "2 agencies"]
+
+
+def test_how_long() -> None:
+    said = [lasting(seconds) for seconds in (1, 90, 360, 3600, 30 * 86400)]
+    assert said == ["1 second", "90 seconds", "6 minutes", "1 hour", "30 days"]
