@@ -20,6 +20,7 @@ CardFile = Annotated[
 def card_text(file: Path) -> str:
     """Read a card's file. Raises UserError if it cannot be read; what it says is not looked at."""
     from node.errors import UserError
+    from node.words import reason
 
     try:
         if str(file) == "-":
@@ -27,7 +28,9 @@ def card_text(file: Path) -> str:
         with file.open(encoding="utf-8") as stream:
             return stream.read(FILE_CHARS_MAX)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"card {file} cannot be read: {error}; ask the agency for it") from None
+        raise UserError(
+            f"card {file} cannot be read: {reason(error)}; ask the agency for it"
+        ) from None
 
 
 def card_facts(card: "Card") -> Record:

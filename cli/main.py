@@ -123,12 +123,16 @@ def _failure(error: BaseException) -> tuple[str, int]:
         return _usage(error), error.exit_code
     from node.disk import MAKE_ROOM, is_full
     from node.errors import IvorError, exit_code
+    from node.words import reason
     from protocol.errors import PeerError
 
     room = f"; {MAKE_ROOM}" if is_full(error) or is_full(error.__context__) else ""
     if isinstance(error, IvorError | PeerError):
         return f"{error}{room}", exit_code(error)
-    if isinstance(error, OSError) or type(error).__module__ == "apsw":
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{reason(error)}{room}", STORAGE_OR_NETWORK
+    if type(error).__module__ == "apsw":
         return f"{error}{room}", STORAGE_OR_NETWORK
     said = f"a bug: {type(error).__name__}: {error}; please report it, with what "
     return f"{said}{TRACE_VARIABLE}=1 shows", BUG

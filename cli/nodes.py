@@ -24,6 +24,7 @@ from node.disk import failed
 from node.errors import StorageError, UserError
 from node.logs import log_form, open_log
 from node.trust import Trust
+from node.words import reason
 from protocol.identity import Card
 
 FOLDER_FILES: Final = (SETTINGS_FILE, CARD_FILE, SERVICE_FILE, DATABASE_FILE)
@@ -47,11 +48,12 @@ def check_agency(folder: Path, files: Sequence[str] = FOLDER_FILES) -> None:
 
 
 def card_of(folder: Path) -> Card:
-    """Read the agency's own card. Raises StorageError if the file is not there."""
+    """Read the agency's own card. Raises UserError for a folder of none, or StorageError."""
+    check_agency(folder)
     try:
         text = (folder / CARD_FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{folder / CARD_FILE} cannot be read: {error}") from None
+        raise StorageError(f"{folder / CARD_FILE} cannot be read: {reason(error)}") from None
     return read_card(text)
 
 

@@ -252,14 +252,16 @@ def peers(folder: Folder, as_json: Json = False) -> None:
 def chats(folder: Folder, as_json: Json = False) -> None:
     """List chats: which agencies take part, and how much is stored. Titles are sealed."""
     columns = {
-        "id": "CHAT",
+        "short": "CHAT",
         "agencies": "AGENCIES",
         "entries": "ENTRIES",
         "devices": "DEVICES",
         "forks": "FORKS",
         "blob_bytes": "BYTES OF FILES",
     }
-    Output(as_json).rows(_records(_ask(folder, "chats"), "chats"), columns)
+    found = _records(_ask(folder, "chats"), "chats")
+    shown = [record | {"short": str(record["id"])[:16]} for record in found]
+    Output(as_json).rows(found if as_json else shown, columns)
 
 
 @node.command()

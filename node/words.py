@@ -1,4 +1,4 @@
-"""Numbers in what people read."""
+"""Numbers, times and reasons in what people read."""
 
 from typing import Final
 
@@ -19,3 +19,10 @@ def measured(seconds: int) -> tuple[int, str]:
 def lasting(seconds: int) -> str:
     """Say how long: 30 days, 6 minutes."""
     return counted(*measured(seconds))
+
+
+def reason(error: Exception) -> str:
+    """Say why a file is not to be had, without what only a program needs."""
+    if isinstance(error, UnicodeError):
+        return "it is not text"
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -270,8 +270,9 @@ class TestStopped:
 
     def test_the_doctor_is_asked_of_no_agencys_folder(self, cli: Cli, tmp_path: Path) -> None:
         """It has nothing to look at; of a part of one it says what is missing."""
-        assert cli.node("doctor", code=1) == ""
-        assert "there is no such folder" in cli.said
+        for command in ("doctor", "card", "ca"):
+            assert cli.node(command, code=1) == ""
+            assert "there is no such folder" in cli.said
         cli.folder = tmp_path
         assert cli.node("doctor", code=1) == ""
         assert "agency.toml is missing" in cli.said

@@ -134,4 +134,5 @@ def test_a_disk_that_is_full(anna: Official, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("client.backup.save", save)
     anna("backup", "kept", code=3)
-    assert "'/media/stick'; make room on it, and do it again" in anna.said
+    said = "ivor: /media/stick: No space left on device; make room on it, and do it again\n"
+    assert anna.said == said

@@ -1,8 +1,10 @@
-"""Numbers in what people read."""
+"""Numbers, times and reasons in what people read."""
+
+from pathlib import Path
 
 import pytest
 
-from node.words import counted, lasting
+from node.words import counted, lasting, reason
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,18 @@ def test_another_plural() -> None:
 def test_how_long() -> None:
     said = [lasting(seconds) for seconds in (1, 90, 360, 3600, 30 * 86400)]
     assert said == ["1 second", "90 seconds", "6 minutes", "1 hour", "30 days"]
+
+
+def test_why_a_file_is_not_to_be_had(tmp_path: Path) -> None:
+    (tmp_path / "letters").write_bytes(b"\xff")
+    said = []
+    for name in ("none", "letters", ""):
+        with pytest.raises((OSError, UnicodeError)) as caught:
+            (tmp_path / name).read_text("utf-8")
+        said.append(reason(caught.value))
+    assert [*said, reason(OSError("odd"))] == [
+        "No such file or directory",
+        "it is not text",
+        "Is a directory",
+        "odd",
+    ]
