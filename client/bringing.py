@@ -49,8 +49,17 @@ def _is_in(device: Device, chat: ChatId) -> bool:
 
 
 async def ask_state(link: Link, chat: ChatId, entry: EntryId) -> BlobState:
-    """Ask our node how far a blob is, and who has all of it. Raises NetworkError."""
-    reply = await link.ask(GetBlobs(chat, (entry,)))
+    """Ask our node how far a blob is, and who has all of it.
+
+    Raises NetworkError, or RefusedError as long as it does not know that we are in the chat.
+    """
+    try:
+        reply = await link.ask(GetBlobs(chat, (entry,)))
+    except RefusedError:
+        raise RefusedError(
+            "our node gives a file to who is in its chat alone: you are not in this one now, or it "
+            "does not know that yet"
+        ) from None
     if not isinstance(reply, BlobStates) or len(reply.states) != 1:
         raise NetworkError("the node answered another question than was asked")
     return reply.states[0]

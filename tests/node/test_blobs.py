@@ -23,7 +23,7 @@ from node import blobs, dialler
 from node.backup import restore, save
 from node.blobs import Blobs, Quotas, StoredBlob
 from node.driver import Connection
-from node.errors import LimitReached, NetworkError, UserError
+from node.errors import LimitReached, NetworkError, RefusedError, UserError
 from protocol.entry import Reference
 from protocol.frame import Blob, WantBlob
 from protocol.question import GetBlobs, GetReceipts
@@ -574,6 +574,20 @@ async def test_nobody_has_it(realm: Realm, file: Path, monkeypatch: pytest.Monke
             assert here is not None
             with pytest.raises(NetworkError, match=r"east, north, south .* anna@north"):
                 await fetch(boris, link, here, bool, 0.5)
+
+
+async def test_who_is_out_is_told_why_there_is_no_file(realm: Realm, file: Path) -> None:
+    async with realm.running("north", "south"):
+        async with realm.online("anna") as (anna, link):
+            place = await sent_over(realm, anna, link, file)
+        async with realm.online("boris") as (boris, link):
+            await eventually(partial(has_message, boris, realm, place), "the message is there")
+            await link.write(partial(compose.leave, boris, realm.chat, now()))
+            here = boris.replica.blobs.find(realm.chat, place.id)
+            assert here is not None
+            await eventually(one_settled(link), "the node knows of it")
+            with pytest.raises(RefusedError, match="you are not in this one"):
+                await fetch(boris, link, here, bool, 10)
 
 
 async def has_message(device: Device, realm: Realm, place: Reference) -> bool:
