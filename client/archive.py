@@ -242,29 +242,34 @@ def keep(device: Device, segment: Segment) -> None:
     keep_letters(device, segment.letters)
 
 
-def keep_letters(device: Device, letters: Sequence[Disclosed]) -> None:
-    """Keep messages until their entries are here. Call inside a transaction; then `take_up`."""
+def keep_letters(device: Device, letters: Sequence[Disclosed]) -> int:
+    """Keep messages until their entries are here; return how many were not, as they are redacted.
+
+    Call inside a transaction; then `take_up`.
+    """
     device.connection.executemany(
         "INSERT INTO disclosed (id, plaintext, frank) SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
         " (SELECT 1 FROM disclosed WHERE id = ?1 AND plaintext = ?2 AND frank = ?3)",
         [(one.entry, one.plaintext, one.frank) for one in letters],
     )
-    forget_redacted(device, device.replica.store.chats())
+    return forget_redacted(device, device.replica.store.chats())
 
 
-def forget_redacted(device: Device, chats: Iterable[ChatId]) -> None:
+def forget_redacted(device: Device, chats: Iterable[ChatId]) -> int:
     """Keep nothing of what is redacted in these chats, though its entry may never come.
 
-    Call inside the transaction that makes it known.
+    Returns how many messages that were. Call inside the transaction that makes it known.
     """
     if not device.connection.execute("SELECT 1 FROM disclosed LIMIT 1").get:
-        return
+        return 0
+    before = device.connection.total_changes()
     for chat in chats:
         judge = device.chat(chat)
         redacted = judge.redactions.of() if judge is not None else ()
         device.connection.executemany(
             "DELETE FROM disclosed WHERE id = ?", [(place.id,) for place in redacted]
         )
+    return device.connection.total_changes() - before
 
 
 def take_up(device: Device) -> int:

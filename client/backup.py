@@ -174,12 +174,12 @@ def check(device: Device, path: Path, seed: bytes, advance: Advance) -> Contents
 def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Recovered:
     """Bring in what a checked backup holds; all of it, or nothing. Raises as `check`."""
     changed: list[str] = []
-    missing = 0
+    missing = gone = 0
     with device.transaction(), path.open("rb") as file:
         for body, _ in _read(device, file, path, backup_key(seed), lambda _: None):
             kind, items = body[0], body[1]
             if kind == LETTERS and isinstance(items, tuple):
-                archive.keep_letters(device, read_letters(items))
+                gone += archive.keep_letters(device, read_letters(items))
             if kind == PEOPLE and isinstance(items, tuple):
                 changed += [name for item in items if (name := _known_again(device, item))]
             if kind == CHATS and isinstance(items, tuple):
@@ -187,8 +187,10 @@ def take_up(device: Device, path: Path, seed: bytes, contents: Contents) -> Reco
                 missing += sum(_chat(item) not in here for item in items)
         open_waiting(device)
         before = readable(device)
-        known, gone = (_in_state(device, state) for state in (State.OPEN, State.GONE))
+        known = _in_state(device, State.OPEN)
+        gone += _in_state(device, State.GONE) - _all_gone(device)
         archive.take_up(device)
+        gone += _all_gone(device)  # shares that hold what is redacted
         waiting = int(device.connection.execute("SELECT count(*) FROM disclosed").get)
         proved = readable(device) - before
     refused = max(contents.letters - known - gone - waiting - proved, 0)
@@ -201,6 +203,11 @@ def _in_state(device: Device, state: State) -> int:
         "SELECT count(*) FROM disclosed JOIN mailbox USING (id) WHERE state = ?", (state,)
     ).get
     return int(found)
+
+
+def _all_gone(device: Device) -> int:
+    found = device.connection.execute("SELECT count(*) FROM mailbox WHERE state = ?", (State.GONE,))
+    return int(found.get)
 
 
 def _chat(item: object) -> ChatId:

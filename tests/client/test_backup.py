@@ -1,12 +1,13 @@
 """Backups: what comes back, and what is wrong with one that does not (SPEC 5.6)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import convert
 
-from client import archive, backup, people
+from client import archive, backup, compose, keeping, people, sharing
 from client.backup import Contents
 from client.device import Device
 from client.linking import bring_in
@@ -22,6 +23,7 @@ from node.errors import (
 from protocol import backup as form
 from protocol import codec
 from protocol.entry import ChatId
+from protocol.policy import HistoryRule
 from tests.federation import Federation, now
 
 
@@ -115,6 +117,28 @@ class TestRecover:
         found = recover(fresh, path)
         assert (found.proved, found.refused, found.waiting) == (4, 1, 0)
         assert federation.texts(fresh, chat) == ["one", "three", "four"]
+
+    def test_what_was_redacted_since_is_told_as_that(
+        self, federation: Federation, anna: Device, boris: Device, chat: ChatId, tmp_path: Path
+    ) -> None:
+        """And a share that holds it: nobody is told of messages that do not hold."""
+        with anna.transaction():
+            policy = compose.require(anna, chat).membership().policy
+            keeping.set_policy(anna, chat, replace(policy, history=HistoryRule.SHARED), now())
+        place = federation.say(anna, chat, "five")
+        with anna.transaction():
+            sharing.share(anna, chat, 1, now())
+        path = tmp_path / "backup"
+        assert backup.save(anna, path, now(), lambda _: None).letters == 7
+        with anna.transaction():
+            keeping.redact(anna, chat, place, "", now())
+        federation.carry(anna, boris)
+        fresh = federation.recovered(anna)
+        federation.carry(boris, fresh)
+        found = recover(fresh, path)
+        assert (found.proved, found.gone, found.refused, found.waiting) == (5, 2, 0, 0)
+        again = recover(fresh, path)
+        assert (again.known, again.gone, again.refused, again.waiting) == (5, 2, 0, 0)
 
     def test_a_changed_identity_is_as_loud_as_on_the_lost_device(
         self, federation: Federation, anna: Device, file: Path
