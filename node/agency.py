@@ -52,6 +52,8 @@ DATABASE_FILE: Final = "node.db"
 ROOT_PURPOSE: Final = "agency root"
 SERVICE_PURPOSE: Final = "agency service"
 
+CREATE: Final = "'ivor agency create NAME --zone ZONE --dir FOLDER'"
+
 _SERVICE_VERSION: Final = 1
 _SERVICE_BYTES_MAX: Final = 4096
 _SERIAL_BYTES: Final = 19  # below 2^159, as X.509 asks
@@ -372,10 +374,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FolderRefused(
-            f"{file} is missing; 'ivor agency create NAME --zone ZONE --dir FOLDER' makes a new "
-            "agency"
-        ) from None
+        founded = file.name != SETTINGS_FILE and (file.parent / SETTINGS_FILE).exists()
+        way = "restore it from a backup" if founded else f"{CREATE} makes a new agency"
+        raise FolderRefused(f"{file} is missing; {way}") from None
     except UnicodeDecodeError:
         raise FolderRefused(f"{file} is damaged: not text; restore it from a backup") from None
 

@@ -12,6 +12,7 @@ from prometheus_client import (
 )
 
 from node.config import parse_listen
+from node.errors import NetworkError
 
 
 class Metrics:
@@ -36,12 +37,21 @@ class Metrics:
 
     @contextmanager
     def served(self, listen: str) -> Iterator[None]:
-        """Serve the metrics over HTTP at host:port for the length of a block; nowhere if empty."""
+        """Serve the metrics over HTTP at host:port for the length of a block; nowhere if empty.
+
+        Raises NetworkError if that is not to be had.
+        """
         if not listen:
             yield
             return
         host, port = parse_listen(listen)
-        server, thread = start_http_server(port, host, self.registry)
+        try:
+            server, thread = start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise NetworkError(
+                f"metrics cannot be served on {listen}: {error.strerror}; choose another place "
+                "with the setting metrics, or --metrics"
+            ) from error
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """An agency's folder: made whole, opened with its passphrase, and what it then vouches for."""
 
 import random
+import shutil
 import ssl
 import stat
 from collections.abc import Callable
@@ -140,6 +141,15 @@ class TestOpen:
     def test_a_folder_of_nobody(self, tmp_path: Path) -> None:
         with pytest.raises(FolderRefused, match="ivor agency create"):
             open_agency(tmp_path, PASSPHRASE)
+
+    @pytest.mark.parametrize("name", [SERVICE_FILE, CARD_FILE])
+    def test_what_a_founded_agency_lacks_is_in_its_backup(
+        self, agency: Agency, tmp_path: Path, name: str
+    ) -> None:
+        folder = shutil.copytree(agency.folder, tmp_path / "copy")
+        (folder / name).unlink()
+        with pytest.raises(FolderRefused, match=f"{name} is missing; restore it from a backup"):
+            open_agency(folder, PASSPHRASE)
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -1,10 +1,12 @@
 """What an operator's monitoring is told of a running node."""
 
 import re
+import socket
 import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import memory_stream_pair
 
@@ -12,6 +14,8 @@ from node import agency as agencies
 from node.agency import Founding
 from node.config import Settings
 from node.database import connect
+from node.errors import NetworkError
+from node.metrics import Metrics
 from node.service import Node
 from protocol.frame import LENGTH_BYTES
 from protocol.session import PeerKind
@@ -47,3 +51,10 @@ async def test_a_breach_is_counted_by_its_error(tmp_path: Path) -> None:
     assert found['ivor_connections{kind="node"}'] == 0
     assert found["process_open_fds"] > 0
     assert all(re.fullmatch(r"(ivor|process)_[a-z_]+(\{[^}]*\})?", name) for name in found)
+
+
+def test_a_place_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(NetworkError, match=f"metrics cannot be served on {endpoint}"):
+            Metrics().served(endpoint).__enter__()
