@@ -1,5 +1,6 @@
 """SPEC 6.7: which blobs a node asks for next, and what it costs to know."""
 
+import ast
 import itertools
 from pathlib import Path
 
@@ -169,3 +170,14 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert list(larder._patience) == [bytes([3]), bytes([1]), bytes([4])]
 
     trio.run(wait)
+
+
+def test_a_blob_is_never_looked_into() -> None:
+    """Case 54: no module of a node can open a chunk, or imports what decodes media or archives."""
+    decoders = {"PIL", "zlib", "gzip", "bz2", "lzma", "zipfile", "tarfile", "xml", "pyhanko"}
+    for module in Path(blobs.__file__).parent.glob("*.py"):
+        for part in ast.walk(ast.parse(module.read_text())):
+            names = [alias.name for alias in getattr(part, "names", [])]
+            source = getattr(part, "module", None) or ""
+            assert not {one.split(".")[0] for one in (*names, source)} & decoders
+            assert "BlobCipher" not in names
