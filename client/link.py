@@ -30,6 +30,7 @@ from node.errors import IdentityError, NetworkError, RefusedError, reported
 from node.fetching import Fetching
 from node.journal import Journal
 from node.outgoing import Outgoing
+from node.seals import Sealless
 from node.share import Share, Shares
 from node.stored import Stored
 from node.wire import TLS_SECONDS_MAX, connect
@@ -161,6 +162,9 @@ class Link:
         """A seal has come: open what waited for it."""
         del epoch, owners
         return partial(self._opened, arrivals.open_waiting_in(self._device, chat))
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        """A device reaches its own node alone."""
 
     def _opened(self, letters: Sequence[mailbox.Letter]) -> None:
         self._came.update(letter.chat for letter in letters)

@@ -72,6 +72,7 @@ log = structlog.get_logger()
 
 SEALS_AWAITED_MAX = 4096  # that a peer has asked for and that are not here yet
 SEALS_ASKED_SECOND = 4096  # recipients a second, so that a peer has served them by then; guess
+SEALS_RELAYED_MAX = 4096  # that a peer was asked for on behalf of others, and is not again; guess
 SEALS_PUT_OFF_MAX = 64  # questions for seals of chats that a peer is not known to be in; guess
 SALT_BYTES = 16
 
@@ -94,6 +95,7 @@ class Dealing(Reception):
         super().__init__(peer, key, greeting, replica, surroundings, clock)
         self._candidates_lost = replica.candidates.lost(key)
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+        self._seals_relayed: set[tuple[EntryId, DeviceKey]] = set()
         self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
         self._payloads_wanted: Sequence[Want] = ()
         self._let_in = True
@@ -255,7 +257,14 @@ class Dealing(Reception):
                 found = seals_for(mine)
                 whole = len(found) == len(mine)
                 lacking = [] if whole else [one for one in mine if not seals_for((one,))]
-                return lambda: self._loaded_seals(chat, epoch, lacking, found)
+                relayed = self._replica.made_elsewhere(chat, epoch, lacking, self.key)
+
+                def then() -> Steps:
+                    if relayed is not None:
+                        self._told.seals_lacked(*relayed)
+                    return self._loaded_seals(chat, epoch, lacking, found)
+
+                return then
 
     def _serve(self, want: Want) -> Run | None:
         """Read a run; what is damaged is not here."""
@@ -364,6 +373,16 @@ class Dealing(Reception):
         """Ask for the seals of epochs that came through another peer."""
         for step in _want_seals(lacking) if self.open else ():
             self.send(step.frame)
+
+    def relay_seals(self, lacked: Sealless) -> None:
+        """Ask for seals that another peer lacks, once in this session."""
+        asked = self._seals_relayed
+        new = tuple(one for one in lacked.devices if (lacked.epoch, one) not in asked)
+        if len(asked) + len(new) > SEALS_RELAYED_MAX:
+            asked.clear()
+        if self.open and new:
+            asked.update((lacked.epoch, one) for one in new)
+            self.want_seals([lacked._replace(devices=new)])
 
     def seals_kept(
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]

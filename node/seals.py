@@ -81,6 +81,30 @@ class SealedChats(Chats):
                 found.append(Sealless(chat_id, epoch, devices))
         return found, page[-1][0] if page else OLDEST
 
+    def made_elsewhere(
+        self, chat_id: ChatId, epoch: EntryId, devices: Sequence[DeviceKey], peer: bytes
+    ) -> tuple[Sealless, bytes] | None:
+        """Return which of these seals are for a peer's own devices, and the author's agency.
+
+        None if there are none, if that is the peer's, or if the author is out.
+        """
+        judge = self.chat(chat_id)
+        entry = None if judge is None else judge.history.epoch(epoch)
+        if judge is None or entry is None:
+            return None
+        members, listed = judge.membership(), judge.history.recipients(entry)
+        author = members.member_of(judge.history.entries[entry.index].device)
+        theirs = tuple(
+            device
+            for device in devices
+            if position(listed, device) is not None
+            and (member := members.member_of(device)) is not None
+            and member.agency == peer
+        )
+        if author is None or author.agency == peer or not theirs:
+            return None
+        return Sealless(chat_id, epoch, theirs), author.agency
+
     def keep_seals(
         self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes
     ) -> list[tuple[DeviceKey, Seal]]:

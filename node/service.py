@@ -36,6 +36,7 @@ from node.metrics import Metrics
 from node.outgoing import Outgoing
 from node.payloads import now_ms
 from node.replica import Replica
+from node.seals import Sealless
 from node.share import Share, Shares
 from node.stored import Stored
 from node.sweep import Sweep
@@ -371,6 +372,11 @@ class Node:
         """Hand seals on once they are durable."""
         readers = self.replica.readers_of(chat)
         return partial(self.hub.seals_kept, chat, epoch, owners, readers)
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        """Ask on behalf of an agency that may not reach the author's."""
+        for connection in self.hub.of(home):
+            connection.relay_seals(lacked)
 
     def repeated(self, chat: ChatId, source: Outgoing) -> None:
         """A run was pushed of which all is here."""

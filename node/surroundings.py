@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from node.outgoing import Outgoing
+from node.seals import Sealless
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.frame import Forked, Holding, Rumour, Seal
@@ -23,6 +24,9 @@ class Surroundings(Protocol):
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         """Seals are being kept; as `storing`."""
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        """A node asks for seals of its devices that are not here. home: their author's agency."""
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""

@@ -23,6 +23,7 @@ from node.driver import Connection
 from node.journal import Journal
 from node.outgoing import Outgoing
 from node.replica import Replica
+from node.seals import Sealless
 from node.share import Share, Shares
 from node.stored import Stored
 from protocol import preview as previews
@@ -100,6 +101,9 @@ class Node:
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         raise AssertionError((chat, epoch, owners))
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        raise AssertionError((lacked, home))
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         raise AssertionError((forked, readers))

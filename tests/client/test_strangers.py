@@ -41,19 +41,35 @@ async def test_who_has_not_brought_them_in_reaches_all(realm: Realm) -> None:
     """Regression: boris's node knew nobody by clara's id, so boris sealed to anna alone."""
     async with realm.running(), realm.online("boris") as (boris, link):
         await visit(boris, link, 5)
+        await link.write(partial(begin_and_write, boris, realm))
+        await clara_reads(realm)
 
-        def write() -> None:
-            start_epoch(boris, compose.require(boris, realm.chat), now())
-            compose.send(boris, realm.chat, Text("to all", None), now(), None)
 
-        await link.write(write)
-        async with realm.online("clara") as (clara, other):
+async def test_seals_come_through_whoever_is_reached(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: of many only the author's node has them, and clara's does not reach that."""
+    monkeypatch.setattr("node.seals.SEALS_SPREAD_MAX", 2)
+    part(realm, "north", "east")
+    async with realm.running(*AGENCIES), realm.online("anna") as (anna, link):
+        await visit(anna, link, 5)
+        await link.write(partial(begin_and_write, anna, realm))
+        await clara_reads(realm)
 
-            async def reads() -> bool:
-                await visit(clara, other, 5)
-                return await other.journal.read(partial(has_read, clara, realm))
 
-            await eventually(reads, "clara reads what boris wrote")
+def begin_and_write(device: Device, realm: Realm) -> None:
+    start_epoch(device, compose.require(device, realm.chat), now())
+    compose.send(device, realm.chat, Text("to all", None), now(), None)
+
+
+async def clara_reads(realm: Realm) -> None:
+    async with realm.online("clara") as (clara, link):
+
+        async def reads() -> bool:
+            await visit(clara, link, 5)
+            return await link.journal.read(partial(has_read, clara, realm))
+
+        await eventually(reads, "clara reads what was written")
 
 
 async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> None:
@@ -82,13 +98,7 @@ async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> No
 
             await eventually(has_let_all_read, "boris starts an epoch")
         await link.write(write)
-        async with realm.online("clara") as (clara, other):
-
-            async def reads() -> bool:
-                await visit(clara, other, 5)
-                return await other.journal.read(partial(has_read, clara, realm))
-
-            await eventually(reads, "clara reads what anna wrote")
+        await clara_reads(realm)
 
 
 def part(realm: Realm, one: str, other: str) -> None:

@@ -15,6 +15,7 @@ from node.errors import NetworkError
 from node.journal import Journal
 from node.outgoing import Outgoing
 from node.replica import Replica
+from node.seals import Sealless
 from node.share import Share, Shares
 from node.stored import Stored
 from node.wire import FrameReader
@@ -63,6 +64,7 @@ class Home:
         self.pushed: list[Stored] = []
         self.forks: list[Forked] = []
         self.noted: list[Holding] = []
+        self.lacked: list[tuple[Sealless, bytes]] = []
         self.repeats: list[ChatId] = []
         self.gossip: list[Rumour] = []
         self.answer: Callable[[Ask], Awaitable[Answer]] = self.echo
@@ -79,6 +81,9 @@ class Home:
         self, chat: ChatId, epoch: EntryId, owners: Sequence[tuple[DeviceKey, Seal]]
     ) -> Callable[[], None]:
         raise AssertionError((chat, epoch, owners))
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        self.lacked.append((lacked, home))
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         assert readers

@@ -11,10 +11,11 @@ import trio.lowlevel
 from node.candidates import CANDIDATE_BYTES
 from node.driver import Connection
 from node.errors import NetworkError
+from node.seals import Sealless
 from node.step import Steps
 from node.stored import Stored
 from protocol.effect import Preview
-from protocol.entry import CONTENT, ChatId
+from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import OutOfTurn
 from protocol.fork import encode_proof
 from protocol.frame import (
@@ -278,6 +279,41 @@ class TestTwoNodes:
             asked = await peer.until(WantSeals)
         assert isinstance(asked, WantSeals)
         assert asked.epoch == talk.epochs[-1]
+
+    async def test_on_behalf_of_others_seals_are_asked_for_once(
+        self,
+        homes: tuple[Home, Home],
+        nursery: trio.Nursery,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """In a session; what is forgotten of too many is asked for again."""
+        monkeypatch.setattr("node.dealing.SEALS_RELAYED_MAX", 2)
+        talk = conversation(Dice(5), 0)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        one, two, three = (DeviceKey(bytes([number]) * 32) for number in range(3))
+        epoch = talk.epochs[0]
+        for devices in ((one, two), (two, one), (two, three), (one,)):
+            peer.connection.relay_seals(Sealless(talk.chat, epoch, devices))
+        for asked in ((one, two), (three,), (one,)):
+            assert await peer.until(WantSeals) == WantSeals(talk.chat, epoch, asked)
+
+    async def test_whose_seals_are_asked_for_elsewhere(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """Those of an agency's own devices, unless one of them has made them."""
+        talk = conversation(Dice(5), 0)
+        anna, boris = talk.people[:2]
+        talk.start_epoch(boris)
+        homes[0].take(talk)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        devices = tuple(one.devices[0] for one in talk.people)
+        for epoch in (EntryId(bytes(32)), talk.epochs[-1], talk.epochs[0]):
+            await peer.say(WantSeals(talk.chat, epoch, devices))
+        await until(lambda: bool(homes[0].lacked))
+        lacked = Sealless(talk.chat, talk.epochs[0], boris.devices[:1])
+        assert homes[0].lacked == [(lacked, anna.agency.root.public)]
 
     async def test_one_commit_for_many(
         self, homes: tuple[Home, Home], nursery: trio.Nursery

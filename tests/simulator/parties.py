@@ -29,6 +29,7 @@ from node.errors import IvorError
 from node.hub import Hub
 from node.outgoing import Outgoing
 from node.replica import Replica
+from node.seals import Sealless
 from node.stored import Stored
 from node.transaction import Transaction
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -293,6 +294,11 @@ class NodeParty(Party):
         readers = self.replica.readers_of(chat)
         return partial(self.hub.seals_kept, chat, epoch, owners, readers)
 
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        """Ask the author's node on behalf of another."""
+        for line in self.hub.of(home):
+            line.relay_seals(lacked)
+
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """Spread a proof."""
         self.note("fork", forked.chat.hex()[:8])
@@ -458,6 +464,9 @@ class DeviceParty(Party):
         del epoch, owners
         arrivals.open_waiting_in(self.device, chat)
         return lambda: None
+
+    def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
+        """A device reaches its own node alone."""
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A device was caught."""
