@@ -25,6 +25,7 @@ from node.damage import damaged, structure
 from node.errors import IvorError
 from node.people import People
 from node.tls import authority_of
+from node.witness import REKEY, Witness, replaced
 from node.words import counted
 from protocol.errors import PeerError
 
@@ -171,9 +172,12 @@ def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
 def _users(folder: Path, _now: float) -> tuple[State, str]:
     if not (folder / DATABASE_FILE).exists():
         return "ok", "none yet"
-    agency = read_card((folder / CARD_FILE).read_text(encoding="utf-8")).charter.agency
+    charter = read_card((folder / CARD_FILE).read_text(encoding="utf-8")).charter
     with _opened(folder) as connection:
-        unmet = People(connection, agency).unmet()
+        unmet = People(connection, charter.agency).unmet()
+        newest = Witness(connection).latest(charter.agency)
+    if newest is not None and replaced(charter, newest):
+        return "fail", f"certified with a registrar key that was replaced: {REKEY}"
     if unmet:
         return "warn", (
             f"cannot be changed before the node, which was brought back, has met {', '.join(unmet)}"

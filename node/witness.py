@@ -18,7 +18,7 @@ from crypto import merkle
 from node.agency import Agency
 from node.errors import RefusedError
 from node.people import LISTED
-from protocol.identity import AgencyId, VerifiedUser
+from protocol.identity import AgencyId, Charter, VerifiedUser
 from protocol.listing import (
     Head,
     Listing,
@@ -57,6 +57,18 @@ SELECT head FROM directories WHERE agency = ?1 AND serial = ifnull(
     (SELECT serial FROM directories WHERE agency = ?1 AND serial = ?2 AND id != ?3),
     (SELECT max(serial) FROM directories WHERE agency = ?1 AND serial > ?2))
 """
+
+
+REKEY: Final = (
+    "nobody believes what it lists before the root key's holder has run 'ivor agency rekey' again, "
+    "and the node was restarted"
+)
+
+
+def replaced(charter: Charter, newest: Head) -> bool:
+    """Whether a newer charter of ours, which others know, has another registrar key."""
+    later = newest.charter
+    return later.serial > charter.serial and later.registrar != charter.registrar
 
 
 class _Tree(NamedTuple):
@@ -117,6 +129,10 @@ class Witness:
     ) -> Head:
         """Sign another head; none while somebody may have one of its number, by the same key."""
         charter = agency.card.charter
+        if last is not None and replaced(charter, last):
+            raise RefusedError(
+                f"this node was brought back with a registrar key that was replaced: {REKEY}"
+            )
         if unmet and (last is None or last.charter.registrar == charter.registrar):
             if last is not None and last.root == merkle.root(leaves):
                 return last

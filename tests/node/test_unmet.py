@@ -13,7 +13,15 @@ import pytest
 import trio
 
 from node import abroad
-from node.agency import DATABASE_FILE, ROOT_FILE, Agency, open_root, reissue_card
+from node.agency import (
+    DATABASE_FILE,
+    ROOT_FILE,
+    Agency,
+    open_agency,
+    open_root,
+    reissue_card,
+    rekey,
+)
 from node.backup import restore, save
 from node.database import begin_anew
 from node.desk import Desk
@@ -165,6 +173,30 @@ class TestUnmet:
         assert again.directory.own_head(NOW) == first
         await meet(again, Peer(east, again), Peer(west, again))
         assert again.directory.own_head(NOW).charter == card.charter
+
+    async def test_with_a_key_that_was_replaced_since_it_signs_nothing(
+        self, houses: list[House], again: House, tmp_path: Path
+    ) -> None:
+        """Regression: it enrolled users whom nobody believed, and its operator was not told."""
+        mid, east, west = houses
+        folder = shutil.copytree(mid.agency.folder, tmp_path / "rekeyed")
+        (folder / DATABASE_FILE).unlink(missing_ok=True)
+        rekey(folder, b"p", open_root(folder / ROOT_FILE, b"r"), NOW, draw)
+        newer = Directory(mid.connection, open_agency(folder, b"p"), draw)
+        east.directory.witness.agrees(newer.own_head(NOW).raw)
+        await meet(again, Peer(east, again), Peer(west, again))
+        with pytest.raises(RefusedError, match="ivor agency rekey"):
+            again.directory.own_head(NOW)
+        old = shutil.copytree(mid.agency.folder, tmp_path / "old")
+        (old / DATABASE_FILE).unlink(missing_ok=True)
+        again.connection.execute("VACUUM INTO ?", (str(old / DATABASE_FILE),))
+        found = {one.check: one for one in examine(old, time.time())}["users"]
+        assert found.state == "fail"
+        assert "ivor agency rekey" in found.text
+        rekey(old, b"p", open_root(old / ROOT_FILE, b"r"), NOW + 1, draw)
+        again.directory = Directory(again.connection, open_agency(old, b"p"), draw)
+        again.directory.registrar.take_over()
+        assert east.directory.witness.agrees(again.directory.own_head(NOW + 1).raw)
 
     def test_a_device_of_its_own_shows_what_nobody_else_has_seen(
         self, houses: list[House], again: House
