@@ -162,7 +162,9 @@ async def _keep(node: Asker, peer: bytes, work: Callable[[], Result]) -> Result 
 async def compare_directories(node: Asker, connection: Connection) -> bool:
     """Compare with a peer which directories we were shown; return whether a proof is new.
 
-    Heads that are missing in a row are asked for, so that nothing can hide between two of them.
+    Heads that are missing in a row are asked for, so that nothing can hide between two of them. Who
+    has told its newest head of ours is met, though: one between may be lost with the node that we
+    were brought back from, and nobody signs that again.
     """
     witness = node.directory.witness
     asked = await node.journal.read(partial(witness.question, AgencyId(connection.key)))
@@ -178,7 +180,8 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
             if (await _look(node, connection.key, partial(witness.reach, agency)))[0] == known:
                 break
             node.pages[agency] += 1
-    if told is not None and await _look(node, connection.key, node.directory.can_meet):
+    unmet = await _look(node, connection.key, node.directory.people.unmet)
+    if unmet and told is not None:
         await _keep(node, connection.key, partial(node.directory.people.meet, connection.key))
     return new
 

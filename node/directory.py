@@ -251,11 +251,6 @@ class Directory:
                 self.witness.agrees(head.raw)
         return self.witness.proofs() != before
 
-    def can_meet(self) -> bool:
-        """Whether we were brought back and have yet to meet others, and lack no head of our own."""
-        known, newest = self.witness.reach(self.agency.id)
-        return known == newest and bool(self.people.unmet())
-
     def _reply(self, peer: PeerKind, key: bytes, asked: Question, raw: bytes, now: float) -> Reply:
         match asked:
             case Lookup():

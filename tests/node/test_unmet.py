@@ -128,14 +128,20 @@ class TestUnmet:
         assert peer.asked == [Topic.WITNESS]
         assert again.directory.people.unmet() == ["east"]
 
-    async def test_nor_is_who_keeps_back_what_lies_between(
-        self, houses: list[House], again: House, monkeypatch: pytest.MonkeyPatch
+    async def test_what_lies_between_may_be_lost_with_the_node(
+        self, houses: list[House], again: House
     ) -> None:
-        """It knows a head of ours two further on: without the one between nothing is signed."""
-        east = houses[1]
-        monkeypatch.setattr(east.directory.witness, "after", lambda _agency, _serial: ())
-        await meet(again, Peer(east, again))
-        assert again.directory.people.unmet() == ["east", "west"]
+        """Regression: east knew only a head two further on, so it was never met, for good."""
+        mid, east, west = houses
+        latest = mid.directory.own_head(NOW)
+        between = "DELETE FROM directories WHERE agency = ? AND serial < ?"
+        east.connection.execute(between, (mid.agency.id, latest.serial))
+        await meet(again, Peer(east, again), Peer(west, again))
+        assert again.directory.people.unmet() == []
+        enrolled(again, "dina")
+        head = again.directory.own_head(NOW)
+        assert (head.serial, head.prev) == (latest.serial + 1, latest.id)
+        assert east.directory.witness.agrees(head.raw)
 
     async def test_nor_is_a_head_signed_of_older_users(
         self, houses: list[House], again: House
