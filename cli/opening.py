@@ -283,7 +283,7 @@ def addresses(device: "Device", names: Sequence[str]) -> list[str]:
 
     found = list(dict.fromkeys(parse_address(name).text for name in names))
     if device.profile.name in found:
-        raise UserError("that is you: you are in your own chats anyway")
+        raise UserError("that is you: name somebody else")
     known = [row[0] for row in device.connection.execute("SELECT name FROM users")]
     for name in found:
         for other in known:

@@ -94,6 +94,7 @@ def save(device: Device, path: Path, now: int, advance: Advance) -> Contents:
     if not path.name:
         raise UserError(f"{path} names no file: say where to write the backup")
     own = backup_key(user.seed)
+    _check_place(device, path, own)
     connection = device.connection
     connection.execute("BEGIN")  # what is written meanwhile is for the next backup
     try:
@@ -103,6 +104,27 @@ def save(device: Device, path: Path, now: int, advance: Advance) -> Contents:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         connection.execute("ROLLBACK")
+
+
+def _check_place(device: Device, path: Path, own: Prekey) -> None:
+    """Raise UserError for a place in the device's folder, or where anything but a backup stands."""
+    if path.resolve().is_relative_to(device.folder.resolve()):
+        raise UserError(f"{path} is no place for a backup: name a file outside of {device.folder}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: name one")
+    try:
+        with path.open("rb") as file:
+            for _, _, raw in _parts(file, path):
+                form.open_part(own, None, raw)
+                break
+    except FileNotFoundError:
+        return
+    except (EvidenceError, PeerError):
+        raise UserError(
+            f"{path} is no backup of yours, and is not overwritten: name another file"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 class _Writer:

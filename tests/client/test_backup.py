@@ -1,5 +1,6 @@
 """Backups: what comes back, and what is wrong with one that does not (SPEC 5.6)."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,27 @@ class TestRecover:
         for place in (Path(), Path("/")):
             with pytest.raises(UserError, match="names no file"):
                 backup.save(anna, place, now(), lambda _: None)
+
+    def test_what_is_no_backup_is_not_overwritten(
+        self, anna: Device, boris: Device, tmp_path: Path
+    ) -> None:
+        """Nor somebody else's: two may back up into one folder."""
+        (tmp_path / "letter").write_bytes(b"the only copy")
+        backup.save(boris, tmp_path / "his", now(), lambda _: None)
+        own = [anna.folder / "device.key", anna.folder / "new"]
+        for place in (tmp_path / "letter", tmp_path / "his", *own):
+            before = place.read_bytes() if place.exists() else None
+            with pytest.raises(UserError, match=r"no backup of yours|no place for a backup"):
+                backup.save(anna, place, now(), lambda _: None)
+            assert (place.read_bytes() if place.exists() else None) == before
+        (tmp_path / "empty").touch()
+        for _ in range(2):
+            backup.save(anna, tmp_path / "empty", now(), lambda _: None)
+
+    def test_a_place_that_would_wait_for_a_reader(self, anna: Device, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(UserError, match="is no file"):
+            backup.save(anna, tmp_path / "pipe", now(), lambda _: None)
 
     def test_a_disk_that_fails_leaves_the_earlier_one(
         self, anna: Device, file: Path, monkeypatch: pytest.MonkeyPatch
