@@ -23,10 +23,10 @@ from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, FolderRefused, r
 from node.blobs import State
 from node.config import SETTINGS_FILE
 from node.database import begin_anew
+from node.disk import why_unwritten
 from node.errors import EvidenceError, StorageError, UserError
 from node.files import private_draft, sync_folder, write_private
 from node.schema import APPLICATION_ID, SCHEMA_VERSION
-from node.words import reason
 
 FILES: Final = (SETTINGS_FILE, CARD_FILE, SERVICE_FILE)
 _TABLE: Final = "CREATE TABLE folder (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
@@ -59,7 +59,7 @@ def save(folder: Path, file: Path) -> Kept:
             _copy(folder, Path(draft.name))
             kept = _described(Path(draft.name))
     except (OSError, apsw.Error) as error:
-        raise StorageError(f"the backup {file} was not written: {reason(error)}") from error
+        raise StorageError(f"the backup {file} was not written: {why_unwritten(error)}") from error
     return kept
 
 
@@ -99,7 +99,7 @@ def restore(file: Path, folder: Path) -> Kept:
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise EvidenceError(f"{file} is no backup of a node, or damaged") from error
     except (OSError, apsw.Error) as error:
-        raise StorageError(f"{folder} was not restored: {reason(error)}") from error
+        raise StorageError(f"{folder} was not restored: {why_unwritten(error)}") from error
 
 
 @contextmanager

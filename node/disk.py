@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from node.errors import DamagedError, StorageError
+from node.words import reason
 
 MAKE_ROOM: Final = "make room on it, and do it again"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -32,6 +33,12 @@ def failed(error: apsw.Error, connection: apsw.Connection, what: str) -> Storage
     if isinstance(error, apsw.BusyError):
         return StorageError(f"{what}: another command keeps {file} busy; try again when it is done")
     return StorageError(f"{what}, the disk says: {error}")
+
+
+def why_unwritten(error: OSError | apsw.Error) -> str:
+    """Return why a file was not written. Of a copy to a full disk SQLite says "not an error"."""
+    full = isinstance(error, apsw.FullError) or is_full(error)
+    return f"its disk is full; {MAKE_ROOM}" if full else reason(error)
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -32,6 +32,7 @@ from protocol.errors import PeerError
 State = Literal["ok", "warn", "fail"]
 
 FREE_BYTES_LOW: Final = 1024**3
+FREE_BYTES_NONE: Final = 16 * 1024**2  # guess: what SQLite's log takes
 CA_DAYS_LOW: Final = 90
 FIRST_YEAR: Final = 2026  # no honest clock is before this program
 _OTHERS: Final = 0o077
@@ -187,8 +188,10 @@ def _users(folder: Path, _now: float) -> tuple[State, str]:
 
 def _disk(folder: Path, _now: float) -> tuple[State, str]:
     free = shutil.disk_usage(folder).free
-    state: State = "ok" if free >= FREE_BYTES_LOW else "warn"
-    return state, f"{free // 1024**2} MiB free"
+    said = f"{free // 1024**2} MiB free"
+    if free < FREE_BYTES_NONE:
+        return "fail", f"{said}: nothing is taken or sent on any more; make room"
+    return "ok" if free >= FREE_BYTES_LOW else "warn", said
 
 
 def _clock(folder: Path, now: float) -> tuple[State, str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -248,6 +249,16 @@ class TestStopped:
         monkeypatch.setenv("IVOR_LOG_LEVEL", "loud")
         made.node("config", "check", code=1)
         assert "log_level" in made.said
+
+    @pytest.mark.parametrize(("mib", "state"), [(0, "fail"), (100, "warn"), (4096, "ok")])
+    def test_the_doctor_of_a_disk(
+        self, made: Cli, monkeypatch: pytest.MonkeyPatch, mib: int, state: str
+    ) -> None:
+        """Regression: a node that takes nothing any more was warned of, and the exit code was 0."""
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=mib * 1024**2))
+        said = made.node("doctor", "--json", code=3 if state == "fail" else 0)
+        found = [json.loads(line) for line in said.splitlines()]
+        assert {one["check"]: one["state"] for one in found}["disk"] == state
 
     def test_doctor(self, made: Cli) -> None:
         states = {record["check"]: record["state"] for record in made.json("doctor")}

@@ -85,22 +85,26 @@ class TestRestore:
         assert copy.execute("SELECT value FROM meta WHERE key = 'half'").get is None
         copy.close()
 
-    def test_a_disk_that_fails_leaves_the_earlier_one(
-        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        "error", [OSError(28, "No space left on device"), apsw.FullError("not an error")]
+    )
+    def test_a_disk_that_is_full_leaves_the_earlier_one(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
+        """Regression: SQLite copies to a full disk, and says "not an error"."""
         file = tmp_path / "kept"
         backup.save(folder, file)
         before = file.read_bytes()
 
         def fail(_: Path) -> backup.Kept:
-            raise OSError(28, "No space left on device")
+            raise error
 
         monkeypatch.setattr(backup, "_described", fail)
-        with pytest.raises(StorageError, match="No space left"):
+        with pytest.raises(StorageError, match="its disk is full"):
             backup.save(folder, file)
         assert file.read_bytes() == before
         assert not file.with_name(".kept.ivor").exists()
-        with pytest.raises(StorageError, match="No space left"):
+        with pytest.raises(StorageError, match="its disk is full"):
             backup.restore(file, tmp_path / "again")
         assert {one.name for one in tmp_path.iterdir()} == {"minzdrav", "kept"}
 
