@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,6 +54,7 @@ def save(folder: Path, file: Path) -> Kept:
     """
     if not file.name or file.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{file} is no place for a backup: name a file outside of {folder}")
+    _check_older(file)
     try:
         with private_draft(file) as draft:
             _copy(folder, Path(draft.name))
@@ -138,6 +139,19 @@ def _extract(file: Path, database: Path) -> None:
 def _is_backup(connection: apsw.Connection) -> bool:
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'folder'").get
     return found is not None
+
+
+def _check_older(file: Path) -> None:
+    """Raise UserError if anything but a node's backup, or an empty file, would be replaced."""
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return
+    is_one = False
+    with suppress(apsw.Error):
+        if file.is_file():
+            with closing(apsw.Connection(str(file), flags=apsw.SQLITE_OPEN_READONLY)) as older:
+                is_one = _is_backup(older)
+    if not is_one:
+        raise UserError(f"{file} is no node's backup, and is not overwritten: name another file")
 
 
 def _described(database: Path) -> Kept:

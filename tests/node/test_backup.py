@@ -108,6 +108,17 @@ class TestRestore:
             backup.restore(file, tmp_path / "again")
         assert {one.name for one in tmp_path.iterdir()} == {"minzdrav", "kept"}
 
+    def test_what_is_no_backup_is_not_overwritten(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "letter").write_bytes(b"the only copy")
+        connect(tmp_path / "node.db", None).close()
+        for name in ("letter", "node.db", "."):
+            with pytest.raises(UserError, match="is not overwritten"):
+                backup.save(folder, tmp_path / name)
+        assert (tmp_path / "letter").read_bytes() == b"the only copy"
+        (tmp_path / "empty").touch()
+        for _ in range(2):
+            backup.save(folder, tmp_path / "empty")
+
     @pytest.mark.parametrize("name", [DATABASE_FILE, SERVICE_FILE, "below/kept", "../minzdrav"])
     def test_not_into_the_nodes_folder(self, folder: Path, name: str) -> None:
         """A name typed in haste would take the place of what it was to save."""
