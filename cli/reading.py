@@ -51,11 +51,22 @@ def read(
         judge = locate(device, chat)
         if not follow:
             _read_once(device, judge, start, most, output)
+            _note_beside(device, judge)
             return
+        _note_beside(device, judge)
         try:
             _follow(device, judge, start, most, output)
         except KeyboardInterrupt:
             return
+
+
+def _note_beside(device: "Device", judge: "Chat") -> None:
+    """Name a second direct chat with the same person: what is said there is not shown here."""
+    from client.chats import SHORT_CHARS, beside
+    from client.compose import require
+
+    for other in beside(device, require(device, judge.id)):
+        note(f"each of you has begun a direct chat: 'ivor read {other.hex()[:SHORT_CHARS]}' too")
 
 
 def _read_once(device: "Device", judge: "Chat", since: int, limit: int, output: Output) -> None:

@@ -199,14 +199,24 @@ def find_direct(device: Device, text: str) -> Chat | None:
     name = _address(text)
     if name is None:
         return None
+    found = _directs(device, name)
+    return device.replica.chat(min(found)) if found else None
+
+
+def _directs(device: Device, name: str) -> Sequence[ChatId]:
     known = device.connection.execute("SELECT id FROM users WHERE name = ?", (name,)).get
-    found = [
+    return [
         one.chat
         for one in summaries(device)
         if one.membership.kind is ChatKind.DIRECT and one.partner == name and one.ours
         if known is None or known in one.membership.users
     ]
-    return device.replica.chat(min(found)) if found else None
+
+
+def beside(device: Device, judge: Chat) -> Sequence[ChatId]:
+    """Return the other direct chats with whom a direct chat is with: each of the two began one."""
+    name = _partner(device, judge.membership())
+    return [] if name is None else [one for one in _directs(device, name) if one != judge.id]
 
 
 def find_member(judge: Chat, text: str, former: Mapping[UserId, str] = NOBODY) -> UserId:

@@ -162,6 +162,23 @@ class TestOffline:
         anna("chat", "leave", "Дела", "--yes")
         anna("chat", "new", "Ещё", boris_name, "--kind", "direct")
 
+    def test_two_who_begin_one_each_read_both(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """Without a network nobody knows of the other's: what was said in it is not overlooked."""
+        names = [one.device.profile.name for one in (boris, anna)]
+        sent = [
+            one.json("send", name, "hi")[0] for one, name in zip((anna, boris), names, strict=True)
+        ]
+        federation.carry(anna.device, boris.device)
+        federation.carry(boris.device, anna.device)
+        meant, other = sorted(str(one["chat"]) for one in sent)
+        for one, name in zip((anna, boris), names, strict=True):
+            assert {line["chat"] for line in one.json("read", name)} == {meant}
+            assert f"'ivor read {other[:8]}' too" in one.said
+            one("read", other[:8])
+            assert f"'ivor read {meant[:8]}' too" in one.said
+
     def test_two_commands_begin_one_direct_chat(
         self, anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
     ) -> None:
