@@ -38,7 +38,6 @@ const FOLLOWS = { [CONTROL]: [CONTROL, CONTENT, END], [CONTENT]: [CONTENT, MESSA
 const [GENESIS, GRANT, ENROLL, EPOCH, REDACT, QUORUM, CHECKPOINT, NACK, HOLD] = [0, 1, 4, 7, 8, 10, 11, 12, 13];
 const KIND_MAX = HOLD;
 const [SEALED, ATTACHED] = [0, 1]; // kinds of content entries
-const ATTACHMENT = 11; // a kind of message
 const MAY_BE_LEFT_OUT = new Set([EPOCH, REDACT, CHECKPOINT, NACK, HOLD]);
 
 /** The file is refused: the first rule that does not hold, and the element in which it does not. */
@@ -647,16 +646,23 @@ function inert(text) {
   return decodeText(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
-/** What proves which large file went with a message. */
-function attached([, name, , size, digest, , text]) {
-  return `(file ${inert(name)}, ${size} bytes, SHA-256 ${hex(digest)}) ${inert(text)}`.trimEnd();
-}
+const short = ([, , id]) => hex(id).slice(0, 8);
+const filed = (name, size, digest, text) => `(file ${inert(name)}, ${size} bytes, SHA-256 ${hex(digest)}) ${inert(text)}`;
+
+/** What proves which file went with a message, or is to be signed, by kind of message. */
+const FILES = {
+  6: ([, name, , data, text]) => filed(name, data.length, sha256(data), text),
+  7: ([, [digest, , name], , note]) => `(asks for signatures on ${inert(name)}, SHA-256 ${hex(digest)}) ${inert(note)}`,
+  8: ([, request, digest]) => `(signature on ${short(request)}, SHA-256 ${hex(digest)})`,
+  9: ([, request, digest, reason]) => `(will not sign ${short(request)}, SHA-256 ${hex(digest)}) ${inert(reason)}`,
+  11: ([, name, , size, digest, , text]) => filed(name, size, digest, text),
+};
 
 /** What a message says, with nothing in it that a terminal would obey. */
 function readable(plaintext) {
   try {
     const [fields] = decode(plaintext);
-    if (fields[0] === ATTACHMENT) return attached(fields);
+    if (FILES[fields[0]]) return FILES[fields[0]](fields).trimEnd();
     const at = { 0: 1, 1: 1, 2: 2, 3: 2 }[fields[0]];
     if (at === undefined) return `(kind ${fields[0]}: ${hex(plaintext)})`;
     return ['', '(title) ', '(reaction) ', '(edit) '][fields[0]] + inert(fields[at]);

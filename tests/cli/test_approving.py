@@ -32,6 +32,7 @@ from tests.signing import (
 )
 
 DAY = 24 * 3600
+VERIFIER = str(Path(__file__).parents[2] / "verifiers" / "evidence.mjs")
 Forgery = Callable[[FileSignature], FileSignature]
 
 
@@ -131,14 +132,17 @@ class TestDetached:
         request = asked(federation, anna, boris, chat, text)
         boris("decline", chat, request, "--reason", "not mine")
         federation.carry(boris.device, anna.device)
+        anna("send", chat, "--file", str(text))
         digest = sha256(text.read_bytes()).hexdigest()
         assert anna("read", chat).count(digest[:8]) == 1
         assert digest not in anna("read", chat)
         file = str(text.with_name("evidence"))
         anna("evidence", "export", chat, "-o", file)
         said = [str(one["text"]) for one in anna.json("evidence", "check", file) if "text" in one]
-        assert [digest in one for one in said].count(True) == 3
+        assert [digest in one for one in said].count(True) == 4
         assert not any("ivor" in one for one in said)
+        found = run([tool("node", "nodejs"), VERIFIER, file], check=True).stdout
+        assert found.count(f"SHA-256 {digest})") == 4
 
     def test_signatures_are_exported_from_the_log(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
