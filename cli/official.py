@@ -10,6 +10,7 @@ from cli import (
     evidence_commands,
     getting,
     keeping,
+    passphrase_commands,
     reading,
     recovery,
     searching,
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
         keeping,
         evidence_commands,
         device_commands,
+        passphrase_commands,
         recovery,
     )
     for family in families:

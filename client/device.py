@@ -24,6 +24,7 @@ from client.folder import (
     read_secrets,
     settle_count,
     sync_count,
+    write_secrets,
 )
 from node.database import connect, note, noted
 from node.disk import failed
@@ -110,6 +111,15 @@ class Device:
         self._counted = self._count()
         settle_count(self.folder, self._counted)
         self.displaced = False
+
+    def change_passphrase(self, passphrase: bytes) -> None:
+        """Seal the keys under another passphrase. A copy of before opens with the old one.
+
+        The key file is another one then, and the folder no copy for that. Raises StorageError.
+        """
+        write_secrets(self.folder, self.secrets, passphrase, self.random)
+        if not self.displaced:
+            self.note("place", self._place())
 
     def count_up(self) -> None:
         """Keep how many entries of this device are here, before anybody is told of the newest.

@@ -128,7 +128,7 @@ def _counted(count: int) -> bytes:
 
 
 def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:
-    """Write the key file of a new device."""
+    """Write the key file of a device, in the place of another one if there is one."""
     write_sealed(folder / KEY_FILE, PURPOSE, pack_secrets(secrets), passphrase, random)
 
 

@@ -25,7 +25,7 @@ from crypto.errors import CertificateRefused, KeyFileRefused
 from crypto.keyfile import NONCE_BYTES, SALT_BYTES, open_key, seal_key
 from crypto.signing import SEED_BYTES, Signer
 from node.config import FORMAT, SETTINGS_FILE, Value, write_settings
-from node.errors import RefusedError, UserError
+from node.errors import RefusedError, StorageError, UserError
 from node.files import sync_folder, write_private
 from node.tls import Credential, authority_of, credential_to_der
 from protocol import checkpoint, codec, identity
@@ -182,6 +182,18 @@ def open_root(file: Path, passphrase: bytes) -> Signer:
             f"{file} is not here: it is kept offline; bring it back for this, or give its path"
         )
     return Signer(_opened(file, passphrase, ROOT_PURPOSE))
+
+
+def change_passphrase(file: Path, purpose: str, old: bytes, new: bytes, random: Random) -> None:
+    """Seal a key file under another passphrase. A copy of before opens with the old one.
+
+    Raises KeyUnavailable, and StorageError if it cannot be written.
+    """
+    sealed = _sealed(_opened(file, old, purpose), new, purpose, random)
+    try:
+        write_private(file.resolve(), sealed.encode())
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def read_card(text: str) -> Card:

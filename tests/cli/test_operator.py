@@ -99,6 +99,28 @@ def create(cli: Cli, name: str, folder: Path) -> str:
     return cli(*creation(name, folder))
 
 
+class TestAnotherPassphrase:
+    @pytest.mark.parametrize(("name", "key"), [("service.key", "node"), ("root.key", "root")])
+    def test_the_same_keys_open_with_another(
+        self, made: Cli, tmp_path: Path, name: str, key: str
+    ) -> None:
+        new = tmp_path / "new"
+        new.write_text("another passphrase")
+        new.chmod(0o600)
+        file = made.folder / name
+        root = ("--root-key", str(file)) if key == "root" else ()
+        change = ("agency", "passphrase", *root, "--dir", str(made.folder))
+        made(*change, "--new-passphrase-file", str(new))
+        assert ("at its next start" in made.said) == (key == "node")
+        made(*change, "--new-passphrase-file", str(new), code=1)
+        assert f"{file}: wrong passphrase" in made.said
+        opens = {"node": "--passphrase-file", "root": "--root-passphrase-file"}[key]
+        rekey = ("agency", "rekey", "--dir", str(made.folder))
+        made(*rekey, code=1)
+        made(*rekey, opens, str(new))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 class TestCreate:
     def test_what_it_prints(self, cli: Cli) -> None:
         shown = create(cli, "minzdrav", cli.folder)
