@@ -282,7 +282,10 @@ class Dealing(Reception):
 
     def _compared(self, heard: Sequence[ChatHeads]) -> After:
         wants = self._replica.compare(heard)
-        return lambda: self._turned(self._session.compared(wants, self._now()))
+        among_nodes = self.peer is PeerKind.NODE and self._replica.owner == self._replica.agency
+        told = self._replica.stored_there(heard, self.key) if among_nodes else ()
+        noted = [Note(told)] if told else []
+        return lambda: [*noted, *self._turned(self._session.compared(wants, self._now()))]
 
     def _set_aside(self, chats: Sequence[ChatHeads]) -> Kept:
         """Keep what is not heard of a page, before that is seen."""

@@ -376,6 +376,23 @@ class Replica(SealedChats):
                     )
         return wants
 
+    def stored_there(self, chats: Sequence[ChatHeads], agency: bytes) -> list[Holding]:
+        """Return what is new to us in these heads of how much an agency stores of our devices'."""
+        found = []
+        for item in chats:
+            stored = self.store.chat(item.chat)
+            if stored is None:
+                continue
+            for head in item.heads:
+                if not self.sharing.may_read(head.device, item.chat):
+                    continue
+                known = self.sharing.length_there(stored, head, agency)
+                if known <= head.seq < self._lacking_from(stored, head):
+                    found.append(
+                        Holding(DeviceKey(agency), item.chat, head.device, head.lane, head.seq)
+                    )
+        return found
+
     def set_aside(self, chats: Sequence[ChatHeads], peer: bytes) -> None:
         """Keep what is not heard of these, for when the peer is let in."""
         unheard = [

@@ -269,6 +269,14 @@ class Sharing:
             [(chat.no, h.device, h.lane, h.agency, h.seq + 1) for h in holdings],
         )
 
+    def length_there(self, chat: StoredChat, head: Head, agency: bytes) -> int:
+        """Return how much of a chain an agency is known to store."""
+        found = self.connection.execute(
+            "SELECT length FROM holdings WHERE device = ? AND chat = ? AND lane = ? AND agency = ?",
+            (head.device, chat.no, head.lane, agency),
+        ).get
+        return int(found or 0)
+
     def holdings(self, device: DeviceKey) -> list[Holding]:
         """Return which agencies store how much of a device's own chains."""
         rows = self.connection.execute(
