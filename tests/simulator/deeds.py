@@ -16,8 +16,8 @@ from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
 from tests.simulator.hostile import mischief
-from tests.simulator.own_deeds import give_up, recover, second
-from tests.simulator.parties import DeviceParty, Party
+from tests.simulator.own_deeds import AGAIN_SECONDS, give_up, recover, second
+from tests.simulator.parties import DeviceParty, LastWords, Party
 from tests.simulator.script import Act, Deed
 from tests.simulator.stage import Stage
 
@@ -85,14 +85,34 @@ def _found(stage: Stage, device: DeviceParty, act: Act) -> None:
     kind = _pick(KINDS, act.draw // 11)
     if kind is ChatKind.DIRECT:
         members = [(members[0][0], Role.OWNER)]
-    pocket, wall = device.device, device.wall
-    device.act(
-        "founds", lambda: compose.new_chat(pocket, kind, "canary title", policy, members, wall)
-    )
+
+    def work() -> None:
+        wall = device.wall
+        new = partial(compose.new_chat, device.device, kind, "canary title", policy, members, wall)
+        device.act("founds", new)
+
+    _about(stage, device, chosen, work)
+
+
+def _about(
+    stage: Stage, device: DeviceParty, users: Sequence[bytes], work: Callable[[], object]
+) -> None:
+    """Do something about users, once they are known here: somebody tries until they are."""
+    names = [_device(stage, user).device.profile.name for user in users]
+
+    def later() -> None:
+        if not (device.given_up or stage.healed):
+            stage.clock.after(AGAIN_SECONDS, partial(_about, stage, device, users, work))
+
+    device.about(names, work, later)
+
+
+def _device(stage: Stage, user: bytes) -> DeviceParty:
+    return next(one for one in stage.devices if bytes(one.user) == user)
 
 
 def _user(stage: Stage, user: bytes) -> UserId:
-    return next(one.user for one in stage.devices if bytes(one.user) == user)
+    return _device(stage, user).user
 
 
 def _say(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -117,6 +137,19 @@ def _send(device: DeviceParty, chat: ChatId, text: Text) -> None:
     compose.send(device.device, chat, text, device.wall, None)
 
 
+def say_last_words(device: DeviceParty) -> None:
+    """Say something in every chat, once the world is at rest: whoever is in is to read it."""
+    for chat in device.replica.store.chats():
+        device.act("says at last", partial(_say_last, device, chat))
+
+
+def _say_last(device: DeviceParty, chat: ChatId) -> None:
+    text = Text(f"{CANARY.decode()} at last", None)
+    said = compose.send(device.device, chat, text, device.wall, None)
+    members = compose.require(device.device, chat).membership().devices
+    device.last_words[chat] = LastWords(said.id, frozenset(members))
+
+
 def _member(device: DeviceParty, chat: ChatId, number: int) -> UserId:
     users = compose.require(device.device, chat).membership().users
     if not users:
@@ -129,7 +162,13 @@ def _add(stage: Stage, device: DeviceParty, act: Act) -> None:
     if chat is not None:
         user = _pick(stage.devices, act.draw).user
         granted = [(user, _pick(ROLES, act.draw // 3))]
-        device.act("adds", lambda: compose.add_members(device.device, chat, granted, device.wall))
+
+        def work() -> None:
+            device.act(
+                "adds", lambda: compose.add_members(device.device, chat, granted, device.wall)
+            )
+
+        _about(stage, device, [user], work)
 
 
 def _remove(stage: Stage, device: DeviceParty, act: Act) -> None:

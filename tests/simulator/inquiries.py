@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from client import arrivals, exchange
+from client.exchange import REFRESH_MS
 from client.handing import hand_on
 from client.link import ANSWER_SECONDS_MAX, Link
 from client.linking import History, take_parcels
 from client.revoking import tell_again
 from node import abroad
 from node.driver import Connection
-from node.errors import IvorError
+from node.errors import IvorError, NetworkError
 from node.hub import Hub
 from node.journal import Journal
 from node.service import Node
@@ -29,6 +30,7 @@ from tests.simulator.wire import Line
 if TYPE_CHECKING:
     from tests.simulator.parties import DeviceParty, NodeParty
 
+REFRESHED = "refreshed"
 REFRESH_SHARE = 0.15  # of the visits of a device
 STALE_VISITS_MAX = 6  # then it refreshes in any case
 
@@ -39,7 +41,7 @@ class Visit(Link):
     def __init__(self, party: "DeviceParty", line: Line) -> None:  # not Link's: it has a stream
         self.refused = []
         self.journal = cast(
-            "Journal", HeapJournal(party.disk, lambda: party.place.storing(party, (), None))
+            "Journal", HeapJournal(party, lambda: party.place.storing(party, (), None))
         )
         self.connection = cast("Connection", Peer(line, ANSWER_SECONDS_MAX))
         self._device = party.device
@@ -54,7 +56,9 @@ class Visit(Link):
     async def _run(self) -> None:
         device, party = self._device, self._party
         party.stale_visits += 1
-        if party.chance.random() < REFRESH_SHARE or party.stale_visits > STALE_VISITS_MAX:
+        if party.seeks:
+            await self._look_around()
+        elif party.chance.random() < REFRESH_SHARE or party.stale_visits > STALE_VISITS_MAX:
             party.stale_visits = 0
             await self.refresh()
         await take_parcels(device, self, History())
@@ -62,6 +66,14 @@ class Visit(Link):
         await tell_again(device, self)
         await exchange.hand_out(device, self)
         await hand_on(device, self)
+
+    async def _look_around(self) -> None:
+        """Take up all people once a day, and at each visit whom it does not know, as `exchange`."""
+        device, now = self._device, self._party.wall
+        if abs(now - await self.journal.read(lambda: device.done_at(REFRESHED))) >= REFRESH_MS:
+            await self.refresh()
+            await self.write(lambda: device.note(REFRESHED, now))
+        await self.seek()
 
     def _ended(self, error: Exception | None) -> None:
         if isinstance(error, IvorError | PeerError):
@@ -74,6 +86,30 @@ class Visit(Link):
 
     async def _greet(self) -> None:
         """A visit begins when the node has greeted."""
+
+
+class Search(Visit):
+    """A device looks users up by their names. then, otherwise: what is done when that is over."""
+
+    def __init__(
+        self,
+        party: "DeviceParty",
+        line: Line,
+        names: Sequence[str],
+        then: Callable[[], object],
+        otherwise: Callable[[], object],
+    ) -> None:
+        self._names, self._then, self._otherwise = names, then, otherwise
+        super().__init__(party, line)
+
+    async def _run(self) -> None:
+        await self.look_up(self._names)
+        self._then()
+
+    def _ended(self, error: Exception | None) -> None:
+        super()._ended(error)
+        if isinstance(error, NetworkError):
+            self._otherwise()
 
 
 class Peer:
@@ -116,7 +152,7 @@ class Service(Node):
     def __init__(self, party: "NodeParty") -> None:  # not Node's: it opens files and sockets
         self.replica = party.replica
         self.directory = party.directory
-        self.journal = cast("Journal", HeapJournal(party.disk, bool))
+        self.journal = cast("Journal", HeapJournal(party, bool))
         self.hub = cast("Hub[Connection]", _Hub(party.hub))
         self.pages = Counter()
         self._party = party

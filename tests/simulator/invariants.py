@@ -33,7 +33,12 @@ from tests.simulator.own_devices import (
 )
 from tests.simulator.parties import DeviceParty, NodeParty
 from tests.simulator.rest import Rest
-from tests.simulator.shown import i3_what_is_shared_is_read, i4_nobody_shows_what_is_redacted
+from tests.simulator.shown import (
+    i3_last_words_are_read,
+    i3_nobody_stays_a_stranger,
+    i3_what_is_shared_is_read,
+    i4_nobody_shows_what_is_redacted,
+)
 from tests.simulator.stored import stored_runs
 
 ORACLE_ENTRIES_MAX = 24
@@ -438,6 +443,8 @@ COMING: Sequence[Callable[[Rest], None]] = (
     i3_history_arrives,
     i3_what_was_saved_is_read,
     i3_what_is_shared_is_read,
+    i3_nobody_stays_a_stranger,
+    i3_last_words_are_read,
     i3_what_is_decided_is_published,
     i13_who_is_given_up_is_out,
     i13_who_recovers_is_in,

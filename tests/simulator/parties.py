@@ -13,7 +13,7 @@ from typing import Protocol
 
 import apsw
 
-from client import arrivals
+from client import arrivals, people
 from client.deciding import settle
 from client.delivery import unstored
 from client.device import Device
@@ -358,12 +358,22 @@ class Saved:
     letters: frozenset[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """A message, and the devices in the chat as far as its author had heard."""
+
+    entry: EntryId
+    members: frozenset[DeviceKey]
+
+
 class DeviceParty(Party):
     """An official's device.
 
     handed: what it could read when it owed that to another of theirs.
     saved: the backup that was made of it, or that it was given.
     stale_visits: since it last took up people and published its prekey.
+    last_words: what it has said in each chat when the world was at rest.
+    seeks: whether it looks for whom it does not know, and takes up people once a day only.
     """
 
     def __init__(self, place: Place, name: str, role: Role, home: NodeParty) -> None:
@@ -375,6 +385,8 @@ class DeviceParty(Party):
         self.handed: dict[DeviceKey, frozenset[bytes]] = {}
         self.saved: Saved | None = None
         self.stale_visits = 0
+        self.last_words: dict[ChatId, LastWords] = {}
+        self.seeks = False
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
         self._outbox: Outbox | None = None
@@ -419,6 +431,15 @@ class DeviceParty(Party):
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
         )
         self.up = True
+
+    def forget_people(self) -> None:
+        """Begin as one who was just enrolled does: of others it has yet to hear."""
+        self.seeks = True
+        for table, column in (("devices", "user"), ("users", "id")):
+            self.connection.execute(
+                f"DELETE FROM {table} WHERE {column} != ?",  # noqa: S608 - ours
+                (self.user,),
+            )
 
     def restore(self) -> None:
         """Bring an old copy of the folder back: it is in another place (SPEC 2.5)."""
@@ -502,6 +523,20 @@ class DeviceParty(Party):
 
         if self.up:
             self.disk.write(done, ended)
+
+    def about(
+        self,
+        names: Sequence[str],
+        then: Callable[[], object],
+        otherwise: Callable[[], object],
+    ) -> None:
+        """Do something about users, once they are known; another thing if nobody can tell now."""
+        if self.up and all(people.acquaintance(self.device, name) for name in names):
+            then()
+        elif self.up and any(line.open for line in self.lines):
+            inquiries.Search(self, self.lines[0], names, then, otherwise)
+        else:
+            otherwise()
 
     def visit(self) -> None:
         """Do what `client.exchange` does at each visit, and once in a while after."""

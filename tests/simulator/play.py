@@ -141,6 +141,7 @@ def _calmer(script: Script, fails: Callable[[Script], bool]) -> Script:
         {"liars": ()},
         {"cheats": ()},
         {"delay": 0.001},
+        {"strangers": False},
     ):
         other = structs.replace(script, **calm)
         if other != script and fails(other):

@@ -8,7 +8,7 @@ here. Its clock is the party's.
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import ParamSpec, Protocol, Self, TypeVar
@@ -81,7 +81,7 @@ class Running:
         if not self._process.up or self._process.disk is not self._disk:
             return
         try:
-            with mock.patch.object(time, "time", self._time):
+            with _clock_of(self._process):
                 begin = self._work.send(None)
         except StopIteration:
             self.over = True
@@ -92,15 +92,22 @@ class Running:
         else:
             begin(self._step)
 
-    def _time(self) -> float:
-        return self._process.wall / MILLISECONDS
+
+def _clock_of(process: Process) -> AbstractContextManager[object]:
+    """Let the system's clock be the process's own."""
+
+    def seconds() -> float:
+        return process.wall / MILLISECONDS
+
+    return mock.patch.object(time, "time", seconds)
 
 
 class HeapJournal:
     """What `node.journal.Journal` is to a coroutine. written: called in each transaction."""
 
-    def __init__(self, disk: Disk, written: Callable[[], object]) -> None:
-        self._disk = disk
+    def __init__(self, process: Process, written: Callable[[], object]) -> None:
+        self._process = process
+        self._disk = process.disk
         self._written = written
 
     async def write(self, work: Callable[[], Result]) -> Result:
@@ -108,7 +115,8 @@ class HeapJournal:
         found: list[Result] = []
 
         def done() -> None:
-            found.append(work())
+            with _clock_of(self._process):
+                found.append(work())
             self._written()
 
         error = await _Wait[Exception | None](lambda ended: self._disk.write(done, ended))

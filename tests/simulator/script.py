@@ -17,6 +17,7 @@ from tests.simulator.cast import ZONES
 from tests.simulator.limits import drawn
 
 NUMBER_MAX = 1 << 16
+STRANGERS_SHARE = 0.3  # of the seeds
 LAST = 0.9  # of the time: then the world rests a little before it is healed
 
 
@@ -118,6 +119,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
 
     limits: those of the protocol that are small here, by name.
     liars: agencies whose node is hostile. cheats: roles, by number, whose owners cheat.
+    strangers: whether people have yet to hear of each other, and look up whom they need.
     """
 
     seed: int
@@ -131,6 +133,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     liars: tuple[str, ...]
     cheats: tuple[int, ...]
     acts: tuple[Act, ...]
+    strangers: bool = False
 
 
 def draw(seed: int, minutes: float) -> Script:
@@ -153,6 +156,7 @@ def draw(seed: int, minutes: float) -> Script:
         liars=tuple(sorted(chance.sample(agencies, liars))),
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
         acts=_acts(chance, seconds, hostile=hostile),
+        strangers=Random(f"{seed}/strangers").random() < STRANGERS_SHARE,
     )
 
 

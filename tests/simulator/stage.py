@@ -16,6 +16,7 @@ class Stage(Protocol):
     devices: list[DeviceParty]
     thieves: list[DeviceParty]
     cheats: list[DeviceParty]
+    healed: bool
 
     @property
     def nodes(self) -> dict[str, NodeParty]:

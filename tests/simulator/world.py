@@ -15,7 +15,7 @@ from unittest import mock
 
 import structlog
 
-from client import grants, link
+from client import grants, link, people
 from node import abroad
 from node.dealing import greeting_for
 from node.stored import Stored
@@ -44,6 +44,7 @@ LATE_SHARE = 0.5  # of the seeds: there, a second device is certified when that 
 ROUND_SECONDS = 10.0
 ROUNDS_MAX = 60
 ASK_AGAIN_MS = 3000  # for keys of a channel: a simulation is over before an hour is
+SEEK_AGAIN_MS = 20_000  # for who is not known
 
 
 class World:
@@ -96,6 +97,8 @@ class World:
         party.honest = home.honest
         party.online = self.clock.stream("online").random() < ONLINE_SHARE
         self.devices.append(party)
+        if self.script.strangers:
+            party.forget_people()
 
     def _hide_further_devices(self) -> None:
         """Let nobody have heard of the second devices: their users have yet to certify them."""
@@ -191,6 +194,8 @@ class World:
         role = self.cast.substitutes[lost.role.name]
         fresh = DeviceParty(self, role.name, role, lost.home)
         fresh.honest, fresh.online = lost.honest, True
+        if self.script.strangers:
+            fresh.forget_people()
         self.checks.entering[fresh.key] = fresh.user
 
         def certified() -> None:
@@ -397,15 +402,22 @@ class World:
             self.clock.at(act.at, partial(self._act, act))
         self.clock.run(self.script.seconds, self._each)
         self.heal()
+        self._converge()
+        for device in self.core:
+            if isinstance(device, DeviceParty):
+                deeds.say_last_words(device)
+        self._converge()
+        self.converged = self.clock.now - self.script.seconds
+        chance = self.clock.stream("witness")
+        invariants.check(Rest(self.core, self.checks, chance))
+
+    def _converge(self) -> None:
         for number in range(ROUNDS_MAX):
             for line in self._lines():
                 line.ask_for_payloads()
             self.clock.run(self.clock.now + ROUND_SECONDS, self._each)
             if number and self._settled():
                 break
-        self.converged = self.clock.now - self.script.seconds
-        chance = self.clock.stream("witness")
-        invariants.check(Rest(self.core, self.checks, chance))
 
     def _settled(self) -> bool:
         """Whether the core has converged; if not, that may still come."""
@@ -475,6 +487,7 @@ def world(script: Script, trace: Trace) -> Iterator[World]:
         mock.patch.object(abroad, "trio", Trio),
         mock.patch.object(link, "trio", Trio),
         mock.patch.multiple(grants, ASK_AGAIN_MS=ASK_AGAIN_MS, DOUBLINGS_MAX=0),
+        mock.patch.object(people, "SEEK_AGAIN_MS", SEEK_AGAIN_MS),
         structlog.testing.capture_logs(),
     ):
         made = World(script, trace)
