@@ -45,6 +45,15 @@ async def test_who_has_not_brought_them_in_reaches_all(realm: Realm) -> None:
         await clara_reads(realm)
 
 
+async def test_of_many_each_gets_their_seal(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: of many the author's node kept its own devices' seals, so no others ever came."""
+    monkeypatch.setattr("node.seals.SEALS_SPREAD_MAX", 1)
+    async with realm.running(), realm.online("anna") as (anna, link):
+        await visit(anna, link, 5)
+        await link.write(partial(begin_and_write, anna, realm))
+        await clara_reads(realm)
+
+
 async def test_seals_come_through_whoever_is_reached(
     realm: Realm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
