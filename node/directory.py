@@ -26,7 +26,7 @@ from node.registrar import Registrar, own_prekey
 from node.signatories import Signatories
 from node.tickets import Tickets
 from node.trust import Trust
-from node.witness import Witness
+from node.witness import Witness, replaced
 from protocol import frame, identity, question, reply
 from protocol.entry import DeviceKey
 from protocol.errors import NotCanonical, PeerError, Untrusted
@@ -211,7 +211,11 @@ class Directory:
         head = check_listed(person.listing, known.user)
         self._check_charter(agency, head.charter)
         newest = self.witness.latest(agency)
-        if newest is not None and head.serial < newest.serial:
+        if (
+            newest is not None
+            and head.serial < newest.serial
+            and not replaced(newest.charter, head.charter)
+        ):
             raise Untrusted(
                 f"{charter.name} shows directory {head.serial} to us, {newest.serial} to others"
             )

@@ -177,7 +177,7 @@ def _users(folder: Path, _now: float) -> tuple[State, str]:
     with _opened(folder) as connection:
         unmet = People(connection, charter.agency).unmet()
         newest = Witness(connection).latest(charter.agency)
-    if newest is not None and replaced(charter, newest):
+    if newest is not None and replaced(charter, newest.charter):
         return "fail", f"certified with a registrar key that was replaced: {REKEY}"
     if unmet:
         return "warn", (

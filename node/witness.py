@@ -19,6 +19,7 @@ from node.agency import Agency
 from node.errors import RefusedError
 from node.people import LISTED
 from protocol.identity import AgencyId, Charter, VerifiedUser
+from protocol.limits import SEQ_MAX
 from protocol.listing import (
     Head,
     Listing,
@@ -65,10 +66,9 @@ REKEY: Final = (
 )
 
 
-def replaced(charter: Charter, newest: Head) -> bool:
-    """Whether a newer charter of ours, which others know, has another registrar key."""
-    later = newest.charter
-    return later.serial > charter.serial and later.registrar != charter.registrar
+def replaced(charter: Charter, by: Charter) -> bool:
+    """Whether a newer charter of an agency has another registrar key."""
+    return by.serial > charter.serial and by.registrar != charter.registrar
 
 
 class _Tree(NamedTuple):
@@ -129,7 +129,7 @@ class Witness:
     ) -> Head:
         """Sign another head; none while somebody may have one of its number, by the same key."""
         charter = agency.card.charter
-        if last is not None and replaced(charter, last):
+        if last is not None and replaced(charter, last.charter):
             raise RefusedError(
                 f"this node was brought back with a registrar key that was replaced: {REKEY}"
             )
@@ -141,6 +141,8 @@ class Witness:
                 f"them again when it has met {', '.join(unmet)}; if that is not possible any more, "
                 "the operator runs 'ivor node resume'"
             )
+        if last is not None and replaced(last.charter, charter):
+            last = self._at(agency.id, self.reach(agency.id)[0])
         head = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
         self._insert(head)
         return head
@@ -165,8 +167,14 @@ class Witness:
 
     def latest(self, agency: AgencyId) -> Head | None:
         """Return the head of the highest number that we have seen of an agency."""
+        return self._at(agency, SEQ_MAX)
+
+    def _at(self, agency: AgencyId, serial: int) -> Head | None:
+        """Return the head of a number, or the next smaller one that we have seen."""
         raw = self.connection.execute(
-            "SELECT head FROM directories WHERE agency = ? ORDER BY serial DESC LIMIT 1", (agency,)
+            "SELECT head FROM directories WHERE agency = ? AND serial <= ?"
+            " ORDER BY serial DESC LIMIT 1",
+            (agency, serial),
         ).get
         return None if raw is None else verify_head(raw)
 
@@ -178,7 +186,8 @@ class Witness:
     def agrees(self, raw: bytes) -> bool:
         """Keep a head that somebody showed; if it contradicts another, keep the proof instead.
 
-        Raises what `verify_head` raises.
+        Where heads of a registrar key begin, those end of the keys that it replaced. Raises what
+        `verify_head` raises.
         """
         head = verify_head(raw)
         rows = self.connection.execute(
@@ -186,15 +195,21 @@ class Witness:
             (head.agency, head.serial - 1, head.serial + 1),
         ).fetchall()
         for (known,) in convert(rows, list[tuple[bytes]]):
-            split = None if known == raw else contradiction(head, verify_head(known))
+            other = verify_head(known)
+            split = contradiction(head, other)
             if split is not None:
                 self.keep_split(split)
-                return False
+                if not replaced(other.charter, head.charter):
+                    return False
+        before = self._at(head.agency, head.serial)
+        if before is not None and replaced(head.charter, before.charter):
+            return False
         self._insert(head)
         return True
 
     def _insert(self, head: Head) -> None:
         """Keep a head. Of too many the oldest go: what contradicts them was shown long ago."""
+        self._supersede(head)
         known = self._kept.get(head.agency)
         if known is None:
             known = self.connection.execute(
@@ -213,6 +228,21 @@ class Witness:
             )
             kept = HEADS_KEPT_MAX
         self._kept[head.agency] = kept
+
+    def _supersede(self, head: Head) -> None:
+        """Drop what registrar keys that it replaced have signed of this number and those after."""
+        last = None
+        for serial, raw in self.connection.execute(
+            "SELECT serial, head FROM directories WHERE agency = ? AND serial >= ? ORDER BY serial",
+            (head.agency, head.serial),
+        ):
+            if not replaced(verify_head(raw).charter, head.charter):
+                break
+            last = serial
+        self.connection.execute(
+            "DELETE FROM directories WHERE agency = ? AND serial BETWEEN ? AND ?",
+            (head.agency, head.serial, last),
+        )
 
     def reach(self, agency: AgencyId) -> tuple[int, int]:
         """Return the number up to which no head is missing since the first seen, and the newest."""

@@ -12,6 +12,7 @@ from node.errors import IdentityError
 from protocol.entry import DeviceKey
 from protocol.errors import Untrusted
 from protocol.identity import Card, recertify_device, recertify_user, verify_charter, verify_user
+from protocol.limits import SEQ_MAX
 from protocol.listing import sign_head
 from protocol.person import verify_person
 from tests.node.house import NOW, House, draw, enrolled
@@ -119,6 +120,45 @@ class TestPeers:
         with pytest.raises(IdentityError, match="an old card"):
             east.directory.trust.renew(mid.agency.card.raw, allow_local=False)
 
+    @pytest.mark.parametrize("serial", [2, SEQ_MAX])
+    def test_what_its_thief_has_signed_is_in_nobodys_way(
+        self, mid: House, east: House, after: House, serial: int
+    ) -> None:
+        """Regression: a head of the highest number, by the old key, was the newest for good."""
+        look(east, mid, "boris")
+        last = dataclasses.replace(mid.directory.own_head(NOW), serial=serial - 1)
+        stolen = sign_head(mid.agency.registrar, mid.agency.card.charter, last, [b"ghost"], 1)
+        assert east.directory.witness.agrees(stolen.raw)
+        if serial == SEQ_MAX:  # east has told mid of it
+            after.directory.witness.agrees(stolen.raw)
+        after.directory.registrar.take_over()
+        east.directory.trust.renew(after.agency.card.raw, allow_local=False)
+        for name in ("dina", "egor"):
+            enrolled(after, name)
+            look(east, after, name)
+            assert known(east, name)
+            for house in (east, after):
+                assert not house.directory.witness.agrees(stolen.raw)
+                newest = house.directory.witness.latest(mid.agency.id)
+                assert newest == after.directory.own_head(NOW)
+        new = after.agency.registrar.public
+        assert east.directory.witness.split(mid.agency.id, new) is None
+
+    def test_what_the_old_key_has_signed_before_is_kept(
+        self, mid: House, east: House, after: House
+    ) -> None:
+        """In whatever order heads come: those before the first of the new key hide nothing."""
+        heads = [mid.directory.own_head(NOW)]
+        for name in ("dina", "egor"):
+            enrolled(mid, name)
+            heads.append(mid.directory.own_head(NOW))
+        after.directory.registrar.take_over()
+        heads.append(after.directory.own_head(NOW))
+        assert [one.serial for one in heads] == [1, 2, 3, 4]
+        for head in (heads[3], heads[0], heads[2], heads[1]):
+            assert east.directory.witness.agrees(head.raw)
+        assert east.directory.witness.reach(mid.agency.id) == (4, 4)
+
 
 class TestFolder:
     def test_all_else_stays(self, mid: House) -> None:
@@ -140,7 +180,7 @@ class TestFolder:
         before = file.read_text()
         first = rekeyed(mid.agency)
         file.write_text(before)
-        with pytest.raises(agencies.FolderRefused, match="rekey` again"):
+        with pytest.raises(agencies.FolderRefused, match="rekey' again"):
             open_agency(mid.agency.folder, PASSPHRASE)
         second = rekeyed(mid.agency)
         assert open_agency(mid.agency.folder, PASSPHRASE).card == second
