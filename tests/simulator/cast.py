@@ -28,7 +28,7 @@ from node.people import People
 from node.schema import SCHEMA
 from node.trust import Trust
 from protocol.entry import DeviceKey
-from protocol.identity import UserId, verify_device, verify_user
+from protocol.identity import UserId, verify_charter, verify_device, verify_user
 from protocol.person import Person, PersonDevice
 from tests.federation import Federation
 from tests.simulator.stand_ins import Registry, seals_standing_in, standing_in
@@ -37,6 +37,7 @@ BEGINNING = 1_767_225_600  # seconds: 2026-01-01, when everybody was enrolled
 MEMORY = "/dev/shm"  # noqa: S108 - databases of throw-away people, where there is memory for them
 ZONES = {"ada": "RU-UDM", "bor": "RU-UDM", "ves": "RU-UDM", "gor": "RU-UDM", "mos": "RU-MOW"}
 OFFICIALS = ("anna", "boris")
+NEWCOMER = "clara"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Role:
     """A device as it was enrolled. database: its bytes.
 
     replaces: the name of the lost device in the place of which its user has it, or nothing.
+    person: its user, if that is a newcomer, of whom no node has heard yet.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Role:
     secrets: Secrets
     database: bytes
     replaces: str = ""
+    person: Person | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Cast:
 
     substitutes: devices that nobody has heard of yet, by the name of the one each would replace.
     listed: what a directory tells of each device, by its certificate.
+    newcomers: users yet to be enrolled, by the name of their agency.
     """
 
     agencies: dict[str, Agency]
@@ -67,6 +71,7 @@ class Cast:
     roles: tuple[Role, ...]
     substitutes: dict[str, Role]
     listed: dict[bytes, PersonDevice]
+    newcomers: dict[str, Role]
     registry: Registry
 
 
@@ -112,7 +117,8 @@ def cast(*, real: bool) -> Cast:
         substitutes = {one.profile.name: _substitute(federation, one, enrolled) for one in firsts}
         everybody = federation.persons.values()
         listed = {one.certificate: one for person in everybody for one in person.devices}
-    return Cast(agencies, nodes, roles, substitutes, listed, registry)
+        newcomers = {name: _newcomer(federation, f"{NEWCOMER}@{name}") for name in ZONES}
+    return Cast(agencies, nodes, roles, substitutes, listed, newcomers, registry)
 
 
 def _role(device: Device) -> Role:
@@ -146,6 +152,13 @@ def _substitute(federation: Federation, lost: Device, enrolled: Collection[Devic
     return role
 
 
+def _newcomer(federation: Federation, address: str) -> Role:
+    role = _role(federation.official(address))
+    federation.close()
+    federation.devices.clear()
+    return replace(role, person=federation.persons[address])
+
+
 def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person]) -> bytes:
     """Return the database of a node that has registered its officials, and trusts all others."""
     connection = opened(empty_database())
@@ -153,16 +166,22 @@ def _node(agency: Agency, agencies: Collection[Agency], persons: Sequence[Person
     for other in agencies:
         if other is not agency:
             trust.accept(trust.examine(other.card.raw, allow_local=True))
-    people, charter = People(connection, agency.id), agency.card.charter
+    people = People(connection, agency.id)
     for person in persons:
-        if person.charter == charter.raw:
-            user = verify_user(person.certificate, charter)
-            address = f"{user.name}@{charter.name}"
-            people.keep_user(user.user, agency.id, address, charter.raw, user.raw)
-            for listed in person.devices:
-                device = verify_device(listed.certificate, charter)
-                people.keep_device(device.device, device.user, device.raw, listed.prekey)
+        if person.charter == agency.card.charter.raw:
+            enrol(people, person)
     return connection.serialize("main")
+
+
+def enrol(people: People, person: Person) -> None:
+    """Take a user into their agency's directory, as its registrar does."""
+    charter = verify_charter(person.charter)
+    user = verify_user(person.certificate, charter)
+    address = f"{user.name}@{charter.name}"
+    people.keep_user(user.user, people.agency, address, charter.raw, user.raw)
+    for listed in person.devices:
+        device = verify_device(listed.certificate, charter)
+        people.keep_device(device.device, device.user, device.raw, listed.prekey)
 
 
 @cache

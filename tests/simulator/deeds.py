@@ -366,6 +366,12 @@ def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
     _party(stage, act).age()
 
 
+def _enrol(stage: Stage, device: DeviceParty, act: Act) -> None:
+    """The operator of some agency enrols another user."""
+    del device
+    stage.enrol(act.draw)
+
+
 def _dismiss(stage: Stage, device: DeviceParty, act: Act) -> None:
     """The operator revokes a user with all devices, whatever these have yet to send."""
     del act
@@ -524,6 +530,7 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.GIVE_UP: give_up,
     Deed.RECOVER: recover,
     Deed.DISMISS: _dismiss,
+    Deed.ENROL: _enrol,
     Deed.COME: _come,
     Deed.GO: _go,
     Deed.VISIT: _visit,

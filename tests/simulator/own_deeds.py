@@ -112,7 +112,8 @@ def recover(stage: Stage, device: DeviceParty, act: Act) -> None:
     firsts = [
         one
         for one in stage.devices
-        if not (one.is_further or one.is_recovered or one.given_up or one in stage.cheats)
+        if not (one.is_further or one.is_recovered or one.is_newcomer or one.given_up)
+        and one not in stage.cheats
     ]
     if firsts:
         lost = firsts[act.who % len(firsts)]

@@ -36,11 +36,11 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
-from protocol.person import PersonDevice
+from protocol.person import Person, PersonDevice
 from protocol.session import PeerKind
 from protocol.spread import NEVER
 from tests.simulator import inquiries
-from tests.simulator.cast import BEGINNING, Role, opened
+from tests.simulator.cast import BEGINNING, Role, enrol, opened
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
 from tests.simulator.trace import Trace
@@ -221,6 +221,16 @@ class NodeParty(Party):
             self.replica.welcome()
 
         self._change_users("recovers", work, then)
+
+    def enrol(self, person: Person, device: DeviceKey, then: Callable[[], None]) -> None:
+        """Enrol a user with a first device, unless they are enrolled here; then do that."""
+
+        def work() -> None:
+            if not self.directory.people.known_device(device):
+                enrol(self.directory.people, person)
+                self.replica.welcome()
+
+        self._change_users("enrols", work, then)
 
     def _keep(self, user: UserId, device: DeviceKey, listed: PersonDevice) -> None:
         people = self.directory.people
@@ -408,6 +418,11 @@ class DeviceParty(Party):
     def is_recovered(self) -> bool:
         """Whether it was enrolled in the place of a lost one, by the recovery words."""
         return bool(self.role.replaces)
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether its user was enrolled when others were there already."""
+        return self.role.person is not None
 
     @property
     def user(self) -> UserId:

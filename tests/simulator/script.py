@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from random import Random
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tests.simulator.cast import ZONES
 from tests.simulator.limits import drawn
 
 NUMBER_MAX = 1 << 16
 STRANGERS_SHARE = 0.3  # of the seeds
+NEWCOMERS_MAX = 3  # enrolled in a seed of strangers
 LAST = 0.9  # of the time: then the world rests a little before it is healed
 
 
@@ -45,6 +46,7 @@ class Deed(StrEnum):
     GIVE_UP = "give up a second device"
     RECOVER = "replace a lost device"
     DISMISS = "the operator revokes a user"
+    ENROL = "enrol a user"
     COME = "come online"
     GO = "go offline"
     VISIT = "visit"
@@ -144,7 +146,7 @@ def draw(seed: int, minutes: float) -> Script:
     hostile = chance.random() < 0.5
     liars = chance.choice((0, 0, 1, 1, 2)) if hostile else 0
     liars = min(liars, len(agencies) - 1)
-    return Script(
+    script = Script(
         seed=seed,
         seconds=seconds,
         real=chance.random() < 0.05,
@@ -156,8 +158,25 @@ def draw(seed: int, minutes: float) -> Script:
         liars=tuple(sorted(chance.sample(agencies, liars))),
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
         acts=_acts(chance, seconds, hostile=hostile),
-        strangers=Random(f"{seed}/strangers").random() < STRANGERS_SHARE,
     )
+    return _estranged(script, Random(f"{seed}/strangers"))
+
+
+def _estranged(script: Script, chance: Random) -> Script:
+    """Let nobody have heard of others, and some be enrolled later, in some of the seeds."""
+    if chance.random() >= STRANGERS_SHARE:
+        return script
+    enrolled = [
+        _act(chance, script.seconds, Deed.ENROL) for _ in range(chance.randint(0, NEWCOMERS_MAX))
+    ]
+    first, *others = script.acts
+    acts = first, *sorted([*others, *enrolled], key=lambda act: act.at)
+    return structs.replace(script, strangers=True, acts=acts)
+
+
+def _act(chance: Random, seconds: float, deed: Deed) -> Act:
+    at = round(chance.uniform(2.0, seconds * LAST), 3)
+    return Act(at, deed, *(chance.randrange(NUMBER_MAX) for _ in range(3)))
 
 
 def _acts(chance: Random, seconds: float, *, hostile: bool) -> tuple[Act, ...]:

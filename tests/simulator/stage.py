@@ -31,6 +31,9 @@ class Stage(Protocol):
     def recover(self, lost: DeviceParty, then: Callable[[DeviceParty, Person], None]) -> None:
         """Let a first device be gone, and its user enrol another one by the recovery words."""
 
+    def enrol(self, number: int) -> None:
+        """Enrol one of the newcomers that are left, if there are any."""
+
     def dismiss(self, device: DeviceParty) -> None:
         """Have the node refuse a device; then it is gone."""
 

@@ -67,6 +67,7 @@ class World:
         self.nodes: dict[str, NodeParty] = {}
         self.devices: list[DeviceParty] = []
         self.thieves: list[DeviceParty] = []
+        self._enrolled: set[str] = set()
         self._people()
         self._uncertified: list[DeviceParty] = []
         if self.clock.stream("late").random() < LATE_SHARE:
@@ -177,6 +178,9 @@ class World:
 
     def _register(self, device: DeviceParty, then: Callable[[], None]) -> None:
         """Have the node take in a device that was not there from the beginning."""
+        if device.role.person is not None:
+            device.home.enrol(device.role.person, device.key, then)
+            return
         take = device.home.recover if device.is_recovered else device.home.register
         take(device.user, device.key, self.cast.listed[device.role.certificate], then)
 
@@ -205,6 +209,18 @@ class World:
                 then(fresh, person)
 
         self._register(fresh, certified)
+
+    def enrol(self, number: int) -> None:
+        """Enrol one of the newcomers that are left, if there are any."""
+        left = [name for name in self.nodes if name not in self._enrolled]
+        if left:
+            agency = left[number % len(left)]
+            self._enrolled.add(agency)
+            role = self.cast.newcomers[agency]
+            fresh = DeviceParty(self, role.name, role, self.nodes[agency])
+            fresh.honest, fresh.online = fresh.home.honest, True
+            fresh.forget_people()
+            self._register(fresh, partial(self._welcome, fresh))
 
     def dismiss(self, device: DeviceParty) -> None:
         """Have the node refuse a device; then it is gone."""
@@ -379,7 +395,7 @@ class World:
         party.start()
         self.checks.restored(party)
         for device in self.devices:  # whom an older database may not know
-            late = device.is_further or device.is_recovered
+            late = device.is_further or device.is_recovered or device.is_newcomer
             if device.home is party and late and not device.given_up:
                 self._register(device, lambda: None)
 
