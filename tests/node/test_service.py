@@ -65,7 +65,7 @@ async def test_a_card_with_what_is_no_host_name(tmp_path: Path, host: str) -> No
     with structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.run, lambda _host, _port: None)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while not any(one.get("agency") == "mvd" for one in logs):  # noqa: ASYNC110
                     await trio.sleep(0.05)
             assert await node.journal.read(lambda: 7) == 7
@@ -131,7 +131,7 @@ async def test_what_an_operator_is_shown_holds_nobody_up(tmp_path: Path, command
     founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
     agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
     node = Node(agency, Settings(), connect(agency.folder / DATABASE_FILE, None))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         found = await node._operate(command, {})
     assert found == node_answer(node, command)
     node.replica.store.connection.execute("DROP TABLE users")
@@ -223,7 +223,7 @@ async def test_a_chat_that_is_damaged(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(node.replica, "age", age)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.run, lambda _host, _port: None)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not aged:  # noqa: ASYNC110
                 await trio.sleep(0.05)
         assert await node.journal.read(lambda: 7) == 7
