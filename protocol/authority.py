@@ -3,8 +3,9 @@
 An operation that has no effect in the view of its own author is inert: void in every view, and at
 no cost there. A set is judged from what one of its latest operations has seen; what is beside that,
 and what this could shake, is tried again. So the cost is that of what is new and what it is about.
-What owners vouch for of a forked chain counts as new. Only where that, or what is new, could change
-which of their checkpoints count is all judged anew.
+What owners vouch for of a forked chain, or no longer do, counts as new: their checkpoints depend on
+none of that, so a first trial finds which of them count, and if that changes anything a second one
+what follows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,9 @@ from typing import NamedTuple
 from protocol.assembly import Assembly
 from protocol.case import BEARING, Case, open_case, settle
 from protocol.dag import ControlEntry, Dag, bits
-from protocol.entry import DeviceKey, EntryId
+from protocol.entry import CONTROL, DeviceKey, EntryId
 from protocol.errors import Inadmissible
+from protocol.fork import Fork
 from protocol.identity import UserId
 from protocol.operation import Checkpoint, Genesis, Quorum
 from protocol.policy import Role
@@ -48,7 +50,6 @@ class Authority:
         self._assembly = Assembly(dag, self.register)
         self._bearing = 0
         self._inert = 0
-        self._unsettling = 0
         self._faults: dict[EntryId, Void] = {}
         self._decided: dict[tuple[DeviceKey, int], int] = {}
         self._verdicts = Verdicts()
@@ -82,11 +83,9 @@ class Authority:
         if isinstance(entry.operation, Checkpoint):
             if not self._may_vouch(index, case, base):
                 return
-            self._unsettling |= one
-        vouched = self._vouched_for(base, one)
-        shaken = self._shaken(base, one, vouched) if vouched or case.fork is not None else 0
-        ground = self._ground(base, one, shaken)
-        trial = self._tried(ground)
+            self.register.checkpoints |= one
+        shaken = 0 if case.fork is None else self._shaken(base, one)
+        ground, trial = self._tried(base, one, shaken)
         if entry.id in trial.voids:
             self.register.cases[index] = replace(case, fault=trial.voids[entry.id])
             self._be_inert(index, trial.voids[entry.id])
@@ -174,34 +173,43 @@ class Authority:
         window = scope & ~base.scope
         if not window:
             return base
-        shaken = self._shaken(base, window, self._vouched_for(base, window))
+        return self._found(*self._tried(base, window, self._shaken(base, window)))
+
+    def _tried(self, base: Verdict, window: int, shaken: int) -> tuple[_Ground, Trial]:
+        """Try a window, and what it shakes; then also what other checkpoints vouch for now."""
         ground = self._ground(base, window, shaken)
-        return self._found(ground, self._tried(ground))
+        trial = self._run(ground)
+        vouched = self._vouched_otherwise(base, ground, trial.effects)
+        if vouched:
+            ground = self._ground(base, window, self._shaken(base, window, vouched))
+            trial = self._run(ground)
+        return ground, trial
 
     def _ground(self, base: Verdict, window: int, shaken: int) -> _Ground:
-        """Return what to try a window on; all anew, if that could change who vouches for what."""
-        if shaken & self._unsettling:
-            return self._start(base.scope | window)
         kept = base.without(shaken, self._dag) if shaken else base
         return _Ground(base, kept, window | shaken)
 
-    def _vouched_for(self, base: Verdict, window: int) -> int:
-        """Return what is forked in a base and could be vouched for by checkpoints of a window.
+    def _vouched_otherwise(self, base: Verdict, ground: _Ground, found: Effects) -> int:
+        """Return what a trial left alone, and other checkpoints vouch for than in its base.
 
         No checkpoint is among it: they are decided before any vouches.
         """
-        found = 0
-        for index in bits(window & self._unsettling):
-            for device, branches in base.effects.branches.items():
-                chain = self._dag.chain(device) & self._dag.pasts[index]
-                for one in branches:
-                    found |= chain & ~base.effects.vouched.get(one.proof, 0)
-        return found & base.scope & ~FIRST & ~self.register.proven & ~self._unsettling
+        if not ground.window & self.register.checkpoints:
+            return 0
+        changed = 0
+        for device, branches in base.effects.branches.items():
+            differs = 0
+            for one in branches:
+                before = base.effects.vouched.get(one.proof, 0)
+                differs |= before ^ found.vouched.get(one.proof, 0)
+            changed |= differs & self._dag.chain(device)
+        fixed = FIRST | self.register.proven | self.register.checkpoints
+        return changed & base.scope & ~fixed & ~ground.window
 
-    def _shaken(self, base: Verdict, window: int, vouched: int) -> int:
+    def _shaken(self, base: Verdict, window: int, vouched: int = 0) -> int:
         """Return those operations of a base that a window beside it could possibly change.
 
-        vouched: those of a forked chain that the window vouches for, which count as if new.
+        vouched: those of a forked chain that are vouched for otherwise, which count as if new.
 
         Whether an operation has effect depends on its own past, and on what is beside it about its
         author or their device. So it is shaken by an operation of the window, or by a shaken one,
@@ -244,18 +252,21 @@ class Authority:
         register, case = self.register, self.register.cases[index]
         found = 0
         for device in case.revoked:
-            cut = self._dag.chain(device)
+            cut = chain = self._dag.chain(device)
             if case.proven and register.claims.get(device, set()) & register.owners:
                 cut |= register.quorums
-            if case.fork is None:
-                cut &= ~self._dag.pasts[index]
-                for other in bits(
-                    register.revocations.get(device, 0) & base.effects.levels[PROVEN]
-                ):
-                    if register.cases[other].fork is None:
-                        cut &= self._dag.pasts[other]
+            cut &= ~self._dag.pasts[index]
+            for other in bits(register.revocations.get(device, 0) & base.effects.levels[PROVEN]):
+                cut &= self._dag.pasts[other] | base.effects.vouched.get(other, 0) & chain
             found |= cut
+            if case.fork is not None and case.fork.lane == CONTROL:
+                found |= self._exposed(base, chain, case.fork)
         return found
+
+    def _exposed(self, base: Verdict, chain: int, fork: Fork) -> int:
+        """Return what a fork's proof makes void of a chain, and no other one has."""
+        left = chain & base.scope & ~base.effects.barred
+        return sum(1 << one for one in bits(left) if self._dag.entries[one].seq >= fork.seq)
 
     def _following(self, index: int) -> int:
         """Return what may have built on a shaken operation."""
@@ -271,11 +282,7 @@ class Authority:
             found |= self._dag.chain(device)
         return found
 
-    def _start(self, scope: int) -> _Ground:
-        first = self._verdicts.genesis
-        return _Ground(first, first, scope & ~FIRST)
-
-    def _tried(self, ground: _Ground) -> Trial:
+    def _run(self, ground: _Ground) -> Trial:
         trial = Trial(self._dag, self.register, ground.kept)
         trial.run(bits(ground.window))
         return trial

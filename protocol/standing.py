@@ -33,6 +33,7 @@ class Register:
     named, enrolments: for a user the devices that entries on them, or by them, name, and which.
     removals: of a user.
     departures: all that put out a user or a device. proven: revocations that carry their own proof.
+    checkpoints: those that could vouch for a branch of a forked chain.
     beside: for an entry on a user those on the same user that are concurrent with it, if there are
     any. contested: all such entries. Only they can fail to stand, so an undisputed history of any
     length costs nothing. giving: for a user the entries that give each role.
@@ -56,6 +57,7 @@ class Register:
     disputes: dict[UserId, set[UserId]] = field(default_factory=dict)
     departures: int = 0
     proven: int = 0
+    checkpoints: int = 0
     policies: int = 0
     quorums: int = 0
 
@@ -137,10 +139,10 @@ class Effects:
     """The operations that have effect, by the level of their author; and what follows from them.
 
     branches: what the proofs of forks among them make void, by device, ascending. vouched: for each
-    of these proofs the entries that owners vouch for.
+    of these proofs the entries that owners vouch for. barred: the operations that they make void.
     """
 
-    __slots__ = ("_register", "_stands", "branches", "levels", "total", "vouched")
+    __slots__ = ("_register", "_stands", "barred", "branches", "levels", "total", "vouched")
 
     def __init__(
         self,
@@ -152,6 +154,7 @@ class Effects:
         self._register = register
         self.branches = branches
         self.vouched = vouched
+        self.barred = 0
         self.levels = list(levels)
         self._stands: dict[UserId, tuple[int, int]] = {}
         self.total = 0
@@ -161,7 +164,28 @@ class Effects:
     def without(self, operations: int) -> "Effects":
         """Return the effects that are left without these operations, no proof among them."""
         kept = (level & ~operations if level & operations else level for level in self.levels)
-        return Effects(self._register, tuple(kept), self.branches, self.vouched)
+        found = Effects(self._register, tuple(kept), self.branches, self.vouched)
+        found.barred = self.barred & ~operations
+        if operations & self.total & self._register.checkpoints:
+            found.vouched = {}
+            found.vouch(self._register.checkpoints)
+        return found
+
+    def vouch(self, checkpoints: int) -> None:
+        """Let those of these checkpoints that have effect vouch for what their owners had seen."""
+        rest = checkpoints & self.total
+        if not rest:
+            return
+        vouched = dict(self.vouched)
+        proofs = [one.proof for branches in self.branches.values() for one in branches]
+        while rest:
+            past = self._register.pasts[rest.bit_length() - 1]
+            rest &= ~past
+            for proof in proofs:
+                if past >> proof & 1:
+                    known = vouched.get(proof, 0)
+                    vouched[proof] = known | past if known & ~past else past
+        self.vouched = vouched
 
     def expose(self, proof: int, fork: Fork) -> None:
         """Make void what follows on a fork of control entries."""

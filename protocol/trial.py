@@ -13,7 +13,7 @@ operations of higher levels did to the author concurrently. It has effect if tha
 So nothing of a lower level can change what a higher one decided, and there is no cycle.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from protocol.case import Case
@@ -94,6 +94,8 @@ class Trial:
 
     def _void(self, index: int, reason: Void) -> None:
         self.voids[self._dag.entries[index].id] = reason
+        if reason is Void.FORKED:
+            self.effects.barred |= 1 << index
 
     def _proven(self, pending: Sequence[int]) -> list[int]:
         """Let proofs have effect, whoever brought them, and see which branches they make void."""
@@ -126,26 +128,13 @@ class Trial:
 
     def _vouching(self, pending: Sequence[int]) -> list[int]:
         """Let owners' checkpoints have effect, and with them the branches they vouch for."""
-        checkpoints = [
-            index
-            for index in pending
-            if isinstance(self._dag.entries[index].operation, Checkpoint)
-            and self._decided(index, Role.OWNER)
-        ]
-        self.effects.vouched = self._vouch(checkpoints)
-        return [index for index in pending if index not in checkpoints]
-
-    def _vouch(self, checkpoints: Iterable[int]) -> Mapping[int, int]:
-        vouched = dict(self._vouched)
-        for index in checkpoints:
-            past = self._dag.pasts[index]
-            if not self.effects.total >> index & 1:
-                continue
-            for branches in self.effects.branches.values():
-                for one in branches:
-                    if past >> one.proof & 1:
-                        vouched[one.proof] = vouched.get(one.proof, 0) | past
-        return vouched
+        checkpoints = 0
+        for index in pending:
+            if isinstance(self._dag.entries[index].operation, Checkpoint):
+                checkpoints |= self._decided(index, Role.OWNER) << index
+        self.effects.vouched = self._vouched
+        self.effects.vouch(checkpoints)
+        return [index for index in pending if not checkpoints >> index & 1]
 
     def _decided(self, index: int, level: int) -> bool:
         """Decide an operation if this is its level, and say whether it was."""

@@ -2,11 +2,13 @@
 
     story = forked_early(random, steps)
     story = of_many_devices(random, steps)
+    story = of_owners(random, steps)
 
 A device forks near the beginning; it leaves, enrols, decides and acts on both branches. Others tell
 of it, vouch for what they have seen, and act on it and on each other, each knowing little. In the
 second kind all devices of everybody write and may fork, some are named for two users, devices enter
-by themselves, and proofs of either lane name as seen what they like.
+by themselves, and proofs of either lane name as seen what they like. In the third several owners
+vouch, fork, decide together, leave and revoke devices.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,6 +61,20 @@ def of_many_devices(random: Random, steps: int) -> Story:
     kind = random.choice((ChatKind.GROUP, ChatKind.GROUP, ChatKind.CHANNEL))
     story = Story(list(zip(cast, roles, strict=True)), kind)
     motif = _Crowd(random, story, cast, random.choice(cast[1:]))
+    if random.randrange(2):
+        motif.fork()
+    owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
+    for _ in range(steps):
+        motif.step(owners)
+    return story
+
+
+def of_owners(random: Random, steps: int) -> Story:
+    """Tell such a story with two owners or more."""
+    cast = CAST[: random.choice((3, 4, 5))]
+    roles = [Role.OWNER, Role.OWNER, *(random.choice(ROLES) for _ in cast[2:])]
+    story = Story(list(zip(cast, roles, strict=True)))
+    motif = _Council(random, story, cast, random.choice(cast[1:]))
     if random.randrange(2):
         motif.fork()
     owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
@@ -213,6 +229,41 @@ class _Crowd(_Motif):
         devices = {one.devices[0], self._random.choice(other.devices)}
         user = replace(made.credential.user, devices=tuple(sorted(devices)))
         return Admit((replace(made, credential=replace(made.credential, user=user)),))
+
+
+class _Council(_Crowd):
+    """The same, mostly by owners."""
+
+    def step(self, owners: list[Person]) -> None:
+        """Let somebody tell of a fork, an owner vouch or decide with others, or somebody go."""
+        random, story = self._random, self._story
+        who, owner = random.choice(self._cast), random.choice(owners)
+        seen = None if self._flip(4) else self._some()
+        forks = list(_forks(story))
+        choice = random.randrange(10)
+        if forks and choice < 2:
+            self._keep(self._told(who, self._proof(*random.choice(forks)), seen))
+        elif choice < 5:
+            self._keep(self._told(owner, Checkpoint(story.heads()[: random.randrange(2)]), seen))
+        elif choice == 5:
+            others = [one for one in owners if one is not owner]
+            until = random.choice((1, 2, 3, 999))
+            decided = story.quorum(owner, [self._inner(owner)], others, until)
+            self._keep(self._told(owner, decided, seen))
+        elif choice == 6:
+            gone = Leave() if self._flip(2) else story.revocation(who, random.randrange(2))
+            self._keep(self._told(who, gone, seen))
+        else:
+            author = random.choice((who, *owners))
+            said = self._inner(author) if self._flip(2) else self._said(author)
+            self._keep(self._told(author, said, seen))
+
+    def _told(self, who: Person, operation: Operation, seen: list[Told] | None) -> Told:
+        number = int(self._flip(5))
+        mine = [told for told in self._story.told if told.entry.device == who.devices[number]]
+        if mine[1:] and self._flip(5):
+            return self._story.retell(who, operation, self._random.choice(mine[1:]), seen)
+        return self._story.tell(who, operation, seen, number)
 
 
 def _forks(story: Story) -> Iterator[tuple[Told, Told]]:

@@ -116,8 +116,8 @@ class TestLaws:
         authority = history.authority
         within = history.past([entry.id for entry in entries[: cut + 1]])
         kept = authority.verdict(within)
-        start = authority._start(kept.scope)
-        anew = authority._found(start, authority._tried(start))
+        first = authority._verdicts.genesis
+        anew = authority._found(*authority._tried(first, kept.scope & ~first.scope, 0))
         assert kept.effects.levels == anew.effects.levels
         assert kept.voids == anew.voids
         assert authority._amount(anew) == authority.roster(within)

@@ -11,14 +11,14 @@ from protocol.entry import EntryId, Reference
 from protocol.history import History
 from protocol.identity import UserId
 from protocol.membership import content_void, resolve
-from protocol.operation import Admit, Checkpoint, Enroll, Remove, SetPolicy, SetRole
+from protocol.operation import Admit, Checkpoint, Enroll, Operation, Remove, SetPolicy, SetRole
 from protocol.policy import Role
 from protocol.standing import Effects
 from protocol.testing.cast import Person, credential, grant
 from protocol.testing.story import OPEN_POLICY, Story
 from protocol.trial import Trial
 from tests.protocol.oracle import Oracle
-from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA
+from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, OLGA
 
 MANY = 24
 
@@ -84,6 +84,46 @@ def vouched_step_by_step() -> Story:
     return story
 
 
+def vouched_in_vain(put_out: Callable[[Story], Operation]) -> Story:
+    """An owner who is out, and says not to know it, vouches for a forked chain over and over."""
+    story = Story([*CAST, (DINA, Role.MEMBER), (OLGA, Role.OWNER)])
+    one = story.tell(BORIS, Checkpoint(), [story.genesis])
+    other = story.retell(BORIS, Enroll(credential(BORIS, (1,))), one, [story.genesis])
+    said = story.tell(BORIS, SetRole(DINA.user, Role.MEMBER, ()), [other])
+    exposed = story.tell(ANNA, story.exposure(one, other), [one, other])
+    story.tell(ANNA, put_out(story), [exposed])
+    for _ in range(MANY):
+        story.tell(DINA, Enroll(credential(DINA, (1,))), [exposed])
+    for _ in range(MANY):
+        story.tell(OLGA, Checkpoint(), [exposed, said])
+    return story
+
+
+def vouched_by_a_revoked_device() -> Story:
+    return vouched_in_vain(lambda story: story.revocation(OLGA))
+
+
+def vouched_by_who_is_no_owner() -> Story:
+    demotion = SetRole(OLGA.user, Role.READER, ())
+    return vouched_in_vain(lambda story: story.quorum(ANNA, [demotion], [OLGA]))
+
+
+def exposed_further_and_further() -> Story:
+    """An owner forks at place after place, each before the last, and somebody tells of each."""
+    story = Story([*CAST, (OLGA, Role.OWNER)])
+    one = story.tell(BORIS, Checkpoint(), [story.genesis])
+    other = story.retell(BORIS, Enroll(credential(BORIS, (1,))), one, [story.genesis])
+    exposed = story.tell(CLARA, story.exposure(one, other), [one, other])
+    chain = [story.tell(OLGA, Checkpoint(), [exposed]) for _ in range(MANY)]
+    last = story.tell(ANNA, SetRole(CLARA.user, Role.MEMBER, ()), [story.genesis])
+    for _ in range(MANY):
+        last = story.tell(ANNA, SetRole(CLARA.user, Role.MEMBER, ()), [story.genesis])
+    for told in reversed(chain):
+        again = story.retell(OLGA, Checkpoint((told.reference,)), told, [exposed])
+        story.tell(CLARA, story.exposure(told, again), [told, again, last])
+    return story
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what will have been tried from now on."""
     tried: list[int] = []
@@ -107,6 +147,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         revoked_again_and_again,
         vouched_again_and_again,
         vouched_step_by_step,
+        vouched_by_a_revoked_device,
+        vouched_by_who_is_no_owner,
+        exposed_further_and_further,
     ],
 )
 def test_nothing_is_tried_again_and_again(

@@ -19,7 +19,7 @@ from protocol.roster import Void
 from protocol.testing.cast import grant, person
 from protocol.testing.histories import histories, reorder
 from protocol.testing.story import Story, history_of
-from tests.protocol.motifs import CAST, SEQS, forked_early, of_many_devices
+from tests.protocol.motifs import CAST, SEQS, forked_early, of_many_devices, of_owners
 from tests.protocol.oracle import Oracle
 
 ANNA, BORIS, CLARA = person("anna@mz"), person("boris@mz"), person("clara@mz")
@@ -114,7 +114,7 @@ def fates(history: History, story: Story) -> list[object]:
     return [*told, resolve(history).agencies, Redactions(history).of()]
 
 
-@pytest.mark.parametrize("tell", [forked_early, of_many_devices])
+@pytest.mark.parametrize("tell", [forked_early, of_many_devices, of_owners])
 @given(st.randoms(use_true_random=False), st.integers(2, 16))
 @settings(max_examples=60)
 def test_what_comes_after_a_fork(
