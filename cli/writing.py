@@ -379,7 +379,7 @@ async def _bring_over(
 ) -> Brought:
     from client.bringing import holders, spread
     from client.delivery import progress_of
-    from client.exchange import decide, revoke_caught, stay_known, wait_until
+    from client.exchange import decide, reach_all, revoke_caught, stay_known, wait_until
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
@@ -391,7 +391,8 @@ async def _bring_over(
     await link.seek(chat.id)
     decided = await decide(device, link)
     tell_decided(decided)
-    if await revoke_caught(device, link) or decided:
+    reached = await reach_all(device, link)
+    if await revoke_caught(device, link) or decided or reached:
         await link.settle(SETTLE_SECONDS)
     if wait is not None:
         await wait_until(link, far_enough, seconds)

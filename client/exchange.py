@@ -25,6 +25,7 @@ from client.handing import hand_on, unfinished
 from client.link import Link
 from client.linking import History, bring_in, take_parcels
 from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up, tell_again
+from client.writing import may_sign
 from crypto.certificate import begins, key_of, public_pem
 from node import tls
 from node.errors import IdentityError, IvorError, NetworkError, StorageError
@@ -41,6 +42,7 @@ SEALS_SECONDS_MAX = 2.0
 NEWS_SECONDS_MAX = 0.5
 GRANTS_ROUNDS_MAX = 8  # of key grants in one visit
 _REFRESHED = "refreshed"
+_REACHED = "reached"  # up to which number of the mailbox `reach_all` has looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ async def finish(device: Device, link: Link, seconds: float, *, even: bool) -> V
     await hand_over(device, link)
     again = await link.write(partial(revoke_given_up, device, now_ms()))
     brought_in = await link.write(partial(bring_in, device, now_ms()))
-    if await _let_all_read(device, link) or brought_in or again or revoked or decided:
+    if await reach_all(device, link) or brought_in or again or revoked or decided:
         even = await link.settle(seconds)
     await tell_again(device, link)
     await hand_out(device, link)
@@ -164,9 +166,20 @@ async def trade_keys(device: Device, link: Link) -> None:
     await hand_out(device, link)
 
 
-async def _let_all_read(device: Device, link: Link) -> int:
-    """Start epochs for those whom others skip where something was written; return in how many."""
-    return await link.write(partial(let_all_read, device, link.take_stirred(), now_ms()))
+async def reach_all(device: Device, link: Link) -> int:
+    """Start epochs for those whom others skip where these wrote since; return in how many chats.
+
+    Since this was done last, by whichever command: what came is seen by the first that does it.
+    """
+    return await link.write(partial(_reach_all, device))
+
+
+def _reach_all(device: Device) -> int:
+    if not may_sign(device):
+        return 0
+    stirred = mailbox.stirred_since(device, int(device.noted(_REACHED) or 0))
+    device.note(_REACHED, mailbox.latest(device))
+    return let_all_read(device, stirred, now_ms())
 
 
 async def decide(device: Device, link: Link) -> Sequence[Decided]:
@@ -189,7 +202,7 @@ async def tend(device: Device, link: Link) -> None:
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
     await link.fetching.clear()
-    await _let_all_read(device, link)
+    await reach_all(device, link)
     await tell_again(device, link)
     await hand_over(device, link)
     await hand_on(device, link)

@@ -109,7 +109,6 @@ class Link:
         self._device = device
         self._heard = heard
         self._came: Counter[ChatId] = Counter()
-        self._stirred: set[ChatId] = set()
         self.refused: list[str] = []  # why cards and people were not taken up
         outbox = Outbox(device, self._push)
         self.journal = Journal(device.connection, device.forget, device.refresh, outbox.appended)
@@ -168,7 +167,6 @@ class Link:
 
     def _opened(self, letters: Sequence[mailbox.Letter]) -> None:
         self._came.update(letter.chat for letter in letters)
-        self._stirred.update(letter.chat for letter in letters)
         self._heard(letters)
         self._tell()
 
@@ -176,11 +174,6 @@ class Link:
         """Return how many messages of each chat have become readable since the last call."""
         came, self._came = self._came, Counter()
         return came
-
-    def take_stirred(self) -> AbstractSet[ChatId]:
-        """Return the chats in which something was written since the last call."""
-        stirred, self._stirred = self._stirred, set()
-        return stirred
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A device was caught."""

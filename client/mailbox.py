@@ -427,6 +427,14 @@ def written_since(device: Device, number: int) -> EntryId | None:
     return None if row is None else EntryId(row[0])
 
 
+def stirred_since(device: Device, number: int) -> Sequence[ChatId]:
+    """Return the chats in which others' messages came after one of that number."""
+    rows = device.connection.execute(
+        "SELECT DISTINCT chat FROM mailbox WHERE no > ? AND device != ?", (number, device.key)
+    ).fetchall()
+    return [chat for (chat,) in convert(rows, list[tuple[ChatId]])]
+
+
 def select(
     device: Device, where: str, values: Sequence[int | bytes | str | None]
 ) -> Iterator[Letter]:

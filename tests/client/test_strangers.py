@@ -81,8 +81,14 @@ async def clara_reads(realm: Realm) -> None:
         await eventually(reads, "clara reads what was written")
 
 
-async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> None:
-    """Regression: what anna wrote was closed to clara until boris himself wrote something."""
+@pytest.mark.parametrize("earlier", [False, True])
+async def test_whom_only_a_third_knows_is_let_in_by_that_one(
+    realm: Realm, *, earlier: bool
+) -> None:
+    """Regression: what anna wrote was closed to clara until boris himself wrote something.
+
+    earlier: it came to boris with a command that only writes, or that was interrupted.
+    """
     part(realm, "north", "east")
     async with realm.running(*AGENCIES), realm.online("anna") as (anna, link):
 
@@ -96,6 +102,8 @@ async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> No
 
         await visit(anna, link, 5)
         await link.write(skip_clara)
+        if earlier:
+            await it_comes(realm, "boris", mailbox.latest(anna))
         async with realm.online("boris") as (boris, other):
 
             async def has_let_all_read() -> bool:
@@ -108,6 +116,15 @@ async def test_whom_only_a_third_knows_is_let_in_by_that_one(realm: Realm) -> No
             await eventually(has_let_all_read, "boris starts an epoch")
         await link.write(write)
         await clara_reads(realm)
+
+
+async def it_comes(realm: Realm, user: str, messages: int) -> None:
+    async with realm.online(user) as (device, link):
+
+        async def has_come() -> bool:
+            return await link.journal.read(partial(mailbox.latest, device)) == messages
+
+        await eventually(has_come, "what was written is here")
 
 
 def part(realm: Realm, one: str, other: str) -> None:
