@@ -175,10 +175,11 @@ async def reach_all(device: Device, link: Link) -> int:
 
 
 def _reach_all(device: Device) -> int:
-    if not may_sign(device):
+    looked, latest = int(device.noted(_REACHED) or 0), mailbox.latest(device)
+    if looked == latest or not may_sign(device):
         return 0
-    stirred = mailbox.stirred_since(device, int(device.noted(_REACHED) or 0))
-    device.note(_REACHED, mailbox.latest(device))
+    stirred = mailbox.stirred_since(device, looked)
+    device.note(_REACHED, latest)
     return let_all_read(device, stirred, now_ms())
 
 
