@@ -186,7 +186,7 @@ class TestTwoNodes:
         assert await peer.until(Seen) == Seen(1)
         decide(Admit((grant(boris, Role.MEMBER),)))
         peer.connection.let_in()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert await peer.until(Want) == asked
 
     async def test_so_is_one_with_a_damaged_page(
@@ -276,7 +276,7 @@ class TestTwoNodes:
         await peer.say(Ping())
         assert isinstance(await peer.until(Pong), Pong)
         await peer.say(talk.runs[-1])
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             asked = await peer.until(WantSeals)
         assert isinstance(asked, WantSeals)
         assert asked.epoch == talk.epochs[-1]
@@ -448,7 +448,7 @@ class TestTwoNodes:
         nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked(0.01)
         pair[1].close()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await ended.wait()
 
 

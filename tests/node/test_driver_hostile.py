@@ -123,7 +123,7 @@ class TestHostileBytes:
         await peer.greet()
         await peer.stream.send_all(encode_frame(Seen(5))[:cut])
         await peer.stream.send_stream.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await peer.ended.wait()
         assert not isinstance(peer.connection.failure, PeerError)
 
@@ -163,7 +163,7 @@ class TestHostileBytes:
         await peer.greet()
         monkeypatch.setattr(peer.connection._session, "receive", buggy)
         await peer.say(Ping())
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await peer.ended.wait()
         assert isinstance(peer.connection.failure, RuntimeError)
         await other.say(Ping())
@@ -281,7 +281,7 @@ async def test_many_connections(homes: tuple[Home, Home], nursery: trio.Nursery)
         if number % 2:
             await peer.greet()
         await trio.aclose_forcefully(peer.stream)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await peer.ended.wait()
     await trio.testing.wait_all_tasks_blocked()
     assert len(nursery.child_tasks) == before
@@ -326,7 +326,7 @@ class TestShared:
 
         one = peer.connection
         one._start(partial(one._take, step(lambda: Kept(then=then))))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await followed.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert share._next == now[0] + PIECE

@@ -77,7 +77,7 @@ async def test_threads_that_hang_hold_up_no_commit(
     threads = trio.to_thread.current_default_thread_limiter()
     for _ in range(int(threads.total_tokens)):
         threads.acquire_on_behalf_of_nowait(object())
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         assert await running.journal.write(lambda: running.insert(1)) == 1
 
 

@@ -191,7 +191,7 @@ async def test_what_a_full_disk_did_not_take_is_wanted_still(
     turns.start(nursery)
     await turns.first(1)
     turns.end = bool
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await turns.first(2)
 
 
