@@ -14,12 +14,13 @@ from typing import Final
 import trio
 
 from client.chats import SHORT_CHARS
+from client.delivery import Deliveries
 from client.device import Device
 from client.link import Link
 from node.blobs import State, StoredBlob, new_name
 from node.errors import LimitReached, NetworkError, RefusedError, UserError
 from node.words import counted
-from protocol.entry import ChatId, EntryId
+from protocol.entry import ChatId, EntryId, Reference
 from protocol.question import GetBlobs
 from protocol.reply import BlobState, BlobStates, Standing
 
@@ -38,14 +39,20 @@ def _pauses() -> Iterator[float]:
 def waiting(device: Device) -> Sequence[StoredBlob]:
     """Return the blobs of our messages that our node takes and is not known to have all of.
 
-    It takes none of a chat that we are out of.
+    It takes none of a chat that we are out of, or that its agency may not hold, and none whose
+    message it has refused.
     """
-    return [blob for blob in device.replica.blobs.whole_of(device.key) if _is_in(device, blob.chat)]
+    return [blob for blob in device.replica.blobs.whole_of(device.key) if _is_taken(device, blob)]
 
 
-def _is_in(device: Device, chat: ChatId) -> bool:
-    judge = device.chat(chat)
-    return judge is not None and device.key in judge.membership().devices
+def _is_taken(device: Device, blob: StoredBlob) -> bool:
+    judge = device.chat(blob.chat)
+    if judge is None or device.key not in judge.membership().devices:
+        return False
+    if device.profile.charter.agency not in judge.membership().agencies:
+        return False
+    seq = device.connection.execute("SELECT seq FROM mailbox WHERE id = ?", (blob.entry,)).get
+    return not Deliveries(device, judge).of(Reference(device.key, int(seq), blob.entry)).refused
 
 
 async def ask_state(link: Link, chat: ChatId, entry: EntryId) -> BlobState:

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from client import compose, keeping
+from client.attaching import sealed_file
+from client.bringing import waiting
 from client.delivery import progress_of, unstored
 from client.device import Device
+from client.files import readable
 from client.outbox import Outbox
 from node.errors import RefusedError
-from protocol.entry import CONTROL, ChatId
+from protocol.entry import CONTROL, ChatId, Reference
+from protocol.file import FILE_BYTES_MAX
 from protocol.frame import ChatHeads, Head
 from protocol.membership import resolve
 from protocol.message import Title
@@ -83,6 +87,41 @@ def test_who_is_outside_the_zones_writes_nothing(federation: Federation) -> None
         with pytest.raises(RefusedError, match="RU-MOW, may hold this"), olga.transaction():
             write()
     assert not unstored(olga)
+
+
+def attach(device: Device, chat: ChatId, file: Path) -> Reference:
+    file.write_bytes(bytes(FILE_BYTES_MAX + 1))
+    with (
+        readable(file, "") as stream,
+        sealed_file(device, file, stream, "", bool) as sealed,
+        device.transaction(),
+    ):
+        return compose.send_attached(device, chat, sealed, now(), None)
+
+
+@pytest.mark.parametrize("change", ["zones", "reader"])
+def test_a_file_that_nobody_takes_any_more_is_not_waited_for(
+    federation: Federation, tmp_path: Path, change: str
+) -> None:
+    """Regression: each 'ivor send' and 'ivor sync' stood still for 20 seconds, for good."""
+    anna = federation.official("anna@minzdrav")
+    olga = federation.official("olga@mos", "RU-MOW")
+    chat = start(anna, ALL)
+    user = olga.profile.user.user
+    federation.carry(olga, anna)
+    with anna.transaction():
+        compose.add_members(anna, chat, [(user, Role.MEMBER)], now())
+    federation.carry(anna, olga)
+    place = attach(olga, chat, tmp_path / "report")
+    assert [one.entry for one in waiting(olga)] == [place.id]
+    with anna.transaction():
+        if change == "zones":
+            keeping.set_policy(anna, chat, UDM, now())
+        else:
+            compose.set_role(anna, chat, user, Role.READER, now())
+    federation.carry(anna, olga)
+    assert progress_of(olga, chat, place).refused
+    assert not waiting(olga)
 
 
 def test_let_in_again(federation: Federation) -> None:
