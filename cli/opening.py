@@ -168,7 +168,7 @@ def change(
         return Offline(done[0], str(error))
     except KeyboardInterrupt:
         if done:
-            note("interrupted: it is written, and goes with the next command")
+            note("interrupted: the change is written, and goes with the next command")
         raise
     return Offline(done[0], None)
 

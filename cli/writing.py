@@ -151,7 +151,7 @@ def _told_if_written(device: "Device") -> Iterator[None]:
     except KeyboardInterrupt:
         written = written_since(device, before)
         if written is None:
-            note("interrupted: nothing is written")
+            note("interrupted: the message is not written")
         else:
             note(f"interrupted: {written.hex()[:8]} is written, and goes with the next command")
         raise

@@ -17,9 +17,11 @@ from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import Device
+from client.people import acquaintance
 from client.reading import Reader, letters
 from node.errors import StorageError, UserError
 from protocol.errors import Untrusted
+from protocol.identity import UserId
 from protocol.limits import TEXT_BYTES_MAX
 from protocol.message import Edit
 from tests.cli.conftest import Official
@@ -75,7 +77,7 @@ class TestOffline:
         ("end", "code", "said"),
         [
             (StorageError("the disk is full"), 0, "queued: the disk is full"),
-            (KeyboardInterrupt(), 130, "interrupted: it is written"),
+            (KeyboardInterrupt(), 130, "interrupted: the change is written"),
         ],
     )
     def test_so_is_a_change(
@@ -129,7 +131,29 @@ class TestOffline:
         anna("send", chat[:8], "once", code=130)
         after = anna.device.connection.execute(newest).get
         assert (after != before) is written
-        assert f"interrupted: {after[:8] if written else 'nothing'} is written" in anna.said
+        told = f"{after[:8]} is written" if written else "the message is not written"
+        assert f"interrupted: {told}" in anna.said
+
+    def test_a_chat_that_is_begun_for_a_message_is_not_the_message(
+        self, anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Regression: 'it is written', and then 'nothing is written'."""
+
+        async def torn(
+            device: Device,
+            names: Sequence[str],
+            work: Callable[[Sequence[UserId]], object],
+            done: list[object],
+        ) -> None:
+            users = [known.user for name in names if (known := acquaintance(device, name))]
+            with device.transaction():
+                done.append(work(users))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("cli.opening._change", torn)
+        anna("send", boris.device.profile.name, "hello", code=130)
+        assert "interrupted: the message is not written" in anna.said
+        assert "it is written" not in anna.said
 
     def test_a_chat_begins_with_who_is_known(self, anna: Official, boris: Official) -> None:
         (made,) = anna.json("chat", "new", "Новый", boris.device.profile.name)
