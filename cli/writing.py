@@ -85,7 +85,7 @@ def send(
         from protocol.message import Text
 
         with _told_if_written(device):
-            met = _meet_node(device, _chat_for(device, chat))
+            met = _meet_node(device, _chat_for(device, chat, idempotency_key))
             if file is not None:
                 place = _store_file(device, met.chat, file, words, reply_to, idempotency_key)
             else:
@@ -205,17 +205,25 @@ def _words(text: str | None) -> str:
     return words
 
 
-def _chat_for(device: "Device", name: str) -> "Chat":
-    """Return the chat; a direct one with somebody is begun if there is none."""
-    from client.chats import find_direct, is_address
-    from client.compose import require
+def _chat_for(device: "Device", name: str, once: str | None) -> "Chat":
+    """Return the chat; a direct one with somebody is begun if there is none.
+
+    Where each of the two has begun one it is that in which this key was used.
+    """
+    from client.chats import beside, find_direct, is_address
+    from client.compose import require, used_in
 
     if not is_address(name):
         return _titled(device, name)
     found = find_direct(device, name)
     if found is None and fetch(device) is None:
         found = find_direct(device, name)  # the other one may have begun it
-    return require(device, _begin_direct(device, name)) if found is None else found
+    if found is None:
+        return require(device, _begin_direct(device, name))
+    used = used_in(device, once)
+    if used is None or used not in beside(device, found):
+        return found
+    return require(device, used)
 
 
 def _titled(device: "Device", name: str) -> "Chat":

@@ -131,6 +131,12 @@ def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) ->
     return send(device, chat, Edit(place, text), now, None)
 
 
+def used_in(device: Device, once: str | None) -> ChatId | None:
+    """Return the chat in which this key was used, if it was."""
+    row = device.connection.execute("SELECT chat FROM once WHERE key = ?", (once,)).get
+    return None if row is None else ChatId(row)
+
+
 def written_once(
     device: Device, chat: ChatId, once: str | None, message: Message
 ) -> Reference | None:

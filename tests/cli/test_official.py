@@ -417,6 +417,17 @@ class TestBadInput:
         anna("send", other[:8], "x", "--idempotency-key", "k", code=1)
         assert "was used in another chat" in self.one_line(anna)
 
+    def test_a_key_of_either_direct_chat_is_known(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """Regression: where each had begun one, who tried again was told to take another key."""
+        pairs = [(anna, boris.device.profile.name), (boris, anna.device.profile.name)]
+        words = ("hi", "--idempotency-key", "k")
+        sent = [one.json("send", name, *words)[0]["id"] for one, name in pairs]
+        federation.carry(anna.device, boris.device)
+        federation.carry(boris.device, anna.device)
+        assert [one.json("send", name, *words)[0]["id"] for one, name in pairs] == sent
+
     def test_a_key_of_another_message_is_no_key(self, anna: Official, chat: str) -> None:
         """Else a script whose variable is empty would lose all that it sends but the first."""
         (sent,) = anna.json("send", chat[:8], "x", "--idempotency-key", "k")
