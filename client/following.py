@@ -90,6 +90,7 @@ async def _follow_link(
             caught_since = trio.current_time()
         elif trio.current_time() - caught_since > REVOKE_SECONDS_MAX * _jitter(device):
             await exchange.revoke_caught(device, link)
+            caught_since = None  # where it is refused, not at each look
 
 
 async def _follow_alone(

@@ -51,7 +51,8 @@ def exposed(device: Device) -> list[Exposed]:
         if judge is None or one.device == device.key:
             continue
         membership = judge.membership()
-        if one.device in membership.devices and membership.may_write(device.key):
+        held = device.profile.charter.agency in membership.agencies
+        if held and one.device in membership.devices and membership.may_write(device.key):
             found.setdefault((one.chat, one.device), one)
     return list(found.values())
 

@@ -1,5 +1,6 @@
 """Zones and devices: which node may have what a device writes (SPEC 3.4, 6.3)."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,10 @@ from client import compose, keeping
 from client.attaching import sealed_file
 from client.bringing import waiting
 from client.delivery import progress_of, unstored
-from client.device import Device
+from client.device import Device, open_device
 from client.files import readable
 from client.outbox import Outbox
+from client.revoking import exposed
 from node.errors import RefusedError
 from protocol.entry import CONTROL, ChatId, Reference
 from protocol.file import FILE_BYTES_MAX
@@ -20,7 +22,7 @@ from protocol.frame import ChatHeads, Head
 from protocol.membership import resolve
 from protocol.message import Title
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
-from tests.federation import Federation, now
+from tests.federation import PASSPHRASE, Federation, now
 
 UDM = Policy(("RU-UDM",), 0, HistoryRule.FROM_JOIN)
 ALL = Policy(("RU",), 0, HistoryRule.FROM_JOIN)
@@ -122,6 +124,26 @@ def test_a_file_that_nobody_takes_any_more_is_not_waited_for(
     federation.carry(anna, olga)
     assert progress_of(olga, chat, place).refused
     assert not waiting(olga)
+
+
+def test_who_is_outside_the_zones_puts_nobody_out(federation: Federation, tmp_path: Path) -> None:
+    """Regression: 'ivor read --follow' tried it again without a pause, for good."""
+    anna, boris = federation.official("anna@minzdrav"), federation.official("boris@mincifry")
+    olga = federation.official("olga@mos", "RU-MOW")
+    chat = start(anna, ALL, boris, olga)
+    federation.carry(anna, boris)
+    shutil.copytree(boris.folder, tmp_path / "twin")
+    twin = open_device(tmp_path / "twin", PASSPHRASE, boris.random)
+    twin.settle_here()
+    for device, title in ((boris, "one story"), (twin, "another story")):
+        federation.say(device, chat, title)
+        federation.carry(device, olga)
+    twin.close()
+    assert [one.device for one in exposed(olga)] == [boris.key]
+    with anna.transaction():
+        keeping.set_policy(anna, chat, UDM, now())
+    federation.carry(anna, olga)
+    assert exposed(olga) == []
 
 
 def test_let_in_again(federation: Federation) -> None:
