@@ -13,6 +13,7 @@ from protocol.epoch import position
 from protocol.errors import Inadmissible
 from protocol.frame import Seal
 from protocol.limits import SEALS_SPREAD_MAX
+from protocol.membership import may_append
 from protocol.run import Entry
 
 NEWEST, OLDEST = 2**63 - 1, 0  # beyond both ends of the numbers that SQLite gives
@@ -86,14 +87,16 @@ class SealedChats(Chats):
     ) -> tuple[Sealless, bytes] | None:
         """Return which of these seals are for a peer's own devices, and the author's agency.
 
-        None if there are none, if that is the peer's, or if the author is out.
+        That keeps them also when the author is out. None if there are none, or if it is the peer's,
+        or is out itself.
         """
         judge = self.chat(chat_id)
         entry = None if judge is None else judge.history.epoch(epoch)
         if judge is None or entry is None:
             return None
         members, listed = judge.membership(), judge.history.recipients(entry)
-        author = members.member_of(judge.history.entries[entry.index].device)
+        author = judge.history.entries[entry.index].device
+        home = may_append(judge.history, author, judge.history.past([epoch])).identity.agency
         theirs = tuple(
             device
             for device in devices
@@ -101,9 +104,9 @@ class SealedChats(Chats):
             and (member := members.member_of(device)) is not None
             and member.agency == peer
         )
-        if author is None or author.agency == peer or not theirs:
+        if home == peer or home not in members.agencies or not theirs:
             return None
-        return Sealless(chat_id, epoch, theirs), author.agency
+        return Sealless(chat_id, epoch, theirs), home
 
     def keep_seals(
         self, chat: ChatId, epoch: EntryId, seals: Sequence[Seal], peer: bytes

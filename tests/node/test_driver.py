@@ -43,7 +43,7 @@ from protocol.frame import (
     encode_frame,
 )
 from protocol.limits import WANTS_SERVED_MAX
-from protocol.operation import Admit, Operation, Remove
+from protocol.operation import Admit, Operation, Remove, Revoke
 from protocol.policy import Role
 from protocol.run import Entry
 from protocol.session import PeerKind
@@ -340,6 +340,21 @@ class TestTwoNodes:
         devices = tuple(one.devices[0] for one in talk.people)
         for epoch in (EntryId(bytes(32)), talk.epochs[-1], talk.epochs[0]):
             await peer.say(WantSeals(talk.chat, epoch, devices))
+        await until(lambda: bool(homes[0].lacked))
+        lacked = Sealless(talk.chat, talk.epochs[0], boris.devices[:1])
+        assert homes[0].lacked == [(lacked, anna.agency.root.public)]
+
+    async def test_seals_by_a_device_that_is_out_are_asked_for_of_its_agency(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """Regression: they were asked for nowhere, though the agency still keeps them."""
+        talk = conversation(Dice(5), 0)
+        anna, boris = talk.people[:2]
+        talk.tell(anna, talk.story.tell(anna, Revoke(anna.devices[0], None, None, ())))
+        homes[0].take(talk)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        await peer.say(WantSeals(talk.chat, talk.epochs[0], boris.devices[:1]))
         await until(lambda: bool(homes[0].lacked))
         lacked = Sealless(talk.chat, talk.epochs[0], boris.devices[:1])
         assert homes[0].lacked == [(lacked, anna.agency.root.public)]
