@@ -33,7 +33,18 @@ from protocol.policy import HistoryRule, Policy, Role
 from protocol.testing.cast import Person, agency, credential, grant
 from protocol.testing.story import Story, Told, history_of
 from protocol.trial import Trial
-from tests.protocol.verdicts import ANNA, BORIS, CAST, CLARA, DINA, EGOR, OLGA, outcome, reason
+from tests.protocol.verdicts import (
+    ANNA,
+    BORIS,
+    CAST,
+    CLARA,
+    DINA,
+    EGOR,
+    OLGA,
+    fates,
+    outcome,
+    reason,
+)
 
 
 class TestDevices:
@@ -320,6 +331,28 @@ class TestForks:
         story.tell(ANNA, story.exposure(vouching, again))
         assert reason(story, vouching) == Void.FORKED
         assert reason(story, one) == Void.FORKED
+
+    def test_a_chain_that_forks_further_back_is_void_again(self) -> None:
+        """Whoever asks after each entry: void, vouched for, void by another proof."""
+        story = Story(CAST)
+        first = story.tell(BORIS, Checkpoint(), [story.genesis])
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [story.genesis])
+        other = story.retell(BORIS, Leave(), one, [story.genesis])
+        story.tell(CLARA, story.exposure(one, other))
+        story.tell(ANNA, Checkpoint())
+        again = story.retell(BORIS, Checkpoint((first.reference,)), first, [story.genesis])
+        story.tell(CLARA, story.exposure(first, again))
+        assert fates(story, one) == [None, None, Void.FORKED, None, None, Void.FORKED]
+
+    def test_what_a_checkpoint_vouched_for_falls_with_it(self) -> None:
+        story = Story([*CAST, (OLGA, Role.OWNER)])
+        one = story.tell(BORIS, Admit((grant(DINA, Role.MEMBER),)), [story.genesis])
+        other = story.retell(BORIS, Leave(), one, [story.genesis])
+        proof = story.tell(CLARA, story.exposure(one, other))
+        vouching = story.tell(OLGA, Checkpoint(), [proof])
+        again = story.retell(OLGA, Leave(), vouching, [proof])
+        story.tell(ANNA, story.exposure(vouching, again))
+        assert fates(story, one) == [None, None, Void.FORKED, None, None, Void.FORKED]
 
     def test_what_was_vouched_for_stays_whoever_acts_beside(self) -> None:
         """An operation about the forked device's user, seen by nobody yet, changes nothing."""

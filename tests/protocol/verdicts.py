@@ -1,5 +1,6 @@
 """What a story amounts to, in words: for tests of membership."""
 
+from protocol.history import History
 from protocol.membership import (
     Membership,
     Void,
@@ -25,3 +26,13 @@ def outcome(story: Story) -> dict[str, Role]:
 
 def reason(story: Story, told: Told) -> Void | None:
     return void_reason(story.history(), told.id)
+
+
+def fates(story: Story, told: Told) -> list[Void | None]:
+    """Return what one history says of an entry after it has taken it, and each that follows."""
+    history, found = History(), []
+    for one in story.told:
+        history.add(one.entry)
+        if told.id in history:
+            found.append(void_reason(history, told.id))
+    return found
