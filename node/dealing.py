@@ -161,6 +161,7 @@ class Dealing(Reception):
 
     def ask_for_seals(self) -> None:
         """Ask again for the seals that have yet to come: some may have been asked for in vain."""
+        self._seals_relayed.clear()
         self._seals_before = NEWEST
         for due in self._seals_due():
             self.wake(due.at)
@@ -378,7 +379,7 @@ class Dealing(Reception):
             self.send(step.frame)
 
     def relay_seals(self, lacked: Sealless) -> None:
-        """Ask for seals that another peer lacks, once in this session."""
+        """Ask for seals that another peer lacks, once until `ask_for_seals`."""
         asked = self._seals_relayed
         new = tuple(one for one in lacked.devices if (lacked.epoch, one) not in asked)
         if len(asked) + len(new) > SEALS_RELAYED_MAX:

@@ -315,7 +315,7 @@ class TestTwoNodes:
         nursery: trio.Nursery,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """In a session; what is forgotten of too many is asked for again."""
+        """For an hour; what is forgotten of too many is asked for again."""
         monkeypatch.setattr("node.dealing.SEALS_RELAYED_MAX", 2)
         talk = conversation(Dice(5), 0)
         peer = Peer(homes[0], nursery)
@@ -326,6 +326,21 @@ class TestTwoNodes:
             peer.connection.relay_seals(Sealless(talk.chat, epoch, devices))
         for asked in ((one, two), (three,), (one,)):
             assert await peer.until(WantSeals) == WantSeals(talk.chat, epoch, asked)
+
+    async def test_what_others_ask_for_again_is_asked_for_again_after_an_hour(
+        self, homes: tuple[Home, Home], nursery: trio.Nursery
+    ) -> None:
+        """Regression: what the author's node had forgotten was never asked for in that session."""
+        talk = conversation(Dice(5), 0)
+        peer = Peer(homes[0], nursery)
+        await peer.greet()
+        lacked = Sealless(talk.chat, talk.epochs[0], (DeviceKey(bytes(32)),))
+        peer.connection.relay_seals(lacked)
+        peer.connection.ask_for_seals()
+        peer.connection.relay_seals(lacked)
+        with trio.fail_after(10):
+            assert await peer.until(WantSeals) == WantSeals(*lacked)
+            assert await peer.until(WantSeals) == WantSeals(*lacked)
 
     async def test_whose_seals_are_asked_for_elsewhere(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
