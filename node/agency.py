@@ -151,7 +151,7 @@ def open_agency(folder: Path, passphrase: bytes) -> Agency:
 
 def _open_keys(folder: Path, passphrase: bytes) -> Agency:
     """Read card and service key, of which it is to be checked whether they belong together."""
-    card = read_card(_read(folder / CARD_FILE))
+    card = card_in(folder)
     raw = _opened(folder / SERVICE_FILE, passphrase, SERVICE_PURPOSE)
     fields = codec.decode(raw, _SERVICE_BYTES_MAX)
     version, registrar, node, archive, ca_key = codec.record(fields, 5, "service key")
@@ -203,6 +203,11 @@ def read_card(text: str) -> Card:
     return card
 
 
+def card_in(folder: Path) -> Card:
+    """Read the card in an agency's folder. Raises FolderRefused, OSError, PeerError."""
+    return read_card(_read(folder / CARD_FILE))
+
+
 def reissue_card(folder: Path, root: Signer, endpoints: Sequence[str], now: float) -> Card:
     """Replace the card in a folder by one with other endpoints; the same ones change nothing.
 
@@ -211,7 +216,7 @@ def reissue_card(folder: Path, root: Signer, endpoints: Sequence[str], now: floa
     Raises KeyUnavailable if it is another agency's root, PeerError for a wrong endpoint,
     FolderRefused, OSError.
     """
-    known = read_card(_read(folder / CARD_FILE))
+    known = card_in(folder)
     _check_root(known, root)
     nodes = tuple(replace(node, endpoints=tuple(endpoints)) for node in known.nodes)
     if nodes == known.nodes:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import apsw
 
-from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, read_card
+from node.agency import CARD_FILE, DATABASE_FILE, ROOT_FILE, SERVICE_FILE, card_in
 from node.aging import waits_until
 from node.capacity import files_wanted
 from node.config import SETTINGS_FILE, load_settings, refuse_local
@@ -114,7 +114,7 @@ def _files(folder: Path, _now: float) -> tuple[State, str]:
 
 
 def _card(folder: Path, now: float) -> tuple[State, str]:
-    card = read_card((folder / CARD_FILE).read_text(encoding="utf-8"))
+    card = card_in(folder)
     days = int((authority_of(card).not_valid_after_utc.timestamp() - now) // _DAY_SECONDS)
     if days < CA_DAYS_LOW:
         if days < 0:
@@ -173,7 +173,7 @@ def _contents(folder: Path, connection: apsw.Connection) -> tuple[State, str]:
 def _users(folder: Path, _now: float) -> tuple[State, str]:
     if not (folder / DATABASE_FILE).exists():
         return "ok", "none yet"
-    charter = read_card((folder / CARD_FILE).read_text(encoding="utf-8")).charter
+    charter = card_in(folder).charter
     with _opened(folder) as connection:
         unmet = People(connection, charter.agency).unmet()
         newest = Witness(connection).latest(charter.agency)

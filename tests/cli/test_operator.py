@@ -310,11 +310,19 @@ class TestStopped:
         assert cli.node("doctor", code=1) == ""
         assert "agency.toml is missing" in cli.said
 
+    def test_the_doctor_says_what_is_damaged(self, made: Cli) -> None:
+        """Regression: of a card that is not text it said only that this is a bug."""
+        (made.folder / "card.ivor").write_bytes(b"\xff")
+        found = {one["check"]: one["text"] for one in made.json("doctor", code=3)}
+        card = made.folder / "card.ivor"
+        assert found["card"] == f"{card} is damaged: not text; restore it from a backup"
+
     def test_the_doctor_says_what_is_missing(self, made: Cli) -> None:
         (made.folder / "card.ivor").unlink()
         found = {one["check"]: one["text"] for one in made.json("doctor", code=3)}
         assert found["folder"] == "missing: card.ivor; restore from a backup"
-        assert found["card"] == f"{made.folder / 'card.ivor'}: No such file or directory"
+        card = made.folder / "card.ivor"
+        assert found["card"] == f"{card} is missing; restore it from a backup"
 
 
 class TestTrust:
