@@ -21,12 +21,14 @@ from node.share import Share
 from protocol.errors import NotCanonical, PeerError
 from protocol.frame import Answer, Ask
 from protocol.identity import AgencyId, verify_card
+from protocol.limits import HASH_BYTES
 from protocol.question import (
     Forward,
     GetBlobs,
     GetCard,
     GetDirectory,
     GetReceipts,
+    Seen,
     Witness,
     decode_question,
     encode_question,
@@ -167,7 +169,7 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     were brought back from, and nobody signs that again.
     """
     witness = node.directory.witness
-    asked = await node.journal.read(partial(witness.question, AgencyId(connection.key)))
+    asked = await node.journal.read(partial(_what_to_witness, node, AgencyId(connection.key)))
     told = await _witness(node, connection, asked)
     new = bool(told)
     agencies = await node.journal.read(lambda: [one.agency for one in witness.seen()])
@@ -184,6 +186,14 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     if unmet and told is not None:
         await _keep(node, connection.key, partial(node.directory.people.meet, connection.key))
     return new
+
+
+def _what_to_witness(node: Asker, answerer: AgencyId) -> Witness:
+    """Ask for any head of ours if none is here: we may be brought back from before the first."""
+    asked, own = node.directory.witness.question(answerer), node.directory.agency.id
+    if any(one.agency == own for one in asked.seen):
+        return asked
+    return replace(asked, seen=tuple(sorted((*asked.seen, Seen(own, 0, bytes(HASH_BYTES))))))
 
 
 async def _witness(

@@ -128,6 +128,25 @@ class TestUnmet:
         assert peer.asked == [Topic.WITNESS]
         assert again.directory.people.unmet() == ["east"]
 
+    async def test_also_from_before_it_had_signed_anything(
+        self, founded: list[Agency], tmp_path: Path
+    ) -> None:
+        """A backup may be made as soon as the node is set up."""
+        with trusting(founded, tmp_path) as (mid, east, west):
+            mid.connection.execute("VACUUM INTO ?", (str(tmp_path / "again"),))
+            enrolled(mid, "anna")
+            latest = mid.directory.own_head(NOW)
+            assert east.directory.witness.agrees(latest.raw)
+            again = House(mid.agency, tmp_path / "again")
+            with again.connection:
+                begin_anew(again.connection, draw)
+            await meet(again, Peer(east, again), Peer(west, again))
+            enrolled(again, "dina")
+            head = again.directory.own_head(NOW)
+            again.connection.close()
+            assert (head.serial, head.prev) == (latest.serial + 1, latest.id)
+            assert east.directory.witness.agrees(head.raw)
+
     async def test_what_lies_between_may_be_lost_with_the_node(
         self, houses: list[House], again: House
     ) -> None:
