@@ -91,6 +91,17 @@ def _folder(folder: Path, _now: float) -> tuple[State, str]:
     ]
     if wide:
         return "fail", f"open to other users: {', '.join(wide)}; run 'chmod -R go= {folder}'"
+    user = folder.stat().st_uid
+    foreign = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.lstat().st_uid != user and path.name != ROOT_FILE
+    ]
+    if foreign:
+        return "fail", (
+            f"not of the folder's user: {', '.join(foreign)}; "
+            f"run 'chown -R --reference={folder} {folder}' as root"
+        )
     return "ok", "complete, and closed to other users"
 
 

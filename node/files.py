@@ -18,11 +18,19 @@ def write_private(path: Path, data: bytes) -> None:
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNER_ONLY)
     with os.fdopen(descriptor, "wb") as file:
+        _keep_owner(descriptor, path)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
     sync_folder(path.parent)
+
+
+def _keep_owner(descriptor: int, path: Path) -> None:
+    """Give what root writes in the place of a file to the old one's owner, who has to read it."""
+    if os.geteuid() == 0 and path.exists():
+        before = path.lstat()
+        os.fchown(descriptor, before.st_uid, before.st_gid)
 
 
 def sync_file(file: Path) -> None:

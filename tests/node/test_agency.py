@@ -1,5 +1,6 @@
 """An agency's folder: made whole, opened with its passphrase, and what it then vouches for."""
 
+import os
 import random
 import shutil
 import ssl
@@ -290,6 +291,16 @@ class TestFiles:
         (tmp_path / "a.new").write_bytes(b"left by a crash")
         write_private(file, b"new")
         assert file.read_bytes() == b"new"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_what_root_replaces_stays_with_its_owner(self, tmp_path: Path) -> None:
+        """The node's own user could not read the card and the key of a `rekey` that root ran."""
+        file = tmp_path / "a"
+        write_private(file, b"old")
+        os.chown(file, 4711, 4712)
+        write_private(file, b"new")
+        assert (file.stat().st_uid, file.stat().st_gid) == (4711, 4712)
+        assert file.stat().st_mode & 0o777 == 0o600
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

@@ -1,6 +1,7 @@
 """What an operator asks: the answers, on a stopped node and on a running one."""
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -325,6 +326,16 @@ class TestDoctor:
         connect(folder / "node.db", None).close()
         states = self.states(folder)
         assert (states["folder"], states["card"], states["database"]) == ("fail", "warn", "ok")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_a_file_of_another_user(self, tmp_path: Path) -> None:
+        """Root reads it, the node's user does not. The root key is its holder's."""
+        folder = tmp_path / "mixed"
+        agencies.create(folder, Founding("minfin", "RU", (), {}), b"p", b"r", NOW, draw)
+        for name in (".", "agency.toml", "card.ivor"):
+            os.chown(folder / name, 4711, 4711)
+        (found,) = (one for one in examine_folder(folder, NOW) if one.check == "folder")
+        assert (found.state, "user: service.key; run 'chown" in found.text) == ("fail", True)
 
     def test_a_damaged_database(self, tmp_path: Path) -> None:
         folder = tmp_path / "broken"
