@@ -38,6 +38,8 @@ def of_device(
     with opened(home, passphrase_file) as device:
         device.change_passphrase(new_passphrase(new_passphrase_file, "this device"))
         Output(as_json).facts({"type": "passphrase changed", "folder": str(device.folder)})
+    if passphrase_file is not None:
+        note(f"every command that has it from {passphrase_file} needs the new one there")
     note(f"{COPIES}; if somebody may have one, replace the device: 'ivor device revoke' it")
 
 

@@ -31,6 +31,7 @@ def test_the_same_keys_open_with_another_passphrase(
     (told,) = anna.json("device", "passphrase", "--new-passphrase-file", str(new))
     assert told["folder"] == str(folder)
     assert "copies and backups of the file from before open with the old passphrase" in anna.said
+    assert "every command that has it from" in anna.said
     with pytest.raises(UserError, match="wrong passphrase"):
         read_secrets(folder, PASSPHRASE)
     for where, opens in ((folder, NEW), (copy, PASSPHRASE)):
