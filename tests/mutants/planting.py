@@ -1,8 +1,9 @@
 """The list of planted bugs, and how one is planted in a tree."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,8 +29,27 @@ class Planting(Protocol):
         """What is wrong."""
 
     @property
+    def breaks(self) -> str:
+        """The property, or the invariant, that it breaks."""
+
+    @property
     def changes(self) -> Sequence[Change]:
         """All that is changed."""
+
+
+Planted = TypeVar("Planted", bound=Planting)
+
+
+def chosen(listed: Sequence[Planted], words: Sequence[str]) -> Sequence[Planted]:
+    """Return those in whose name, or in what they break, is one of the words; all for none.
+
+    Ends the program if a word is in none.
+    """
+    said = {one.name: f"{one.name} {one.breaks}" for one in listed}
+    for word in words:
+        if not any(word in text for text in said.values()):
+            sys.exit(f"no planted bug has {word!r} in its name: give words of names, or none: all")
+    return [one for one in listed if not words or any(word in said[one.name] for word in words)]
 
 
 class Mutant(Struct, frozen=True, forbid_unknown_fields=True):

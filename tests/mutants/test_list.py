@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.planting import ROOT, Mutant, mutants, plant
+from tests.mutants.planting import ROOT, Mutant, chosen, mutants, plant
 
 COUNT_MIN = 25
 EACH_MIN = 2
@@ -61,3 +61,11 @@ def test_every_property_has_two() -> None:
     assert min(count.values()) >= EACH_MIN
     assert count.total() >= COUNT_MIN
     assert len({one.name for one in mutants()}) == count.total()
+
+
+def test_words_choose_and_a_word_that_fits_none_is_told() -> None:
+    listed = mutants()
+    assert chosen(listed, []) == list(listed)
+    assert chosen(listed, [listed[3].name]) == [listed[3]]
+    with pytest.raises(SystemExit, match="no planted bug has '--help'"):
+        chosen(listed, [listed[3].name, "--help"])

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.mutants.__main__ import AT_ONCE, copy
-from tests.mutants.planting import Change, plant
+from tests.mutants.planting import Change, chosen, plant
 from tests.simulator.play import Hunted
 
 LIST = Path(__file__).with_name("bugs.toml")
@@ -76,18 +76,14 @@ def hunt(bug: Bug) -> tuple[Hunted | None, float]:
 
 def main(words: Sequence[str]) -> int:
     """Hunt all, or those that the words choose; return the exit code."""
-    chosen = [
-        one
-        for one in bugs()
-        if not words or any(word in f"{one.name} {one.breaks}" for word in words)
-    ]
+    listed = chosen(bugs(), words)
     caught = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for one, (found, seconds) in zip(chosen, pool.map(hunt, chosen), strict=True):
+        for one, (found, seconds) in zip(listed, pool.map(hunt, listed), strict=True):
             print(f"{_verdict(found):42} {seconds:5.1f} s  {one.breaks}: {one.name}", flush=True)
             caught += found is not None and found.violation is not None
-    print(f"{caught} of {len(chosen)} planted bugs were found by the simulator")
-    return 0 if caught == len(chosen) > 0 else 1
+    print(f"{caught} of {len(listed)} planted bugs were found by the simulator")
+    return 0 if caught == len(listed) else 1
 
 
 def _verdict(found: Hunted | None) -> str:
