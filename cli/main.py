@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -47,9 +47,26 @@ def _register() -> None:
 _register()
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"ivor {version('ivor')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _ivor() -> None:
+def _ivor(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show which version this is.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
     """Ivor: messages between agencies, end-to-end encrypted, on your own servers."""
+    del version
 
 
 def run() -> None:

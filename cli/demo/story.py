@@ -10,6 +10,7 @@ import trio
 
 from cli.demo.actors import AgencyActor, Answer, OfficialActor
 from cli.demo.relay import Network
+from node.words import counted
 
 ARRIVAL_SECONDS_MAX = 20.0
 TITLE = "Бюджет 2027"
@@ -82,7 +83,8 @@ async def everyone_reads(
 
     await together(look, readers)
     but = f", but not {', '.join(lacking)}" if lacking else ""
-    stage.check(f"{len(readers)} officials read {len(wanted)} messages{but}", holds=not lacking)
+    read = f"{counted(len(readers), 'official')} read {counted(len(wanted), 'message')}"
+    stage.check(f"{read}{but}", holds=not lacking)
 
 
 async def say_in_chat(stage: Stage, official: OfficialActor, text: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from cli.main import main
 from tests.cli.conftest import Official
 from tests.federation import Federation
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,12 @@ def test_says_where_the_right_form_stands(
     shown = capsys.readouterr()
     assert said in shown.err
     assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ivor {declared}\n"
 
 
 def test_a_group_without_a_command_says_its_help(capsys: pytest.CaptureFixture[str]) -> None:
