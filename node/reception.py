@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import apsw
 import structlog
@@ -120,10 +121,13 @@ class Reception(Outgoing):
         new = [replace(one, live=live) for one in stored if one.appended]
         if live and any(one.repeated for one in stored):
             self._told.repeated(chat, self)
+        lacked = self._replica.makers(chain(*(one.sealless for one in stored)), self.key)
         durable = self._told.storing(new, self) if new else bool
 
         def tell() -> None:
             durable()
+            for seals, home in lacked:
+                self._told.seals_lacked(seals, home)
             for one in stored:
                 if one.fork is not None:
                     self._told.fork_kept(one.fork, sorted(one.readers))

@@ -1,6 +1,6 @@
 """The seals of epochs: which concern us, which are here, which have yet to come (SPEC 4.2, 6.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crypto import merkle
@@ -81,6 +81,22 @@ class SealedChats(Chats):
                     return found, number + 1
                 found.append(Sealless(chat_id, epoch, devices))
         return found, page[-1][0] if page else OLDEST
+
+    def makers(self, lacked: Iterable[Sealless], peer: bytes) -> list[tuple[Sealless, bytes]]:
+        """Return the agencies of those who made seals that a node lacks: their nodes have them all.
+
+        Without a peer's, which has been asked. A device asks its own node alone.
+        """
+        found: list[tuple[Sealless, bytes]] = []
+        for one in lacked if self.owner == self.agency else ():
+            judge = self.chat(one.chat)
+            entry = None if judge is None else judge.history.epoch(one.epoch)
+            if judge is not None and entry is not None:
+                author = judge.history.entries[entry.index].device
+                member = judge.membership().member_of(author)
+                if member is not None and member.agency not in (peer, self.agency):
+                    found.append((one, member.agency))
+        return found
 
     def made_elsewhere(
         self, chat_id: ChatId, epoch: EntryId, devices: Sequence[DeviceKey], peer: bytes

@@ -362,7 +362,6 @@ class Node:
             for stored in parts:
                 holding = self.replica.holding(stored)
                 connection.have([] if holding is None else [holding])
-                connection.want_seals(stored.sealless)
         if self.replica.payloads.unscrubbed:
             self._begin("emptying the log", self.sweep.scrub)
 
@@ -374,7 +373,7 @@ class Node:
         return partial(self.hub.seals_kept, chat, epoch, owners, readers)
 
     def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
-        """Ask on behalf of an agency that may not reach the author's."""
+        """Ask who made them, also on behalf of an agency that may not reach them."""
         for connection in self.hub.of(home):
             connection.relay_seals(lacked)
 

@@ -338,9 +338,27 @@ class TestTwoNodes:
         peer.connection.relay_seals(lacked)
         peer.connection.ask_for_seals()
         peer.connection.relay_seals(lacked)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert await peer.until(WantSeals) == WantSeals(*lacked)
             assert await peer.until(WantSeals) == WantSeals(*lacked)
+
+    async def test_who_made_the_seals_is_asked_whoever_brings_the_chat(
+        self, tmp_path: Path, nursery: trio.Nursery
+    ) -> None:
+        """Regression: only the home of the run's author was, for up to an hour (6200000195)."""
+        talk = conversation(Dice(6), 0)
+        anna, boris = talk.people[:2]
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
+        for author in (anna, boris, anna):
+            talk.start_epoch(author)
+        home = Home(tmp_path / "node.db", LATE)
+        nursery.start_soon(home.journal.run)
+        peer = Peer(home, nursery)
+        await peer.greet()
+        await peer.say(*talk.runs)
+        await until(lambda: len(home.lacked) == 3)
+        assert [one.epoch for one, _ in home.lacked] == [talk.epochs[at] for at in (0, 1, 3)]
+        assert {maker for _, maker in home.lacked} == {MZ}
 
     async def test_whose_seals_are_asked_for_elsewhere(
         self, homes: tuple[Home, Home], nursery: trio.Nursery

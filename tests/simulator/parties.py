@@ -305,7 +305,7 @@ class NodeParty(Party):
         return partial(self.hub.seals_kept, chat, epoch, owners, readers)
 
     def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
-        """Ask the author's node on behalf of another."""
+        """Ask who made them, also on behalf of another node."""
         for line in self.hub.of(home):
             line.relay_seals(lacked)
 
