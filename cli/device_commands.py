@@ -17,7 +17,7 @@ from cli.enrolment import (
     take_up,
 )
 from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
-from cli.options import Json, PassphraseFile
+from cli.options import Json, NewPassphraseFile, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import inert, when
 from node.words import counted
@@ -341,6 +341,25 @@ async def _rename(device: "Device", label: str) -> "DeviceCertificate":
 
     async with linked(device) as link:
         return await ask(device, link, label)
+
+
+@device_app.command()
+def passphrase(
+    *,
+    new_passphrase_file: NewPassphraseFile = None,
+    home: Home = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give this device another passphrase; its keys stay."""
+    from cli.passphrase import COPIES, new_passphrase
+
+    with opened(home, passphrase_file) as device:
+        device.change_passphrase(new_passphrase(new_passphrase_file, "this device"))
+        Output(as_json).facts({"type": "passphrase changed", "folder": str(device.folder)})
+    if passphrase_file is not None:
+        note(f"every command that has it from {passphrase_file} needs the new one there")
+    note(f"{COPIES}; if somebody may have one, replace the device: 'ivor device revoke' it")
 
 
 @device_app.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.cards import card_facts
-from cli.options import Folder, Json, PassphraseFile
+from cli.options import Folder, Json, NewPassphraseFile, PassphraseFile
 from cli.output import Output, note
 
 if TYPE_CHECKING:
@@ -147,6 +147,37 @@ def rekey(
     Output(as_json).facts(card_facts(card))
     note("Restart the node: it certifies its users and devices anew; they have to do nothing.")
     note("Then make a new backup: in one from before is the key that was replaced.")
+
+
+@agency.command()
+def passphrase(
+    *,
+    folder: Folder,
+    root_key: RootKey = None,
+    new_passphrase_file: NewPassphraseFile = None,
+    passphrase_file: PassphraseFile = None,
+    root_passphrase_file: RootPassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give the node's keys another passphrase, or with --root-key the root key; the keys stay."""
+    import os
+
+    from cli.nodes import settings_of
+    from cli.passphrase import COPIES, new_passphrase, read_passphrase
+    from node.agency import ROOT_PURPOSE, SERVICE_FILE, SERVICE_PURPOSE, change_passphrase
+
+    settings_of(folder, {})
+    if root_key is None:
+        file, purpose, what = folder / SERVICE_FILE, SERVICE_PURPOSE, "the node's keys"
+        old = read_passphrase(passphrase_file, what)
+    else:
+        file, purpose, what = root_key, ROOT_PURPOSE, "the root key"
+        old = read_passphrase(root_passphrase_file, what)
+    change_passphrase(file, purpose, old, new_passphrase(new_passphrase_file, what), os.urandom)
+    Output(as_json).facts({"type": "passphrase changed", "file": str(file)})
+    if root_key is None:
+        note("The node asks for it at its next start: change it where that has it from, too.")
+    note(f"{COPIES}: make a new backup, and destroy those.")
 
 
 def _root(folder: Path, file: Path | None, passphrase_file: Path | None) -> "Signer":

@@ -14,7 +14,15 @@ from typing import Final
 import apsw
 
 from node import operations
-from node.agency import CARD_FILE, DATABASE_FILE, SERVICE_FILE, Agency, open_agency, read_card
+from node.agency import (
+    CARD_FILE,
+    CREATE,
+    DATABASE_FILE,
+    SERVICE_FILE,
+    Agency,
+    open_agency,
+    read_card,
+)
 from node.config import SETTINGS_FILE, Loaded, Value, load_settings
 from node.control import LOCK_SECONDS, FolderLock, ask_node
 from node.database import connect
@@ -41,10 +49,7 @@ def check_agency(folder: Path, files: Sequence[str] = FOLDER_FILES) -> None:
     """Raise UserError if none of these files of an agency is in a folder."""
     if not any((folder / name).exists() for name in files):
         lacks = f"{files[0]} is missing" if folder.is_dir() else "there is no such folder"
-        raise UserError(
-            f"{folder} is no agency's folder: {lacks}; "
-            "'ivor agency create NAME --zone ZONE --dir FOLDER' makes one"
-        )
+        raise UserError(f"{folder} is no agency's folder: {lacks}; {CREATE} makes one")
 
 
 def card_of(folder: Path) -> Card:

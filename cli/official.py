@@ -10,7 +10,6 @@ from cli import (
     evidence_commands,
     getting,
     keeping,
-    passphrase_commands,
     reading,
     recovery,
     searching,
@@ -33,7 +32,6 @@ def register(app: typer.Typer) -> None:
         keeping,
         evidence_commands,
         device_commands,
-        passphrase_commands,
         recovery,
     )
     for family in families:

@@ -24,3 +24,7 @@ PassphraseFile = Annotated[
         help="Read the passphrase from this file instead of asking.",
     ),
 ]
+NewPassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--new-passphrase-file", help="Read the new one from this file, not typed."),
+]

@@ -10,6 +10,7 @@ from node.errors import UserError
 
 FILE_BYTES_MAX: Final = 1024
 TYPED_CHARS_MIN: Final = 8
+COPIES: Final = "copies and backups of the file from before open with the old passphrase"
 _OTHERS: Final = 0o077
 
 

@@ -17,6 +17,7 @@ from client.chats import SHORT_CHARS
 from client.delivery import Deliveries
 from client.device import Device
 from client.link import Link
+from client.residency import is_ours
 from node.blobs import State, StoredBlob, new_name
 from node.errors import LimitReached, NetworkError, RefusedError, UserError
 from node.words import counted
@@ -47,9 +48,10 @@ def waiting(device: Device) -> Sequence[StoredBlob]:
 
 def _is_taken(device: Device, blob: StoredBlob) -> bool:
     judge = device.chat(blob.chat)
-    if judge is None or device.key not in judge.membership().devices:
+    membership = None if judge is None else judge.membership()
+    if judge is None or membership is None or device.key not in membership.devices:
         return False
-    if device.profile.charter.agency not in judge.membership().agencies:
+    if not is_ours(device, membership):
         return False
     seq = device.connection.execute("SELECT seq FROM mailbox WHERE id = ?", (blob.entry,)).get
     return not Deliveries(device, judge).of(Reference(device.key, int(seq), blob.entry)).refused

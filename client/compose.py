@@ -24,7 +24,15 @@ from crypto import content, schedule
 from node.errors import IdentityError, RefusedError, UserError
 from protocol.attachment import Announcement, Attachment, encode_announcement
 from protocol.chat import Chat
-from protocol.entry import ATTACHED, CONTENT, ChatId, DeviceKey, Reference, header_before_commitment
+from protocol.entry import (
+    ATTACHED,
+    CONTENT,
+    ChatId,
+    DeviceKey,
+    EntryId,
+    Reference,
+    header_before_commitment,
+)
 from protocol.grant import Grant
 from protocol.identity import DEVICES_USER_MAX, UserId
 from protocol.limits import HASH_BYTES
@@ -133,8 +141,17 @@ def edit(device: Device, chat: ChatId, place: Reference, text: str, now: int) ->
 
 def used_in(device: Device, once: str | None) -> ChatId | None:
     """Return the chat in which this key was used, if it was."""
-    row = device.connection.execute("SELECT chat FROM once WHERE key = ?", (once,)).get
-    return None if row is None else ChatId(row)
+    used = _used(device, once)
+    return None if used is None else used[0]
+
+
+def _used(device: Device, once: str | None) -> tuple[ChatId, Reference] | None:
+    row = device.connection.execute(
+        "SELECT chat, seq, id FROM once WHERE key = ?", (once,)
+    ).fetchone()
+    if row is None:
+        return None
+    return ChatId(row[0]), Reference(device.key, row[1], EntryId(row[2]))
 
 
 def written_once(
@@ -146,21 +163,19 @@ def written_once(
     """
     if once is not None and not once:
         raise UserError("an empty idempotency key would fit every message: give another, or none")
-    row = device.connection.execute(
-        "SELECT seq, id, chat FROM once WHERE key = ?", (once,)
-    ).fetchone()
-    if row is None:
+    used = _used(device, once)
+    if used is None:
         return None
-    seq, entry, where = row
+    where, place = used
     if where != chat:
         raise UserError(f"the idempotency key {once!r} was used in another chat: give another one")
-    before = mailbox.read_letter(device, entry)
+    before = mailbox.read_letter(device, place.id)
     if before is not None and _told(before) != _told(message):
         raise UserError(
             f"the idempotency key {once!r} was used for another message, "
-            f"{entry.hex()[:SHORT_CHARS]}: give another one"
+            f"{place.id.hex()[:SHORT_CHARS]}: give another one"
         )
-    return Reference(device.key, seq, entry)
+    return place
 
 
 def _told(message: Message) -> Message:

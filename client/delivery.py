@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from msgspec import convert
 
 from client.device import Device
+from client.residency import is_ours
 from node.words import counted
 from protocol.chat import Chat
 from protocol.dag import bits
@@ -129,7 +130,7 @@ def takes(device: Device, judge: Chat, lane: int) -> bool:
         return True
     membership = resolve(history, known)
     member = membership.users.get(device.profile.user.user)
-    if member is None or device.profile.charter.agency not in membership.agencies:
+    if member is None or not is_ours(device, membership):
         return False
     return lane == CONTROL or member.role >= Role.MEMBER
 

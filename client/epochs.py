@@ -330,9 +330,12 @@ def prekey_of(device: Device, chat: Chat, member: DeviceKey, now: int) -> Prekey
     # One dated far ahead by a clock that was wrong must not go before those that follow it.
     ahead = now + PREKEY_RENEW_SECONDS * SECOND_MS
     newest = max(known, key=lambda one: (one.issued <= ahead, one.issued), default=None)
-    if newest is None or now - newest.issued >= PREKEY_ERASE_SECONDS * SECOND_MS:
-        return None
-    return newest
+    return None if newest is None or is_too_old(newest.issued, now) else newest
+
+
+def is_too_old(issued: int, now: int) -> bool:
+    """Whether nobody seals any more to a prekey of that time: its device erases it by then."""
+    return now - issued >= PREKEY_ERASE_SECONDS * SECOND_MS
 
 
 def own_prekey(device: Device, now: int) -> bytes:

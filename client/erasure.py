@@ -7,12 +7,10 @@ is emptied. Closing the database empties it, and what stays open does so once a 
 
 from client.delivery import unstored
 from client.device import Device
-from client.epochs import erase_old_prekeys
+from client.epochs import SECOND_MS, erase_old_prekeys
 from node import database
 from node.errors import DamagedError
 from protocol.limits import PREKEY_ERASE_SECONDS
-
-SECOND_MS = 1000
 
 
 def erase_prekeys(device: Device, now: int) -> int:

@@ -12,6 +12,7 @@ from msgspec import convert
 
 from client import debts, identities
 from client.device import Device
+from client.epochs import is_too_old
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, IvorError, NetworkError, UserError
 from node.trust import take_card
@@ -31,7 +32,7 @@ from protocol.identity import (
     verify_charter,
     verify_prekey,
 )
-from protocol.limits import INCARNATION_BYTES, PREKEY_ERASE_SECONDS
+from protocol.limits import INCARNATION_BYTES
 from protocol.name import parse_address
 from protocol.person import Person, PersonDevice
 from protocol.policy import Role
@@ -43,7 +44,6 @@ IN_USE, GIVEN_UP, UNLISTED, UNTOLD = range(4)
 _CARDS = "cards"  # in `meta`: how far our node has told us of cards: incarnation, then a number
 _NUMBER_BYTES = 8
 SEEK_AGAIN_MS = 600_000
-SECOND_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +392,7 @@ def _is_old(device: Device, key: DeviceKey, now: int) -> bool:
     row = device.connection.execute(
         "SELECT prekey FROM devices WHERE id = ? AND revoked = 0", (key,)
     ).fetchone()
-    return row is not None and prekey_issued(row[0]) <= now - PREKEY_ERASE_SECONDS * SECOND_MS
+    return row is not None and is_too_old(prekey_issued(row[0]), now)
 
 
 def note_sought(device: Device, users: Iterable[UserId], now: int) -> None:

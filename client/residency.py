@@ -7,6 +7,7 @@ from node.errors import RefusedError, UserError
 from protocol.identity import UserId, verify_charter
 from protocol.name import check_zone
 from protocol.policy import ZONES_MAX, Policy, fewest
+from protocol.roster import Membership
 
 
 def zones_of(device: Device, users: Sequence[UserId]) -> tuple[str, ...]:
@@ -21,6 +22,11 @@ def zone_of(device: Device, user: UserId) -> str:
     if charter is None:
         raise UserError("that user is not known here; run 'ivor sync'")
     return verify_charter(charter).zone
+
+
+def is_ours(device: Device, membership: Membership) -> bool:
+    """Whether our agency may hold a chat; else our node takes nothing of it (SPEC 3.4)."""
+    return device.profile.charter.agency in membership.agencies
 
 
 def read_zones(text: str) -> tuple[str, ...]:

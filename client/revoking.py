@@ -16,6 +16,7 @@ from client.device import Device
 from client.epochs import start_epoch
 from client.link import Link
 from client.people import GIVEN_UP, UNTOLD
+from client.residency import is_ours
 from client.writing import append_control, may_sign
 from crypto.signing import Signer
 from node.errors import NetworkError, RefusedError
@@ -51,8 +52,8 @@ def exposed(device: Device) -> list[Exposed]:
         if judge is None or one.device == device.key:
             continue
         membership = judge.membership()
-        held = device.profile.charter.agency in membership.agencies
-        if held and one.device in membership.devices and membership.may_write(device.key):
+        ours = is_ours(device, membership) and membership.may_write(device.key)
+        if ours and one.device in membership.devices:
             found.setdefault((one.chat, one.device), one)
     return list(found.values())
 

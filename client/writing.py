@@ -8,6 +8,7 @@ from hashlib import sha256
 import msgspec
 
 from client.device import Device
+from client.residency import is_ours
 from node.errors import EvidenceError, NetworkError, RefusedError
 from node.store import Branch
 from node.stored import Stored
@@ -103,7 +104,7 @@ def _check_held(device: Device, chat: ChatId) -> None:
     membership = None if judge is None else judge.membership()
     if membership is None or ours.user.user not in membership.users:
         return
-    if ours.charter.agency not in membership.agencies:
+    if not is_ours(device, membership):
         raise RefusedError(
             f"your agency, in {ours.charter.zone}, may hold this chat no longer: it stays in "
             f"{', '.join(membership.policy.zones)}; nobody would get what you write"

@@ -34,6 +34,7 @@ from node.operations import carry_out
 from node.share import Shares
 from protocol.entry import DeviceKey
 from protocol.frame import Answer, Ask
+from protocol.listing import Head
 from protocol.question import Lookup, Witness
 from protocol.reply import People, Refusal
 from protocol.session import PeerKind
@@ -106,6 +107,14 @@ async def meet(house: House, *peers: Peer) -> None:
         nursery.cancel_scope.cancel()
 
 
+def goes_on_from(again: House, latest: Head, east: House) -> None:
+    """A further user makes the head that follows, and it is no lie to who knows the latest."""
+    enrolled(again, "dina")
+    head = again.directory.own_head(NOW)
+    assert (head.serial, head.prev) == (latest.serial + 1, latest.id)
+    assert east.directory.witness.agrees(head.raw)
+
+
 class TestUnmet:
     async def test_it_waits_for_each_and_then_goes_on_from_the_newest(
         self, houses: list[House], again: House
@@ -141,11 +150,8 @@ class TestUnmet:
             with again.connection:
                 begin_anew(again.connection, draw)
             await meet(again, Peer(east, again), Peer(west, again))
-            enrolled(again, "dina")
-            head = again.directory.own_head(NOW)
+            goes_on_from(again, latest, east)
             again.connection.close()
-            assert (head.serial, head.prev) == (latest.serial + 1, latest.id)
-            assert east.directory.witness.agrees(head.raw)
 
     async def test_what_lies_between_may_be_lost_with_the_node(
         self, houses: list[House], again: House
@@ -157,10 +163,7 @@ class TestUnmet:
         east.connection.execute(between, (mid.agency.id, latest.serial))
         await meet(again, Peer(east, again), Peer(west, again))
         assert again.directory.people.unmet() == []
-        enrolled(again, "dina")
-        head = again.directory.own_head(NOW)
-        assert (head.serial, head.prev) == (latest.serial + 1, latest.id)
-        assert east.directory.witness.agrees(head.raw)
+        goes_on_from(again, latest, east)
 
     async def test_nor_is_a_head_signed_of_older_users(
         self, houses: list[House], again: House

@@ -60,13 +60,7 @@ def of_many_devices(random: Random, steps: int) -> Story:
     roles = [Role.OWNER, *(random.choice(ROLES) for _ in cast[1:])]
     kind = random.choice((ChatKind.GROUP, ChatKind.GROUP, ChatKind.CHANNEL))
     story = Story(list(zip(cast, roles, strict=True)), kind)
-    motif = _Crowd(random, story, cast, random.choice(cast[1:]))
-    if random.randrange(2):
-        motif.fork()
-    owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
-    for _ in range(steps):
-        motif.step(owners)
-    return story
+    return _played(random, _Crowd(random, story, cast, random.choice(cast[1:])), roles, steps)
 
 
 def of_owners(random: Random, steps: int) -> Story:
@@ -74,13 +68,16 @@ def of_owners(random: Random, steps: int) -> Story:
     cast = CAST[: random.choice((3, 4, 5))]
     roles = [Role.OWNER, Role.OWNER, *(random.choice(ROLES) for _ in cast[2:])]
     story = Story(list(zip(cast, roles, strict=True)))
-    motif = _Council(random, story, cast, random.choice(cast[1:]))
+    return _played(random, _Council(random, story, cast, random.choice(cast[1:])), roles, steps)
+
+
+def _played(random: Random, motif: "_Motif", roles: list[Role], steps: int) -> Story:
     if random.randrange(2):
         motif.fork()
-    owners = [who for who, role in zip(cast, roles, strict=True) if role is Role.OWNER]
+    owners = [who for who, role in zip(motif.cast, roles, strict=True) if role is Role.OWNER]
     for _ in range(steps):
         motif.step(owners)
-    return story
+    return motif.story
 
 
 class _Motif:
@@ -88,14 +85,14 @@ class _Motif:
 
     def __init__(self, random: Random, story: Story, cast: list[Person], forker: Person) -> None:
         self._random = random
-        self._story = story
-        self._cast = cast
+        self.story = story
+        self.cast = cast
         self._forker = forker
         self._history = story.history()
 
     def fork(self) -> None:
         """Let the device write on two or more branches."""
-        forker, story = self._forker, self._story
+        forker, story = self._forker, self.story
         if self._flip(2):
             self._keep(story.tell(forker, Enroll(credential(forker, (1,))), [story.genesis]))
         self._keep(story.tell(forker, self._said(forker), self._some()))
@@ -108,8 +105,8 @@ class _Motif:
 
     def step(self, owners: list[Person]) -> None:
         """Let somebody tell of a fork, vouch, or do something else."""
-        random, story = self._random, self._story
-        who, seen = random.choice(self._cast), None if self._flip(4) else self._some()
+        random, story = self._random, self.story
+        who, seen = random.choice(self.cast), None if self._flip(4) else self._some()
         forks = list(_forks(story))
         if forks and self._flip(4):
             one, other = random.choice(forks)
@@ -125,7 +122,7 @@ class _Motif:
         return self._random.randrange(sides) == 0
 
     def _some(self) -> list[Told]:
-        told = self._story.told
+        told = self.story.told
         return self._random.sample(told, min(len(told), self._random.randint(1, 3)))
 
     def _keep(self, told: Told) -> bool:
@@ -137,7 +134,7 @@ class _Motif:
             entry.device in resolve(history, past).devices or may_enter(history, entry, past)
         )
         if entry.id in history or not admitted:
-            self._story.untell()
+            self.story.untell()
             return False
         history.add(entry)
         return True
@@ -145,7 +142,7 @@ class _Motif:
     def _inner(self, who: Person) -> Inner:
         """Return what needs a rank, mostly about the device that forks."""
         random = self._random
-        other = random.choice([self._forker, *self._cast])
+        other = random.choice([self._forker, *self.cast])
         number, role = random.randrange(DEVICES), random.choice(list(Role))
         seen = self._heads(other, number)
         policy = Policy(
@@ -162,11 +159,11 @@ class _Motif:
 
     def _said(self, who: Person) -> Operation:
         """Return what somebody says of themselves, decides, or redacts."""
-        random, story = self._random, self._story
+        random, story = self._random, self.story
         number = random.randrange(DEVICES)
-        others = [one for one in self._cast if one is not who]
+        others = [one for one in self.cast if one is not who]
         seen = self._heads(who, number)
-        target = random.choice(self._cast).devices[0]
+        target = random.choice(self.cast).devices[0]
         makers: list[Callable[[], Operation]] = [
             Leave,
             Leave,
@@ -190,8 +187,8 @@ class _Crowd(_Motif):
 
     def step(self, owners: list[Person]) -> None:
         """Let somebody tell of a fork, vouch, bring a device in, or do something else."""
-        random, story = self._random, self._story
-        who, seen = random.choice(self._cast), None if self._flip(4) else self._some()
+        random, story = self._random, self.story
+        who, seen = random.choice(self.cast), None if self._flip(4) else self._some()
         forks = list(_forks(story))
         number = random.randrange(DEVICES)
         if forks and self._flip(5):
@@ -207,13 +204,13 @@ class _Crowd(_Motif):
     def _told(self, who: Person, operation: Operation, seen: list[Told] | None) -> Told:
         """Tell something by one of the person's devices, which now and then forks."""
         number = 0 if self._flip(2) else self._random.randrange(DEVICES)
-        mine = [told for told in self._story.told if told.entry.device == who.devices[number]]
+        mine = [told for told in self.story.told if told.entry.device == who.devices[number]]
         if mine[1:] and self._flip(12):
-            return self._story.retell(who, operation, self._random.choice(mine[1:]), seen)
-        return self._story.tell(who, operation, seen, number)
+            return self.story.retell(who, operation, self._random.choice(mine[1:]), seen)
+        return self.story.tell(who, operation, seen, number)
 
     def _proof(self, one: Told, other: Told) -> Revoke:
-        proof = self._story.exposure(one, other)
+        proof = self.story.exposure(one, other)
         seen = (Reference(proof.device, self._random.randrange(SEQS), EntryId(bytes(32))),)
         assert proof.fork is not None
         lane = 1 if self._flip(3) else proof.fork.lane
@@ -224,7 +221,7 @@ class _Crowd(_Motif):
     def _inner(self, who: Person) -> Inner:
         if not self._flip(8):
             return super()._inner(who)
-        one, other = self._random.choice(self._cast), self._random.choice(self._cast)
+        one, other = self._random.choice(self.cast), self._random.choice(self.cast)
         made = grant(one, self._random.choice(list(Role)))
         devices = {one.devices[0], self._random.choice(other.devices)}
         user = replace(made.credential.user, devices=tuple(sorted(devices)))
@@ -236,8 +233,8 @@ class _Council(_Crowd):
 
     def step(self, owners: list[Person]) -> None:
         """Let somebody tell of a fork, an owner vouch or decide with others, or somebody go."""
-        random, story = self._random, self._story
-        who, owner = random.choice(self._cast), random.choice(owners)
+        random, story = self._random, self.story
+        who, owner = random.choice(self.cast), random.choice(owners)
         seen = None if self._flip(4) else self._some()
         forks = list(_forks(story))
         choice = random.randrange(10)
@@ -260,10 +257,10 @@ class _Council(_Crowd):
 
     def _told(self, who: Person, operation: Operation, seen: list[Told] | None) -> Told:
         number = int(self._flip(5))
-        mine = [told for told in self._story.told if told.entry.device == who.devices[number]]
+        mine = [told for told in self.story.told if told.entry.device == who.devices[number]]
         if mine[1:] and self._flip(5):
-            return self._story.retell(who, operation, self._random.choice(mine[1:]), seen)
-        return self._story.tell(who, operation, seen, number)
+            return self.story.retell(who, operation, self._random.choice(mine[1:]), seen)
+        return self.story.tell(who, operation, seen, number)
 
 
 def _forks(story: Story) -> Iterator[tuple[Told, Told]]:
