@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from client.deciding import Decided
     from client.device import Device
     from client.link import Link
+    from node.errors import IvorError
     from protocol.chat import Chat
+    from protocol.errors import PeerError
     from protocol.identity import UserId
 
 Result = TypeVar("Result")
@@ -222,7 +224,7 @@ async def _nothing_first(_: "Link") -> None:
 
 def fetch(
     device: "Device", first: "Callable[[Link], Awaitable[None]]" = _nothing_first
-) -> str | None:
+) -> "IvorError | PeerError | None":
     """Take what is new at the node, for a short time; return why that did not work, or None.
 
     first: what to do as soon as the node is connected.
@@ -245,7 +247,7 @@ def fetch(
         trio.run(run)
     except (IvorError, PeerError) as error:  # what is here can be read, but for what is too old
         drop_aged(device)
-        return str(error)
+        return error
     return None
 
 

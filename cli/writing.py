@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened, tell_decided
+from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 
 if TYPE_CHECKING:
     from client.device import Device
     from client.link import Link
-    from node.errors import IvorError, NetworkError
+    from node.errors import IvorError
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
     from protocol.errors import PeerError
@@ -240,40 +240,20 @@ def _titled(device: "Device", name: str) -> "Chat":
 
 
 class Met(NamedTuple):
-    """A chat as our node has it. problem: why the node was not met, None if it was."""
+    """A chat as our node has it. problem: why what is new there is not here, None if it is."""
 
     chat: "Chat"
-    problem: "NetworkError | None"
+    problem: "IvorError | PeerError | None"
 
 
 def _meet_node(device: "Device", chat: "Chat") -> Met:
-    """Take up what is new, for a short time, before something is written in a chat.
+    """Take up what is new before something is written in a chat.
 
     Who was brought in since, and whoever's keys are not known here, could not read it, ever.
     """
-    import trio
-
     from client.compose import require
-    from client.link import linked
-    from node.errors import IvorError, NetworkError
-    from protocol.errors import PeerError
 
-    reached: list[bool] = []
-
-    async def run() -> None:
-        with trio.move_on_after(SETTLE_SECONDS):
-            async with linked(device) as link:
-                reached.append(True)
-                await link.settle(SETTLE_SECONDS)
-                await link.seek(chat.id)
-
-    problem = None
-    try:
-        trio.run(run)
-    except NetworkError as error:
-        problem = None if reached else error
-    except (IvorError, PeerError):
-        pass  # whoever brings what is written meets the same, and says so
+    problem = fetch(device)
     return Met(require(device, chat.id), problem)
 
 
@@ -360,7 +340,7 @@ class Brought(NamedTuple):
 def _bring(
     device: "Device", met: Met, place: "Reference", wait: Wait | None, timeout: float
 ) -> Brought:
-    """Bring what is queued to the node, if it could be reached just now."""
+    """Bring what is queued to the node, unless that could not be met just now."""
     import trio
 
     from client.link import linked
@@ -387,7 +367,7 @@ async def _bring_over(
 ) -> Brought:
     from client.bringing import holders, spread
     from client.delivery import progress_of
-    from client.exchange import decide, reach_all, revoke_caught, stay_known, wait_until
+    from client.exchange import wait_until
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
@@ -395,13 +375,6 @@ async def _bring_over(
         return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)
-    await stay_known(device, link)
-    await link.seek(chat.id)
-    decided = await decide(device, link)
-    tell_decided(decided)
-    reached = await reach_all(device, link)
-    if await revoke_caught(device, link) or decided or reached:
-        await link.settle(SETTLE_SECONDS)
     if wait is not None:
         await wait_until(link, far_enough, seconds)
     await _bring_files(device, link, chat, place)
