@@ -159,7 +159,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
         until = when(invitation.expires)
         output.line(code, {"type": "code", "code": code, "expires": until})
         note(f"on the new device run 'ivor device link CODE' with this: good once, until {until}")
-        note("this waits for that device until then; Ctrl-C ends it, and the code with it")
+        note("this waits for that device until then; once it is ended, only another code will do")
         pending, request = await linking.wait(link, invitation)
         shown = link_code(invitation.ticket, request.raw)
         if output.as_json:

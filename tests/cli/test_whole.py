@@ -336,7 +336,7 @@ class TestTown:
         (shown,) = town.run("anna", "device", "link", code=130)
         told = capsys.readouterr().err
         assert f"'ivor device link CODE' with this: good once, until {shown['expires']}\n" in told
-        assert "this waits for that device until then; Ctrl-C ends it" in told
+        assert "this waits for that device until then; once it is ended" in told
         monkeypatch.setattr("trio.sleep", given_up)
         asked = town.run("watch", "device", "link", str(shown["code"]), code=130)
         assert asked[0]["expires"] == shown["expires"]
