@@ -135,7 +135,7 @@ async def fetch(
             raise UserError("the message was redacted, or is too old: its file is gone")
         if begun.state is State.WHOLE:
             return begun
-        await link.fetching.bring(begun, [link.connection], told, lambda: False)
+        await link.fetching.bring(begun, lambda: [link.connection], told, lambda: False)
         state = await ask_state(link, blob.chat, blob.entry)
         here = await link.journal.read(partial(index.count_held, begun))
         if state.standing is Standing.NO_ROOM:

@@ -75,12 +75,13 @@ class Fetching:
     async def bring(
         self,
         blob: StoredBlob,
-        sources: Sequence[Connection],
+        sources: Callable[[], Sequence[Connection]],
         kept: Callable[[int], object],
         gives_way: Callable[[], bool],
     ) -> None:
         """Fetch a blob that has a file, until it is whole or no source has more of it just now.
 
+        sources: who is here; asked when it begins, `joined` and `left` tell of changes after that.
         kept: told of each number of chunks that became durable. gives_way: whether to stop early.
         Raises StorageError when the disk fails. A blob that is dropped meanwhile ends it.
         """
@@ -89,7 +90,7 @@ class Fetching:
         held = await self._journal.read(partial(self._index.held, blob))
         fetch: Fetch[Connection] = Fetch(blob.announced.chunks, held)
         active = self._active[blob.entry] = _Active(blob, fetch)
-        for source in sources:
+        for source in sources():
             self._join(active, source)
         try:
             while not (fetch.complete or active.dropped or gives_way()):

@@ -208,7 +208,7 @@ class Larder:
             if begun is not None:
                 await self._fetching.bring(
                     begun,
-                    self._sources(blob, peers),
+                    partial(self._sources, blob, peers),
                     moved.append,
                     lambda: self._crowded and trio.current_time() > end,
                 )

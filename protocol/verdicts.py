@@ -34,11 +34,6 @@ class Verdicts:
         self._voided_after = 0
         self._widest: Verdict | None = None
 
-    @property
-    def genesis(self) -> Verdict:
-        """What the genesis alone amounts to."""
-        return self._after[GENESIS]
-
     def keep(self, index: int, found: Verdict) -> None:
         """Hold what an operation and its past amount to; each is the newest when it comes."""
         self._after[index] = found

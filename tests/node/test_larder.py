@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -38,11 +38,15 @@ Taken = Literal["all", "demand"]
 
 @dataclass(eq=False)
 class Peer:
-    """A session with another node, that is asked for nothing here."""
+    """A session with another node. asked: for what of it was asked, as it never comes."""
 
     key: bytes = MVD
     peer: PeerKind = PeerKind.NODE
     open: bool = True
+    asked: list[WantBlob] = field(default_factory=list)
+
+    def send(self, want: WantBlob) -> None:
+        self.asked.append(want)
 
 
 CHUNK = b"c" * 1000
@@ -76,11 +80,11 @@ class Turns:
         for chain in talk.chains.values():
             take(replica, chain.run())
         self.index = replica.blobs
-        hub: Hub[Connection] = Hub(MZ, trio.current_time)
+        self.hub: Hub[Connection] = Hub(MZ, trio.current_time)
         self.peer = cast("Connection", Peer())
-        hub.add(self.peer)
+        self.hub.add(self.peer)
         self._journal = Journal(replica.store.connection, replica.forget)
-        self.larder = Larder(replica, self._journal, Settings(blobs=taken), folder, hub)
+        self.larder = Larder(replica, self._journal, Settings(blobs=taken), folder, self.hub)
         self._news = trio.Event()
         self.end: Callable[[StoredBlob], object] | None = None
         patch.setattr(larders, "LOOK_SECONDS", 0)
@@ -89,11 +93,11 @@ class Turns:
     async def _bring(
         self,
         blob: StoredBlob,
-        sources: Sequence[Connection],
+        sources: Callable[[], Sequence[Connection]],
         _: Callable[[int], object],
         gives_way: Callable[[], bool],
     ) -> None:
-        assert sources == [self.peer]
+        assert sources() == [self.peer]
         self.had.append(blob.entry)
         self._news.set()
         await trio.lowlevel.checkpoint()
@@ -166,6 +170,33 @@ async def test_a_node_that_comes_may_have_what_nobody_had(
             turns.larder.opened(turns.peer)
             await trio.sleep(0.001)
     assert turns.had.count(failed) == 1
+
+
+async def test_a_node_that_comes_as_a_turn_begins_is_asked(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: nothing was asked of it until the turn was over."""
+    announce(talk, talk.people[3], 1)
+    bring = Fetching.bring
+    turns = Turns(tmp_path, talk, monkeypatch)
+    monkeypatch.setattr(Fetching, "bring", bring)
+    held = turns.index.held
+    late = Peer()
+
+    def meanwhile(blob: StoredBlob) -> list[int]:
+        monkeypatch.setattr(turns.index, "held", held)
+        turns.hub.remove(turns.peer)
+        turns.larder.closed(turns.peer)
+        turns.hub.add(cast("Connection", late))
+        turns.larder.opened(cast("Connection", late))
+        return held(blob)
+
+    monkeypatch.setattr(turns.index, "held", meanwhile)
+    turns.start(nursery)
+    with trio.fail_after(60):
+        while not late.asked:  # noqa: ASYNC110 - as a source that is slow
+            await trio.sleep(0.001)
+    assert not cast("Peer", turns.peer).asked
 
 
 @pytest.mark.parametrize("taken", ["all", "demand"])
