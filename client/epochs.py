@@ -211,8 +211,19 @@ def _could_reach_more(device: Device, chat: Chat, epoch: EntryId, now: int) -> b
     return any(takes_seals(prekey.public) for prekey in found)
 
 
+def skipping(device: Device) -> list[ChatId]:
+    """Return the chats in which the last epoch that we have started skips somebody."""
+    found = []
+    for judge in device.chats():
+        ours = judge.history.epochs & judge.history.chain(device.key)
+        last = judge.history.entries[ours.bit_length() - 1].operation if ours else None
+        if isinstance(last, EpochOperation) and last.skipped:
+            found.append(judge.id)
+    return found
+
+
 def let_all_read(device: Device, chats: Iterable[ChatId], now: int) -> int:
-    """Start an epoch in each of these chats in whose best one others skip whom we could reach.
+    """Start an epoch in each of these chats whose best one skips whom we could reach.
 
     Its author may never know a key of theirs, as where the two agencies do not trust each other.
     Among many, who let them in does, and all others who know one wait until they write. Return in

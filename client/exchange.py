@@ -19,7 +19,7 @@ from client.arrivals import take_in
 from client.bringing import hand_over
 from client.deciding import Decided, settle
 from client.device import Device
-from client.epochs import let_all_read
+from client.epochs import let_all_read, skipping
 from client.erasure import drop_aged, empty_log, erase_prekeys
 from client.handing import hand_on, unfinished
 from client.link import Link
@@ -167,20 +167,22 @@ async def trade_keys(device: Device, link: Link) -> None:
 
 
 async def reach_all(device: Device, link: Link) -> int:
-    """Start epochs for those whom others skip where these wrote since; return in how many chats.
+    """Start epochs for whom ours skip, or others', where these wrote; return in how many chats.
 
     Since this was done last, by whichever command: what came is seen by the first that does it.
     """
-    return await link.write(partial(_reach_all, device))
+    return await link.write(lambda: reach_more(device, now_ms()))
 
 
-def _reach_all(device: Device) -> int:
-    looked, latest = int(device.noted(_REACHED) or 0), mailbox.latest(device)
-    if looked == latest or not may_sign(device):
+def reach_more(device: Device, now: int) -> int:
+    """The same inside a transaction. now: milliseconds."""
+    if not may_sign(device):
         return 0
+    looked, latest = int(device.noted(_REACHED) or 0), mailbox.latest(device)
     stirred = mailbox.stirred_since(device, looked)
-    device.note(_REACHED, latest)
-    return let_all_read(device, stirred, now_ms())
+    if looked != latest:
+        device.note(_REACHED, latest)
+    return let_all_read(device, {*stirred, *skipping(device)}, now)
 
 
 async def decide(device: Device, link: Link) -> Sequence[Decided]:

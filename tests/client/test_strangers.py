@@ -10,7 +10,7 @@ import pytest
 from client import compose, epochs, mailbox, people
 from client.device import Device
 from client.epochs import closed_to, fitting, let_all_read, start_epoch
-from client.exchange import visit
+from client.exchange import reach_more, visit
 from client.linking import bring_in
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
@@ -281,6 +281,34 @@ def test_an_epoch_that_skips_who_is_known_by_now_is_left(
     assert boris.replica.last_epoch(chat, boris.key) == reaches
     federation.carry(boris, clara)
     assert federation.texts(clara, chat) == ["to clara", "and again"]
+
+
+def test_who_was_skipped_is_reached_once_their_key_is_known(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Regression: only once somebody wrote; and who knew the one did not know the other."""
+    clara = federation.official("clara@mvd")
+    dora = federation.official("dora@minzdrav")
+    chat = federation.chat(boris, "", anna, clara, dora)
+    for member in (anna, clara, dora):
+        federation.carry(boris, member)
+    hidden = "UPDATE devices SET prekey = ? WHERE id = ?"
+    anna.connection.execute(hidden, (None, dora.key))
+    row = boris.connection.execute("SELECT prekey FROM devices WHERE id = ?", (clara.key,)).get
+    boris.connection.execute(hidden, (None, clara.key))
+    with boris.transaction():
+        start_epoch(boris, compose.require(boris, chat), now())
+        assert reach_more(boris, now()) == 0
+    boris.connection.execute(hidden, (row, clara.key))
+    with boris.transaction():
+        assert reach_more(boris, now()) == 1
+        assert reach_more(boris, now()) == 0
+    federation.carry(boris, anna)
+    federation.say(anna, chat, "to clara and dora")
+    for reader in (clara, dora):
+        federation.carry(boris, reader)
+        federation.carry(anna, reader)
+        assert federation.texts(reader, chat) == ["to clara and dora"]
 
 
 @pytest.mark.parametrize("few", [9, 2])

@@ -63,6 +63,7 @@ class Visit(Link):
             await self.refresh()
         await take_parcels(device, self, History())
         await self.write(lambda: arrivals.take_in(device, party.wall))
+        await self.write(lambda: exchange.reach_more(device, party.wall))
         await tell_again(device, self)
         await exchange.hand_out(device, self)
         await hand_on(device, self)
@@ -103,6 +104,7 @@ class Search(Visit):
         super().__init__(party, line)
 
     async def _run(self) -> None:
+        await self.seek()
         await self.look_up(self._names)
         self._then()
 
