@@ -10,6 +10,7 @@ from msgspec import convert
 
 from client import archive, debts, grants, mailbox, nacks, sharing
 from client.device import Device
+from client.entries import read_entry
 from node.stored import Stored
 from protocol.entry import CONTROL, ChatId, ContentHeader, Reference
 from protocol.nack import nacked_by
@@ -68,7 +69,7 @@ def _owe_nacked(device: Device, parts: Sequence[Stored]) -> None:
         judge = device.replica.chat(chat)
         epochs = frozenset() if judge is None else nacked_by(judge.history, other)
         for place in _newest_open(device, chat):
-            header = mailbox.read_entry(device, chat, place).header
+            header = read_entry(device, chat, place).header
             if isinstance(header, ContentHeader) and header.epoch in epochs:
                 debts.owe(device, chat, header, place.id)
 

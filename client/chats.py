@@ -13,7 +13,8 @@ import apsw
 from msgspec import convert
 
 from client.device import Device
-from client.mailbox import State, read_entry
+from client.entries import read_entry
+from client.mailbox import State
 from node.errors import DamagedError, UserError
 from protocol.chat import Chat
 from protocol.entry import ChatId, ContentHeader, Reference

@@ -5,14 +5,26 @@ present one to whom it takes in, and of any to who asks. What it owes it makes a
 at a time, when it is connected. Whatever is done twice is done once.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from msgspec import convert
 
 from client.device import Device
-from client.epochs import NoKey, chains_of, fitting, own_prekey, prekey_of, sender_chain
+from client.entries import header_at
+from client.epochs import (
+    NoKey,
+    SenderChain,
+    advanced,
+    chains_of,
+    fitting,
+    own_prekey,
+    prekey_of,
+    sender_chain,
+)
 from client.owing import keep_opening, owe
 from crypto.errors import SealRefused
 from node.errors import IdentityError
@@ -20,8 +32,8 @@ from node.stored import Stored
 from protocol import keygrant
 from protocol.chat import Chat
 from protocol.dag import EpochEntry, bits
-from protocol.entry import CONTROL, ChatId, ContentHeader, DeviceKey, EntryId, Header
-from protocol.epoch import BadSeal
+from protocol.entry import CONTENT, CONTROL, ChatId, ContentHeader, DeviceKey, EntryId, Header
+from protocol.epoch import BadSeal, rank
 from protocol.history import History
 from protocol.identity import verify_prekey
 from protocol.keygrant import EPOCHS_ASKED_MAX, Asked, ChainKey, Granted
@@ -379,7 +391,7 @@ def _chains(
 ) -> dict[DeviceKey, ChainKey]:
     """Return an epoch's chains as they stood when a reader came in, or as they stand here.
 
-    To who was in from its beginning, those as of then, as long as its seal for us can be opened.
+    As long as its seal for us can be opened, each begins with the first message for the reader.
     """
     started = judge.history.epoch(epoch)
     if started is None or reader in judge.history.recipients(started):
@@ -391,17 +403,56 @@ def _chains(
         " (SELECT min(mark) FROM openings WHERE epoch = ? AND mark >= ?)",
         (epoch, epoch, since),
     ) or _read(device, "SELECT device, generation, chain FROM senders WHERE epoch = ?", (epoch,))
-    if since == started.index and any(generation for _, generation, _ in rows):
-        rows = _begun(device, judge.id, epoch) or rows
-    return {sender: ChainKey(generation, chain) for sender, generation, chain in rows}
+    found = {sender: ChainKey(generation, chain) for sender, generation, chain in rows}
+    moved = [sender for sender, one in found.items() if one.generation]
+    begun = _begun(device, judge.id, epoch) if moved else {}
+    for sender in begun.keys() & moved:
+        first = 0 if since == started.index else _first_for(device, judge, epoch, sender, since)
+        if first is not None and first < found[sender].generation:
+            earlier = advanced(SenderChain(0, begun[sender]), first)
+            found[sender] = ChainKey(earlier.generation, earlier.chain)
+    return found
 
 
-def _begun(device: Device, chat: ChatId, epoch: EntryId) -> list[tuple[DeviceKey, int, bytes]]:
+def _begun(device: Device, chat: ChatId, epoch: EntryId) -> Mapping[DeviceKey, bytes]:
     try:
         found = chains_of(device, chat, epoch)
     except BadSeal:
-        return []
-    return [] if isinstance(found, NoKey) else [(one, 0, found[one]) for one in found]
+        return {}
+    return {} if isinstance(found, NoKey) else found
+
+
+def _first_for(
+    device: Device, judge: Chat, epoch: EntryId, sender: DeviceKey, since: int
+) -> int | None:
+    """Return the generation of a sender's first message in an epoch that had seen an entry.
+
+    None if there is none here. Along a chain what its author had seen never grows less, nor does
+    the rank of its epochs.
+    """
+    history, stored = judge.history, device.replica.store.create_chat(judge.id)
+    least = rank(history, epoch)
+
+    def is_for_reader(header: Header) -> bool:
+        if not isinstance(header, ContentHeader) or rank(history, header.epoch) < least:
+            return False
+        return bool(history.past([head.id for head in header.control]) >> since & 1)
+
+    firsts = [
+        _first(partial(header_at, device, stored, sender, branch), branch.length, is_for_reader)
+        for branch in stored.chains.get((sender, CONTENT), ())
+    ]
+    return min(
+        (one.generation for one in firsts if isinstance(one, ContentHeader) and one.epoch == epoch),
+        default=None,
+    )
+
+
+def _first(
+    header: Callable[[int], Header], count: int, fits: Callable[[Header], bool]
+) -> Header | None:
+    first = bisect_left(range(count), x=True, key=lambda seq: fits(header(seq)))
+    return None if first == count else header(first)
 
 
 def _entered(history: History, epoch: EpochEntry, reader: DeviceKey) -> int:

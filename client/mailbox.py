@@ -18,6 +18,7 @@ from msgspec import convert
 
 from client import debts, grants
 from client.device import Device
+from client.entries import read_entry
 from client.epochs import (
     SECOND_MS,
     NoKey,
@@ -28,7 +29,6 @@ from client.epochs import (
 )
 from crypto import content, schedule
 from crypto.errors import ContentRefused
-from node.store import Branch, StoredChat
 from node.stored import Stored
 from protocol.attachment import ciphertext_of
 from protocol.disclosure import Share
@@ -44,7 +44,7 @@ from protocol.entry import (
 from protocol.errors import PeerError, UsageError
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Message, decode_message
-from protocol.run import Entry, rebuild
+from protocol.run import Entry
 
 
 class State(IntEnum):
@@ -257,31 +257,6 @@ def _pass_over(device: Device, which: str, values: Sequence[bytes]) -> None:
         if device.replica.is_readable(chat):
             moved = advanced(SenderChain(at, chain), generation)
             save_sender_chain(device, epoch, sender, moved.generation, moved.chain)
-
-
-def entries_of(
-    device: Device,
-    stored: StoredChat,
-    chain: Sequence[Branch],
-    branch: Branch,
-    start: int,
-    stop: int,
-) -> list[Entry]:
-    """Read stored content entries of one branch, start to stop (exclusive)."""
-    store = device.replica.store
-    author = next(key for key, value in stored.chains.items() if value is chain)[0]
-    prev, context = store.context_before(chain, branch, CONTENT, start)
-    records = [row[2] for row in store.rows(chain, branch, start, stop)]
-    return rebuild(stored.id, DeviceKey(author), CONTENT, start, prev, context, records)
-
-
-def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
-    """Read one stored content entry."""
-    stored = device.replica.store.create_chat(chat)
-    chain = stored.chains[place.device, CONTENT]
-    number = device.replica.store.branch_of(stored, place.device, CONTENT, place.seq, place.id)
-    branch = chain[number or 0]
-    return entries_of(device, stored, chain, branch, place.seq, place.seq + 1)[0]
 
 
 def _open(device: Device, chat: ChatId, entry: Entry) -> _Opened:

@@ -12,7 +12,8 @@ from client import debts
 from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
-from client.mailbox import WAITING, Letter, State, read_entry, select
+from client.entries import read_entry
+from client.mailbox import WAITING, Letter, State, select
 from client.sharing import sharer
 from node.blobs import State as BlobState
 from protocol.chat import Chat

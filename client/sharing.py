@@ -13,13 +13,13 @@ from msgspec import convert
 
 from client import compose
 from client.device import Device
+from client.entries import read_entry
 from client.mailbox import (
     WAITING,
     Letter,
     State,
     accept_disclosed,
     forget,
-    read_entry,
     select,
     speaks_of_dropped,
 )

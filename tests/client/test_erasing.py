@@ -8,9 +8,10 @@ import trio
 
 from cli.opening import bring_in as bring_in_all
 from cli.opening import opened
-from client import archive, compose, epochs, erasure, following, grants, keeping, mailbox
+from client import archive, compose, epochs, erasure, following, grants, keeping
 from client.arrivals import take_in
 from client.device import Device
+from client.entries import read_entry
 from client.reading import Follower
 from crypto import content, schedule
 from protocol.entry import ChatId, ContentHeader, header_before_commitment
@@ -35,7 +36,7 @@ def test_a_publisher_keeps_what_readers_may_ask_for_no_longer_than_fourteen_days
     federation: Federation, anna: Device, vera: Device, channel: ChatId
 ) -> None:
     place = federation.say(anna, channel, "m1")
-    recorded = mailbox.read_entry(anna, channel, place)
+    recorded = read_entry(anna, channel, place)
     follow(federation, anna, vera)
     pay(anna, vera)
     later = now() + 15 * DAY
@@ -61,7 +62,7 @@ async def test_what_was_handed_over_while_its_key_was_on_its_way_leaves_no_key(
     federation.carry(anna, boris)
     follow(federation, boris, anna, phone)
     place = federation.say(boris, channel, "m1")
-    recorded = mailbox.read_entry(boris, channel, place)
+    recorded = read_entry(boris, channel, place)
     follow(federation, boris, anna, phone)
     pay(boris, anna)
     with anna.transaction():

@@ -5,6 +5,7 @@ import pytest
 from client import compose, grants, mailbox
 from client.arrivals import take_in
 from client.device import Device
+from client.epochs import start_epoch
 from client.mailbox import State
 from protocol import keygrant
 from protocol.entry import CONTROL, ChatId
@@ -93,6 +94,34 @@ def test_who_came_in_later_is_granted_nothing_of_before(
     assert isinstance(found, keygrant.Granted)
     private = dina.connection.execute("SELECT private FROM prekeys").get
     assert keygrant.open_grant(found, private)[anna.key].generation == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_was_written_for_who_was_taken_in_by_another(
+    federation: Federation, anna: Device, boris: Device, dina: Device, channel: ChatId, epochs: int
+) -> None:
+    """Regression: boris took dina in, owed her the keys, and is gone; anna had read on."""
+    with anna.transaction():
+        compose.set_role(anna, channel, boris.profile.user.user, Role.ADMIN, now())
+    follow(federation, anna, boris)
+    federation.say(anna, channel, "before")
+    with boris.transaction():
+        compose.add_members(boris, channel, [(dina.profile.user.user, Role.READER)], now())
+    follow(federation, boris, anna)
+    said = [f"{epoch} {word}" for epoch in range(epochs) for word in ("after", "later")]
+    for at, text in enumerate(said):
+        if at == 2:
+            with anna.transaction():
+                start_epoch(anna, compose.require(anna, channel), now())
+        federation.say(anna, channel, text)
+    follow(federation, boris, dina)
+    follow(federation, anna, dina)
+    assert ask(dina, anna) == 1
+    assert pay(anna, dina) == epochs
+    with dina.transaction():
+        mailbox.open_waiting(dina)
+    assert federation.texts(dina, channel) == said
+    assert mailbox.letters(dina, channel, 9)[0].state is State.UNREADABLE
 
 
 def read_on_long_ago(

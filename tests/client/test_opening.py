@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair
 from client import compose, mailbox
 from client.audit import audit
 from client.device import Device, open_device
+from client.entries import read_entry
 from client.epochs import start_epoch
 from client.link import Link
 from client.mailbox import State
@@ -157,13 +158,12 @@ def test_what_waits_for_a_key_is_not_tried_at_each_message(
     bring(federation, anna, boris, chat)
     federation.say(anna, chat, "last")
     tried: list[Reference] = []
-    reading = mailbox.read_entry
 
-    def read_entry(device: Device, chat: ChatId, place: Reference) -> Entry:
+    def read(device: Device, chat: ChatId, place: Reference) -> Entry:
         tried.append(place)
-        return reading(device, chat, place)
+        return read_entry(device, chat, place)
 
-    monkeypatch.setattr(mailbox, "read_entry", read_entry)
+    monkeypatch.setattr(mailbox, "read_entry", read)
     bring(federation, anna, boris, chat)
     assert not tried
     federation.carry(anna, boris)

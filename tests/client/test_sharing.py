@@ -8,6 +8,7 @@ from msgspec import convert
 
 from client import compose, epochs, keeping, mailbox, sharing
 from client.device import Device
+from client.entries import read_entry
 from client.mailbox import State
 from client.reading import Reader, letters
 from node.errors import RefusedError, UserError
@@ -247,7 +248,7 @@ def test_a_share_of_more_authors_than_an_entry_links(
     federation.carry_lane(boris, dina, 0)
     federation._carry_seals(anna, dina)
     (place,) = mailbox.letters(boris, chat, 1)
-    linked = {one.device for one in mailbox.read_entry(boris, chat, place.reference).header.links}
+    linked = {one.device for one in read_entry(boris, chat, place.reference).header.links}
     content = [run for run in runs(boris, chat) if run.lane == 1]
     for run in content:
         if run.device in linked:

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from client import compose, mailbox, people
 from client.device import Device
+from client.entries import read_entry
 from client.files import find_file, received
 from client.link import linked
 from client.writing import next_place
@@ -249,7 +250,7 @@ async def test_a_replayed_ciphertext(federation: Federation, forger: Forger) -> 
     await federation.links["anna"].write(partial(say, anna, chat, "I agree"))
     letters = mailbox.letters(anna, chat, 9)
     own = next(one.reference for one in letters if one.message == Text("I agree", None))
-    entry = mailbox.read_entry(anna, chat, own)
+    entry = read_entry(anna, chat, own)
     assert isinstance(entry.header, ContentHeader)
     assert entry.payload is not None
     chain = forger.content()

@@ -10,6 +10,7 @@ from msgspec import convert
 
 from client import mailbox
 from client.chats import void_of
+from client.entries import read_entry
 from crypto import schedule
 from protocol import epoch as rules
 from protocol.entry import (
@@ -363,7 +364,7 @@ class Members(RuleBasedStateMachine):
             [((row[1], row[2], row[0]), *row[3:]) for row in rows],
             list[tuple[Reference, bytes, bytes]],
         ):
-            header = mailbox.read_entry(device, self.chat, place).header
+            header = read_entry(device, self.chat, place).header
             assert isinstance(header, ContentHeader)
             found.append((place.id, plaintext, frank, header))
         return found

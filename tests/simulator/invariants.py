@@ -11,6 +11,7 @@ from msgspec import convert
 
 from client import grants, mailbox
 from client.delivery import unstored
+from client.entries import read_entry
 from client.motions import motions
 from node.replica import Replica
 from node.witness import Witness
@@ -353,7 +354,7 @@ def _sealed(device: DeviceParty) -> Iterator[tuple[ChatId, ContentHeader]]:
         "SELECT chat, device, seq, id FROM mailbox WHERE state = ?", (mailbox.State.SEALED,)
     ).fetchall()
     for chat, place in convert([(row[0], row[1:]) for row in rows], list[tuple[ChatId, Reference]]):
-        header = mailbox.read_entry(device.device, chat, place).header
+        header = read_entry(device.device, chat, place).header
         if isinstance(header, ContentHeader):
             yield chat, header
 

@@ -6,6 +6,7 @@ from itertools import permutations
 from msgspec import convert
 
 from client import mailbox
+from client.entries import read_entry
 from client.epochs import prekey_of
 from client.mailbox import Letter
 from node.witness import Witness
@@ -103,7 +104,7 @@ def _author_of_epoch(device: DeviceParty, chat: ChatId, entry: EntryId) -> Devic
         "SELECT device, seq, id FROM mailbox WHERE id = ?", (entry,)
     ).fetchone()
     judge = device.replica.chat(chat)
-    header = mailbox.read_entry(device.device, chat, convert(row, Reference)).header
+    header = read_entry(device.device, chat, convert(row, Reference)).header
     if judge is None or not isinstance(header, ContentHeader):
         return None
     epoch = judge.history.epoch(header.epoch)
@@ -140,6 +141,6 @@ def _shared(letter: Letter) -> Iterator[EntryId]:
 
 
 def _is_shareable(device: DeviceParty, judge: Chat, place: Reference) -> bool:
-    header = mailbox.read_entry(device.device, judge.id, place).header
+    header = read_entry(device.device, judge.id, place).header
     epoch = judge.history.epoch(header.epoch) if isinstance(header, ContentHeader) else None
     return epoch is not None and epoch.operation.shareable
