@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from msgspec import convert
 
 from client.people import GIVEN_UP, UNTOLD
+from client.residency import is_ours
 from client.revoking import still_in
 from node.witness import Witness
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -18,14 +19,20 @@ from tests.simulator.stored import readable, unreadable
 def i13_who_is_given_up_is_out(rest: Rest) -> None:
     """No device that was given up is in a chat of its owner's, by what their first device knows.
 
-    Not if that one's own chain may have forked: then it cannot say so everywhere.
+    Not if that one's own chain may have forked, nor where its agency may not hold the chat: then it
+    cannot say so.
     """
     for device in rest.devices:
         if device.disturbed or device.is_further or device.key in rest.checks.compromised:
             continue
         for key in _given_up(device):
-            chats = still_in(device.device, key)
+            chats = [chat for chat in still_in(device.device, key) if _is_ours(device, chat)]
             rest.require("I13", not chats, f"{device.name} knows of one given up in {chats}")
+
+
+def _is_ours(device: DeviceParty, chat: ChatId) -> bool:
+    judge = device.replica.chat(chat)
+    return judge is not None and is_ours(device.device, judge.membership())
 
 
 def _given_up(device: DeviceParty) -> Iterator[DeviceKey]:
