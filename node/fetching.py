@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import trio
@@ -32,7 +33,10 @@ from protocol.frame import Blob, Lacking, WantBlob
 
 log = structlog.get_logger()
 
+Result = TypeVar("Result")
+
 LIARS_MAX = 4096
+THREADS_MAX = 8  # that read and write files at once; guess
 # By these a disk says that it has lost something; without a number: the file ends too early.
 LOST = frozenset({None, errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
@@ -67,6 +71,8 @@ class Fetching:
         self._journal = journal
         self._home = home
         self._lost = lost
+        # Of its own: others' wait for names that nobody resolves, and sessions wait for these.
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
         self._active: dict[EntryId, _Active] = {}
         self._liars: OrderedDict[tuple[EntryId, bytes], None] = OrderedDict()
 
@@ -119,7 +125,7 @@ class Fetching:
         blob = active.blob
         try:
             path = blobs.folder_of(self._home) / str(blob.file)
-            wrong = await trio.to_thread.run_sync(_check_and_write, path, blob, came)
+            wrong = await self._aside(partial(_check_and_write, path, blob, came))
         except OSError as error:
             raise StorageError(f"a blob was not stored, the disk says: {error}") from error
         good = [(one.index, one.path) for one in came if one.index not in wrong]
@@ -192,7 +198,7 @@ class Fetching:
         blob, path = found
         read = partial(_read_and_check, self._home, blob, want.start, path)
         try:
-            return await trio.to_thread.run_sync(read)
+            return await self._aside(read)
         except (OSError, Unauthentic) as error:
             log.warning("a chunk cannot be read", entry=blob.entry.hex()[:16], why=str(error))
             if _is_lost(error):
@@ -224,9 +230,13 @@ class Fetching:
             return
         try:
             path = blobs.folder_of(self._home) / blob.file
-            await trio.to_thread.run_sync(blobs.remove, path)
+            await self._aside(partial(blobs.remove, path))
         except OSError as error:
             raise StorageError(f"a blob was not removed, the disk says: {error}") from error
+
+    async def _aside(self, work: Callable[[], Result]) -> Result:
+        """Do in a thread what waits for the disk."""
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
 
 
 async def _news(active: _Active, deadline: float) -> None:

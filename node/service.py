@@ -22,7 +22,7 @@ from node import abroad, operations, tls
 from node.agency import DATABASE_FILE, Agency, node_credential, open_agency
 from node.capacity import allow_files, collect_rarely, keep_small
 from node.config import Loaded, Settings, parse_listen
-from node.control import FolderLock, serve_control
+from node.control import CONNECTIONS_MAX, FolderLock, serve_control
 from node.database import connect
 from node.dealing import greeting_for
 from node.dialler import keep_dialling
@@ -107,6 +107,7 @@ class Node:
         self._connections = trio.CapacityLimiter(settings.connections_max)
         self._held: Counter[bytes] = Counter()
         self._conversing: set[Connection] = set()  # those that have not greeted yet, too
+        self._threads = trio.CapacityLimiter(CONNECTIONS_MAX)  # for operators; others: see Journal
         self._backing_up = trio.Lock()  # two into one file would take each other's draft
         self.pages: Counter[AgencyId] = Counter()
         with connection:
@@ -442,7 +443,7 @@ class Node:
             await self.journal.write(lambda: self.directory.sign(time.time()))
             async with self._backing_up:
                 return await trio.to_thread.run_sync(
-                    lambda: operations.backed_up(self.agency.folder, file)
+                    lambda: operations.backed_up(self.agency.folder, file), limiter=self._threads
                 )
         connected = {connection.key for connection in self.hub.all()}
         if command in operations.SHOWS:
@@ -454,6 +455,7 @@ class Node:
                 command,
                 arguments,
                 connected,
+                limiter=self._threads,
             )
         answer = await self.journal.write(
             lambda: operations.perform(

@@ -1,7 +1,8 @@
 """Nodes without their listening sockets, joined by streams in memory: for tests of the driver."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -142,6 +143,18 @@ async def until(done: Callable[[], bool], seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not done():  # noqa: ASYNC110 - databases raise no event when they are right
             await trio.sleep(seconds / 2000)
+
+
+@contextmanager
+def names_that_nobody_resolves() -> Iterator[None]:
+    """Have every thread that Trio gives wait, as where a line is cut many names do."""
+    threads = trio.to_thread.current_default_thread_limiter()
+    names = [object() for _ in range(int(threads.available_tokens))]
+    for name in names:
+        threads.acquire_on_behalf_of_nowait(name)
+    yield
+    for name in names:
+        threads.release_on_behalf_of(name)
 
 
 def all_of(talk: Conversation) -> set[EntryId]:

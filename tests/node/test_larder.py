@@ -31,6 +31,7 @@ from protocol.testing.cast import Person
 from protocol.testing.chains import Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
+from tests.node.homes import names_that_nobody_resolves
 from tests.node.replicas import MVD, MZ, node, take
 
 Taken = Literal["all", "demand"]
@@ -226,6 +227,29 @@ async def test_what_a_full_disk_did_not_take_is_wanted_still(
         await turns.first(2)
 
 
+def stored(folder: Path, talk: Conversation, patch: pytest.MonkeyPatch) -> tuple[Turns, WantBlob]:
+    """Have a blob of one chunk here; return what asks for that."""
+    (entry,) = announce(
+        talk, talk.people[3], 1, merkle.root([CHUNK]) + len(CHUNK).to_bytes(8, "big")
+    )
+    turns = Turns(folder, talk, patch)
+    blob = turns.index.find(talk.chat, entry)
+    begun = None if blob is None else turns.index.begin(blob, "file")
+    assert begun is not None
+    write_chunks(folder_of(folder) / "file", [(0, CHUNK)])
+    turns.index.keep(begun, [(0, [])])
+    return turns, WantBlob(talk.chat, entry, 0, 1)
+
+
+async def test_names_that_nobody_resolves_hold_no_file_up(
+    tmp_path: Path, talk: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: nor the session that asks for it, which went on with nothing else meanwhile."""
+    turns, want = stored(tmp_path, talk, monkeypatch)
+    with names_that_nobody_resolves(), trio.fail_after(60):
+        assert await turns.larder.load(want, turns.peer) is not None
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EIO])
 async def test_what_cannot_be_opened_just_now_is_not_lost(
     tmp_path: Path,
@@ -235,17 +259,8 @@ async def test_what_cannot_be_opened_just_now_is_not_lost(
     code: int,
 ) -> None:
     """Regression: where descriptors were short, the only copy of a file was forgotten."""
-    (entry,) = announce(
-        talk, talk.people[3], 1, merkle.root([CHUNK]) + len(CHUNK).to_bytes(8, "big")
-    )
-    turns = Turns(tmp_path, talk, monkeypatch)
+    turns, want = stored(tmp_path, talk, monkeypatch)
     turns.start_journal(nursery)
-    blob = turns.index.find(talk.chat, entry)
-    begun = None if blob is None else turns.index.begin(blob, "file")
-    assert begun is not None
-    write_chunks(folder_of(tmp_path) / "file", [(0, CHUNK)])
-    turns.index.keep(begun, [(0, [])])
-    want = WantBlob(talk.chat, entry, 0, 1)
     assert await turns.larder.load(want, turns.peer) is not None
     with monkeypatch.context() as patch:
 

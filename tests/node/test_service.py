@@ -26,6 +26,7 @@ from node.trust import take_card
 from node.witness import Witness
 from protocol.entry import ChatId
 from protocol.errors import NotCanonical, Untrusted
+from tests.node.homes import names_that_nobody_resolves
 from tests.node.house import draw
 
 
@@ -170,6 +171,21 @@ async def test_what_an_operator_is_shown_while_the_disk_is_slow(
         shown.set()
         assert await pending() == 7
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("command", ["backup", "status"])
+async def test_names_that_nobody_resolves_hold_no_operator_up(tmp_path: Path, command: str) -> None:
+    """Regression: where the line was cut to forty agencies and more, a node did not answer."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(), connect(agency.folder / DATABASE_FILE, None))
+    asked = {"file": str(tmp_path / "copy")} if command == "backup" else {}
+    with names_that_nobody_resolves():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.journal.run)
+            with trio.fail_after(60):
+                assert (await node._operate(command, asked))["v"] == 1
+            nursery.cancel_scope.cancel()
 
 
 def node_answer(node: Node, command: str) -> Mapping[str, object]:
