@@ -69,14 +69,22 @@ class Reception(Outgoing):
 
         def look() -> After:
             if not self._replica.may_bring(self.key, chat):
-                return partial(self._turn_away, runs)
+                return partial(self._turn_away, runs, live=live)
             return partial(self._welcomed, runs, live=live)
 
         return [Look(look)]
 
-    def _turn_away(self, runs: Sequence[Run]) -> Steps:
+    def _turn_away(self, runs: Sequence[Run], *, live: bool) -> Steps:
         asked = self._session.listed(runs)
-        return [Keep(partial(self._put_by, runs))] if asked else self._refused(runs)
+        if not asked:
+            return self._refused(runs)
+        return [Keep(partial(self._turned_away, runs, live=live))]
+
+    def _turned_away(self, runs: Sequence[Run], *, live: bool) -> Kept:
+        """Put runs by, or hear them if the peer was let in since it was looked whether it is."""
+        if self._replica.may_bring(self.key, runs[0].chat):
+            return Kept(then=partial(self._welcomed, runs, live=live))
+        return self._put_by(runs)
 
     def _put_by(self, runs: Sequence[Run]) -> Kept:
         """Keep in mind what was asked for, for when the peer is let in again."""

@@ -43,7 +43,7 @@ from protocol.frame import (
     encode_frame,
 )
 from protocol.limits import WANTS_SERVED_MAX
-from protocol.operation import Admit, Operation, Remove, Revoke
+from protocol.operation import Admit, Remove, Revoke
 from protocol.policy import Role
 from protocol.run import Entry
 from protocol.session import PeerKind
@@ -160,34 +160,6 @@ class TestTwoNodes:
         await until(lambda: homes[1].entries(whole.chat) == all_of(whole))
         await until(lambda: all(connection.caught_up for connection in pair))
         assert not any(connection.failure for connection in pair)
-
-    async def test_what_was_asked_for_before_a_removal(
-        self, homes: tuple[Home, Home], nursery: trio.Nursery
-    ) -> None:
-        """SPEC 6.3: who is let in again has listed it, and lists it no more."""
-        replica, talk = homes[0].replica, conversation(Dice(5), 0)
-        anna, boris = talk.people[:2]
-        homes[0].take(talk)
-        talk.say(boris, b"still in")
-        said = talk.runs[-1]
-
-        def decide(operation: Operation) -> None:
-            talk.tell(anna, talk.story.tell(anna, operation))
-            with replica.store.connection:
-                replica.append(talk.runs[-1], authentic(talk.runs[-1]))
-
-        peer = Peer(homes[0], nursery)
-        await peer.greet()
-        head = Head(said.device, CONTENT, 0, authentic(said)[0].id[:8])
-        await peer.say(Heads(1, 1, (ChatHeads(talk.chat, (head,)),)))
-        asked = await peer.until(Want)
-        decide(Remove(boris.user, ()))
-        await peer.say(said)
-        assert await peer.until(Seen) == Seen(1)
-        decide(Admit((grant(boris, Role.MEMBER),)))
-        peer.connection.let_in()
-        with trio.fail_after(60):
-            assert await peer.until(Want) == asked
 
     async def test_so_is_one_with_a_damaged_page(
         self, homes: tuple[Home, Home], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
