@@ -113,6 +113,7 @@ class Fetching:
         finally:
             del self._active[blob.entry]
         if active.dropped:
+            await self._remove(blob)  # if it was cleared before we were here, it was written anew
             await self.clear()
 
     def _join(self, active: _Active, source: Connection) -> None:

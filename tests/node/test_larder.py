@@ -31,7 +31,7 @@ from protocol.testing.cast import Person
 from protocol.testing.chains import Step
 from protocol.testing.conversations import Conversation, conversation
 from protocol.testing.histories import Dice
-from tests.node.homes import names_that_nobody_resolves
+from tests.node.homes import names_that_nobody_resolves, until
 from tests.node.replicas import MVD, MZ, node, take
 
 Taken = Literal["all", "demand"]
@@ -198,6 +198,32 @@ async def test_a_node_that_comes_as_a_turn_begins_is_asked(
         while not late.asked:  # noqa: ASYNC110 - as a source that is slow
             await trio.sleep(0.001)
     assert not cast("Peer", turns.peer).asked
+
+
+async def test_what_is_redacted_as_its_turn_begins_leaves_no_file(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: what came was written after the file was removed, and stayed until a restart."""
+    bring = Fetching.bring
+    turns, want = stored(tmp_path, talk, monkeypatch)
+    monkeypatch.setattr(Fetching, "bring", bring)
+    blob = turns.index.find(want.chat, want.entry)
+    assert blob is not None
+    turns.index.lose(blob, 0)
+
+    def meanwhile(blob: StoredBlob) -> list[int]:
+        connection = turns.index._connection
+        connection.execute("UPDATE blobs SET state = ?", (State.GOING,))
+        blobs.remove(folder_of(tmp_path) / str(blob.file))
+        turns.index.gone(blob)
+        return []
+
+    monkeypatch.setattr(turns.index, "held", meanwhile)
+    turns.start(nursery)
+    await until(lambda: bool(cast("Peer", turns.peer).asked))
+    turns.larder.took(Blob(want.chat, want.entry, 0, CHUNK, ()), turns.peer)
+    await until(lambda: not turns.larder._turns)
+    assert not list(folder_of(tmp_path).iterdir())
 
 
 @pytest.mark.parametrize("taken", ["all", "demand"])
