@@ -95,6 +95,7 @@ class Dealing(Reception):
         super().__init__(peer, key, greeting, replica, surroundings, clock)
         self._candidates_lost = replica.candidates.lost(key)
         self._seals_awaited: dict[EntryId, set[DeviceKey]] = {}
+        self._seals_elsewhere: dict[EntryId, tuple[Sealless, bytes]] = {}
         self._seals_relayed: set[tuple[EntryId, DeviceKey]] = set()
         self._put_off: deque[LoadSeals] = deque(maxlen=SEALS_PUT_OFF_MAX)
         self._payloads_wanted: Sequence[Want] = ()
@@ -261,9 +262,10 @@ class Dealing(Reception):
                 relayed = self._replica.made_elsewhere(chat, epoch, lacking, self.key)
 
                 def then() -> Steps:
+                    steps = self._loaded_seals(chat, epoch, lacking, found)
                     if relayed is not None:
-                        self._told.seals_lacked(*relayed)
-                    return self._loaded_seals(chat, epoch, lacking, found)
+                        self._ask_elsewhere(*relayed)
+                    return steps
 
                 return then
 
@@ -372,6 +374,23 @@ class Dealing(Reception):
         return [*seals, *self._judged(judged, holdings)]
 
     # Seals
+
+    def _ask_elsewhere(self, lacked: Sealless, home: bytes) -> None:
+        """Have seals asked for that the peer waits for. home: of who made them, if it is here."""
+        known = self._seals_elsewhere.pop(lacked.epoch, (lacked, home))[0].devices
+        devices = tuple(dict.fromkeys((*known, *lacked.devices)))
+        self._seals_elsewhere[lacked.epoch] = lacked._replace(devices=devices), home
+        for epoch in self._seals_elsewhere.keys() - self._seals_awaited.keys():
+            del self._seals_elsewhere[epoch]
+        self._told.seals_lacked(lacked, home)
+
+    def awaited_of(self, home: bytes) -> list[Sealless]:
+        """Return the seals that the peer waits for and that the node of this agency has."""
+        return [
+            lacked
+            for epoch, (lacked, maker) in self._seals_elsewhere.items()
+            if maker == home and epoch in self._seals_awaited
+        ]
 
     def want_seals(self, lacking: Sequence[Sealless]) -> None:
         """Ask for the seals of epochs that came through another peer."""

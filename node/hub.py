@@ -69,6 +69,9 @@ class Hub(Generic[One]):
         if connection.peer is PeerKind.NODE:
             self._spread.up(connection.key)
             self._tell_changed()
+            for other in self.all():
+                for lacked in other.awaited_of(connection.key):
+                    connection.relay_seals(lacked)
 
     def remove(self, connection: One) -> None:
         """Take no more part. A connection that was never added is no error."""

@@ -11,6 +11,7 @@ import trio.lowlevel
 from node.candidates import CANDIDATE_BYTES
 from node.driver import Connection
 from node.errors import NetworkError
+from node.hub import Hub
 from node.seals import Sealless
 from node.step import Steps
 from node.stored import Stored
@@ -363,6 +364,28 @@ class TestTwoNodes:
         await until(lambda: bool(homes[0].lacked))
         lacked = Sealless(talk.chat, talk.epochs[0], boris.devices[:1])
         assert homes[0].lacked == [(lacked, anna.agency.root.public)]
+
+    async def test_who_made_seals_that_others_wait_for_is_asked_as_it_comes(
+        self, tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Regression: who cannot reach it, and asked before, waited for them for up to an hour."""
+        monkeypatch.setattr("node.seals.SEALS_SPREAD_MAX", 0)  # so that we want none of them
+        talk = conversation(Dice(6), 0)
+        anna, boris = talk.people[:2]
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
+        home, hub = Home(tmp_path / "node.db", LATE), Hub[Connection](LATE, trio.current_time)
+        nursery.start_soon(home.journal.run)
+        home.take(talk)
+        asker, maker = Peer(home, nursery), Peer(home, nursery, key=MZ)
+        await asker.greet()
+        hub.add(asker.connection)
+        await asker.say(WantSeals(talk.chat, talk.epochs[0], boris.devices[:1]))
+        await until(lambda: len(home.lacked) == 1)
+        await maker.greet()
+        hub.add(maker.connection)
+        with trio.fail_after(60):
+            asked = await maker.until(WantSeals)
+        assert asked == WantSeals(talk.chat, talk.epochs[0], boris.devices[:1])
 
     async def test_one_commit_for_many(
         self, homes: tuple[Home, Home], nursery: trio.Nursery

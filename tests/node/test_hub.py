@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from node.driver import Connection
 from node.hub import Hub
+from node.seals import Sealless
 from node.stored import Stored
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
 from protocol.frame import Frame, Holding, Run, Seal, Seals
@@ -42,6 +43,11 @@ class Peer:
     ) -> None:
         del chat, epoch
         self.sealed = bool(owners)
+
+    def awaited_of(self, home: bytes) -> Sequence[Sealless]:
+        """It waits for none."""
+        del home
+        return ()
 
     def have(self, holdings: Sequence[Holding]) -> None:
         self.told.append(holdings)
