@@ -143,6 +143,7 @@ class Dealing(Reception):
         It is told what is here, too: of a chat that is new here, others may have brought more.
         """
         self._let_in = True
+        self._times_let_in += 1
         self.changed()
         self.worked()
 
@@ -364,7 +365,11 @@ class Dealing(Reception):
     def _judged(self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding]) -> Steps:
         return self._turned(self._session.admitted(judged, holdings, self._now()))
 
-    def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int) -> Steps:
+    def _stored(
+        self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int, let_in: int
+    ) -> Steps:
+        if self._times_let_in > let_in and any(stored.outcome.early for stored in parts):
+            self.let_in()  # since these were judged: what has no place by that may have one
         # Of what was noted before, too, if this let us in.
         if any(self._replica.owner in stored.entered for stored in parts):
             self.let_in()

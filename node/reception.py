@@ -44,16 +44,20 @@ class Reception(Outgoing):
         self._replica = replica
         self._told = surroundings
         self._welcome: set[ChatId] = set()
+        self._times_let_in = 0
 
     @abstractmethod
     def _judged(self, judged: Sequence[tuple[Run, Outcome]], holdings: Sequence[Holding]) -> Steps:
         """Tell the session what became of runs. holdings: to acknowledge."""
 
     @abstractmethod
-    def _stored(self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int) -> Steps:
+    def _stored(
+        self, parts: Sequence[Stored], holdings: Sequence[Holding], noted: int, let_in: int
+    ) -> Steps:
         """Say what follows once runs are durable.
 
-        noted: the number of the first epoch that was noted with them, as lacking seals.
+        noted: the number of the first epoch that was noted with them, as lacking seals. let_in: how
+        many times `let_in` had been called when they were judged.
         """
 
     def _admit(self, runs: Sequence[Run], *, live: bool) -> Steps:
@@ -120,7 +124,7 @@ class Reception(Outgoing):
 
     def _appended(self, parts: Sequence[tuple[Run, Sequence[Entry]]], *, live: bool) -> Kept:
         chat = parts[0][0].chat
-        noted = self._replica.sharing.next_sealless()
+        noted, let_in = self._replica.sharing.next_sealless(), self._times_let_in
         stored = self._replica.append_together(parts, self.key)
         holdings = [self._replica.holding(one) for one in stored]
         known = [holding for holding in holdings if holding is not None]
@@ -140,7 +144,7 @@ class Reception(Outgoing):
                 if one.fork is not None:
                     self._told.fork_kept(one.fork, sorted(one.readers))
 
-        return Kept(tell, partial(self._stored, stored, known, noted))
+        return Kept(tell, partial(self._stored, stored, known, noted, let_in))
 
 
 def _unwelcome(run: Run) -> Outcome:
