@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from cli.chat_commands import UserName, chat
-from cli.opening import SETTLE_SECONDS, Home, Offline, change, confirmed, locate, now_ms, opened
+from cli.opening import (
+    SETTLE_SECONDS,
+    Home,
+    Offline,
+    change,
+    confirmed,
+    fetch,
+    locate,
+    now_ms,
+    opened,
+)
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 from cli.text import when
@@ -16,7 +26,7 @@ from cli.writing import ChatName, MessageId
 from node.words import counted, lasting, measured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from client.device import Device
     from protocol.chat import Chat
@@ -89,18 +99,13 @@ def policy(
 ) -> None:
     """Show what a chat's policy is, or set it: retention, history, zones."""
     with opened(home, passphrase_file) as device:
-        from client import keeping
         from client.compose import require
 
         judge = locate(device, name)
         problem = None
         if (retention, history, zones) != (None, None, None):
-            wanted = _wanted(judge.membership().policy, retention, history, zones)
-            _confirm_loss(device, judge, wanted, yes=yes)
-            made = change(
-                device, [], lambda _: keeping.set_policy(device, judge.id, wanted, now_ms())
-            )
-            problem = made.problem
+            wanted = partial(_wanted, retention=retention, history=history, zones=zones)
+            problem = _set_policy(device, judge.id, wanted, yes=yes)
         membership = require(device, judge.id).membership()
         now = membership.policy
         for member in membership.users.values() if zones is not None else ():
@@ -124,6 +129,26 @@ def policy(
                 "zones": list(now.zones),
             },
         )
+
+
+def _set_policy(
+    device: "Device", chat_id: "ChatId", wanted: "Callable[[Policy], Policy]", *, yes: bool
+) -> str | None:
+    """Set what is wanted and leave the rest, as others may have set it since it was read here.
+
+    Returns why the node does not have it yet, None if it has.
+    """
+    from client import keeping
+    from client.compose import require
+
+    def put() -> None:
+        policy = wanted(require(device, chat_id).membership().policy)
+        keeping.set_policy(device, chat_id, policy, now_ms())
+
+    fetch(device)
+    judge = require(device, chat_id)
+    _confirm_loss(device, judge, wanted(judge.membership().policy), yes=yes)
+    return change(device, [], lambda _: put()).problem
 
 
 def _confirm_loss(device: "Device", judge: "Chat", wanted: "Policy", *, yes: bool) -> None:
@@ -199,11 +224,15 @@ def hold(
     with opened(home, passphrase_file) as device:
         from client import keeping
         from client.chats import find_member
+        from client.compose import require
 
         judge = locate(device, name)
-        found = find_member(judge, user)
-        work = partial(keeping.hold, device, judge.id, found, now_ms(), ends=end)
-        made = change(device, [], lambda _: work())
+
+        def put() -> None:
+            found = find_member(require(device, judge.id), user)
+            keeping.hold(device, judge.id, found, now_ms(), ends=end)
+
+        made = change(device, [], lambda _: put())
         done = "no custodian any more" if end else "custodian"
         made.tell(as_json, {"chat": judge.id.hex(), "user": user, "change": done})
 

@@ -1,10 +1,14 @@
 """`ivor redact`, `chat policy`, `chat hold`, `log show`."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from cli.keeping import read_span, span
-from cli.opening import now_ms
+from cli.opening import Offline, change, now_ms
+from client.device import Device
 from node.errors import UserError
+from protocol.identity import UserId
 from tests.cli.conftest import Official
 from tests.federation import Federation
 
@@ -96,6 +100,50 @@ class TestPolicy:
         anna("chat", "policy", chat[:8], "--retention", "6m", code=8)
         anna("chat", "policy", chat[:8], "--retention", "6m", "--yes")
         anna("chat", "policy", chat[:8], "--retention", "7m")
+
+    def test_what_another_admin_has_set_meanwhile_stays(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        chat: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Else who sets the retention would open what is said to joiners again, and not know."""
+        anna("chat", "role", chat[:8], "boris@mincifry", "admin")
+        anna("chat", "policy", chat[:8], "--history", "shared")
+        federation.carry(anna.device, boris.device)
+        anna("chat", "policy", chat[:8], "--history", "from-join")
+
+        def meet_node(
+            device: Device, names: Sequence[str], work: Callable[[Sequence[UserId]], None]
+        ) -> Offline[None]:
+            federation.carry(anna.device, device)
+            return change(device, names, work)
+
+        monkeypatch.setattr("cli.keeping.change", meet_node)
+        (set_,) = boris.json("chat", "policy", chat[:8], "--retention", "30d")
+        assert (set_["retention"], set_["history"]) == ("30d", "from-join")
+
+    def test_what_is_dropped_is_asked_by_the_policy_that_the_node_has(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        chat: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        anna("chat", "role", chat[:8], "boris@mincifry", "admin")
+        anna("chat", "policy", chat[:8], "--retention", "5m")
+        federation.carry(anna.device, boris.device)
+        anna("chat", "policy", chat[:8], "--retention", "forever")
+        monkeypatch.setattr(
+            "cli.keeping.fetch", lambda device: federation.carry(anna.device, device)
+        )
+        later = now_ms() + 3_600_000
+        monkeypatch.setattr("cli.keeping.now_ms", lambda: later)
+        boris("chat", "policy", chat[:8], "--retention", "6m", code=1, stdin=b"")
+        assert "older than 6 minutes goes for good" in boris.said
 
     def test_spans(self) -> None:
         for text in ("forever", "30d", "12h", "90s", "5m"):
