@@ -380,6 +380,8 @@ def revoke(
     output = Output(as_json)
     with opened(home, passphrase_file) as device:
         target = _choose(device, which)
+        if target.device != device.key:
+            _take_last_words(device)
         if not confirmed(_question(device, target), yes=yes):
             raise RefusedError("nothing was done")
         with device.transaction():
@@ -407,6 +409,28 @@ def revoke(
             why = f"it is still in {chats_left} where this device cannot write: ask others there"
             note(why)
             raise output.end(why, RefusedError.exit_code)
+
+
+def _take_last_words(device: "Device") -> None:
+    """Take what is at the node, and nothing else: what a device wrote counts as far as it is here.
+
+    A node that does not answer, or lies, saves no device from being given up.
+    """
+    import trio
+
+    from client.link import linked
+    from node.errors import IvorError, NetworkError
+    from protocol.errors import PeerError
+
+    async def run() -> None:
+        async with linked(device) as link:
+            if not await link.settle(SETTLE_SECONDS):
+                raise NetworkError("not everything came in time")
+
+    try:
+        trio.run(run)
+    except (IvorError, PeerError) as error:
+        note(f"what it wrote and has not come here will count for nothing: {error}")
 
 
 def _choose(device: "Device", which: str) -> "DeviceCertificate":

@@ -124,6 +124,7 @@ def test_devices_are_listed(federation: Federation, anna: Official) -> None:
         ("phone", False),
     ]
     anna("device", "revoke", "phone", "--yes", code=3)
+    assert "what it wrote and has not come here will count for nothing: no node" in anna.said
     assert "the next 'ivor sync' tells it" in anna.said
     assert [one["revoked"] for one in anna.json("device", "list")] == [False, True]
     (told,) = anna.json("device", "revoke", "laptop", "--yes", code=3)

@@ -320,7 +320,11 @@ class TestTown:
         town.run("anna", "device", "rename", "Стол")
         seen = {one["device"]: one["label"] for one in town.run("phone", "device", "list")}
         assert set(seen.values()) == {"phone", "Стол"}
+        town.run("phone", "send", "boris@mincifry", "вчера", "--wait", "all")
         town.run("anna", "device", "revoke", "phone", "--yes")
+        for who, name in (("anna", "boris@mincifry"), ("boris", "anna@minzdrav")):
+            (*_, last) = town.run(who, "read", name)
+            assert (last["text"], last["void"]) == ("вчера", None)
         town.run("phone", "sync", code=3)
         town.run("anna", "send", "boris@mincifry", "без телефона", "--wait", "stored")
         texts = [one["text"] for one in town.run("phone", "read", "boris@mincifry")]
