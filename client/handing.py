@@ -125,7 +125,13 @@ def _next(device: Device, target: DeviceKey) -> tuple[bytes, Callable[[], None]]
     if at == BEGIN:
         debts.settle_all(device, target)
     parcel, onward = next_parcel(device, prekey, at)
-    return parcel, partial(_keep, device, target, onward)
+    return parcel, partial(_go_on, device, target, at, onward)
+
+
+def _go_on(device: Device, target: DeviceKey, at: Onward, onward: Onward | None) -> None:
+    """Keep how far a device has our history now, unless it is begun anew since."""
+    if owed(device).get(target) == at:
+        _keep(device, target, onward)
 
 
 def _keep(device: Device, target: DeviceKey, at: Onward | None) -> None:

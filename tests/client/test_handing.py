@@ -20,6 +20,7 @@ from tests.client.post import Post
 from tests.federation import PASSPHRASE, Federation, now
 
 TEXTS = [str(number) for number in range(9)]  # and a title: five parts of two
+PARTS = 5
 
 
 @pytest.fixture
@@ -238,6 +239,30 @@ async def test_what_is_written_meanwhile_moves_no_end(
         assert await handing.hand_on(anna, link) == 1
         await take_parcels(phone, other, history)
     assert history.complete
+    assert not handing.owed(anna)
+
+
+async def test_what_is_begun_anew_while_the_last_part_goes_is_not_done(
+    post: Post, anna: Device, phone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another command, as 'ivor device hand-over' beside 'ivor read --follow'."""
+    beside, put = open_device(anna.folder, PASSPHRASE, anna.random), 0
+    async with post.link(anna) as link, post.link(phone) as other:
+        answered = link.ask
+
+        async def ask(question: Question) -> reply.Reply:
+            nonlocal put
+            given = await answered(question)
+            put += 1
+            if put == PARTS:
+                with beside.transaction():
+                    handing.begin(beside, phone.key)
+            await take_parcels(phone, other, History())
+            return given
+
+        monkeypatch.setattr(link, "ask", ask)
+        assert await handing.hand_on(anna, link) == 2 * PARTS
+    beside.close()
     assert not handing.owed(anna)
 
 
