@@ -3,6 +3,7 @@
 Progress is shown on a terminal and nowhere else.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,17 @@ PATIENCE_SECONDS: Final = 20.0  # in which nothing moves
 
 
 def store_file(
-    device: "Device", chat: "ChatId", path: Path, text: str, once: str | None
+    device: "Device",
+    chat: "ChatId",
+    path: Path,
+    text: str,
+    once: str | None,
+    begun: Callable[[], object],
 ) -> "Reference":
-    """Write a message with a file, inside it if that is small; return where it stands."""
+    """Write a message with a file, inside it if that is small; return where it stands.
+
+    begun: called as the transaction that writes it begins.
+    """
     from client import compose
     from client.attaching import sealed_file, sweep
     from client.documents import media_type_of
@@ -34,6 +43,7 @@ def store_file(
         small = small_file(path, stream, text)
         if small is not None:
             with device.transaction():
+                begun()
                 return compose.send(device, chat, small, now_ms(), once)
         size = path.stat().st_size
         announced = Attachment(path.name, media_type_of(path.name), size, b"", b"", text)
@@ -47,6 +57,7 @@ def store_file(
             sealed_file(device, path, stream, text, told) as sealed,
             device.transaction(),
         ):
+            begun()
             return compose.send_attached(device, chat, sealed, now_ms(), once)
 
 

@@ -1,7 +1,7 @@
 """`ivor send`, `react`, `edit`: write into a chat; what has no network yet is queued."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -84,13 +84,13 @@ def send(
         from client.chats import find_letter
         from protocol.message import Text
 
-        with _told_if_written(device):
+        with _told_if_written(device) as begun:
             met = _meet_node(device, _chat_for(device, chat, idempotency_key))
             if file is not None:
-                place = _store_file(device, met.chat, file, words, reply_to, idempotency_key)
+                place = _store_file(device, met.chat, file, words, reply_to, idempotency_key, begun)
             else:
                 reply = None if reply_to is None else find_letter(device, met.chat.id, reply_to)
-                place = _store(device, met.chat, Text(words, reply), idempotency_key)
+                place = _store(device, met.chat, Text(words, reply), idempotency_key, begun)
             _deliver(device, met, place, wait, timeout, Output(as_json))
 
 
@@ -108,10 +108,11 @@ def react(
         from client.chats import find_letter
         from protocol.message import Reaction
 
-        with _told_if_written(device):
+        with _told_if_written(device) as begun:
             met = _meet_node(device, locate(device, chat))
             made = Reaction(find_letter(device, met.chat.id, message_id), reaction)
-            _deliver(device, met, _store(device, met.chat, made, None), None, 0, Output(as_json))
+            place = _store(device, met.chat, made, None, begun)
+            _deliver(device, met, place, None, 0, Output(as_json))
 
 
 def edit(
@@ -129,27 +130,29 @@ def edit(
         from client import compose
         from client.chats import find_letter
 
-        with _told_if_written(device):
+        with _told_if_written(device) as begun:
             met = _meet_node(device, locate(device, chat))
             place = find_letter(device, met.chat.id, message_id)
             with device.transaction():
+                begun()
                 written = compose.edit(device, met.chat.id, place, words, now_ms())
             _deliver(device, met, written, None, 0, Output(as_json))
 
 
 @contextmanager
-def _told_if_written(device: "Device") -> Iterator[None]:
+def _told_if_written(device: "Device") -> Iterator[Callable[[], object]]:
     """Say at an interruption, wherever it comes, whether a message is written.
 
-    Else its author, who has seen nothing, would write it again, or not.
+    Else its author, who has seen nothing, would write it again, or not. Call what is yielded as the
+    transaction begins: before that it is other commands, and decisions of owners, that write.
     """
     from client.mailbox import latest, written_since
 
-    before = latest(device)
+    before: list[int] = []
     try:
-        yield
+        yield lambda: before.append(latest(device))
     except KeyboardInterrupt:
-        written = written_since(device, before)
+        written = written_since(device, before[0]) if before else None
         if written is None:
             note("interrupted: the message is not written")
         else:
@@ -164,19 +167,27 @@ def _store_file(
     text: str,
     reply_to: str | None,
     once: str | None,
+    begun: Callable[[], object],
 ) -> "Reference":
     from cli.attaching import store_file
     from node.errors import UserError
 
     if reply_to is not None:
         raise UserError("a file answers no message: send it, then the answer as a text")
-    return store_file(device, chat.id, path, text, once)
+    return store_file(device, chat.id, path, text, once, begun)
 
 
-def _store(device: "Device", chat: "Chat", message: "Message", once: str | None) -> "Reference":
+def _store(
+    device: "Device",
+    chat: "Chat",
+    message: "Message",
+    once: str | None,
+    begun: Callable[[], object],
+) -> "Reference":
     from client import compose
 
     with device.transaction():
+        begun()
         return compose.send(device, chat.id, message, now_ms(), once)
 
 

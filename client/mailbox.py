@@ -394,9 +394,9 @@ def latest(device: Device) -> int:
 
 
 def written_since(device: Device, number: int) -> EntryId | None:
-    """Return the last message that this very device wrote after one of that number, if any."""
+    """Return the first message that this very device wrote after one of that number, if any."""
     row = device.connection.execute(
-        "SELECT id FROM mailbox WHERE no > ? AND device = ? ORDER BY no DESC LIMIT 1",
+        "SELECT id FROM mailbox WHERE no > ? AND device = ? ORDER BY no LIMIT 1",
         (number, device.key),
     ).fetchone()
     return None if row is None else EntryId(row[0])

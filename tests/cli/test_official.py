@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import writing
 from cli.letters import MARGIN, show
 from cli.main import main
 from cli.output import Output
@@ -133,6 +134,20 @@ class TestOffline:
         assert (after != before) is written
         told = f"{after[:8]} is written" if written else "the message is not written"
         assert f"interrupted: {told}" in anna.said
+
+    def test_what_another_command_has_written_is_not_the_message(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        meet = writing._meet_node
+
+        def interrupted(*_: object) -> None:
+            monkeypatch.setattr("cli.writing._meet_node", meet)
+            anna("send", chat[:8], "beside")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("cli.writing._meet_node", interrupted)
+        anna("send", chat[:8], "once", code=130)
+        assert "interrupted: the message is not written" in anna.said
 
     def test_a_chat_that_is_begun_for_a_message_is_not_the_message(
         self, anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
