@@ -191,7 +191,8 @@ async def _change(
         tell_decided(await decide(device, link))
         await link.seek()
         users = await link.look_up(names) if names else []
-        done.append(await link.write(partial(work, users)))
+        written = await link.journal.begin(partial(work, users), done.append)
+        await written()
         if not await link.settle(SETTLE_SECONDS):
             raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
         await hand_out(device, link)

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import memory_stream_pair
 
 from cli import writing
 from cli.letters import MARGIN, show
 from cli.main import main
+from cli.opening import _change
 from cli.output import Output
 from cli.reading import read_since
 from client import chats, compose
@@ -18,9 +21,12 @@ from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import Device
+from client.link import over
 from client.people import acquaintance
 from client.reading import Reader, letters
+from node import journal
 from node.errors import StorageError, UserError
+from node.transaction import Transaction
 from protocol.errors import Untrusted
 from protocol.identity import UserId
 from protocol.limits import TEXT_BYTES_MAX
@@ -103,6 +109,31 @@ class TestOffline:
         monkeypatch.setattr("cli.opening._change", torn)
         anna("chat", "role", chat[:8], "boris@mincifry", "admin", code=code)
         assert said in anna.said
+
+    async def test_a_change_that_is_interrupted_while_the_disk_writes_it_is_done(
+        self, anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that is slow is what makes people interrupt."""
+        ours, _theirs = memory_stream_pair()
+        monkeypatch.setattr("client.link.linked", lambda device: over(device, ours))
+        monkeypatch.setattr("cli.opening.SETTLE_SECONDS", 0)
+        monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", 0)
+        commit, done = Transaction.commit, list[str]()
+
+        def work(_: Sequence[UserId]) -> str:
+            anna.device.note("changed", 1)
+            return chat
+
+        def interrupted(transaction: Transaction) -> None:
+            commit(transaction)
+            if anna.device.noted("changed"):
+                trio.from_thread.run_sync(command.cancel)
+
+        monkeypatch.setattr(Transaction, "commit", interrupted)
+        with trio.CancelScope() as command:
+            await _change(anna.device, [], work, done)
+        assert command.cancelled_caught
+        assert done == [chat]
 
     @pytest.mark.parametrize(
         ("where", "written"),
