@@ -28,10 +28,12 @@ def store_file(
     text: str,
     once: str | None,
     begun: Callable[[], object],
+    sealed_up: Callable[[], object],
 ) -> "Reference":
     """Write a message with a file, inside it if that is small; return where it stands.
 
-    begun: called as the transaction that writes it begins.
+    begun: called as the transaction that writes it begins. sealed_up: before that, when a large
+    file is sealed, which may have taken long.
     """
     from client import compose
     from client.attaching import sealed_file, sweep
@@ -55,10 +57,11 @@ def store_file(
         with (
             transfer(f"sealing {path.name}", size) as told,
             sealed_file(device, path, stream, text, told) as sealed,
-            device.transaction(),
         ):
-            begun()
-            return compose.send_attached(device, chat, sealed, now_ms(), once)
+            sealed_up()
+            with device.transaction():
+                begun()
+                return compose.send_attached(device, chat, sealed, now_ms(), once)
 
 
 async def bring_files(device: "Device", link: "Link") -> None:

@@ -87,7 +87,7 @@ def send(
         with _told_if_written(device) as begun:
             met = _meet_node(device, _chat_for(device, chat, idempotency_key))
             if file is not None:
-                place = _store_file(device, met.chat, file, words, reply_to, idempotency_key, begun)
+                place = _store_file(device, met, file, words, reply_to, idempotency_key, begun)
             else:
                 reply = None if reply_to is None else find_letter(device, met.chat.id, reply_to)
                 place = _store(device, met.chat, Text(words, reply), idempotency_key, begun)
@@ -162,19 +162,21 @@ def _told_if_written(device: "Device") -> Iterator[Callable[[], object]]:
 
 def _store_file(
     device: "Device",
-    chat: "Chat",
+    met: "Met",
     path: Path,
     text: str,
     reply_to: str | None,
     once: str | None,
     begun: Callable[[], object],
 ) -> "Reference":
+    """Write a message with a file; who is in the chat is asked again once a large one is sealed."""
     from cli.attaching import store_file
     from node.errors import UserError
 
     if reply_to is not None:
         raise UserError("a file answers no message: send it, then the answer as a text")
-    return store_file(device, chat.id, path, text, once, begun)
+    meet_again = partial(fetch, device) if met.problem is None else bool
+    return store_file(device, met.chat.id, path, text, once, begun, meet_again)
 
 
 def _store(

@@ -9,7 +9,10 @@ import pytest
 
 from client import files
 from client.files import write_new
+from client.mailbox import read_letter
 from node.errors import UserError
+from protocol.attachment import Attachment
+from protocol.entry import EntryId
 from protocol.file import FILE_TEXT_BYTES_MAX
 from protocol.limits import BLOB_BYTES_MAX
 from tests.cli.conftest import Official
@@ -145,6 +148,29 @@ class TestFiles:
         assert Path(str(got["written"])).read_bytes() == LARGE
         anna("get", "Бюджет", short, code=1)
         assert "give another name with --output" in anna.said
+
+    def test_who_is_brought_in_while_a_large_one_is_sealed_reads_it(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        chat: str,
+        table: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """That can take minutes."""
+        vera = federation.official("vera@mincifry")
+        anna("chat", "role", chat[:8], "boris@mincifry", "admin")
+        federation.carry(anna.device, boris.device)
+        news = [lambda: None, lambda: federation.carry(boris.device, anna.device)]
+        monkeypatch.setattr("cli.writing.fetch", lambda _: news.pop(0)())
+        boris("chat", "add", chat[:8], "vera@mincifry")
+        table.write_bytes(LARGE)
+        (sent,) = anna.json("send", chat[:8], "смотрите", "--file", str(table))
+        for source in (boris, anna):
+            federation.carry(source.device, vera)
+        message = read_letter(vera, EntryId(bytes.fromhex(str(sent["id"]))))
+        assert isinstance(message, Attachment)
 
     def test_a_name_that_the_system_cannot_write(
         self, anna: Official, folder: Path, table: Path, monkeypatch: pytest.MonkeyPatch
