@@ -390,7 +390,7 @@ class Link:
         Our own disk, which notes it, may take longer.
         """
         with trio.move_on_after(seconds) as waiting:
-            while not (self.connection.caught_up and await self._all_told()):
+            while not (self.caught_up and await self._all_told()):
                 self.check()
                 await trio.sleep(POLL_SECONDS)
         if not waiting.cancelled_caught:
@@ -401,6 +401,11 @@ class Link:
         if self._device.displaced:
             self._device.settle_here()
         self._device.note(SYNCED, int(time.time() * 1000))
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the node has listed is here."""
+        return self.connection.caught_up
 
     def check(self) -> None:
         """Raise NetworkError if the session is over."""

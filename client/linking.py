@@ -201,26 +201,34 @@ async def take_parcels(device: Device, link: Link, history: History) -> None:
 async def _take_some(device: Device, link: Link, history: History) -> bool:
     """Take what fits one answer; return whether there was something.
 
-    It is kept durably before the node is told to forget it.
+    It is kept durably before the node is told to forget it. What is not to be believed stays there
+    as long as more of the log is to come: that may tell whose it is.
     """
     reply = await link.ask(GetParcels())
-    if not isinstance(reply, Parcels) or not reply.parcels:
-        return False
-    for parcel in reply.parcels:
+    taken = []
+    for parcel in reply.parcels if isinstance(reply, Parcels) else ():
         try:
-            if kind_of(parcel.body) != archive.VERSION:
-                await link.write(partial(grants.take, device, parcel.body))
-                continue
-            segment = await _unpacked(device, link, parcel.body)
+            await _take(device, link, parcel.body, history)
         except (PeerError, IdentityError) as error:
+            if not link.caught_up:
+                continue
             history.refused.append(str(error))
-            continue
-        await link.write(partial(archive.keep, device, segment))
-        history.add(segment)
-    await link.ask(Taken(tuple(parcel.number for parcel in reply.parcels)))
+        taken.append(parcel.number)
+    if not taken:
+        return False
+    await link.ask(Taken(tuple(taken)))
     if history.came or history.beside:
         history.readable += await link.write(partial(_take_up, device))
     return True
+
+
+async def _take(device: Device, link: Link, parcel: bytes, history: History) -> None:
+    if kind_of(parcel) != archive.VERSION:
+        await link.write(partial(grants.take, device, parcel))
+        return
+    segment = await _unpacked(device, link, parcel)
+    await link.write(partial(archive.keep, device, segment))
+    history.add(segment)
 
 
 async def _unpacked(device: Device, link: Link, parcel: bytes) -> archive.Segment:

@@ -19,13 +19,18 @@ from protocol.question import GetParcels, Lookup, PutParcel, Question, Taken
 
 
 class Post:
-    """The parcels of a node, with room for two, and links of devices to it."""
+    """The parcels of a node, with room for two, and links of devices to it.
+
+    caught_up: whether it has told them all of the log.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+        self.caught_up = True
         monkeypatch.setattr(parcels, "WAITING_MAX", 2)
         monkeypatch.setattr(archive, "LETTERS_MAX", 2)
         monkeypatch.setattr(handing, "LOOK_SECONDS", 0.01)
         monkeypatch.setattr(linking, "POLL_SECONDS", 0.01)
+        monkeypatch.setattr(Link, "caught_up", property(lambda _: self.caught_up))
         self._patch = monkeypatch
         self._parcels = Parcels(connect(folder / "post.db", None), device.profile.charter.agency)
 

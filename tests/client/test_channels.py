@@ -9,7 +9,7 @@ from client import compose, grants, mailbox
 from client.device import Device
 from client.epochs import start_epoch
 from client.exchange import hand_out, receive
-from client.link import over
+from client.link import Link, over
 from client.linking import History, bring_in, take_parcels
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
@@ -20,9 +20,10 @@ from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import Role
-from protocol.question import GetParcels, Question, Taken
+from protocol.question import GetParcels, PutParcel, Question, Taken
 from protocol.reply import Done, Parcel, Parcels, Reply
 from tests.client.channels import LATER, ask, deliver, follow, pay
+from tests.client.post import Post
 from tests.federation import Federation, now
 
 
@@ -484,6 +485,28 @@ class TestHandingOut:
         assert len(owed) == 2
         await theirs.aclose()
 
+    async def test_keys_that_come_before_their_channel_wait_for_it(
+        self,
+        federation: Federation,
+        post: Post,
+        anna: Device,
+        vera: Device,
+        channel: ChatId,
+    ) -> None:
+        """The log is longer than what a visit brings over a thin line, and the grant is short."""
+        federation.say(anna, channel, "one")
+        with anna.transaction():
+            (errand,) = grants.due(anna, now())
+        history, post.caught_up = History(), False
+        async with post.link(vera) as link:
+            await link.ask(PutParcel(vera.key, errand.question.body))
+            await take_parcels(vera, link, history)
+            follow(federation, anna, vera)
+            post.caught_up = True
+            await take_parcels(vera, link, history)
+            await receive(vera, link)
+        assert (federation.texts(vera, channel), history.refused) == (["one"], [])
+
     async def test_keys_come_beside_what_is_not_believed(
         self,
         federation: Federation,
@@ -512,6 +535,7 @@ class TestHandingOut:
         history = History()
         async with over(vera, ours) as link:
             monkeypatch.setattr(link, "ask", answer)
+            monkeypatch.setattr(Link, "caught_up", True)
             await take_parcels(vera, link, history)
             await receive(vera, link)
         assert (federation.texts(vera, channel), len(history.refused)) == (["one"], 1)

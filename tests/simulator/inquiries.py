@@ -123,6 +123,11 @@ class Peer:
         self._line = line
         self._seconds = seconds
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the peer has listed is here."""
+        return self._line.caught_up
+
     async def ask(self, topic: int, body: bytes) -> Answer:
         """Put a question to the peer. Raises NetworkError, or Late."""
         return await put(self._line, topic, body, self._seconds)
