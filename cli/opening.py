@@ -243,6 +243,8 @@ def fetch(
             await first(link)
             done = await visit(device, link, SETTLE_SECONDS)
         tell_decided(done.decided)
+        for said in done.told:
+            note(said)
 
     try:
         trio.run(run)

@@ -70,10 +70,7 @@ def sync(
             }
         )
     tell_decided(done.decided)
-    for one in done.revoked:
-        forked = one.device.hex()[:16]
-        note(f"a device forked its log and was put out: {forked}; see 'ivor chat show'")
-    for warning in (*done.warnings, *suspects):
+    for warning in (*done.told, *suspects):
         note(warning)
     if not done.even:
         note(NOT_ALL)

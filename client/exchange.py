@@ -62,6 +62,11 @@ class Visit:
     warnings: Sequence[str]
     decided: Sequence[Decided] = ()
 
+    @property
+    def told(self) -> Sequence[str]:
+        """What to tell people of it, whichever command it was: no later visit may say it again."""
+        return [*(one.words for one in self.revoked), *self.warnings]
+
 
 def now_ms() -> int:
     """Return the time in milliseconds UTC."""

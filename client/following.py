@@ -37,7 +37,8 @@ async def follow(
     """Show new messages of a chat for ever; cancel it to end. Raises what is not the network's.
 
     follower: made before what is old was shown, so that nothing falls between. show: gets what is
-    new in the order of the chat. tell: gets a sentence when the node goes or comes back.
+    new in the order of the chat. tell: gets a sentence when the node goes or comes back, and of
+    what was done there.
     """
     pause = 1.0
     away = False
@@ -47,7 +48,7 @@ async def follow(
                 if away:
                     tell("connected again")
                 pause, away = 1.0, False
-                await _follow_link(device, link, chat, follower, show)
+                await _follow_link(device, link, chat, follower, show, tell)
         except NetworkError as error:
             if not away:
                 tell(f"offline, trying again: {error}")
@@ -67,9 +68,11 @@ async def _follow_link(
     chat: ChatId,
     follower: Follower,
     show: Callable[[Sequence[Line]], None],
+    tell: Callable[[str], None],
 ) -> None:
     await link.preview(chat, show)
-    await exchange.visit(device, link, VISIT_SECONDS)
+    for said in (await exchange.visit(device, link, VISIT_SECONDS)).told:
+        tell(said)
     caught_since: float | None = None
     tended = trio.current_time()
     while True:
@@ -89,7 +92,8 @@ async def _follow_link(
         elif caught_since is None:
             caught_since = trio.current_time()
         elif trio.current_time() - caught_since > REVOKE_SECONDS_MAX * _jitter(device):
-            await exchange.revoke_caught(device, link)
+            for one in await exchange.revoke_caught(device, link):
+                tell(one.words)
             caught_since = None  # where it is refused, not at each look
 
 

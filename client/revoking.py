@@ -38,6 +38,12 @@ class Exposed:
     device: DeviceKey
     proof: bytes
 
+    @property
+    def words(self) -> str:
+        """Say, for people, that it was put out."""
+        short = self.device.hex()[:16]
+        return f"a device forked its log and was put out: {short}; see 'ivor chat show'"
+
 
 def exposed(device: Device) -> list[Exposed]:
     """Return the devices that are caught and not revoked yet, where we may revoke them."""

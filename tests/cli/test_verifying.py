@@ -1,14 +1,22 @@
 """What shows whether people, devices and logs are what they are taken for, without a network."""
 
 import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import segno
 from rich.text import Text
+from trio.testing import memory_stream_pair
 
 from client import handing, people
-from client.device import open_device
+from client.device import Device, open_device
+from client.exchange import Visit
+from client.link import Link, over
+from client.revoking import Exposed
+from protocol.entry import ChatId
 from tests.cheating import seal_wrongly
 from tests.cli.conftest import Official
 from tests.federation import PASSPHRASE, Federation
@@ -113,6 +121,43 @@ def test_a_wrong_seal_is_shown_and_ends_with_7(
     assert "anna@minzdrav says that vera@mincifry sealed an epoch wrongly" in boris.said
     nacks = [one for one in boris.json("chat", "show", "Тайна") if one["type"] == "nack"]
     assert [(one["name"], one["against"]) for one in nacks] == [("anna@minzdrav", "vera@mincifry")]
+
+
+@pytest.mark.parametrize(
+    "command", [("read", "Бюджет"), ("read", "Бюджет", "--follow")], ids=["read", "follow"]
+)
+def test_what_a_visit_has_done_is_told_by_every_command(
+    anna: Official,
+    boris: Official,
+    chat: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Sequence[str],
+) -> None:
+    """The next one puts out no forked device any more, and finds no parcel that was refused."""
+
+    def linked(device: Device) -> AbstractAsyncContextManager[Link]:
+        return over(device, memory_stream_pair()[0])
+
+    async def visit(*_: object) -> Visit:
+        caught = Exposed(ChatId(bytes.fromhex(chat)), boris.device.key, b"")
+        return Visit(
+            even=True, came=Counter(), archived=0, revoked=[caught], warnings=["a part is lost"]
+        )
+
+    async def preview(*_: object) -> None:
+        """Nothing is far away."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for where in ("client.link.linked", "client.following.linked"):
+        monkeypatch.setattr(where, linked)
+    monkeypatch.setattr("client.exchange.visit", visit)
+    monkeypatch.setattr(Link, "preview", preview)
+    monkeypatch.setattr("client.following._fresh", interrupted)
+    anna(*command)
+    assert f"forked its log and was put out: {boris.device.key.hex()[:16]}" in anna.said
+    assert "a part is lost" in anna.said
 
 
 def test_devices_are_listed(federation: Federation, anna: Official) -> None:
