@@ -30,7 +30,7 @@ from crypto.certificate import make_key, public_pem
 from crypto.sealing import PREKEY_PRIVATE_BYTES, Prekey
 from crypto.signing import SEED_BYTES, Signer
 from node.database import connect
-from node.errors import IdentityError, NetworkError, RefusedError, UserError, reported
+from node.errors import IdentityError, NetworkError, RefusedError, UserError, answered
 from node.files import sync_folder
 from node.tls import credential_from_der
 from node.wire import FrameReader
@@ -212,7 +212,7 @@ async def _ask(invitation: Invitation, question: Question) -> Reply:
     try:
         return decode_answer(topic, answer.code, answer.body)
     except Refusal as refusal:
-        raise reported(refusal.code, str(refusal)) from None
+        raise answered(refusal.code, str(refusal)) from None
 
 
 def _check(invitation: Invitation, purpose: Purpose) -> None:

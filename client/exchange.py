@@ -28,7 +28,7 @@ from client.revoking import Exposed, exposed, revoke_exposed, revoke_given_up, t
 from client.writing import may_sign
 from crypto.certificate import begins, key_of, public_pem
 from node import tls
-from node.errors import IdentityError, IvorError, NetworkError, StorageError
+from node.errors import IdentityError, IvorError, NetworkError
 from node.words import counted
 from protocol.entry import ChatId
 from protocol.errors import PeerError
@@ -157,7 +157,7 @@ async def _forward(link: Link, parcel: Forward, away: set[AgencyId]) -> _Fate:
         return _Fate.AWAY
     try:
         await link.ask(parcel)
-    except (NetworkError, StorageError):  # 3 stands for both (SPEC 9)
+    except NetworkError:
         away.add(parcel.agency)
         return _Fate.AWAY
     except (IvorError, PeerError):  # another agency's node answers what it likes

@@ -26,7 +26,7 @@ from crypto.certificate import ends
 from node import tls
 from node.dealing import greeting_for
 from node.driver import Connection
-from node.errors import IdentityError, NetworkError, RefusedError, reported
+from node.errors import IdentityError, NetworkError, RefusedError, answered
 from node.fetching import Fetching
 from node.journal import Journal
 from node.outgoing import Outgoing
@@ -220,7 +220,7 @@ class Link:
         try:
             return decode_answer(topic, answer.code, answer.body)
         except Refusal as refusal:
-            raise reported(refusal.code, str(refusal)) from None
+            raise answered(refusal.code, str(refusal)) from None
 
     async def _greet(self) -> None:
         """Wait until the node has greeted: before that it answers nothing."""

@@ -109,3 +109,8 @@ def exit_code(error: IvorError | PeerError) -> int:
 def reported(code: int, text: str) -> IvorError:
     """Make the error that another process or node reported with its code."""
     return _BY_EXIT_CODE.get(code, NetworkError)(text)
+
+
+def answered(code: int, text: str) -> IvorError:
+    """The same, of a node's answer: whether its disk or its network fails, it can not do it now."""
+    return NetworkError(text) if code == NetworkError.exit_code else reported(code, text)

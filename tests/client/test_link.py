@@ -14,8 +14,9 @@ from client.device import Device
 from client.link import linked, over
 from crypto.certificate import public_pem
 from node.agency import ROOT_FILE, Agency, device_certificate, open_root
-from node.errors import NetworkError
+from node.errors import NetworkError, StorageError
 from node.tls import Credential
+from protocol.frame import Answer
 from protocol.identity import Card, UserId, sign_card, sign_charter
 from protocol.limits import INCARNATION_BYTES
 from protocol.person import Person
@@ -44,6 +45,22 @@ async def test_a_reset_says_the_same(anna: Device, monkeypatch: pytest.MonkeyPat
         with pytest.raises(NetworkError, match="may be revoked"):
             await link.settle(1)
     await trio.aclose_forcefully(theirs)
+
+
+async def test_a_node_whose_disk_is_full_is_one_that_does_not_answer(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever follows a chat ends, and of a device given up nothing is told."""
+    ours, _theirs = memory_stream_pair()
+
+    async def ask(*_: object) -> Answer:
+        return Answer(1, StorageError.exit_code, b"the disk is full")
+
+    async with over(anna, ours) as link:
+        link.greeted.set()
+        monkeypatch.setattr(link.connection, "ask", ask)
+        with pytest.raises(NetworkError, match="the disk is full"):
+            await link.ask(GetCard(0))
 
 
 @pytest.mark.parametrize(("first", "way"), [(True, "--recover"), (False, "device link")])
