@@ -16,7 +16,7 @@ from unittest import mock
 from client import archive, epochs, grants
 from client import preview as previewing
 from node import dealing, parcels, runs, seals, sharing
-from protocol import held, intake, preview, reconcile, session, spread
+from protocol import held, intake, preview, reconcile, rings, session, spread
 
 SHARE: Final = 0.25  # of the limits, in one seed
 
@@ -54,6 +54,7 @@ LIMITS: Final[Mapping[str, Limit]] = {
     "WAITING_MAX": Limit([parcels], [1, 4]),
     "LETTERS_MAX": Limit([archive], [4, 16]),
     "SPREAD_ALL_MAX": Limit([spread], [1, 2, 3]),
+    "EAGER_FEW": Limit([rings], [1, 2]),
     "DUPLICATES_MAX": Limit([spread], [1]),
     "GRAFTS_MAX": Limit([spread], [1]),
     "LAZY_QUEUE_MAX": Limit([spread], [1]),

@@ -179,6 +179,7 @@ class NodeParty(Party):
         self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
         draw = self.place.clock.stream("directory", self.name).randbytes
         self.directory = Directory(self.connection, self._keys, draw)
+        self.hub.agencies = frozenset(self.directory.cards())
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
             self.place.clock, self.name, transaction, partial(self.place.durable, self)

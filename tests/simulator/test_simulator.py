@@ -49,6 +49,12 @@ class TestRound:
         kept = msgspec.json.decode(file.read_bytes(), type=Regression)
         assert play(kept.script, Trace()).violation is None
 
+    def test_large_chats_have_trees(self) -> None:
+        """Regression: no node knew whom it can reach, so no chat was large, however few that is."""
+        told = Trace([])
+        assert play(draw(154, 0.5), told).violation is None
+        assert {line.what for line in told.kept or ()} >= {"IHAVE", "GRAFT", "PRUNE"}
+
     def test_every_invariant_has_its_checker(self) -> None:
         names = [*vars(checks.Checks), *vars(invariants)]
         found = {

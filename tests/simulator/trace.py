@@ -61,10 +61,10 @@ def told(line: Line) -> str:
 def frame_name(raw: bytes) -> str:
     """Return the name of an encoded frame's type, for people."""
     tag = raw[5] if len(raw) > 5 else -1
-    return NAMES[tag] if 0 <= tag < len(NAMES) else "?"
+    return NAMES.get(tag, "?")
 
 
-NAMES = (
+NAMES = dict(enumerate((
     "HELLO", "HEADS", "WANT", "RUN", "ABSENT", "HAVE", "FORKED", "WANTSEALS",
     "SEALS", "ASK", "ANSWER", "ERROR", "BYE", "PING", "PONG", "SEEN",
-)  # fmt: skip
+))) | dict(enumerate(("RECON", "IHAVE", "GRAFT", "PRUNE"), 24))  # fmt: skip
