@@ -6,7 +6,7 @@ and hashing the next run goes on while the disk works on this one. Whatever read
 hashes is done in the peer's turn, and charged to it (`node.share`).
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -202,9 +202,9 @@ class Connection(Dealing):
             case Look() | Keep() | Try() | Store() | Survey() | LoadChunk() | TakeChunk():
                 await self._work_at(step)
             case Acknowledge(holdings):
-                await self._acknowledging.add(_by_chain(holdings))
+                await self._acknowledging.add(holdings)
             case Note(holdings):
-                await self._noting.add(_by_chain(holdings))
+                await self._noting.add(holdings)
             case Consult(ask):
                 await self._begin_answer(ask)
             case Deliver(answer):
@@ -392,7 +392,3 @@ class Connection(Dealing):
 
 def _tell(kept: Kept) -> None:
     kept.tell()
-
-
-def _by_chain(holdings: Sequence[Holding]) -> dict[Hashable, Holding]:
-    return {(one.agency, one.chat, one.device, one.lane): one for one in holdings}
