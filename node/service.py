@@ -29,7 +29,7 @@ from node.dialler import keep_dialling
 from node.directory import Directory
 from node.driver import Connection
 from node.errors import IvorError, NetworkError
-from node.hub import Hub
+from node.hub import Hub, One
 from node.journal import Journal
 from node.larder import Larder
 from node.metrics import Metrics
@@ -348,21 +348,14 @@ class Node:
             for entry in stored.entries
         )
         tell = self.larder.changed if attached else bool
-        home = self.replica.home(parts[0].run) if source.peer is PeerKind.NODE else None
-        indirect = home is not None and home not in (source.key, self.id)
-        return partial(self._stored, parts, home if indirect else None, (hand_on, tell))
+        tell_home = acknowledging(self.replica, self.hub, parts, source)
+        return partial(self._stored, parts, (hand_on, tell, tell_home))
 
-    def _stored(
-        self, parts: Sequence[Stored], home: bytes | None, put_off: Sequence[Callable[[], object]]
-    ) -> None:
-        """Take note of what is durable. home: the author's agency, if its node did not bring it."""
+    def _stored(self, parts: Sequence[Stored], put_off: Sequence[Callable[[], object]]) -> None:
+        """Take note of what is durable."""
         for then in put_off:
             then()
         self.metrics.entries.inc(sum(stored.appended for stored in parts))
-        for connection in () if home is None else self.hub.of(home):
-            for stored in parts:
-                holding = self.replica.holding(stored)
-                connection.have([] if holding is None else [holding])
         if self.replica.payloads.unscrubbed:
             self._begin("emptying the log", self.sweep.scrub)
 
@@ -481,6 +474,22 @@ class Node:
                 device = DeviceKey(connection.key)
                 if not await self.journal.read(partial(self.directory.device_allowed, device)):
                     connection.close()
+
+
+def acknowledging(
+    replica: Replica, hub: Hub[One], parts: Sequence[Stored], source: Outgoing
+) -> Callable[[], None]:
+    """Return what tells the author's agency of runs that its node did not bring (SPEC 6.5)."""
+    home = replica.home(parts[0].run) if source.peer is PeerKind.NODE else None
+    indirect = home is not None and home not in (source.key, replica.agency)
+
+    def tell() -> None:
+        for connection in hub.of(home) if home is not None and indirect else ():
+            for stored in parts:
+                holding = replica.holding(stored)
+                connection.have([] if holding is None else [holding])
+
+    return tell
 
 
 def _notify_service_manager() -> None:

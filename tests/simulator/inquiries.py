@@ -157,6 +157,7 @@ class Service(Node):
     """A node as far as it answers and asks: without sockets, tasks and blobs."""
 
     def __init__(self, party: "NodeParty") -> None:  # not Node's: it opens files and sockets
+        self.agency = party.keys
         self.replica = party.replica
         self.directory = party.directory
         self.journal = cast("Journal", HeapJournal(party, bool))
@@ -193,6 +194,11 @@ class Service(Node):
                 line.fail(error)
 
         Running(self._party, work(), ended)
+
+    def tell_holdings(self, line: Line) -> None:
+        """Tell a device how far its entries are."""
+        connection = cast("Connection", line)
+        self._begin("telling holdings", lambda: self._tell_holdings(connection))
 
     async def _part_with(self, device: DeviceKey) -> None:
         """Drop a device that its user gave up."""

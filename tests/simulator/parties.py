@@ -30,6 +30,7 @@ from node.hub import Hub
 from node.outgoing import Outgoing
 from node.replica import Replica
 from node.seals import Sealless
+from node.service import acknowledging
 from node.stored import Stored
 from node.transaction import Transaction
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -162,7 +163,7 @@ class NodeParty(Party):
     def __init__(self, place: Place, name: str, agency: Agency, database: bytes) -> None:
         super().__init__(place, name, opened(database))
         self.agency = bytes(agency.id)
-        self._keys = agency
+        self.keys = agency
         self.hub: Hub[Line]
         self.start()
 
@@ -178,7 +179,7 @@ class NodeParty(Party):
         self.replica = Replica(self.connection, self.agency, self.agency, lambda: self.wall)
         self.replica.payloads.random = self.place.clock.stream("payloads", self.name).randbytes
         draw = self.place.clock.stream("directory", self.name).randbytes
-        self.directory = Directory(self.connection, self._keys, draw)
+        self.directory = Directory(self.connection, self.keys, draw)
         self.hub.agencies = frozenset(self.directory.cards())
         transaction = Transaction(self.connection, self.replica.forget)
         self.disk = Disk(
@@ -273,13 +274,9 @@ class NodeParty(Party):
         """Take part; a device hears what is stored."""
         self.hub.add(line)
         if line.peer is PeerKind.DEVICE:
-            self.disk.read(lambda: line.have(self._held_of(DeviceKey(line.key))))
+            self.service.tell_holdings(line)
         else:
             self.service.compare([line])
-
-    def _held_of(self, device: DeviceKey) -> list[Holding]:
-        sharing = self.replica.sharing
-        return [*sharing.holdings(device), *sharing.stored_of(device, self.agency)]
 
     def closed(self, line: Line) -> None:
         """Hand on to it no more."""
@@ -290,10 +287,12 @@ class NodeParty(Party):
         """Push on, and see to what that leaves to be done."""
         self.place.storing(self, parts, source if isinstance(source, Line) else None)
         hand_on = self.hub.storing(parts, source)
+        tell_home = acknowledging(self.replica, self.hub, parts, source)
         self._spread_in_time()
 
         def durable() -> None:
             hand_on()
+            tell_home()
             self._spread_in_time()
 
         return durable

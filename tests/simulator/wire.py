@@ -15,6 +15,7 @@ from msgspec import structs
 
 from node.dealing import Dealing
 from node.errors import IvorError, StorageError
+from node.pacing import PAUSE_SECONDS, Batch
 from node.replica import Replica
 from node.share import RUNS_IN_FLIGHT_MAX
 from node.step import (
@@ -51,11 +52,13 @@ from protocol.frame import (
     Frame,
     Have,
     Hello,
+    Holding,
     decode_frame,
     encode_frame,
     frame_length,
 )
 from protocol.intake import Intake
+from protocol.limits import HEADS_CHAINS_MAX
 from protocol.reconcile import Survey as Gathering
 from protocol.reconcile import Table
 from protocol.session import Greeting, PeerKind, State
@@ -166,6 +169,34 @@ class Task:
         self._line.worked()
 
 
+class Pacing:
+    """Hands on holdings in batches, as `node.pacing`. work: gives the steps for a batch."""
+
+    def __init__(self, line: "Line", work: Callable[[Sequence[Holding]], Steps]) -> None:
+        self._line = line
+        self._work = work
+        self._task = Task(line)
+        self._batch = Batch()
+        self._running = False
+
+    def add(self, holdings: Sequence[Holding]) -> None:
+        """Hand on holdings now, or with the next batch."""
+        self._batch.add(holdings)
+        if not self._running:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        batch = self._batch.take()
+        self._running = bool(batch)
+        if batch:
+            self._task.take(lambda: self._work(batch), self._rest)
+            self._line.worked()
+
+    def _rest(self) -> Steps:
+        self._line.later(PAUSE_SECONDS, self._hand_on)
+        return ()
+
+
 class Line(Dealing):
     """One end of a wire: a driver of steps, as `node.driver`, with a heap instead of tasks."""
 
@@ -187,6 +218,8 @@ class Line(Dealing):
         self._dirty = False
         self._wake_at = float("inf")
         self._reader, self._writer, self._keeper, self._finisher = (Task(self) for _ in range(4))
+        self._acknowledging = Pacing(self, self._acknowledge)
+        self._noting = Pacing(self, self._note)
         self._slots: deque[list[Thunk]] = deque()
         self._held_up: list[Task] = []
         self._asking: dict[int, Callable[[Answer | None], None]] = {}
@@ -247,9 +280,9 @@ class Line(Dealing):
             case Wake(at):
                 self.wake(at)
             case Acknowledge(holdings):
-                self.send(Have(tuple(holdings)))
+                self._acknowledging.add(holdings)
             case Note(holdings):
-                return [Keep(lambda: self.note(holdings))]
+                self._noting.add(holdings)
             case Consult() | Deliver():
                 self._consult(step)
             case LoadChunk(want):  # there are no blobs here
@@ -282,6 +315,19 @@ class Line(Dealing):
             self.worked()
 
         self.owner.disk.read(look)
+
+    def _acknowledge(self, holdings: Sequence[Holding]) -> Steps:
+        return [
+            Send(Have(tuple(holdings[at : at + HEADS_CHAINS_MAX])))
+            for at in range(0, len(holdings), HEADS_CHAINS_MAX)
+        ]
+
+    def _note(self, holdings: Sequence[Holding]) -> Steps:
+        return [Keep(lambda: self.note(holdings))]
+
+    def later(self, seconds: float, then: Callable[[], None]) -> None:
+        """Do something after a while, if the session goes on."""
+        self._weather.clock.after(seconds, lambda: None if self.over else then())
 
     def _varied(self, hello: Frame) -> Frame:
         """Greet with a version more than there is, now and then, as a newer program would."""
