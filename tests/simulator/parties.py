@@ -21,6 +21,7 @@ from client.erasure import erase_prekeys
 from client.folder import Secrets
 from client.linking import bring_in
 from client.outbox import Outbox
+from client.preview import preview
 from client.revoking import revoke_exposed, revoke_given_up
 from node.agency import Agency
 from node.database import begin_anew
@@ -38,6 +39,7 @@ from protocol.errors import PeerError
 from protocol.frame import Answer, Ask, Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
 from protocol.person import Person, PersonDevice
+from protocol.run import Entry
 from protocol.session import PeerKind
 from protocol.spread import NEVER
 from tests.simulator import inquiries
@@ -118,6 +120,9 @@ class Party:
         """A connection is over."""
         if line in self.lines:
             self.lines.remove(line)
+
+    def looked_ahead(self, chat: ChatId, entries: Sequence[Entry]) -> None:
+        """Nobody looks at a chat here."""
 
     def tamper(self, line: Line, raw: bytes) -> Sequence[bytes]:
         """Send what is to be sent."""
@@ -473,6 +478,10 @@ class DeviceParty(Party):
         """A session begins."""
         self._outbox = Outbox(self.device, line.push)
 
+    def looked_ahead(self, chat: ChatId, entries: Sequence[Entry]) -> None:
+        """Show the end of a chat before it is here; nothing of that is kept."""
+        self.act("looks ahead", lambda: preview(self.device, chat, entries, self.wall))
+
     def _age(self) -> None:
         if not unstored(self.device):
             super()._age()
@@ -558,6 +567,9 @@ class DeviceParty(Party):
         if not self.up or not self.lines:
             return
         device, wall = self.device, self.wall
+        chats = self.replica.store.chats()
+        if chats:  # somebody looks at one of them
+            self.lines[0].preview(self.place.clock.stream("preview", self.name).choice(chats))
         self.act("taken in", lambda: arrivals.take_in(device, wall))
         self.act("revoked", lambda: revoke_exposed(device, wall))
         self.act("decided", lambda: settle(device, wall))

@@ -55,6 +55,12 @@ class TestRound:
         assert play(draw(154, 0.5), told).violation is None
         assert {line.what for line in told.kept or ()} >= {"IHAVE", "GRAFT", "PRUNE"}
 
+    def test_somebody_looks_ahead(self) -> None:
+        """Regression: nobody did, so no preview ever went beside a sync."""
+        told = Trace([])
+        assert play(draw(39, 0.3), told).violation is None
+        assert "looks ahead" in {line.what for line in told.kept or ()}
+
     def test_every_invariant_has_its_checker(self) -> None:
         names = [*vars(checks.Checks), *vars(invariants)]
         found = {

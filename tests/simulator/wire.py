@@ -43,6 +43,7 @@ from protocol.effect import (
     TakeChunk,
     Wake,
 )
+from protocol.entry import ChatId
 from protocol.errors import PeerError
 from protocol.frame import (
     LENGTH_BYTES,
@@ -53,6 +54,7 @@ from protocol.frame import (
     Have,
     Hello,
     Holding,
+    authentic,
     decode_frame,
     encode_frame,
     frame_length,
@@ -61,6 +63,7 @@ from protocol.intake import Intake
 from protocol.limits import HEADS_CHAINS_MAX
 from protocol.reconcile import Survey as Gathering
 from protocol.reconcile import Table
+from protocol.run import Entry
 from protocol.session import Greeting, PeerKind, State
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
@@ -121,6 +124,9 @@ class Owner(Protocol):
 
     def consult(self, line: "Line", ask: Ask) -> None:
         """The peer asks something: answer, some time."""
+
+    def looked_ahead(self, chat: ChatId, entries: Sequence[Entry]) -> None:
+        """The end of a chat has come, to be shown."""
 
 
 class Task:
@@ -239,6 +245,11 @@ class Line(Dealing):
         """Greet."""
         self._keeper.take(self.start)
 
+    def preview(self, chat: ChatId) -> None:
+        """Have the end of a chat shown, once, if it is far from what is here."""
+        self._keeper.take(lambda: self.look_ahead(chat))
+        self.worked()
+
     def ask_for_payloads(self) -> None:
         """Ask for what came dropped and should not have, as a node does every hour."""
         self._finisher.take(self.want_payloads)
@@ -279,16 +290,18 @@ class Line(Dealing):
                 self.send(self._varied(frame))
             case Wake(at):
                 self.wake(at)
-            case Acknowledge(holdings):
-                self._acknowledging.add(holdings)
-            case Note(holdings):
-                self._noting.add(holdings)
+            case Acknowledge(holdings) | Note(holdings):
+                noted = isinstance(step, Note)
+                (self._noting if noted else self._acknowledging).add(holdings)
             case Consult() | Deliver():
                 self._consult(step)
             case LoadChunk(want):  # there are no blobs here
                 return self.chunk_loaded(want, None)
-            case Preview() | TakeChunk():
-                pass  # nothing here looks ahead
+            case Preview(runs):
+                entries = [entry for run in runs for entry in authentic(run)]
+                self.owner.looked_ahead(runs[0].chat, entries)
+            case TakeChunk():
+                pass
             case Close():
                 self.close()
             case Look() | Keep() | Try() | Store() | Survey():
