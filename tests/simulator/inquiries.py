@@ -61,6 +61,7 @@ class Visit(Link):
         elif party.chance.random() < REFRESH_SHARE or party.stale_visits > STALE_VISITS_MAX:
             party.stale_visits = 0
             await self.refresh()
+        await self.compare_directories()
         await take_parcels(device, self, History())
         await self.write(lambda: arrivals.take_in(device, party.wall))
         await self.write(lambda: exchange.reach_more(device, party.wall))

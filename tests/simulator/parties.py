@@ -554,13 +554,13 @@ class DeviceParty(Party):
         then: Callable[[], object],
         otherwise: Callable[[], object],
     ) -> None:
-        """Do something about users, once they are known; another thing if nobody can tell now."""
-        if self.up and all(people.acquaintance(self.device, name) for name in names):
-            then()
-        elif self.up and any(line.open for line in self.lines):
-            inquiries.Search(self, self.lines[0], names, then, otherwise)
+        """Do something about users, looked up if the node is there; another thing if unknown."""
+        known = self.up and all(people.acquaintance(self.device, name) for name in names)
+        offline = then if known else otherwise
+        if self.up and any(line.open for line in self.lines):
+            inquiries.Search(self, self.lines[0], names, then, offline)
         else:
-            otherwise()
+            offline()
 
     def visit(self) -> None:
         """Do what `client.exchange` does at each visit, and once in a while after."""
