@@ -199,6 +199,15 @@ class NodeParty(Party):
             service.compare()
             self.place.clock.after(COMPARE_SECONDS, lambda: self._keep_comparing(service))
 
+    def keep_backup(self) -> None:
+        """Copy the database once our directory is signed as it stands, as an operator's backup."""
+
+        def signed(error: Exception | None) -> None:
+            if error is None:
+                super(NodeParty, self).keep_backup()
+
+        self.disk.write(lambda: self.directory.sign(self.wall / SECOND_MS), signed)
+
     def restore(self) -> None:
         """Go on from the backup, as a node of its own (SPEC 10)."""
         if self.backup is None:
