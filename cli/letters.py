@@ -48,6 +48,10 @@ _ELSEWHERE: Final = (
     "its key was not for this device; another of yours can read it: run 'ivor sync' there, and "
     "here again"
 )
+_UNREACHED: Final = (
+    "its key cannot come: your agency is federated with none of those that publish here; ask your "
+    "administrator"
+)
 
 
 def record(line: "Line") -> dict[str, object]:
@@ -71,6 +75,7 @@ def record(line: "Line") -> dict[str, object]:
         "redacted": _redacted(line),
         "shared_by": None if line.shared is None else line.shared.name,
         "elsewhere": line.elsewhere,
+        "unreached": line.unreached,
         "void": None if line.void is None else line.void.value,
         "verified": line.verified,
         "trusted": line.trusted,
@@ -198,10 +203,16 @@ def _said(line: "Line") -> str:
         reason = f" ({line.redaction.reason})" if line.redaction.reason else ""
         return f"(redacted by {line.redaction.by.name}{reason})"
     if message is None:
-        return f"({_ELSEWHERE if line.elsewhere else _NOTES.get(line.letter.state, 'no message')})"
+        return f"({_why_closed(line)})"
     if isinstance(message, File | Attachment):
         return file_line(message, line.whereabouts)
     return act_line(message) if isinstance(message, Act) else told(message)
+
+
+def _why_closed(line: "Line") -> str:
+    if line.elsewhere:
+        return _ELSEWHERE
+    return _UNREACHED if line.unreached else _NOTES.get(line.letter.state, "no message")
 
 
 def told(message: "Message") -> str:

@@ -302,7 +302,7 @@ def _deliver(
     from client.compose import require
     from client.delivery import progress_of
     from client.epochs import closed_to
-    from client.people import why_closed
+    from client.people import out_of_reach, why_closed
     from node.errors import NetworkError, RefusedError, exit_code
 
     chat, brought = met.chat, _bring(device, met, place, wait, timeout)
@@ -326,6 +326,11 @@ def _deliver(
     judge = require(device, chat.id)
     for name in closed_to(device, judge):
         note(why_closed(device, name))
+    for agency in out_of_reach(device, judge):
+        note(
+            f"your agency is not federated with {agency}: its readers can read this only once a "
+            "publisher whose agency is has been online"
+        )
     for user, name in identities.left_behind(device, judge).items():
         note(identities.careful(judge, user, name))
     if problem is not None and not isinstance(problem, NetworkError):

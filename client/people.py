@@ -157,6 +157,19 @@ def why_closed(device: Device, name: str) -> str:
     return f"{name} cannot read this: {why}"
 
 
+def out_of_reach(device: Device, chat: Chat) -> list[str]:
+    """Return the agencies at which a channel has readers to whom nobody of ours can grant keys.
+
+    Who publishes at one of them, or is federated with it, can (SPEC 4.6).
+    """
+    membership = chat.membership()
+    known = {row[0] for row in device.connection.execute("SELECT id FROM agencies")}
+    known |= {membership.users[membership.devices[one]].agency for one in membership.sealed}
+    readers = [one for one in membership.users.values() if one.role == Role.READER]
+    names = {parse_address(one.name).agency for one in readers if one.agency not in known}
+    return sorted(names) if chat.history.is_channel else []
+
+
 def checked(device: Device, person: Person) -> VerifiedUser:
     """Return who a person is, by records that verify under the agency's key that we know."""
     certificates = [one.certificate for one in person.devices]

@@ -46,9 +46,10 @@ class Line:
     verified: its author's safety number was compared. trusted: their agency is one of our node's.
     future: its time is far ahead of our clock. progress: of our own ones only. redaction: if it was
     redacted. shared: who has given it to us, if its key was not for this device. elsewhere: it does
-    not open here, and does on another device of ours. ahead: it is shown
-    before it could be admitted, because much of the chat is yet to come (SPEC 6.3). whereabouts: of
-    the large file that came with it.
+    not open here, and does on another device of ours. unreached: it waits for a key, and our agency
+    is federated with none of those whose members could grant it. ahead: it is shown before it could
+    be admitted, because much of the chat is yet to come (SPEC 6.3). whereabouts: of the large file
+    that came with it.
     """
 
     letter: Letter
@@ -62,6 +63,7 @@ class Line:
     redaction: Redaction | None
     shared: Member | None
     elsewhere: bool
+    unreached: bool
     ahead: bool
     whereabouts: Whereabouts | None
 
@@ -84,6 +86,15 @@ class Reader:
     def _trusted(self) -> frozenset[bytes]:
         return frozenset(
             row[0] for row in self._device.connection.execute("SELECT id FROM agencies")
+        )
+
+    @cached_property
+    def _is_reached(self) -> bool:
+        """Whether our agency can be granted the keys of a channel; seals come through anybody."""
+        membership = self._chat.membership()
+        publishers = (membership.users[membership.devices[one]] for one in membership.sealed)
+        return not self._chat.history.is_channel or any(
+            one.agency in self._trusted for one in publishers
         )
 
     @cached_property
@@ -131,6 +142,7 @@ class Reader:
             redaction=self._chat.redactions.of().get(place),
             shared=self._sharer(place),
             elsewhere=not ahead and self._is_elsewhere(letter),
+            unreached=letter.state is State.SEALED and not self._is_reached,
             ahead=ahead,
             whereabouts=self._whereabouts(place),
         )

@@ -140,6 +140,7 @@ def _line(number: int, message: Message | None, redaction: Redaction | None) -> 
         redaction=redaction,
         shared=None,
         elsewhere=False,
+        unreached=False,
     )
 
 
