@@ -34,6 +34,7 @@ from protocol.effect import (
     LoadRun,
     LoadSeals,
     NoteHoldings,
+    NoteShared,
     Preview,
     SaveCursor,
     Send,
@@ -224,8 +225,10 @@ class Dealing(Reception):
             case _:
                 return [self._job(effect)]
 
-    def _job(self, effect: _Loads | _Keeps | Gossip | Compare) -> Step:
+    def _job(self, effect: _Loads | _Keeps | Gossip | Compare | NoteShared) -> Step:
         match effect:
+            case NoteShared(numbers):
+                return Look(partial(self._look_at_shared, numbers))
             case Gossip(rumour):
                 return Look(partial(self._look_at_rumour, rumour))
             case Compare(chats):
@@ -286,10 +289,18 @@ class Dealing(Reception):
 
     def _compared(self, heard: Sequence[ChatHeads]) -> After:
         wants = self._replica.compare(heard)
-        among_nodes = self.peer is PeerKind.NODE and self._replica.owner == self._replica.agency
-        told = self._replica.stored_there(heard, self.key) if among_nodes else ()
-        noted = [Note(told)] if told else []
+        noted = self._stored_there(heard)
         return lambda: [*noted, *self._turned(self._session.compared(wants, self._now()))]
+
+    def _look_at_shared(self, numbers: Sequence[int]) -> After:
+        noted = self._stored_there(self._replica.sharing.heads_at(self.key, numbers).chats)
+        return lambda: noted
+
+    def _stored_there(self, chats: Sequence[ChatHeads]) -> Steps:
+        """Note what a node has of our devices' chains, as these heads show it."""
+        among_nodes = self.peer is PeerKind.NODE and self._replica.owner == self._replica.agency
+        told = self._replica.stored_there(chats, self.key) if among_nodes else ()
+        return [Note(told)] if told else []
 
     def _set_aside(self, chats: Sequence[ChatHeads]) -> Kept:
         """Keep what is not heard of a page, before that is seen."""

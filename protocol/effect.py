@@ -137,6 +137,13 @@ class NoteHoldings:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteShared:
+    """Keep, as of a page of its heads, that the peer stores what these changes are of."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SaveCursor:
     """All that the peer listed up to `cursor` of this incarnation is stored here."""
 
@@ -194,6 +201,7 @@ Effect = (
     | StoreSeals
     | StoreFork
     | NoteHoldings
+    | NoteShared
     | SaveCursor
     | Gossip
     | Consult

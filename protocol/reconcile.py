@@ -11,6 +11,7 @@ the logarithm of the sets, and for bytes that grow with the difference.
     frame = ours.begin(0)               # one side begins
     frame = ours.answer(frame)          # for each frame that comes; None when it is over
     ours.found()                        # the numbers of the changes that the peer lacks
+    ours.shared()                       # and of those that it has, too
 
 Source: A. Meyer, Range-Based Set Reconciliation, SRDS 2023; the fingerprints are made as those of
 Negentropy (D. Hoyte), of a sum of hashes and the count.
@@ -42,6 +43,7 @@ ROW = Struct(">QQQ")  # an item, in halves, and the number of its change
 ROW_BYTES = ROW.size
 PIECE_ROWS = 1024
 SUM_EVERY = 16  # items between two sums that are kept: no fingerprint adds more than twice that
+_INVERTED = bytes.maketrans(b"\x00\x01", b"\x01\x00")
 MODULUS = 1 << 8 * RECON_ITEM_BYTES
 
 
@@ -169,6 +171,10 @@ class Reconciliation:
     def found(self) -> Sequence[int]:
         """Return the numbers of the changes whose heads the peer lacks, ascending."""
         return self._table.numbers(self._lacking)
+
+    def shared(self) -> Sequence[int]:
+        """Return the numbers of the changes whose heads the peer has, too, ascending."""
+        return self._table.numbers(self._lacking.translate(_INVERTED))
 
     def begin(self, number: int) -> Recon:
         """Say the first word. number: of this reconciliation in its session."""

@@ -33,6 +33,7 @@ from protocol.effect import (
     LoadChanges,
     LoadHeads,
     NoteHoldings,
+    NoteShared,
     Preview,
     SaveCursor,
     Send,
@@ -386,7 +387,10 @@ class Session:
         return self._took(self._audits.surveyed(table), now) if self.state is State.OPEN else []
 
     def _took(self, turn: Turn, now: float) -> list[Effect]:
-        """List what the peer lacks; what changed since the survey the usual pages tell."""
+        """List what the peer lacks; what changed since the survey the usual pages tell.
+
+        What it does not lack, it stores: no page of its heads will ever say so.
+        """
         ended = turn.ended
         if ended is None:
             return turn.effects
@@ -399,7 +403,10 @@ class Session:
             self._found = found[: bisect_right(found, self._told)]
         if self._found:
             self._heads_due, self._greeted_back = True, False
-        return turn.effects
+        shared = ended.shared()
+        pages = range(0, len(shared), HEADS_CHAINS_MAX)
+        noted = [NoteShared(tuple(shared[at : at + HEADS_CHAINS_MAX])) for at in pages]
+        return [*turn.effects, *noted]
 
     def expired(self, now: float) -> list[Effect]:
         """Look at the deadlines. Raises OutOfTurn for a peer that is silent for too long."""

@@ -26,6 +26,7 @@ from protocol.effect import (
     LoadHeads,
     LoadRun,
     NoteHoldings,
+    NoteShared,
     Preview,
     SaveCursor,
     Send,
@@ -330,7 +331,7 @@ class Side:
                 self.previews.append(runs)
             case SaveCursor(incarnation, cursor):
                 self._save(incarnation, cursor)
-            case Wake() | Close():
+            case NoteShared() | Wake() | Close():
                 pass
             case _:
                 raise AssertionError(effect)

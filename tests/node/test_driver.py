@@ -16,7 +16,7 @@ from node.seals import Sealless
 from node.step import Steps
 from node.stored import Stored
 from protocol.effect import Preview
-from protocol.entry import CONTENT, CONTROL, ChatId, DeviceKey, EntryId
+from protocol.entry import CONTENT, ChatId, DeviceKey, EntryId
 from protocol.errors import OutOfTurn
 from protocol.fork import encode_proof
 from protocol.frame import (
@@ -30,7 +30,6 @@ from protocol.frame import (
     Have,
     Head,
     Heads,
-    Holding,
     IHave,
     Ping,
     Pong,
@@ -253,34 +252,6 @@ class TestTwoNodes:
             asked = await peer.until(WantSeals)
         assert isinstance(asked, WantSeals)
         assert asked.epoch == talk.epochs[-1]
-
-    async def test_what_a_peer_lists_of_our_devices_it_stores(
-        self, homes: tuple[Home, Home], nursery: trio.Nursery
-    ) -> None:
-        """Regression: of what a third agency had brought it nobody heard that it was there."""
-        talk = conversation(Dice(5), 20)
-        homes[0].take(talk)
-        anna, boris = (one.devices[0] for one in talk.people[:2])
-        stored = homes[0].replica.store.chat(talk.chat)
-        assert stored is not None
-        heads = [
-            Head(device, CONTENT, branch.length - 1, branch.head[:8])
-            for device in sorted((anna, boris))
-            for branch in stored.chains[device, CONTENT]
-        ]
-        lie = Head(anna, CONTROL, 0, bytes(8))
-        peer = Peer(homes[0], nursery)
-        await peer.greet()
-        await peer.say(Heads(1, 1, (ChatHeads(talk.chat, (lie, *heads)),)))
-        await until(lambda: bool(homes[0].noted))
-        assert homes[0].noted == [
-            Holding(DeviceKey(MVD), talk.chat, head.device, head.lane, head.seq)
-            for head in heads
-            if head.device == anna
-        ]
-        await peer.say(Heads(2, 1, (ChatHeads(talk.chat, tuple(heads)),)), Ping())
-        assert isinstance(await peer.until(Pong), Pong)
-        assert len(homes[0].noted) == 1
 
     async def test_on_behalf_of_others_seals_are_asked_for_once(
         self,
