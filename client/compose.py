@@ -387,7 +387,7 @@ def _change(device: Device, chat: Chat, operation: Inner | Enroll, now: int) -> 
     entry = append_control(device, chat, decided, now)
     void = chat.membership().void.get(entry.id)
     if void is not None:
-        raise RefusedError(refusal(void))
+        raise RefusedError(refusal(device, chat, void))
     if not chat.history.is_channel:
         start_epoch(device, chat, now)
     elif chat.membership().may_write(device.key):
@@ -395,13 +395,13 @@ def _change(device: Device, chat: Chat, operation: Inner | Enroll, now: int) -> 
     return None
 
 
-def refusal(void: Void) -> str:
+def refusal(device: Device, chat: Chat, void: Void) -> str:
     """Say why something of ours has no effect."""
     if void is Void.RANK:
-        return (
-            "your role in this chat does not allow that: an admin or an owner can; "
-            "'ivor chat show' lists them"
-        )
+        member = chat.membership().users.get(device.profile.user.user)
+        is_admin = member is not None and member.role >= Role.ADMIN
+        who = "an owner" if is_admin else "an admin or an owner"
+        return f"your role in this chat does not allow that: {who} can; 'ivor chat show' lists them"
     return f"this has no effect: {void.value}"
 
 

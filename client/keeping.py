@@ -100,7 +100,7 @@ def _append(device: Device, judge: Chat, operation: Operation, now: int) -> None
     entry = append_control(device, judge, operation, now)
     void = void_reason(judge.history, entry.id)
     if void is not None:
-        raise RefusedError(refusal(void))
+        raise RefusedError(refusal(device, judge, void))
 
 
 @dataclass(frozen=True, slots=True)

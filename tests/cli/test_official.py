@@ -281,6 +281,19 @@ class TestOffline:
         anna("chat", "add", "Бюджет", "boris@mincifry", "--role", "reader")
         boris("chat", "list")
 
+    def test_an_admin_is_told_that_an_owner_can(
+        self, federation: Federation, anna: Official, boris: Official, chat: str
+    ) -> None:
+        """Regression: it said that an admin can, to an admin."""
+        dina = federation.official("dina@mincifry")
+        anna("chat", "add", "Бюджет", "dina@mincifry")
+        boris("chat", "role", chat[:8], "boris@mincifry", "admin", code=8)
+        assert "does not allow that: an admin or an owner can" in boris.said
+        anna("chat", "role", "Бюджет", "boris@mincifry", "admin")
+        federation.carry(anna.device, boris.device)
+        boris("chat", "role", chat[:8], dina.profile.name, "admin", code=8)
+        assert "does not allow that: an owner can" in boris.said
+
     def test_who_is_out_reads_that_they_are(
         self, federation: Federation, anna: Official, boris: Official, chat: str
     ) -> None:
