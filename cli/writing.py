@@ -298,11 +298,8 @@ def _deliver(
     output: Output,
 ) -> None:
     """Bring a message to the node, with its file if it has one, and tell how far it is."""
-    from client import identities
     from client.compose import require
     from client.delivery import progress_of
-    from client.epochs import closed_to
-    from client.people import out_of_reach, why_closed
     from node.errors import NetworkError, RefusedError, exit_code
 
     chat, brought = met.chat, _bring(device, met, place, wait, timeout)
@@ -323,16 +320,7 @@ def _deliver(
             "problem": None if problem is None else str(problem),
         },
     )
-    judge = require(device, chat.id)
-    for name in closed_to(device, judge):
-        note(why_closed(device, name))
-    for agency in out_of_reach(device, judge):
-        note(
-            f"your agency is not federated with {agency}: its readers can read this only once a "
-            "publisher whose agency is has been online"
-        )
-    for user, name in identities.left_behind(device, judge).items():
-        note(identities.careful(judge, user, name))
+    _tell_who_is_missed(device, require(device, chat.id))
     if problem is not None and not isinstance(problem, NetworkError):
         raise output.end(str(problem), exit_code(problem))
     if progress.refused:
@@ -341,8 +329,36 @@ def _deliver(
     late = (wait is Wait.ALL and not everywhere) or (wait is Wait.STORED and not progress.own)
     if late or (wait is not None and problem is not None):
         why = f"not in time: {told}; it goes on with the next command or 'ivor sync'"
+        if progress.settled and problem is None and brought.holders in (None, progress.agencies):
+            why = f"not known: {told}; your agency is not federated with the others"
         note(why)
         raise output.end(why, NOT_IN_TIME)
+
+
+def _tell_who_is_missed(device: "Device", judge: "Chat") -> None:
+    """Say who cannot read what was written last, and whose identity has changed."""
+    from client import identities
+    from client.delivery import is_alone
+    from client.epochs import closed_to
+    from client.people import out_of_reach, why_closed
+
+    if is_alone(device, judge):
+        note(
+            "your agency is federated with no other agency of this chat: what is written gets to "
+            "none of them, nor from them here, until it is; ask your administrator"
+        )
+        for name in closed_to(device, judge):
+            note(f"{name} cannot read this then either: no key of theirs is known here")
+    else:
+        for name in closed_to(device, judge):
+            note(why_closed(device, name))
+        for agency in out_of_reach(device, judge):
+            note(
+                f"your agency is not federated with {agency}: its readers can read this only once "
+                "a publisher whose agency is has been online"
+            )
+    for user, name in identities.left_behind(device, judge).items():
+        note(identities.careful(judge, user, name))
 
 
 class Brought(NamedTuple):
@@ -389,7 +405,7 @@ async def _bring_over(
 
     def far_enough() -> bool:
         progress = progress_of(device, chat.id, place)
-        enough = progress.everywhere if wait is Wait.ALL else progress.own
+        enough = progress.settled if wait is Wait.ALL else progress.own
         return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)

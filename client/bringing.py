@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from client.chats import SHORT_CHARS
-from client.delivery import Deliveries
+from client.delivery import Deliveries, strange
 from client.device import Device
 from client.link import Link
 from client.residency import is_ours
@@ -168,12 +168,15 @@ async def holders(link: Link, chat: ChatId, entry: EntryId) -> int:
 
 
 async def spread(device: Device, link: Link, chat: ChatId, entry: EntryId, seconds: float) -> int:
-    """Wait until every agency of a chat has all of a blob; return how many have.
+    """Wait until every agency of a chat that tells us has all of a blob; return how many have.
 
     Gives up after so many seconds in which no further one has. Raises NetworkError.
     """
     judge = await link.journal.read(partial(device.replica.chat, chat))
-    wanted = 0 if judge is None else len(judge.membership().agencies)
+    wanted = 0
+    if judge is not None:
+        strangers = await link.journal.read(partial(strange, device, judge))
+        wanted = len(judge.membership().agencies - strangers)
     found, end, pauses = 0, trio.current_time() + seconds, _pauses()
     while trio.current_time() <= end:
         now = await holders(link, chat, entry)

@@ -5,6 +5,7 @@ written by somebody whose node knew by then that they were out of the chat is st
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from msgspec import convert
@@ -24,18 +25,25 @@ from protocol.policy import Role
 class Progress:
     """Where one message is stored. own: at our own node. agencies, of: how many, of how many.
 
-    refused: nobody stores it, because we might not write in the chat any more.
+    refused: nobody stores it, because we might not write in the chat any more. untold: how many of
+    the others tell us nothing, as our agency is not federated with them.
     """
 
     own: bool
     agencies: int
     of: int
     refused: bool = False
+    untold: int = 0
 
     @property
     def everywhere(self) -> bool:
         """Whether each agency of the chat stores it."""
         return not self.refused and self.agencies >= self.of
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for: each agency stores it that would tell us."""
+        return self.own and self.agencies + self.untold >= self.of
 
     @property
     def state(self) -> str:
@@ -63,6 +71,7 @@ class Deliveries:
     def __init__(self, device: Device, judge: Chat) -> None:
         self._own = device.profile.charter.agency
         self._agencies = judge.membership().agencies
+        self._strangers = strange(device, judge)
         self._refused = not takes(device, judge, CONTENT)
         rows = device.connection.execute(
             "SELECT agency, length FROM holdings JOIN chats ON no = chat"
@@ -76,11 +85,25 @@ class Deliveries:
         holders = [agency for agency, length in self._lengths.items() if length > place.seq]
         counted = sum(agency in self._agencies for agency in holders)
         own = self._own in holders
-        return Progress(own, counted, len(self._agencies), refused=self._refused and not own)
+        refused = self._refused and not own
+        untold = len(self._strangers - set(holders))
+        return Progress(own, counted, len(self._agencies), refused, untold)
 
     def length_at(self, agency: AgencyId) -> int:
         """Return how many of our messages an agency stores."""
         return self._lengths.get(agency, 0)
+
+
+def strange(device: Device, judge: Chat) -> AbstractSet[AgencyId]:
+    """Return the agencies of a chat that ours is not federated with."""
+    known = {row[0] for row in device.connection.execute("SELECT id FROM agencies")}
+    return judge.membership().agencies - known - {device.profile.charter.agency}
+
+
+def is_alone(device: Device, judge: Chat) -> bool:
+    """Whether nothing of a chat gets from our node to another agency of it, or back."""
+    others = judge.membership().agencies - {device.profile.charter.agency}
+    return bool(others) and others == strange(device, judge)
 
 
 def progress_of(device: Device, chat: ChatId, place: Reference) -> Progress:

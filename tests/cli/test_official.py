@@ -31,7 +31,6 @@ from protocol.errors import Untrusted
 from protocol.identity import UserId
 from protocol.limits import TEXT_BYTES_MAX
 from protocol.message import Edit
-from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.cli.conftest import Official
 from tests.federation import Federation
 
@@ -346,53 +345,6 @@ class TestOffline:
         for hidden in ("1", "2"):
             last = boris("read", "Бюджет", "--limit", hidden)
             assert f"(reaction to {short} taken back)" in last
-
-
-class TestChannelsOfStrangers:
-    """Agencies that are not federated hand each other no keys of channels."""
-
-    def test_who_cannot_be_granted_keys_is_named(
-        self, federation: Federation, anna: Official, boris: Official
-    ) -> None:
-        """Regression: nothing was said, and the readers were told that the key was to come."""
-        title = self.channel(federation, anna.device, boris.device)
-        anna("send", title, "for all")
-        assert "federated" not in anna.said
-        federation.carry(anna.device, boris.device)
-        assert "its key has not come yet" in boris("read", title)
-        self.part(anna.device, boris.device)
-        self.part(boris.device, anna.device)
-        anna("send", title, "not for boris")
-        assert "not federated with mincifry: its readers can read this only once" in anna.said
-        federation.carry(anna.device, boris.device)
-        assert "its key cannot come: your agency is federated with none" in boris("read", title)
-
-    def test_a_publisher_among_them_grants(
-        self, federation: Federation, anna: Official, boris: Official
-    ) -> None:
-        dina = federation.official("dina@mincifry")
-        title = self.channel(federation, anna.device, boris.device, dina)
-        self.part(anna.device, boris.device)
-        self.part(boris.device, anna.device)
-        anna("send", title, "granted by dina")
-        assert "federated" not in anna.said
-        federation.carry(anna.device, boris.device)
-        assert "its key has not come yet" in boris("read", title)
-
-    def channel(
-        self, federation: Federation, owner: Device, reader: Device, *publishers: Device
-    ) -> str:
-        policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
-        members = [(one.profile.user.user, Role.MEMBER) for one in publishers]
-        members.append((reader.profile.user.user, Role.READER))
-        with owner.transaction():
-            made = compose.new_chat(owner, ChatKind.CHANNEL, "", policy, members, now_ms())
-        return made.hex()[:8]
-
-    def part(self, device: Device, other: Device) -> None:
-        """Let a device know another's agency no more."""
-        agency = other.profile.charter.agency
-        device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
 
 
 class TestOwners:

@@ -1,0 +1,84 @@
+"""What is said where the agencies of a chat are not all federated with each other."""
+
+from cli.opening import now_ms
+from client import compose
+from client.delivery import progress_of
+from client.device import Device
+from client.epochs import start_epoch
+from client.reading import letters
+from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from tests.cli.conftest import Official
+from tests.federation import Federation
+
+
+def test_who_tells_us_nothing_is_not_waited_for(
+    federation: Federation, anna: Official, boris: Official
+) -> None:
+    """Regression: all the time was waited for it, and 'ivor sync' was to go on with it."""
+    device = anna.device
+    chat = federation.chat(device, "Бюджет", boris.device)
+    federation.say(device, chat, "x")
+    federation.acknowledge(device)
+    (judge,) = device.chats()
+    place = letters(device, judge, 0, 1)[0].reference
+    assert not progress_of(device, judge.id, place).settled
+    agency = boris.device.profile.charter.agency
+    device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+    progress = progress_of(device, judge.id, place)
+    assert (progress.settled, progress.everywhere) == (True, False)
+    anna("send", "Бюджет", "to nobody")
+    assert "your agency is federated with no other agency of this chat" in anna.said
+    assert "once a member who knows one" not in anna.said
+    device.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (boris.device.key,))
+    with device.transaction():
+        start_epoch(device, compose.require(device, chat), now_ms())
+    anna("send", "Бюджет", "never for boris")
+    assert "boris@mincifry cannot read this then either" in anna.said
+
+
+class TestChannelsOfStrangers:
+    """Agencies that are not federated hand each other no keys of channels."""
+
+    def test_who_cannot_be_granted_keys_is_named(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """Regression: nothing was said, and the readers were told that the key was to come."""
+        title = self.channel(federation, anna.device, boris.device)
+        anna("send", title, "for all")
+        assert "federated" not in anna.said
+        federation.carry(anna.device, boris.device)
+        assert "its key has not come yet" in boris("read", title)
+        self.part(anna.device, boris.device)
+        self.part(boris.device, anna.device)
+        anna("send", title, "not for boris")
+        assert "not federated with mincifry: its readers can read this only once" in anna.said
+        federation.carry(anna.device, boris.device)
+        assert "its key cannot come: your agency is federated with none" in boris("read", title)
+
+    def test_a_publisher_among_them_grants(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        dina = federation.official("dina@mincifry")
+        title = self.channel(federation, anna.device, boris.device, dina)
+        self.part(anna.device, boris.device)
+        self.part(boris.device, anna.device)
+        anna("send", title, "granted by dina")
+        assert "federated" not in anna.said
+        federation.carry(anna.device, boris.device)
+        assert "its key has not come yet" in boris("read", title)
+
+    def channel(
+        self, federation: Federation, owner: Device, reader: Device, *publishers: Device
+    ) -> str:
+        policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
+        known = federation.official("vera@mvd")
+        members = [(one.profile.user.user, Role.MEMBER) for one in publishers]
+        members += [(one.profile.user.user, Role.READER) for one in (reader, known)]
+        with owner.transaction():
+            made = compose.new_chat(owner, ChatKind.CHANNEL, "", policy, members, now_ms())
+        return made.hex()[:8]
+
+    def part(self, device: Device, other: Device) -> None:
+        """Let a device know another's agency no more."""
+        agency = other.profile.charter.agency
+        device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
