@@ -389,23 +389,24 @@ class Session:
     def _took(self, turn: Turn, now: float) -> list[Effect]:
         """List what the peer lacks; what changed since the survey the usual pages tell.
 
-        What it does not lack, it stores: no page of its heads will ever say so.
+        What the first finds it to have, too, it stores: no page of its heads will ever say so.
         """
         ended = turn.ended
         if ended is None:
             return turn.effects
         self._audits.plan(now)
+        noted: list[Effect] = []
         if self._told is None:
             self._told = 0 if ended.lacks_all else ended.cursor
             self._heads_due = True
+            shared = ended.shared()
+            pages = range(0, len(shared), HEADS_CHAINS_MAX)
+            noted += [NoteShared(tuple(shared[at : at + HEADS_CHAINS_MAX])) for at in pages]
         if self._told:
             found = ended.found()
             self._found = found[: bisect_right(found, self._told)]
         if self._found:
             self._heads_due, self._greeted_back = True, False
-        shared = ended.shared()
-        pages = range(0, len(shared), HEADS_CHAINS_MAX)
-        noted = [NoteShared(tuple(shared[at : at + HEADS_CHAINS_MAX])) for at in pages]
         return [*turn.effects, *noted]
 
     def expired(self, now: float) -> list[Effect]:

@@ -13,7 +13,7 @@ from trio.testing import memory_stream_pair
 from cli import writing
 from cli.letters import MARGIN, show
 from cli.main import main
-from cli.opening import _change, now_ms
+from cli.opening import _change
 from cli.output import Output
 from cli.reading import read_since
 from client import chats, compose

@@ -23,7 +23,6 @@ from protocol.frame import (
     Absent,
     Answer,
     Ask,
-    ChatHeads,
     Forked,
     Frame,
     Graft,
