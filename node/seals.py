@@ -83,9 +83,9 @@ class SealedChats(Chats):
         return found, page[-1][0] if page else OLDEST
 
     def makers(self, lacked: Iterable[Sealless], peer: bytes) -> list[tuple[Sealless, bytes]]:
-        """Return the agencies of those who made seals that a node lacks: their nodes have them all.
+        """Return who has seals that a node lacks: their maker's agency, of our own the very device.
 
-        Without a peer's, which has been asked. A device asks its own node alone.
+        Without a peer, who has been asked. A device asks its own node alone.
         """
         found: list[tuple[Sealless, bytes]] = []
         for one in lacked if self.owner == self.agency else ():
@@ -94,8 +94,11 @@ class SealedChats(Chats):
             if judge is not None and entry is not None:
                 author = judge.history.entries[entry.index].device
                 member = judge.membership().member_of(author)
-                if member is not None and member.agency not in (peer, self.agency):
-                    found.append((one, member.agency))
+                if member is None:
+                    continue
+                holder = author if member.agency == self.agency else member.agency
+                if holder != peer:
+                    found.append((one, holder))
         return found
 
     def made_elsewhere(

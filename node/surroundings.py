@@ -26,7 +26,7 @@ class Surroundings(Protocol):
         """Seals are being kept; as `storing`."""
 
     def seals_lacked(self, lacked: Sealless, home: bytes) -> None:
-        """Seals are lacking, here or at another node. home: the agency of who made them."""
+        """Seals are lacking, here or at another node. home: who has them, see `Replica.makers`."""
 
     def fork_kept(self, forked: Forked, readers: Sequence[bytes]) -> None:
         """A new fork proof is durable."""

@@ -303,6 +303,21 @@ class TestTwoNodes:
         assert [one.epoch for one, _ in home.lacked] == [talk.epochs[at] for at in (0, 1, 3)]
         assert {maker for _, maker in home.lacked} == {MZ}
 
+    async def test_a_device_of_ours_is_asked_for_what_others_bring_back(
+        self, tmp_path: Path, nursery: trio.Nursery
+    ) -> None:
+        """Regression: a node that was brought back asked it within the hour alone (7400512)."""
+        talk = conversation(Dice(6), 0)
+        home = Home(tmp_path / "node.db", MZ)
+        nursery.start_soon(home.journal.run)
+        peer = Peer(home, nursery)
+        await peer.greet()
+        await peer.say(*talk.runs)
+        await until(lambda: bool(home.lacked))
+        (lacked,) = home.lacked
+        assert lacked[0].epoch == talk.epochs[0]
+        assert lacked[1] == talk.people[0].devices[0]
+
     async def test_whose_seals_are_asked_for_elsewhere(
         self, homes: tuple[Home, Home], nursery: trio.Nursery
     ) -> None:
