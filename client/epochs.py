@@ -74,7 +74,7 @@ def sender_chain(
     if judge is None or entry is None:
         return NoKey.NEVER
     listed = judge.history.recipients(entry)
-    if device.key not in listed and judge.history.is_channel:
+    if judge.history.is_granted(entry, device.key):
         return NoKey.NOT_YET if sender in listed else NoKey.NEVER
     if device.key not in listed or sender not in listed:
         return NoKey.NEVER

@@ -1,4 +1,6 @@
-"""Keys for the readers of channels: asked for, granted, and taken (SPEC 4.6).
+"""Keys for the readers of channels, and for whom an epoch skipped: asked for, granted, and taken.
+
+SPEC 4.6.
 
 A publisher's device owes keys to readers' devices: of each epoch that it starts to all, of the
 present one to whom it takes in, and of any to who asks. What it owes it makes and hands over a few
@@ -26,6 +28,7 @@ from client.epochs import (
     sender_chain,
 )
 from client.owing import keep_opening, owe
+from client.people import trusted
 from crypto.errors import SealRefused
 from node.errors import IdentityError
 from node.stored import Stored
@@ -64,7 +67,7 @@ def wait_for(device: Device, chat: ChatId, header: ContentHeader) -> bool:
     None comes of what its author wrote without knowing that we are in.
     """
     judge = device.replica.chat(chat)
-    if judge is None or not judge.history.is_channel or _is_recipient(device, judge, header.epoch):
+    if judge is None or not _is_granted(device, judge, header.epoch):
         return True
     if not _is_for_us(device, judge, header):
         return False
@@ -118,8 +121,8 @@ def _late(device: Device, epoch: EntryId) -> set[DeviceKey]:
 def _holders(device: Device, judge: Chat, epoch: EntryId) -> set[DeviceKey]:
     """Return the publishers' devices that an epoch names, and that are still in."""
     started = judge.history.epoch(epoch)
-    named = set() if started is None else set(judge.history.named(started))
-    return named & judge.membership().sealed - {device.key}
+    sealed = set() if started is None else set(judge.history.recipients(started))
+    return sealed & judge.membership().sealed - {device.key}
 
 
 def is_granted(device: Device, chat: ChatId, header: Header) -> bool:
@@ -127,15 +130,14 @@ def is_granted(device: Device, chat: ChatId, header: Header) -> bool:
     judge = device.replica.chat(chat)
     return (
         judge is not None
-        and judge.history.is_channel
         and isinstance(header, ContentHeader)
-        and not _is_recipient(device, judge, header.epoch)
+        and _is_granted(device, judge, header.epoch)
     )
 
 
-def _is_recipient(device: Device, judge: Chat, epoch: EntryId) -> bool:
+def _is_granted(device: Device, judge: Chat, epoch: EntryId) -> bool:
     found = judge.history.epoch(epoch)
-    return found is not None and device.key in judge.history.recipients(found)
+    return found is not None and judge.history.is_granted(found, device.key)
 
 
 def note_entered(device: Device, parts: Sequence[Stored], now: int) -> None:
@@ -204,9 +206,9 @@ def take(device: Device, parcel: bytes) -> None:
     found = keygrant.read(parcel)
     judge = device.replica.chat(found.chat)
     if found.receiver != device.key:
-        raise IdentityError("a channel's parcel for another device; it was thrown away")
-    if judge is None or not judge.history.is_channel:
-        raise IdentityError("a parcel of a channel that is not here; it was thrown away")
+        raise IdentityError("a parcel of keys for another device; it was thrown away")
+    if judge is None:
+        raise IdentityError("a parcel of keys of a chat that is not here; it was thrown away")
     if isinstance(found, Granted):
         _take_grant(device, judge, found)
     else:
@@ -215,9 +217,10 @@ def take(device: Device, parcel: bytes) -> None:
 
 def _take_question(device: Device, judge: Chat, asked: Asked) -> None:
     if judge.membership().member_of(asked.sender) is None:
-        raise IdentityError("somebody outside a channel asks for its keys; nothing was given")
+        raise IdentityError("somebody outside a chat asks for its keys; nothing was given")
     for epoch in asked.epochs:
-        if judge.history.epoch(epoch) is not None:
+        started = judge.history.epoch(epoch)
+        if started is not None and judge.history.is_granted(started, asked.sender):
             owe(device, judge, epoch, [asked.sender], asked.record)
 
 
@@ -225,14 +228,14 @@ def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
     epoch = judge.history.epoch(grant.epoch)
     granter = judge.membership().member_of(grant.sender)
     if epoch is None or granter is None or granter.role < Role.MEMBER:
-        raise IdentityError("keys of a channel from nobody who may grant them; thrown away")
+        raise IdentityError("keys of a chat from nobody who may grant them; thrown away")
     private = device.connection.execute(
         "SELECT private FROM prekeys WHERE id = ?", (grant.prekey,)
     ).get
     if private is None:
-        raise IdentityError("keys of a channel for a prekey that this device no longer has")
+        raise IdentityError("keys of a chat for a prekey that this device no longer has")
     chains = keygrant.open_grant(grant, private)
-    if _is_recipient(device, judge, grant.epoch):
+    if not judge.history.is_granted(epoch, device.key):
         return
     senders = judge.history.named(epoch) - {device.key} - _bad_for(device, grant)
     late = bool(_late(device, grant.epoch))
@@ -302,8 +305,17 @@ def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> De
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
     late = _late(device, epoch)
     holders = _holders(device, judge, epoch)
-    ranked = sorted(holders, key=lambda one: (one in late, one in bad, one != author, one))
+    away = {one for one in holders if not _is_reached(device, judge, one)}
+    ranked = sorted(
+        holders, key=lambda one: (one in away, one in late, one in bad, one != author, one)
+    )
     return ranked[tries % len(ranked)] if ranked else None
+
+
+def _is_reached(device: Device, judge: Chat, holder: DeviceKey) -> bool:
+    """Whether our node hands parcels to a device's: their agencies are federated, or one."""
+    member = judge.membership().member_of(holder)
+    return member is not None and trusted(device, member.agency)
 
 
 def _question(
@@ -394,7 +406,7 @@ def _chains(
     As long as its seal for us can be opened, each begins with the first message for the reader.
     """
     started = judge.history.epoch(epoch)
-    if started is None or reader in judge.history.recipients(started):
+    if started is None or not judge.history.is_granted(started, reader):
         return {}
     since = _entered(judge.history, started, reader)
     rows = _read(

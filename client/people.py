@@ -149,12 +149,15 @@ def why_closed(device: Device, name: str) -> str:
     agency = parse_address(name).agency
     if device.connection.execute("SELECT 1 FROM agencies WHERE name = ?", (agency,)).get is None:
         why = (
-            f"your agency is not federated with {agency}, so no key of theirs is known here; what "
-            "follows they can read once a member who knows one has been online"
+            f"your agency is not federated with {agency}, so no key of theirs is known here; they "
+            "can read it once a member who knows one has been online"
         )
     else:
-        why = "no key of theirs of the last 14 days is known here; each visit asks for one"
-    return f"{name} cannot read this: {why}"
+        why = (
+            "no key of theirs of the last 14 days is known here; their device asks for this one's "
+            "once it is online, and can have it for a week at least"
+        )
+    return f"{name} cannot read this yet: {why}"
 
 
 def out_of_reach(device: Device, chat: Chat) -> list[str]:

@@ -70,6 +70,12 @@ class History(Dag):
             self._recipients[epoch.index] = known
         return known
 
+    def is_granted(self, epoch: EpochEntry, device: DeviceKey) -> bool:
+        """Whether a device gets an epoch's keys by grants: whom it skips, or a channel's reader."""
+        if device in self.recipients(epoch):
+            return False
+        return self.is_channel or device in epoch.operation.skipped
+
     def certificate(self, device: DeviceKey) -> bytes | None:
         """Return the newest certificate by which an entry names a device, None if none does."""
         for entry in reversed(self.entries):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client import compose, epochs, mailbox, people
+from client import compose, epochs, grants, mailbox, people
 from client.device import Device
-from client.epochs import closed_to, fitting, let_all_read, start_epoch
+from client.epochs import closed_to, fitting, let_all_read, own_prekey, start_epoch
 from client.exchange import reach_more, visit
 from client.linking import bring_in
 from crypto.sealing import PREKEY_BYTES
@@ -18,12 +18,14 @@ from node import dialler
 from node.agency import DATABASE_FILE
 from node.database import connect
 from node.errors import NetworkError, RefusedError
+from protocol import keygrant
 from protocol.identity import UserId, sign_prekey
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Question
 from protocol.reply import Reply
+from tests.client.channels import ask, pay
 from tests.federation import Federation, now
 from tests.hostile.federation import eventually
 from tests.realm import AGENCIES, USERS, Realm, copied, found
@@ -198,7 +200,7 @@ async def test_they_are_asked_about_again_where_nobody_answered(
 
 
 def test_why_they_cannot_read_is_said(anna: Device, boris: Device) -> None:
-    assert "each visit asks" in people.why_closed(anna, boris.profile.name)
+    assert "once it is online" in people.why_closed(anna, boris.profile.name)
     anna.connection.execute("DELETE FROM agencies WHERE id = ?", (boris.profile.charter.agency,))
     assert "not federated with mincifry" in people.why_closed(anna, boris.profile.name)
 
@@ -281,6 +283,65 @@ def test_an_epoch_that_skips_who_is_known_by_now_is_left(
     assert boris.replica.last_epoch(chat, boris.key) == reaches
     federation.carry(boris, clara)
     assert federation.texts(clara, chat) == ["to clara", "and again"]
+
+
+@pytest.mark.parametrize("federated", [True, False])
+def test_who_was_skipped_is_granted_the_keys(
+    federation: Federation, anna: Device, boris: Device, *, federated: bool
+) -> None:
+    """Regression: what an epoch skipped stayed closed for good, as for who was away for long.
+
+    By its author, or by another whose agency is federated with theirs.
+    """
+    clara = federation.official("clara@mvd")
+    chat = federation.chat(boris, "", anna, clara)
+    for member in (anna, clara):
+        federation.carry(boris, member)
+    boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (clara.key,))
+    with boris.transaction():
+        start_epoch(boris, compose.require(boris, chat), now())
+    for text in ("one", "two"):
+        federation.say(boris, chat, text)
+    federation.carry(boris, anna)
+    federation.carry(boris, clara)
+    assert {one.state for one in mailbox.letters(clara, chat, 9)} == {mailbox.State.SEALED}
+    granter = boris if federated else anna
+    if not federated:
+        agency = boris.profile.charter.agency
+        clara.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+    assert ask(clara, granter) == 1
+    assert pay(granter, clara) == 1
+    with clara.transaction():
+        mailbox.open_waiting(clara)
+    assert federation.texts(clara, chat) == ["one", "two"]
+    federation.say(clara, chat, "heard")
+    federation.carry(clara, boris)
+    assert federation.texts(boris, chat)[-1] == "heard"
+
+
+def test_who_came_in_later_is_granted_nothing(
+    federation: Federation, anna: Device, boris: Device
+) -> None:
+    """Nor who was never skipped: only whom the epoch names as skipped."""
+    clara = federation.official("clara@mvd")
+    dora = federation.official("dora@minzdrav")
+    chat = federation.chat(boris, "", anna, clara)
+    federation.carry(boris, anna)
+    boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (clara.key,))
+    with boris.transaction():
+        epoch = start_epoch(boris, compose.require(boris, chat), now())
+    federation.say(boris, chat, "before")
+    with boris.transaction():
+        compose.add_members(boris, chat, [(dora.profile.user.user, Role.MEMBER)], now())
+    for reader in (anna, dora):
+        federation.carry(boris, reader)
+        question = keygrant.sign_ask(
+            reader.secrets.device, chat, [epoch], boris.key, own_prekey(reader, now())
+        )
+        with boris.transaction():
+            grants.take(boris, question)
+        assert pay(boris, reader) == 0
+    assert "before" not in federation.texts(dora, chat)
 
 
 def test_who_was_skipped_is_reached_once_their_key_is_known(

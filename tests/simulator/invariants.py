@@ -374,14 +374,16 @@ def _may_grant(
 ) -> bool:
     """Whether a publisher's device has an entry's key for a reader's, by what both have seen."""
     ours, theirs = granter.replica.chat(chat), reader.replica.chat(chat)
-    if ours is None or theirs is None or not theirs.history.is_channel:
+    started = None if theirs is None else theirs.history.epoch(header.epoch)
+    if ours is None or theirs is None or started is None:
         return False
-    started = theirs.history.epoch(header.epoch)
-    if started is None or {granter.key, reader.key, header.device} & rest.checks.compromised:
+    if not theirs.history.is_granted(started, reader.key):
+        return False
+    if {granter.key, reader.key, header.device} & rest.checks.compromised:
         return False  # what a thief seals may open for nobody, and each blames the other
-    asked = theirs.history.named(started) & theirs.membership().sealed
+    asked = theirs.membership().sealed & set(theirs.history.recipients(started))
     known = ours.membership().member_of(reader.key) and ours.membership().may_write(granter.key)
-    if reader.key in asked or granter.key not in asked or not known:
+    if granter.key not in asked or not known:
         return False
     way = granter.home.replica.readers_of(chat), reader.home.replica.readers_of(chat)
     ends = {granter.key, reader.home.agency}, {reader.key, granter.home.agency}
