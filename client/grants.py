@@ -295,6 +295,11 @@ def asks(device: Device, now: int) -> list[Forward]:
     ]
 
 
+def ask_at_once(device: Device) -> None:
+    """Put each question again now: others can be reached. Call inside a transaction."""
+    device.connection.execute("UPDATE asked SET tries = 0")
+
+
 def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> DeviceKey | None:
     judge = device.chat(chat)
     started = None if judge is None else judge.history.epoch(epoch)

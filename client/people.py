@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msgspec import convert
 
-from client import debts, identities
+from client import debts, grants, identities
 from client.device import Device
 from client.epochs import is_too_old
 from crypto.fingerprint import safety_number
@@ -79,6 +79,8 @@ def keep_card(device: Device, raw: bytes) -> Card:
         )
     if known is None or known.serial < card.charter.serial:
         take_card(device.connection, card)
+        if known is None:
+            grants.ask_at_once(device)
         if card.charter.agency == device.profile.charter.agency:
             device.connection.execute("UPDATE profile SET card = ?", (raw,))
     return card

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from trio.testing import memory_stream_pair
 
-from client import compose, grants, mailbox
+from client import compose, grants, mailbox, people
 from client.device import Device
 from client.epochs import start_epoch
 from client.exchange import hand_out, receive
@@ -190,6 +190,22 @@ class TestReading:
         assert ask(vera, boris, at=now() + 3650 * 24 * LATER) == 0  # anna was asked, who is away
         assert ask(vera, boris) == 1
         assert pay(boris, vera) == 1
+
+    def test_who_is_federated_with_another_agency_asks_again_at_once(
+        self, federation: Federation, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        """Until then it was asked in vain, and so ever more rarely."""
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera)
+        publishers = federation.agencies["minzdrav"]
+        assert ask(vera) == 0
+        with vera.transaction():
+            people.keep_card(vera, publishers.card.raw)  # it was known, so nothing has changed
+        assert ask(vera, anna) == 0
+        vera.connection.execute("DELETE FROM agencies WHERE id = ?", (publishers.id,))
+        with vera.transaction():
+            people.keep_card(vera, publishers.card.raw)
+        assert ask(vera, anna) == 1
 
     def test_a_readers_further_device_reads_on_from_when_it_came_in(
         self, federation: Federation, anna: Device, vera: Device, channel: ChatId
