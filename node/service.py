@@ -150,7 +150,7 @@ class Node:
                 self._nursery = nursery
                 nursery.start_soon(self.journal.run)
                 nursery.start_soon(trio.serve_listeners, self._accept, listeners)
-                nursery.start_soon(serve_control, self.agency.folder, self._operate)
+                await nursery.start(serve_control, self.agency.folder, self._operate)
                 nursery.start_soon(self._renew_credential)
                 nursery.start_soon(self.hub.keep_spreading)
                 nursery.start_soon(self.sweep.run)

@@ -17,6 +17,7 @@ from node import journal, operations, service
 from node.agency import DATABASE_FILE, Agency, Founding, Random
 from node.backup import restore
 from node.config import Settings
+from node.control import SOCKET_FILE
 from node.database import connect
 from node.errors import DamagedError, StorageError, UserError
 from node.service import Node
@@ -49,6 +50,25 @@ async def test_what_fails_beside_the_sessions(tmp_path: Path, met: Exception) ->
         assert [one["what"] for one in logs] == ["something"]
         assert await node.journal.read(lambda: 7) == 7
         nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_is_ready_answers_its_operator(tmp_path: Path) -> None:
+    """A command would find no node there, and the folder in use."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    ready = trio.Event()
+    there: list[bool] = []
+
+    def note(_host: str, _port: int) -> None:
+        there.append((agency.folder / SOCKET_FILE).exists())
+        ready.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, note)
+        await ready.wait()
+        nursery.cancel_scope.cancel()
+    assert there == [True]
 
 
 @pytest.mark.parametrize("host", ["mvd..example", f"{'m' * 64}.example", ".example"])
