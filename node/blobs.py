@@ -122,8 +122,8 @@ class Blobs:
         """Return the blobs whose files have to go."""
         return self._select("state = 4", ())
 
-    def open(self, least: State) -> Sequence[StoredBlob]:
-        """Return blobs that are not whole, from a state on.
+    def open(self, least: State) -> tuple[Sequence[StoredBlob], bool]:
+        """Return blobs that are not whole, from a state on, and whether there may be more.
 
         Of each chain some, others each time: nobody may ever bring the rest of them, and however
         many there are of these, they must not be in the way of the others.
@@ -132,11 +132,14 @@ class Blobs:
         rows = self._connection.execute(OPEN_CHAINS, (states,)).fetchall()
         chains = convert(rows, list[tuple[int, int, int]])[:LOOKED_AT_MAX]
         found: list[StoredBlob] = []
+        more = len(rows) > len(chains)
         for state, first, last in chains:
             start, most = random.randint(first, last), LOOKED_AT_MAX // len(chains)  # noqa: S311
             after = self._some(state, start, last + 1, most)
-            found += [*after, *self._some(state, first, start, most - len(after))]
-        return found
+            some = [*after, *self._some(state, first, start, most - len(after))]
+            found += some
+            more = more or len(some) == most
+        return found, more
 
     def _some(self, state: int, start: int, stop: int, most: int) -> list[StoredBlob]:
         return self._select(

@@ -81,6 +81,7 @@ class Larder:
         self._coming: dict[EntryId, StoredBlob] = {}  # the same blobs
         self._patience: dict[EntryId, _Patience] = {}
         self._crowded = False
+        self._more = False  # than the last look has seen
         self._crowders: set[DeviceKey] = set()  # whose blobs had no room, as was logged once
         self._news = trio.Event()
 
@@ -97,6 +98,7 @@ class Larder:
                     nursery.start_soon(self._turn, blob, peers)
                 await trio.sleep(LOOK_SECONDS)
                 again = [one.at for one in self._patience.values() if one.at > looked]
+                again += [looked + AGAIN_SECONDS_MAX] if self._more else []
                 with trio.move_on_at(min(again, default=NEVER)):
                     await self._news.wait()
 
@@ -133,7 +135,8 @@ class Larder:
         found: list[tuple[StoredBlob, Collection[bytes]]] = []
         self._crowded = False
         try:
-            listed = await self._journal.read(partial(self._index.open, self._least))
+            look = partial(self._index.open, self._least)
+            listed, self._more = await self._journal.read(look)
             for blob in in_turn(sorted(listed, key=self._disappointment)):
                 if blob.entry in self._turns or self._is_later(blob):
                     continue

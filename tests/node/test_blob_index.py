@@ -75,14 +75,15 @@ def test_what_nobody_brings_is_not_in_the_way(tmp_path: Path) -> None:
         ],
     )
     index = Blobs(store, b"")
-    listed = index.open(State.KNOWN)
+    listed, more = index.open(State.KNOWN)
+    assert more
     assert len(listed) == len(set(listed)) <= blobs.LOOKED_AT_MAX
     assert {blob.place for blob in listed if blob.author == b"a" * 32} == {
         2 << SEQ_BITS | at for at in range(3)
     }
-    reached = {blob.place for _ in range(64) for blob in index.open(State.WANTED)}
+    reached = {blob.place for _ in range(64) for blob in index.open(State.WANTED)[0]}
     assert len(reached) == many + 3
-    assert {blob.state for blob in index.open(State.FETCHING)} == {State.FETCHING}
+    assert {blob.state for blob in index.open(State.FETCHING)[0]} == {State.FETCHING}
 
 
 def test_authors_take_turns() -> None:
@@ -114,10 +115,10 @@ def test_an_agency_has_a_share(tmp_path: Path) -> None:
             (number << SEQ_BITS, number, number.to_bytes(32, "big"), agency, size),
         )
     index = Blobs(store, own)
-    found = {blob.agency: blob for blob in index.open(State.FETCHING)}
+    found = {blob.agency: blob for blob in index.open(State.FETCHING)[0]}
     everything = blobs.Quotas(many * size, many * size, many * size, many * size)
     assert index.room(found[greedy], everything) == many * size
-    for blob in index.open(State.FETCHING):
+    for blob in index.open(State.FETCHING)[0]:
         if blob.agency == greedy:
             assert index.keep(blob, [(at, ()) for at in range(3)])
     held = many // 2 * size
@@ -134,7 +135,7 @@ def test_an_agency_has_a_share(tmp_path: Path) -> None:
     index.lose(found[greedy], 2)
     assert index.room(found[greedy], quotas) == size - 1 + CHUNK_BYTES - 5
     assert index.room(found[other], everything, [found[greedy]]) == many * size - held
-    for blob in index.open(State.FETCHING):
+    for blob in index.open(State.FETCHING)[0]:
         index.let_go(blob)
     assert index.room(found[greedy], quotas) == held + size - 1
 

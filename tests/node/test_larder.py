@@ -157,6 +157,25 @@ async def test_what_was_not_tried_yet_comes_before_what_nobody_had(
     assert sorted(await turns.first(len(listed))) == sorted(listed)
 
 
+async def test_what_a_look_did_not_see_is_seen_later(
+    tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a look saw what nobody can bring, and the next was when somebody came."""
+    monkeypatch.setattr(blobs, "LOOKED_AT_MAX", 1)
+    for name in ("AGAIN_SECONDS", "AGAIN_SECONDS_MAX"):
+        monkeypatch.setattr(larders, name, 1e-4)
+    listed = {who: announce(talk, who, 1) for who in talk.people}
+    turns = Turns(tmp_path, talk, monkeypatch)
+    here = next(who for who in talk.people if who.agency.root.public == MZ)
+    turns.hub.remove(turns.peer)
+    turns.peer = cast("Connection", Peer(here.devices[0], PeerKind.DEVICE))
+    turns.hub.add(turns.peer)
+    turns.end = bool
+    turns.start(nursery)
+    with trio.fail_after(60):
+        assert set(await turns.first(16)) == {*listed[here]}
+
+
 async def test_a_node_that_comes_may_have_what_nobody_had(
     tmp_path: Path, talk: Conversation, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
