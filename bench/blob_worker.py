@@ -18,7 +18,7 @@ import trio
 from bench.federation import PASSPHRASE, milliseconds
 from bench.processes import memory_mib, tell
 from client import compose, exchange, mailbox
-from client.attaching import open_blob, sealed_file
+from client.attaching import open_blob, sealed_copy, sealed_file
 from client.bringing import bring_up, fetch, spread
 from client.device import Device, open_device
 from client.files import readable, received
@@ -81,8 +81,8 @@ async def read(device: Device, link: Link, chat: ChatId, file: Path) -> None:
     fetched = time.monotonic()
 
     def save() -> None:
-        with received(file) as target:
-            open_blob(device, here, message, target, bool)
+        with sealed_copy(device, here) as copy, received(file) as target:
+            open_blob(copy, here, message, target, bool)
 
     await trio.to_thread.run_sync(save)
     tell("got", fetched=fetched, written=time.monotonic(), peak=memory_mib("VmHWM"))

@@ -4,6 +4,7 @@ Progress is shown on a terminal and nowhere else.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,8 @@ from cli.opening import now_ms
 from cli.output import transfer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from client.device import Device
     from client.link import Link
     from node.blobs import StoredBlob
@@ -105,25 +108,55 @@ def write_file(
     device: "Device", chat: "ChatId", place: "Reference", file: "Attachment", path: Path
 ) -> None:
     """Fetch the file of a message and write it, over nothing. Raises IvorError."""
-    from client.attaching import open_blob, sweep
+    from client.attaching import drop_copy, open_blob, sweep
     from client.files import check_free, received
-    from node import blobs
     from node.blobs import State
-    from node.errors import UserError
 
     check_free(path)
     sweep(device)
-    blob = device.replica.blobs.find(chat, place.id)
-    if blob is None:
-        raise UserError("no file came with that message, or it was redacted or is too old")
-    here = fetch_file(device, blob)
-    with received(path) as target, transfer(f"writing {path.name}", file.size) as told:
-        open_blob(device, here, file, target, told)
+    before = _announced(device, chat, place)
+    with (
+        _at_hand(device, chat, place) as (here, copy),
+        received(path) as target,
+        transfer(f"writing {path.name}", file.size) as told,
+    ):
+        open_blob(copy, here, file, target, told)
+        _announced(device, chat, place)
     with device.transaction():
         device.connection.execute(
             "INSERT INTO fetched VALUES (?) ON CONFLICT DO NOTHING", (place.id,)
         )
-        if blob.state is not State.WHOLE:
-            device.replica.blobs.let_go(here)
-    if blob.state is not State.WHOLE:
-        blobs.remove(blobs.folder_of(device.folder) / str(here.file))
+    if before.state is not State.WHOLE or here.author != device.key:
+        drop_copy(device, here)
+
+
+def _announced(device: "Device", chat: "ChatId", place: "Reference") -> "StoredBlob":
+    """Return the blob of a message. Raises UserError if there is none, or none any more."""
+    from node.errors import UserError
+
+    blob = device.replica.blobs.find(chat, place.id)
+    if blob is None:
+        raise UserError("no file came with that message, or it was redacted or is too old")
+    return blob
+
+
+@contextmanager
+def _at_hand(
+    device: "Device", chat: "ChatId", place: "Reference"
+) -> "Iterator[tuple[StoredBlob, int]]":
+    """Fetch the blob of a message and open it; again if another command has removed it meanwhile.
+
+    Raises IvorError.
+    """
+    from client.attaching import drop_copy, sealed_copy
+
+    with ExitStack() as held:
+        while True:
+            here = fetch_file(device, _announced(device, chat, place))
+            try:
+                copy = held.enter_context(sealed_copy(device, here))
+            except FileNotFoundError:
+                drop_copy(device, here)
+            else:
+                yield here, copy
+                return

@@ -3,7 +3,8 @@
     with readable(path, text) as stream, sealed_file(device, path, stream, text, told) as sealed:
         with device.transaction():
             compose.send_attached(device, chat, sealed, now, None)
-    open_blob(device, blob, attachment, target, told)       # one that was fetched (`bringing`)
+    with sealed_copy(device, blob) as copy:                 # one that was fetched (`bringing`)
+        open_blob(copy, blob, attachment, target, told)
 
 The sealed copy stays until our own node has all of it, so a message that was queued offline, or
 whose upload a crash cut off, goes on from where it was. Memory does not grow with the file.
@@ -36,7 +37,7 @@ from crypto.blob import (
     sealed_length,
 )
 from crypto.errors import ContentRefused
-from node.blobs import StoredBlob, folder_of, new_name, read_chunk, remove
+from node.blobs import StoredBlob, chunk_in, folder_of, new_name, remove
 from node.errors import EvidenceError, LimitReached, StorageError, UserError
 from node.files import sync_folder
 from protocol.attachment import Announcement, Attachment, check_announced
@@ -187,21 +188,49 @@ def clear_dropped(device: Device) -> None:
 # Opening what came
 
 
+@contextmanager
+def sealed_copy(device: Device, blob: StoredBlob) -> Iterator[int]:
+    """Open the file of a blob: so it can be read though another command removes it meanwhile.
+
+    Raises FileNotFoundError if one has, or StorageError.
+    """
+    place = folder_of(device.folder) / str(blob.file)
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{place} cannot be read: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def drop_copy(device: Device, blob: StoredBlob) -> None:
+    """Remove the file of a blob, and forget it, unless another command has begun another file."""
+    index = device.replica.blobs
+    with device.transaction():
+        now = index.find(blob.chat, blob.entry)
+        if now is not None and now.file == blob.file:
+            index.let_go(blob)
+    remove(folder_of(device.folder) / str(blob.file))
+
+
 def open_blob(
-    device: Device,
+    copy: int,
     blob: StoredBlob,
     attachment: Attachment,
     target: BinaryIO,
     told: Callable[[int], object],
 ) -> None:
-    """Decrypt a blob that is here whole, and write the file into `target`.
+    """Decrypt a blob of which all is in `copy`, and write the file into `target`.
 
     Raises EvidenceError if it is not the file that the message promises, or StorageError.
     """
     sealed, left = blob.announced, attachment.size
     cipher, digest = BlobCipher(attachment.key), sha256()
-    path = folder_of(device.folder) / str(blob.file)
-    read = partial(_open_chunk, cipher, path)
+    read = partial(_open_chunk, cipher, copy)
     try:
         check_announced(attachment, sealed)
         with ThreadPoolExecutor() as pool:
@@ -225,8 +254,8 @@ def _check_padding(padding: bytes) -> None:
         raise ContentRefused("what follows the file is not zeros (SPEC 4.7)")
 
 
-def _open_chunk(cipher: BlobCipher, path: Path, index: int, sealed: Announcement) -> bytes:
-    return cipher.open(index, sealed.chunks, read_chunk(path, sealed.size, index))
+def _open_chunk(cipher: BlobCipher, copy: int, index: int, sealed: Announcement) -> bytes:
+    return cipher.open(index, sealed.chunks, chunk_in(copy, sealed.size, index))
 
 
 def _ahead(

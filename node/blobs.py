@@ -339,12 +339,17 @@ def read_chunk(path: Path, size: int, index: int) -> bytes:
     """Read a chunk of a blob of `size` bytes. Raises OSError, also if it is not there whole."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        length = chunk_length(size, index)
-        chunk = os.pread(descriptor, length, index * CHUNK_BYTES)
+        return chunk_in(descriptor, size, index)
     finally:
         os.close(descriptor)
+
+
+def chunk_in(descriptor: int, size: int, index: int) -> bytes:
+    """Read a chunk from an open file, as `read_chunk`; it may have been removed since."""
+    length = chunk_length(size, index)
+    chunk = os.pread(descriptor, length, index * CHUNK_BYTES)
     if len(chunk) != length:
-        raise OSError(f"{path}: chunk {index} is not there")
+        raise OSError(f"chunk {index} of a blob is not there")
     return chunk
 
 

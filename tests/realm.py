@@ -19,7 +19,7 @@ import trio
 from msgspec import structs
 
 from client import compose, exchange
-from client.attaching import open_blob, sealed_file
+from client.attaching import open_blob, sealed_copy, sealed_file
 from client.bringing import fetch
 from client.device import Device
 from client.files import readable, received
@@ -223,8 +223,8 @@ class Realm:
         assert blob is not None
         assert isinstance(message, Attachment)
         here = await fetch(device, link, blob, bool, FETCH_SECONDS)
-        with received(target) as stream:
-            open_blob(device, here, message, stream, bool)
+        with sealed_copy(device, here) as copy, received(target) as stream:
+            open_blob(copy, here, message, stream, bool)
 
 
 def copied(template: Path, base: Path) -> Path:

@@ -2,14 +2,18 @@
 
 import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from client import files
+from client.device import Device
 from client.files import write_new
 from client.mailbox import read_letter
+from node.blobs import StoredBlob, folder_of, new_name, read_blob_chunk, write_chunks
 from node.errors import UserError
 from protocol.attachment import Attachment
 from protocol.entry import EntryId
@@ -41,6 +45,24 @@ def table(tmp_path: Path) -> Path:
     made = tmp_path / "Таблица 17.csv"
     made.write_bytes(DATA)
     return made
+
+
+def bring(source: Device, target: Device, blob: StoredBlob) -> StoredBlob:
+    """Bring all of a blob from device to device, as nodes would between them."""
+    there, index = source.replica.blobs.find(blob.chat, blob.entry), target.replica.blobs
+    begun = index.begin(blob, new_name())
+    assert there is not None
+    assert begun is not None
+    for at in range(blob.announced.chunks):
+        path = source.replica.blobs.path(there, at)
+        assert path is not None
+        chunk = read_blob_chunk(source.folder, there, at, path)
+        write_chunks(folder_of(target.folder) / str(begun.file), [(at, chunk.chunk)])
+        index.keep(begun, [(at, path)])
+    index.complete(begun)
+    whole = index.find(blob.chat, blob.entry)
+    assert whole is not None
+    return whole
 
 
 @pytest.mark.usefixtures("chat")
@@ -196,6 +218,65 @@ class TestFiles:
         anna("get", "Бюджет", short, code=1)
         assert not list((anna.device.folder / "blobs").iterdir())
         assert not list(folder.iterdir())
+
+    def test_two_commands_fetch_one_at_once(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        folder: Path,
+        table: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Regression: the first to end removed what the other was about to read."""
+        table.write_bytes(LARGE)
+        (sent,) = anna.json("send", "Бюджет", "--file", str(table))
+        federation.carry(anna.device, boris.device)
+        short = str(sent["id"])[:8]
+        came: list[StoredBlob] = []
+
+        def fetch_after_another(_: Device, __: StoredBlob) -> StoredBlob:
+            monkeypatch.setattr("cli.attaching.fetch_file", fetch)
+            boris("get", "Бюджет", short, "-o", "first")
+            return came[-1]
+
+        def fetch(device: Device, blob: StoredBlob) -> StoredBlob:
+            came.append(bring(anna.device, device, blob))
+            return came[-1]
+
+        monkeypatch.setattr("cli.attaching.fetch_file", fetch_after_another)
+        boris("get", "Бюджет", short, "-o", "second")
+        assert len(came) == 2
+        assert [(folder / one).read_bytes() for one in ("first", "second")] == [LARGE, LARGE]
+        assert not list((boris.device.folder / "blobs").iterdir())
+
+    @pytest.mark.parametrize("redacted", [False, True])
+    def test_one_that_goes_while_it_is_written(
+        self,
+        anna: Official,
+        folder: Path,
+        table: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        redacted: bool,
+    ) -> None:
+        """As our node has all of it by now, or as it was redacted."""
+        table.write_bytes(LARGE)
+        (sent,) = anna.json("send", "Бюджет", "--file", str(table))
+        short = str(sent["id"])[:8]
+
+        @contextmanager
+        def meanwhile(_: str, __: int) -> Iterator[Callable[[int], object]]:
+            if redacted:
+                anna("redact", "Бюджет", short)
+            for one in (anna.device.folder / "blobs").iterdir():
+                one.unlink()
+            yield bool
+
+        monkeypatch.setattr("cli.attaching.transfer", meanwhile)
+        anna("get", "Бюджет", short, "-o", "copy", code=1 if redacted else 0)
+        written = [one.read_bytes() for one in folder.iterdir()]
+        assert written == ([] if redacted else [LARGE])
 
     def test_a_text_is_no_file(self, anna: Official, folder: Path) -> None:
         (sent,) = anna.json("send", "Бюджет", "текст")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from client import compose
-from client.attaching import SealedFile, open_blob, sealed_file, sweep
+from client.attaching import SealedFile, open_blob, sealed_copy, sealed_file, sweep
 from client.device import Device
 from client.files import readable
 from client.mailbox import read_letter
@@ -52,7 +52,8 @@ def attach(device: Device, chat: ChatId, path: Path) -> tuple[StoredBlob, Attach
 
 def written(device: Device, blob: StoredBlob, message: Attachment) -> bytes:
     target = BytesIO()
-    open_blob(device, blob, message, target, bool)
+    with sealed_copy(device, blob) as copy:
+        open_blob(copy, blob, message, target, bool)
     return target.getvalue()
 
 
@@ -188,8 +189,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, anna: Device, chat: 
     tracemalloc.start()
     try:
         blob, message = attach(anna, chat, file)
-        with target.open("wb") as stream:
-            open_blob(anna, blob, message, stream, bool)
+        with target.open("wb") as stream, sealed_copy(anna, blob) as copy:
+            open_blob(copy, blob, message, stream, bool)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
