@@ -13,13 +13,17 @@ from cli.output import Output, note
 from cli.writing import ChatName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from client.approvals import Approval
     from client.device import Device
     from client.documents import File
     from client.link import Link
     from client.signing import Prepared
     from client.signing_keys import SigningKey, Token
+    from protocol.approval import Version
     from protocol.chat import Chat
+    from protocol.entry import Reference
     from protocol.identity import UserId
 
 RequestId = Annotated[
@@ -82,7 +86,7 @@ def sign(
     with opened(home, passphrase_file) as device:
         judge = _newest(device, chat)
         asked = [find_member(judge, name) for name in ask or []]
-        found = _request_for(device, _known(device, judge), file, request)
+        found = _request_for(device, _known(device, judge), file.version, request)
         with _key(device, place, pin_file) as signing:
             prepared = _prepare(device, signing, file, found, detached=detached)
         written = output or _beside(device, file, prepared)
@@ -104,12 +108,18 @@ def decline(
     with opened(home, passphrase_file) as device:
         from client import signing
         from client.approvals import find_approval
+        from client.compose import require
 
         judge = _newest(device, chat)
         found = find_approval(_known(device, judge), request)
-        made = change(
-            device, [], lambda _: signing.decline(device, judge.id, found, reason, now_ms())
-        )
+        request = found.reference.id.hex()
+
+        def refuse(users: "Sequence[UserId]") -> "Reference":
+            del users
+            again = find_approval(_known(device, require(device, judge.id)), request)
+            return signing.decline(device, judge.id, again, reason, now_ms())
+
+        made = change(device, [], refuse)
         made.warn()
         Output(as_json).facts(
             {
@@ -185,7 +195,7 @@ def _known(device: "Device", judge: "Chat") -> "list[Approval]":
 
 
 def _request_for(
-    device: "Device", known: "list[Approval]", file: "File", request: str | None
+    device: "Device", known: "list[Approval]", version: "Version", request: str | None
 ) -> "Approval | None":
     """Return the request that is meant; refuse to begin another for what we are asked to sign."""
     from client.approvals import Standing, find_approval
@@ -194,7 +204,7 @@ def _request_for(
 
     if request is not None:
         return find_approval(known, request)
-    same = same_file(known, file.version)
+    same = same_file(known, version)
     ours = device.profile.user.user
     if same is not None and ours in same.asked and same.standing(ours) is Standing.WAITING:
         raise UserError(
@@ -310,14 +320,23 @@ def _tell(
     asked: "list[UserId]",
     text: str,
 ) -> dict[str, object]:
-    from client.signing import tell
+    """Tell the chat, unless our other device has answered meanwhile, or somebody has asked us."""
+    from client.compose import require
+    from client.signing import check_waits, tell
+    from protocol.approval import Version
 
     place = None if request is None else request.reference
-    made = change(
-        device,
-        [],
-        lambda _: tell(device, judge.id, prepared, place, asked, text, now_ms()),
-    )
+    version = Version(prepared.document.digest, prepared.document.size)
+
+    def write(users: "Sequence[UserId]") -> "tuple[Reference, Reference]":
+        del users
+        known = _known(device, require(device, judge.id))
+        again = _request_for(device, known, version, place and place.id.hex())
+        if again is not None:
+            check_waits(device, again)
+        return tell(device, judge.id, prepared, place, asked, text, now_ms())
+
+    made = change(device, [], write)
     made.warn()
     asking, signature = made.result
     return {

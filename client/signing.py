@@ -76,16 +76,21 @@ def prepare(
 
 
 def _check(device: Device, file: File, request: Approval) -> Document:
-    if request.fault is not None:
-        raise EvidenceError(f"the request counts for nothing: {request.fault}")
+    check_waits(device, request)
     if file.version not in request.versions():
         raise EvidenceError(
             f"{file.path} is not the file of the request: it has SHA-256 {file.digest.hex()}, the "
             f"request is for {request.document.name} with {request.document.digest.hex()}"
         )
+    return request.document
+
+
+def check_waits(device: Device, request: Approval) -> None:
+    """Raise EvidenceError for a request that counts for nothing, UserError for one we signed."""
+    if request.fault is not None:
+        raise EvidenceError(f"the request counts for nothing: {request.fault}")
     if request.standing(device.profile.user.user) is Standing.SIGNED:
         raise UserError("you have signed this already; 'ivor approvals' shows it")
-    return request.document
 
 
 def same_file(known: Sequence[Approval], version: Version) -> Approval | None:

@@ -17,6 +17,7 @@ from client.mailbox import State
 from client.signing_keys import SoftKey, Token
 from client.token_keys import token_key
 from crypto.certificate import make_key
+from node.errors import NetworkError
 from protocol.approval import FileSignature, Revision, Version
 from protocol.entry import ChatId
 from tests.cli.conftest import Official
@@ -194,6 +195,42 @@ class TestDetached:
         anna("decline", chat, request, code=1)
         anna("sign", chat, str(text), "--request", request, "-o", str(text) + ".x", code=1)
         assert "signed this already" in anna.said
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            ("sign", "{chat}", "{file}", "--request", "{request}"),
+            ("decline", "{chat}", "{request}"),
+        ],
+    )
+    def test_what_our_other_device_has_signed_meanwhile(
+        self,
+        answer: tuple[str, ...],
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        text: Path,
+        secret: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its signature comes as the command meets the node; a PIN may take long to type."""
+        phone = Official(federation.further(boris.device), secret, capsys)
+        chat = federation.chat(anna.device, "Orders", boris.device).hex()
+        for one in (anna, boris, phone):
+            certify(federation, one.device)
+        request = asked(federation, anna, boris, chat, text)
+        federation.carry(anna.device, phone.device)
+        phone("sign", chat, str(text), "--request", request, "-o", f"{text}.phone")
+
+        async def meet(*_: object) -> None:
+            federation.carry(phone.device, boris.device)
+            raise NetworkError("the line is cut")
+
+        monkeypatch.setattr("cli.opening._change", meet)
+        boris(*(one.format(chat=chat, file=text, request=request) for one in answer), code=1)
+        assert "signed this already" in boris.said
+        assert not list(text.parent.glob("*.boris@mincifry.p7s"))
 
     def test_another_file_is_refused_with_both_hashes(
         self, federation: Federation, anna: Official, boris: Official, chat: str, text: Path
