@@ -16,7 +16,7 @@ from cli.enrolment import (
     said_to_be_kept,
     take_up,
 )
-from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log
+from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log, tell_of
 from cli.options import Json, NewPassphraseFile, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import inert, when
@@ -255,7 +255,7 @@ def _take_history(device: "Device") -> "History":
         async with linked(device) as link:
             with progress("waiting for the history", None):
                 history = await take_history(device, link, HISTORY_SECONDS, lambda _: None)
-            await visit_fresh(device, link, SETTLE_SECONDS)
+            tell_of(await visit_fresh(device, link, SETTLE_SECONDS))
             return history
 
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, confirmed, home_folder, opened, quiet_log
+from cli.opening import Home, confirmed, home_folder, opened, quiet_log, tell_of
 from cli.options import Json, PassphraseFile, PhraseFile
 from cli.output import Output, note
 from cli.recovery import read_phrase
@@ -170,7 +170,7 @@ def take_up(device: "Device") -> str | None:
 
     async def run() -> None:
         async with linked(device) as link:
-            await visit_fresh(device, link, 3.0)
+            tell_of(await visit_fresh(device, link, 3.0))
 
     try:
         trio.run(run)

@@ -17,6 +17,7 @@ from cli.opening import (
     locate,
     now_ms,
     opened,
+    tell_of,
 )
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
@@ -318,7 +319,7 @@ def _ask_receipts(device: "Device", chat_id: "ChatId") -> "tuple[list[bytes], st
 
     async def run() -> list[bytes]:
         async with linked(device) as link:
-            await visit(device, link, SETTLE_SECONDS)
+            tell_of(await visit(device, link, SETTLE_SECONDS))
             judge = await link.journal.read(lambda: require(device, chat_id))
             return await link.receipts(chat_id, [one.target.id for one in redactions(judge)])
 

@@ -18,8 +18,8 @@ import typer
 from cli.output import Output, note
 
 if TYPE_CHECKING:
-    from client.deciding import Decided
     from client.device import Device
+    from client.exchange import Visit
     from client.link import Link
     from node.errors import IvorError
     from protocol.chat import Chat
@@ -188,7 +188,8 @@ async def _change(
     async with linked(device) as link:
         await link.settle(SETTLE_SECONDS)
         await receive(device, link)
-        tell_decided(await decide(device, link))
+        for one in await decide(device, link):
+            note(one.told)
         await link.seek()
         users = await link.look_up(names) if names else []
         written = await link.journal.begin(partial(work, users), done.append)
@@ -212,11 +213,10 @@ def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId
     return found
 
 
-def tell_decided(decided: "Sequence[Decided]") -> None:
-    """Say what the owners have decided, now that this device has published it."""
-    for one in decided:
-        told = "" if one.void is None else f"; it has no effect: {one.void.value}"
-        note(f"enough owners have signed, so it is done: {'; '.join(one.words)}{told}")
+def tell_of(done: "Visit") -> None:
+    """Say what a visit has done, and what it has not taken: no later one says it again."""
+    for said in done.told:
+        note(said)
 
 
 async def _nothing_first(_: "Link") -> None:
@@ -242,9 +242,7 @@ def fetch(
         async with linked(device) as link:
             await first(link)
             done = await visit(device, link, SETTLE_SECONDS)
-        tell_decided(done.decided)
-        for said in done.told:
-            note(said)
+        tell_of(done)
 
     try:
         trio.run(run)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, locate, note_damaged, opened, tell_decided
+from cli.opening import Home, locate, note_damaged, opened, tell_of
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import when
@@ -69,8 +69,8 @@ def sync(
                 "complete": done.even,
             }
         )
-    tell_decided(done.decided)
-    for warning in (*done.told, *suspects):
+    tell_of(done)
+    for warning in suspects:
         note(warning)
     if not done.even:
         note(NOT_ALL)

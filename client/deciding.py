@@ -30,6 +30,12 @@ class Decided:
     words: Sequence[str]
     void: Void | None
 
+    @property
+    def told(self) -> str:
+        """What to tell people of it."""
+        said = f"enough owners have signed, so it is done: {'; '.join(self.words)}"
+        return said if self.void is None else f"{said}; it has no effect: {self.void.value}"
+
 
 def approve(device: Device, chat: Chat, asked: Asked, now: int) -> Reference:
     """Sign a proposal, as an owner, and tell the chat. Raises RefusedError or UserError."""

@@ -65,7 +65,8 @@ class Visit:
     @property
     def told(self) -> Sequence[str]:
         """What to tell people of it, whichever command it was: no later visit may say it again."""
-        return [*(one.words for one in self.revoked), *self.warnings]
+        done = [one.told for one in self.decided]
+        return [*done, *(one.words for one in self.revoked), *self.warnings]
 
 
 def now_ms() -> int:
@@ -202,19 +203,24 @@ async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
     return await link.write(partial(revoke_exposed, device, now_ms()))
 
 
-async def tend(device: Device, link: Link) -> None:
-    """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5)."""
+async def tend(device: Device, link: Link) -> Sequence[Decided]:
+    """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5).
+
+    Returns as `Visit.decided`.
+    """
     await _refresh(device, link, REFRESH_MS)
     await link.compare_directories()
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
     await link.journal.read(partial(drop_aged, device))
     await link.journal.read(partial(empty_log, device))
     await link.fetching.clear()
+    decided = await decide(device, link)
     await reach_all(device, link)
     await tell_again(device, link)
     await hand_over(device, link)
     await hand_on(device, link)
     await trade_keys(device, link)
+    return decided
 
 
 async def receive(device: Device, link: Link) -> Counter[ChatId]:

@@ -54,7 +54,7 @@ class Post:
             case Taken(numbers):
                 self._parcels.take(device, numbers)
             case Lookup():
-                return reply.People((None,) * len(question.users))
+                return reply.People((None,) * len(question.users + question.names))
             case _:
                 pass
         return reply.Done()

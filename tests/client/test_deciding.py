@@ -1,15 +1,21 @@
 """Owners decide together (SPEC 5.9): proposals, consents, and what comes of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trio
 
-from client import compose, identities, people
+from client import compose, exchange, identities, people
 from client.chats import title_of
 from client.deciding import Decided, approve, find_proposal, settle
 from client.device import Device
+from client.exchange import Visit
+from client.following import _follow_link
 from client.motions import UNTIL_ENTRIES_MAX, Asked, Stand, motions
+from client.reading import Follower
 from node.errors import IdentityError, RefusedError, UserError
 from protocol.entry import ChatId
 from protocol.identity import UserId
@@ -17,6 +23,7 @@ from protocol.message import Text
 from protocol.operation import Remove
 from protocol.policy import Role
 from protocol.proposal import Consent, Proposal
+from tests.client.post import Post
 from tests.federation import Federation, now
 
 
@@ -90,6 +97,45 @@ def test_two_of_three_owners_remove_the_third(
     federation.say(anna, chat, "without vera")
     spread(federation, anna)
     assert "without vera" not in federation.texts(vera, chat)
+
+
+@pytest.mark.parametrize("following", [False, True])
+async def test_who_publishes_says_so(
+    federation: Federation,
+    anna: Device,
+    boris: Device,
+    vera: Device,
+    chat: ChatId,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    following: bool,
+) -> None:
+    """Regression: `read --follow` was silent, and published as it began only."""
+    asked = remove(anna, chat, vera)
+    federation.carry(anna, boris)
+    sign(boris, chat, asked)
+    federation.carry(boris, anna)
+    said: list[str] = []
+    shown: list[object] = []
+
+    async def visited(*_: object) -> Visit:
+        return Visit(even=True, came=Counter(), archived=0, revoked=(), warnings=())
+
+    monkeypatch.setattr("client.following.VISIT_SECONDS", 0)
+    if following:
+        monkeypatch.setattr(exchange, "visit", visited)
+        monkeypatch.setattr("client.following.TEND_SECONDS", 0)
+    async with Post(tmp_path, monkeypatch, anna).link(anna) as link:
+        with trio.move_on_after(60) as scope:
+
+            def tell(one: str) -> None:
+                said.append(one)
+                scope.cancel()
+
+            judge = compose.require(anna, chat)
+            await _follow_link(anna, link, chat, Follower(anna, judge), shown.append, tell)
+    assert said == ["enough owners have signed, so it is done: remove vera@mincifry (now owner)"]
 
 
 def test_an_old_copy_of_a_device_publishes_nothing(
