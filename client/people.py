@@ -212,9 +212,14 @@ def keep_person(device: Device, person: Person) -> UserId:
 
 
 def _renew_own(device: Device, user: VerifiedUser, person: Person) -> None:
-    """Be who our agency says under another registrar key, if it has one (SPEC 5.2)."""
+    """Be who our agency says under another registrar key, if it has one (SPEC 5.2).
+
+    Under the present one take the label that it has given us, if a crash kept that from us.
+    """
     charter, ours = verify_charter(person.charter), device.profile.charter
     told = dict(zip(user.devices, person.devices, strict=True)).get(device.key)
+    if told is not None and charter.registrar == ours.registrar:
+        _take_label(device, told.certificate)
     if told is None or charter.registrar == ours.registrar or charter.serial <= ours.serial:
         return
     device.connection.execute(
@@ -222,6 +227,12 @@ def _renew_own(device: Device, user: VerifiedUser, person: Person) -> None:
         (person.charter, person.certificate, told.certificate),
     )
     device.reread()
+
+
+def _take_label(device: Device, certificate: bytes) -> None:
+    if device_issued(certificate) > device_issued(device.profile.device_certificate):
+        device.connection.execute("UPDATE profile SET device = ?", (certificate,))
+        device.reread()
 
 
 def _note_absent(device: Device, user: UserId, told: Sequence[DeviceKey]) -> None:

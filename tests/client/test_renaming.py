@@ -66,6 +66,21 @@ def test_everyone_hears_of_it_and_chats_go_on(
     assert anna.key in compose.require(anna, newer).membership().devices
 
 
+def test_one_that_a_crash_cut_off_is_taken_up_by_a_visit(
+    federation: Federation, anna: Device
+) -> None:
+    """The agency has certified it, and the device did not keep that."""
+    raw = certified(federation, anna, "desk")
+    known = federation.persons["anna@minzdrav"]
+    federation.persons["anna@minzdrav"] = with_certificate(known, raw)
+    federation.introduce()
+    again = open_device(anna.folder, PASSPHRASE, anna.random)
+    again.close()
+    for device in (anna, again):
+        assert device.profile.device_certificate == raw
+    assert certificate_at(anna, anna).label == "desk"
+
+
 def test_an_earlier_certificate_never_comes_back(
     federation: Federation, anna: Device, boris: Device
 ) -> None:
