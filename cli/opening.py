@@ -186,18 +186,22 @@ async def _change(
     from node.errors import NetworkError
 
     async with linked(device) as link:
-        await link.settle(SETTLE_SECONDS)
-        await receive(device, link)
-        for one in await decide(device, link):
-            note(one.told)
-        await link.seek()
-        users = await link.look_up(names) if names else []
-        written = await link.journal.begin(partial(work, users), done.append)
-        await written()
-        if not await link.settle(SETTLE_SECONDS):
-            raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
-        await hand_out(device, link)
-        await stay_known(device, link)
+        try:
+            await link.settle(SETTLE_SECONDS)
+            await receive(device, link)
+            for one in await decide(device, link):
+                note(one.told)
+            await link.seek()
+            users = await link.look_up(names) if names else []
+            written = await link.journal.begin(partial(work, users), done.append)
+            await written()
+            if not await link.settle(SETTLE_SECONDS):
+                raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
+            await hand_out(device, link)
+            await stay_known(device, link)
+        finally:  # no later session says it again
+            for refused in dict.fromkeys(link.refused):
+                note(refused)
 
 
 def _known(device: "Device", names: Sequence[str], problem: str) -> "list[UserId]":

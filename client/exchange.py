@@ -166,10 +166,15 @@ async def _forward(link: Link, parcel: Forward, away: set[AgencyId]) -> _Fate:
     return _Fate.KEPT
 
 
-async def trade_keys(device: Device, link: Link) -> None:
-    """Take the keys of channels that have come, and hand out what is asked of us."""
-    await take_parcels(device, link, History())
+async def trade_keys(device: Device, link: Link) -> Sequence[str]:
+    """Take the keys of channels that have come, and hand out what is asked of us.
+
+    Returns why parcels were not taken.
+    """
+    history = History()
+    await take_parcels(device, link, history)
     await hand_out(device, link)
+    return history.refused
 
 
 async def reach_all(device: Device, link: Link) -> int:
@@ -203,11 +208,12 @@ async def revoke_caught(device: Device, link: Link) -> Sequence[Exposed]:
     return await link.write(partial(revoke_exposed, device, now_ms()))
 
 
-async def tend(device: Device, link: Link) -> Sequence[Decided]:
+async def tend(device: Device, link: Link) -> Sequence[str]:
     """Do what a device that stays online must do from time to time: renew, erase (SPEC 4.5).
 
-    Returns as `Visit.decided`.
+    Returns what to tell people of it that this session has not told yet.
     """
+    before = set(link.refused)
     await _refresh(device, link, REFRESH_MS)
     await link.compare_directories()
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
@@ -219,8 +225,9 @@ async def tend(device: Device, link: Link) -> Sequence[Decided]:
     await tell_again(device, link)
     await hand_over(device, link)
     await hand_on(device, link)
-    await trade_keys(device, link)
-    return decided
+    unread = await trade_keys(device, link)
+    refused = [one for one in dict.fromkeys(link.refused) if one not in before]
+    return [*(one.told for one in decided), *refused, *unread]
 
 
 async def receive(device: Device, link: Link) -> Counter[ChatId]:

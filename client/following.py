@@ -77,8 +77,8 @@ async def _follow_link(
     tended = trio.current_time()
     while True:
         if trio.current_time() - tended > TEND_SECONDS:
-            for done in await exchange.tend(device, link):
-                tell(done.told)
+            for said in await exchange.tend(device, link):
+                tell(said)
             tended = trio.current_time()
         news = link.news
         link.check()

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+from cli.opening import change
 from client import compose, exchange
 from client.device import Device, open_device
 from client.epochs import start_epoch
@@ -76,6 +77,32 @@ async def test_a_seal_that_another_process_has_brought_is_noticed(
     other.close()
 
 
+async def certify_none(question: Question) -> Reply:
+    return Certified(b"none") if isinstance(question, Renew) else Done()
+
+
+def test_a_command_that_changes_something_tells_what_was_not_believed(
+    anna: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cards, for instance, are not told of again."""
+
+    async def settle(_: float) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def linked(device: Device) -> AsyncIterator[Link]:
+        async with link_of(device) as link:
+            monkeypatch.setattr(link, "ask", certify_none)
+            monkeypatch.setattr(link, "settle", settle)
+            yield link
+
+    monkeypatch.setattr("client.link.linked", linked)
+    monkeypatch.setattr(exchange, "RENEW_MS", 0)
+    anna.note("refreshed", now())
+    assert change(anna, [], len).problem is None
+    assert "a TLS certificate that is none" in capsys.readouterr().err
+
+
 async def test_a_certificate_that_is_none_ends_no_visit(
     anna: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,14 +110,10 @@ async def test_a_certificate_that_is_none_ends_no_visit(
     before = anna.profile.tls_certificate
     monkeypatch.setattr(exchange, "RENEW_MS", 0)
     anna.note("refreshed", now())
-
-    async def ask(question: Question) -> Reply:
-        return Certified(b"none") if isinstance(question, Renew) else Done()
-
     async with link_of(anna) as link:
-        monkeypatch.setattr(link, "ask", ask)
-        await exchange.tend(anna, link)
-        assert ["certificate" in said for said in link.refused] == [True]
+        monkeypatch.setattr(link, "ask", certify_none)
+        said = [await exchange.tend(anna, link) for _ in range(2)]
+        assert [["certificate" in one for one in each] for each in said] == [[True], []]
     anna.reread()
     assert anna.profile.tls_certificate == before
 
