@@ -28,7 +28,6 @@ from client.epochs import (
     sender_chain,
 )
 from client.owing import keep_opening, owe
-from client.people import trusted
 from crypto.errors import SealRefused
 from node.errors import IdentityError
 from node.stored import Stored
@@ -320,7 +319,9 @@ def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> De
 def _is_reached(device: Device, judge: Chat, holder: DeviceKey) -> bool:
     """Whether our node hands parcels to a device's: their agencies are federated, or one."""
     member = judge.membership().member_of(holder)
-    return member is not None and trusted(device, member.agency)
+    agency = None if member is None else member.agency
+    known = device.connection.execute("SELECT 1 FROM agencies WHERE id = ?", (agency,)).get
+    return known is not None
 
 
 def _question(
