@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli.opening import Home, locate, now_ms, opened
+from cli.opening import Home, letter, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note, progress
 from cli.reading import read_since
@@ -15,9 +15,7 @@ from cli.text import when
 from cli.writing import ChatName
 
 if TYPE_CHECKING:
-    from client.device import Device
-    from protocol.chat import Chat
-    from protocol.entry import EntryId, Reference
+    from protocol.entry import EntryId
     from protocol.evidence import EvidenceRefused, Findings, Statement
     from protocol.roster import Void
 
@@ -73,6 +71,7 @@ def export(
     check_free(file)
     with opened(home, passphrase_file) as device:
         judge = locate(device, chat)
+        named = [letter(device, judge.id, one) for one in dict.fromkeys(messages or [])]
         if checkpoint:
             with device.transaction():
                 checkpoints.add(device, require(device, judge.id), now_ms())
@@ -80,9 +79,7 @@ def export(
         now = datetime.now(UTC)
         first = 0 if start is None else read_since(start, now)
         last = EVERYTHING_MS if end is None else read_since(end, now)
-        chosen = (
-            _named(device, judge, messages) if messages else readable(device, judge, first, last)
-        )
+        chosen = named or readable(device, judge, first, last)
         if not chosen:
             raise UserError("no message to prove: choose others, or another time")
         with progress("proving", None) as advance:
@@ -111,12 +108,6 @@ def export(
         note(f"a share is among them: who has the file reads {made.besides} more, which it holds")
     if made.uncovered:
         note("some messages are under no checkpoint: --checkpoint adds one (needs a later sync)")
-
-
-def _named(device: "Device", judge: "Chat", messages: Sequence[str]) -> "list[Reference]":
-    from client.chats import find_letter
-
-    return [find_letter(device, judge.id, one) for one in dict.fromkeys(messages)]
 
 
 @evidence.command()

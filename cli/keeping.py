@@ -14,6 +14,7 @@ from cli.opening import (
     change,
     confirmed,
     fetch,
+    letter,
     locate,
     now_ms,
     opened,
@@ -62,14 +63,13 @@ def redact(
     """
     with opened(home, passphrase_file) as device:
         from client import keeping
-        from client.chats import find_letter
         from node.errors import UserError
         from protocol.operation import REASON_BYTES_MAX
 
         if len(reason.encode()) > REASON_BYTES_MAX:
             raise UserError(f"a reason is at most {REASON_BYTES_MAX} bytes long")
         judge = locate(device, name)
-        place = find_letter(device, judge.id, message_id)
+        place = letter(device, judge.id, message_id)
         made = change(
             device, [], lambda _: keeping.redact(device, judge.id, place, reason, now_ms())
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from client.link import Link
     from node.errors import IvorError
     from protocol.chat import Chat
+    from protocol.entry import ChatId, Reference
     from protocol.errors import PeerError
     from protocol.identity import UserId
 
@@ -281,6 +282,17 @@ def locate(device: "Device", name: str) -> "Chat":
         if fetch(device) is not None:
             raise
     return find(device, name)
+
+
+def letter(device: "Device", chat: "ChatId", message_id: str) -> "Reference":
+    """Return the message that is meant; one not known here is looked for at the node."""
+    from client.chats import NoSuchLetter, find_letter
+
+    try:
+        return find_letter(device, chat, message_id)
+    except NoSuchLetter:
+        bring_in(device)
+    return find_letter(device, chat, message_id)
 
 
 def addresses(device: "Device", names: Sequence[str]) -> list[str]:

@@ -39,6 +39,10 @@ class NoSuchChat(UserError):
     """No chat of this name is here."""
 
 
+class NoSuchLetter(UserError):
+    """No message with this id is here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One chat in a list. title: "" until one is known. partner: the other one's name, if direct.
@@ -248,7 +252,10 @@ def _meant(names: Mapping[UserId, str], text: str) -> list[UserId]:
 
 
 def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:
-    """Return the message of a chat whose id begins with these hex digits. Raises UserError."""
+    """Return the message of a chat whose id begins with these hex digits.
+
+    Raises UserError, NoSuchLetter if none is here.
+    """
     wanted = prefix.lower()
     if len(wanted) < PREFIX_CHARS_MIN or not _HEX.fullmatch(wanted):
         raise UserError(
@@ -260,7 +267,8 @@ def find_letter(device: Device, chat: ChatId, prefix: str) -> Reference:
         (chat, wanted.upper() + "%"),
     ).fetchall()
     found = convert(rows, list[Reference])
-    if len(found) != 1:
-        what = "no message" if not found else "more than one message"
-        raise UserError(f"{what} of this chat has an id that begins with {wanted}")
+    if not found:
+        raise NoSuchLetter(f"no message of this chat has an id that begins with {wanted}")
+    if len(found) > 1:
+        raise UserError(f"more than one message of this chat has an id that begins with {wanted}")
     return found[0]

@@ -112,6 +112,23 @@ class TestEvidence:
         anna("evidence", "export", "Budget", "-o", str(file), "--from", "1h")
         anna("evidence", "export", "Budget", "ab12", "-o", str(file), "--from", "1h", code=1)
 
+    def test_what_was_told_by_telephone_is_looked_for(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        file: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Regression: what is new was not fetched for an id that is not known here."""
+        (sent,) = boris.json("send", "Budget", "to be proved")
+        monkeypatch.setattr(
+            "cli.opening.fetch", lambda device, *_: federation.carry(boris.device, device)
+        )
+        spoken = str(sent["id"])[:8]
+        (told,) = anna.json("evidence", "export", "Budget", spoken, "-o", str(file))
+        assert told["messages"] == 1
+
     def test_nothing_is_overwritten(self, anna: Official, file: Path) -> None:
         file.write_bytes(b"another proof")
         anna("evidence", "export", "Budget", "-o", str(file), code=1)

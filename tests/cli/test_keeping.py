@@ -60,6 +60,24 @@ class TestRedact:
         assert "hers" in boris("read", chat[:8])
         anna("redact", chat[:8], str(sent["id"])[:12], "--reason", "x" * 513, code=1)
 
+    def test_what_was_told_by_telephone_is_looked_for(
+        self,
+        federation: Federation,
+        anna: Official,
+        boris: Official,
+        chat: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Regression: the id was looked up before what is new was fetched."""
+        (sent,) = boris.json("send", chat[:8], "not here, please")
+        spoken = str(sent["id"])[:8]
+        anna("redact", chat[:8], spoken, code=1)
+        assert "what is here; no node of minzdrav can be reached" in anna.said
+        monkeypatch.setattr(
+            "cli.opening.fetch", lambda device, *_: federation.carry(boris.device, device)
+        )
+        assert anna.json("redact", chat[:8], spoken)[0]["redacted"] == [sent["id"]]
+
 
 class TestPolicy:
     def test_shown_and_set(self, anna: Official, boris: Official, chat: str) -> None:
