@@ -7,7 +7,7 @@ arrives goes to the mailbox.
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from client import arrivals, identities, mailbox, people, witnessing
-from client.delivery import unstored
+from client.delivery import strange, unstored
 from client.device import Device
 from client.epochs import own_prekey
 from client.outbox import Outbox
@@ -34,6 +34,7 @@ from node.seals import Sealless
 from node.share import Share, Shares
 from node.stored import Stored
 from node.wire import TLS_SECONDS_MAX, connect
+from protocol.chat import Chat
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError, Untrusted
 from protocol.frame import Answer, Ask, Blob, Forked, Holding, Lacking, Rumour, Seal, WantBlob
@@ -291,37 +292,47 @@ class Link:
         await self._look_after(await self.journal.read(partial(people.companions, self._device)))
 
     async def seek(self, chat: ChatId | None = None) -> None:
-        """Take up who is new in our chats, or in one: without a key they could not read us."""
+        """Take up who is new in our chats, or in one: without a key they could not read us.
+
+        Where an agency of theirs is not known here, our node may have come to trust it since.
+        """
         device, now = self._device, int(time.time() * 1000)
 
-        def strangers() -> Sequence[UserId]:
-            judges = device.chats() if chat is None else filter(None, [device.chat(chat)])
-            return people.strangers(device, judges, now)
+        def judges() -> Iterable[Chat]:
+            return device.chats() if chat is None else filter(None, [device.chat(chat)])
 
-        users = await self.journal.read(strangers)
+        if await self.journal.read(lambda: any(strange(device, judge) for judge in judges())):
+            await self._take_others_cards()
+        users = await self.journal.read(lambda: people.strangers(device, judges(), now))
         if users and await self._look_after(users):
             await self.write(partial(people.note_sought, device, users, now))
 
     async def _look_after(self, users: Sequence[UserId]) -> bool:
-        """Take up what the directory says of users now; return whether it says anything."""
+        """Take up what the directory says of users now; return whether all could be asked."""
         suspects = await self.journal.read(partial(witnessing.suspects, self._device))
         told = True
         for at in range(0, len(users), LOOKUP_MAX):
             try:
-                for person in await self._described(users[at : at + LOOKUP_MAX]):
+                found, unreached = await self._described(users[at : at + LOOKUP_MAX])
+                for person in found:
                     await self._try_to_keep(person, suspects)
+                told = told and not unreached
             except RefusedError as error:  # a node that was brought back has to meet others first
                 self.refused.append(str(error))
                 told = False
         return told
 
-    async def _described(self, users: Sequence[UserId]) -> list[Person]:
-        """Ask for users by id, and by name those whom our node does not know by that."""
-        told = (await self._told(Lookup(users=tuple(users)))).people
-        absent = [user for user, person in zip(users, told, strict=True) if person is None]
+    async def _described(self, users: Sequence[UserId]) -> tuple[list[Person], list[AgencyId]]:
+        """Ask for users by id, and by name those whom our node does not know by that.
+
+        Return who was told of, and the agencies that did not answer.
+        """
+        told = await self._told(Lookup(users=tuple(users)))
+        absent = [user for user, person in zip(users, told.people, strict=True) if person is None]
         names = await self.journal.read(partial(people.names_of, self._device, absent))
-        named = (await self._told(Lookup(names=names))).people if names else ()
-        return [person for person in (*told, *named) if person is not None]
+        named = await self._told(Lookup(names=names)) if names else People(())
+        found = [person for person in (*told.people, *named.people) if person is not None]
+        return found, [*told.unreached, *named.unreached]
 
     async def look_up_own(self) -> None:
         """Take up our own certificates and devices, as the directory has them now."""
@@ -335,6 +346,10 @@ class Link:
         reply = await self.ask(GetCard(self._device.profile.card.charter.serial))
         if isinstance(reply, OwnCard) and reply.card is not None:
             await self.write(partial(people.keep_card, self._device, reply.card))
+        await self._take_others_cards()
+
+    async def _take_others_cards(self) -> None:
+        """Take up the cards of other agencies that our node has taken since we asked."""
         for _ in range(CARD_PAGES_MAX):
             asked = await self.journal.read(partial(people.cards_seen, self._device))
             told = await self.ask(asked)

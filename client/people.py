@@ -59,6 +59,7 @@ class Acquaintance:
 def keep_card(device: Device, raw: bytes) -> Card:
     """Keep an agency's card that our node trusts, if it is newer than the one here.
 
+    Of a new agency the directory tells more than when it was asked about users: see `note_sought`.
     Raises IdentityError if an agency of that name has another root key here.
     """
     card = verify_card(raw)
@@ -81,6 +82,7 @@ def keep_card(device: Device, raw: bytes) -> Card:
         take_card(device.connection, card)
         if known is None:
             grants.ask_at_once(device)
+            device.connection.execute("DELETE FROM sought")
         if card.charter.agency == device.profile.charter.agency:
             device.connection.execute("UPDATE profile SET card = ?", (raw,))
     return card

@@ -19,6 +19,7 @@ from node.agency import DATABASE_FILE
 from node.database import connect
 from node.errors import NetworkError, RefusedError
 from protocol import keygrant
+from protocol.armour import armour
 from protocol.identity import UserId, sign_prekey
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.message import Text
@@ -197,6 +198,39 @@ async def test_they_are_asked_about_again_where_nobody_answered(
         assert len(await link.journal.read(strangers)) == len(USERS) - 1
         await link.seek()
         assert not await link.journal.read(strangers)
+
+
+async def test_an_agency_that_our_node_trusts_now_is_known_with_the_next_visit(
+    realm: Realm,
+) -> None:
+    """Regression: for a day its members were of an untrusted agency, and were sealed nothing."""
+    part(realm, "south", "north")
+    north = realm.founded.agencies["north"]
+    async with realm.running(*AGENCIES), realm.online("boris") as (boris, link):
+
+        def forget_north() -> None:
+            boris.connection.execute("DELETE FROM agencies WHERE id = ?", (north.id,))
+            boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id != ?", (boris.key,))
+
+        def strangers() -> Sequence[UserId]:
+            return people.strangers(boris, boris.chats(), now())
+
+        await visit(boris, link, 5)
+        await link.write(forget_north)
+        await visit(boris, link, 5)
+        assert not people.trusted(boris, north.id)
+        for name, other in (("south", "north"), ("north", "south")):
+            card = realm.founded.agencies[other].card
+            given = {"card": armour("CARD", card.raw), "fingerprint": card.charter.fingerprint}
+            await realm.nodes[name]._operate("trust", given)
+        await visit(boris, link, 5)
+        assert people.trusted(boris, north.id)
+
+        async def knows_all() -> bool:
+            await visit(boris, link, 5)
+            return not await link.journal.read(strangers)
+
+        await eventually(knows_all, "anna's key is known")
 
 
 def test_why_they_cannot_read_is_said(anna: Device, boris: Device) -> None:
