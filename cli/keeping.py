@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from client.device import Device
+    from client.keeping import Confirmation
     from protocol.chat import Chat
     from protocol.entry import ChatId
     from protocol.policy import Policy
@@ -279,11 +280,15 @@ def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> Non
             "agency": one.agency,
             "node": None if one.node is None else one.node.hex(),
             "dropped": None if one.dropped is None else when(one.dropped),
-            "state": "not confirmed" if one.dropped is None else "confirmed",
+            "state": _confirmed(one),
         }
         for one in found.nodes
     ]
     output.rows(nodes, {"short": "REDACTED", "agency": "AGENCY", "state": "NODE", "dropped": "AT"})
+    for agency in sorted({one.agency for one in found.nodes if one.node is None}):
+        note(
+            f"your agency is not federated with {agency}: what it has dropped cannot be known here"
+        )
     for finding in found.findings:
         note(finding)
     if found.findings:
@@ -291,6 +296,13 @@ def _show_redactions(device: "Device", chat_id: "ChatId", output: Output) -> Non
     if problem is not None:
         note(f"nobody was asked: {problem}")
         raise output.end(f"nobody was asked: {problem}", NOT_ASKED)
+
+
+def _confirmed(one: "Confirmation") -> str:
+    """Say whether a node has confirmed; an agency that ours is not federated with is not asked."""
+    if one.node is None:
+        return "not known"
+    return "not confirmed" if one.dropped is None else "confirmed"
 
 
 def _redacted(judge: "Chat") -> "Iterator[dict[str, object]]":

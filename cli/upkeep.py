@@ -136,6 +136,8 @@ def status(
             note(warning)
         note_damaged(device)
         records = [record for chat in _chats(device) for record in _stored(device, chat)]
+    for agency in sorted({str(one["agency"]) for one in records if not one["federated"]}):
+        note(f"your agency is not federated with {agency}: what it stores cannot be known here")
     columns = {"short": "CHAT", "title": "TITLE", "agency": "AGENCY", "written": "WRITTEN"}
     output.rows(records, columns | {"stored": "STORED THERE", "queued": "NOT YET"})
 
@@ -147,17 +149,21 @@ def _chats(device: "Device") -> "Iterator[Chat]":
 
 
 def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
-    """How much of what we wrote in a chat each of its agencies stores, ours first."""
+    """How much of what we wrote in a chat each of its agencies stores, ours first.
+
+    None for what is not known, as one that ours is not federated with tells us nothing.
+    """
     from client.chats import summary
-    from client.delivery import Deliveries, written
+    from client.delivery import Deliveries, strange, written
 
     membership = judge.membership()
     names = {one.agency: one.identity.agency_name for one in membership.users.values()}
-    deliveries = Deliveries(device, judge)
+    deliveries, strangers = Deliveries(device, judge), strange(device, judge)
     total = written(device, judge.id)
     ours = device.profile.charter.agency
     for agency in sorted(membership.agencies, key=lambda one: (one != ours, names[one])):
         there = min(deliveries.length_at(agency), total)
+        known = there == total or agency not in strangers
         yield {
             "type": "stored",
             "chat": judge.id.hex(),
@@ -165,9 +171,10 @@ def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
             "title": summary(device, judge).label,
             "agency": names[agency],
             "own": agency == ours,
+            "federated": agency not in strangers,
             "written": total,
-            "stored": there,
-            "queued": total - there,
+            "stored": there if there or known else None,
+            "queued": total - there if known else None,
         }
 
 

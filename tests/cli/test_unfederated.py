@@ -36,6 +36,30 @@ def test_who_tells_us_nothing_is_not_waited_for(
     assert "boris@mincifry cannot read this then either" in anna.said
 
 
+def test_what_strangers_store_and_drop_is_not_known(
+    federation: Federation, anna: Official, boris: Official
+) -> None:
+    """Regression: NOT YET, and "not confirmed", were said also of what its members had answered."""
+    chat = federation.chat(anna.device, "Бюджет", boris.device)
+    (sent,) = anna.json("send", "Бюджет", "to be redacted")
+    anna("redact", "Бюджет", str(sent["id"])[:8])
+    federation.acknowledge(anna.device)
+    shown = anna.json("status")[1:]
+    assert [(one["federated"], one["queued"]) for one in shown] == [(True, 0), (True, 2)]
+    agency = boris.device.profile.charter.agency
+    anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+    there = anna.json("status")[-1]
+    assert (there["agency"], there["federated"]) == ("mincifry", False)
+    assert (there["stored"], there["queued"]) == (None, None)
+    assert "not federated with mincifry: what it stores cannot be known" in anna.said
+    records = anna.json("log", "show", chat.hex(), "--redactions", code=3)
+    assert {one["agency"]: one["state"] for one in records if "agency" in one} == {
+        "minzdrav": "not confirmed",
+        "mincifry": "not known",
+    }
+    assert "what it has dropped cannot be known here" in anna.said
+
+
 class TestChannelsOfStrangers:
     """Agencies that are not federated hand each other no keys of channels."""
 
