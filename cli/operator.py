@@ -199,6 +199,9 @@ def restore(
     )
     note(_MEETS_FIRST)
     note("did you enrol or revoke since then? Nobody else knows: see 'ivor node users', and repeat")
+    note(
+        "whom you enrolled stays who they are by 'ivor node invite NAME --recover' and their words"
+    )
 
 
 @node.command()

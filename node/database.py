@@ -15,6 +15,7 @@ from protocol.limits import INCARNATION_BYTES
 
 STATEMENTS_CACHED_MAX = 512  # all that there are: one of ten had to be parsed anew with 100
 BUSY_TIMEOUT_MS = 10_000
+BEGUN_ANEW = "begun anew"  # in `meta`, of a database that has lost something
 
 
 def open_connection(database: str) -> apsw.Connection:
@@ -99,7 +100,8 @@ def note(connection: apsw.Connection, what: str, value: int | bytes) -> None:
 def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> None:
     """Have peers and devices tell everything anew: a new incarnation, and no cursors.
 
-    For a database that has lost something: others may know a later directory of ours (SPEC 7.5).
+    For a database that has lost something: others may know a later directory of ours (SPEC 7.5),
+    and people may have been enrolled of whom nothing is here.
     Call inside a transaction.
     """
     connection.execute(
@@ -107,6 +109,7 @@ def begin_anew(connection: apsw.Connection, random: Callable[[int], bytes]) -> N
     )
     connection.execute("DELETE FROM cursors")
     connection.execute("INSERT OR IGNORE INTO unmet SELECT id FROM agencies")
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (BEGUN_ANEW,))
 
 
 def empty_log(connection: apsw.Connection) -> bool:

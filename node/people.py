@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 import apsw
 from msgspec import convert
 
+from node.database import BEGUN_ANEW
 from node.errors import RefusedError
 from protocol import codec
 from protocol.entry import DeviceKey
@@ -160,6 +161,11 @@ class People:
             "SELECT id, certificate FROM users WHERE name = ? AND agency = ?", (name, self.agency)
         ).fetchone()
         return None if row is None else (UserId(row[0]), row[1])
+
+    def has_forgotten(self) -> bool:
+        """Whether this database was brought back: users may have been enrolled that it lacks."""
+        found = self.connection.execute("SELECT 1 FROM meta WHERE key = ?", (BEGUN_ANEW,)).get
+        return found is not None
 
     def gave_up(self, device: DeviceKey, user: UserId) -> bool:
         """Whether a device was this user's and is revoked."""

@@ -57,11 +57,11 @@ class Registrar:
         """Make an invitation and keep its ticket. name: without the agency. now: seconds.
 
         Raises LimitReached for too many links, RefusedError for a first device of a user who has
-        devices in use, and for the recovery of one who never had any.
+        devices in use, and for the recovery of one who never had any, as far as is known here.
         """
         if purpose is Purpose.FIRST_DEVICE:
             self._check_free(name)
-        if purpose is Purpose.RECOVERY and self._people.registered(self._address(name)) is None:
+        elif not self._people.has_forgotten() and self._registered(name) is None:
             raise RefusedError(
                 f"{self._address(name)} was never enrolled here: there is nothing to recover; "
                 "invite without --recover"
@@ -88,10 +88,12 @@ class Registrar:
             self._check_in_use(device.device)
         else:
             self._check_unknown(device.device)
-            if ticket.purpose is Purpose.RECOVERY:
-                self._check_same(user)
-            else:
+            if ticket.purpose is Purpose.FIRST_DEVICE:
                 self._keep_first(user)
+            elif self._people.has_forgotten() and self._registered(user.name) is None:
+                self._keep_forgotten(user)
+            else:
+                self._check_same(user)
             self._people.keep_device(device.device, user.user, device.raw, prekey)
             if ticket.purpose is Purpose.RECOVERY:
                 self._people.let_enter(device.device)
@@ -107,15 +109,24 @@ class Registrar:
         charter, address = self._agency.card.charter.raw, self._address(user.name)
         self._people.keep_user(user.user, self._agency.id, address, charter, user.raw)
 
+    def _keep_forgotten(self, user: UserCertificate) -> None:
+        """Take back an identity that was enrolled after our database was copied (SPEC 5.3)."""
+        if self._people.agency_of(user.user) is not None:
+            raise RefusedError("these words are those of somebody else; check the name")
+        self._keep_first(user)
+
     def _check_same(self, user: UserCertificate) -> None:
         """Check that a recovered identity is the one that the name stands for (SPEC 5.3)."""
-        known = self._people.registered(self._address(user.name))
+        known = self._registered(user.name)
         if known is None or known[0] != user.user:
             raise RefusedError(
                 f"these words are not those of {self._address(user.name)}: another identity key "
                 "is registered under that name"
             )
         self._check_room(user.user)
+
+    def _registered(self, name: str) -> tuple[UserId, bytes] | None:
+        return self._people.registered(self._address(name))
 
     def _check_free(self, name: str) -> None:
         person = self._people.by_name(self._address(name))

@@ -56,11 +56,20 @@ SELECT chats.id FROM devices AS fresh INDEXED BY devices_enters
     WHERE fresh.enters = 1 AND fresh.revoked = 0
     AND NOT EXISTS (SELECT 1 FROM readers AS own WHERE own.peer = fresh.id)
 """
+_FORGOTTEN = """
+SELECT chats.id FROM meta CROSS JOIN devices AS fresh INDEXED BY devices_enters
+    CROSS JOIN readers CROSS JOIN chats ON chats.no = readers.chat
+    WHERE meta.key = 'begun anew' AND fresh.enters = 1 AND fresh.revoked = 0
+    AND NOT EXISTS (SELECT 1 FROM readers AS own WHERE own.peer = fresh.id)
+    AND NOT EXISTS (SELECT 1 FROM devices AS known WHERE known.id = peer)
+    AND NOT EXISTS (SELECT 1 FROM agencies WHERE agencies.id = peer)
+    AND peer != (SELECT agency FROM users WHERE users.id = fresh.user)
+"""
 AWAITING = "UNION".join(
-    _FRESH.replace("SEEN", seen)
-    for seen in (
-        "readers ON readers.peer = old.id",
-        "former ON former.peer = old.id",
+    (
+        _FRESH.replace("SEEN", "readers ON readers.peer = old.id"),
+        _FRESH.replace("SEEN", "former ON former.peer = old.id"),
+        _FORGOTTEN,
     )
 )
 
@@ -93,7 +102,10 @@ class Sharing:
         return [(DeviceKey(device), UserId(user)) for device, user in rows]
 
     def awaiting(self) -> list[ChatId]:
-        """Return the chats in which a device was or is whose user has one that sees none yet."""
+        """Return the chats in which a device was or is whose user has one that sees none yet.
+
+        At a node that was brought back also those with a device that it knows nobody by.
+        """
         rows = self.connection.execute(AWAITING)
         return [ChatId(row[0]) for row in rows]
 

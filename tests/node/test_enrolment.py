@@ -9,6 +9,7 @@ from crypto import certificate as x509
 from crypto import signatory
 from crypto.archival import ArchivalSigner
 from crypto.signing import Signer
+from node.database import begin_anew
 from node.errors import RefusedError
 from node.parcels import WAITING_MAX
 from node.signatories import USER_MAX
@@ -164,6 +165,21 @@ class TestRecover:
     def test_nobody_is_recovered_who_never_was(self, house: House) -> None:
         with pytest.raises(RefusedError, match="never enrolled here"):
             house.directory.registrar.invite("anna", Purpose.RECOVERY, NOW, HOUR)
+
+    def test_who_was_enrolled_after_the_backup_stays_who_they_were(self, house: House) -> None:
+        """Regression: they had to begin anew, out of every chat, and looked like an impostor."""
+        boris = enrolled(house, "boris")
+        with house.connection:
+            begin_anew(house.connection, draw)
+        again = recovering(house, signer())
+        reply = house.ask(PeerKind.INVITATION, again.invitation.ticket, again.request)
+        assert isinstance(reply, Enrolment)
+        owner = house.directory.people.owner(DeviceKey(again.device.public))
+        assert owner == (UserId(again.user.public), "anna@minzdrav")
+        assert house.connection.execute("SELECT count(*) FROM devices WHERE enters = 1").get == 1
+        third = recovering(house, boris.user, "dina")
+        refusal = house.refused(PeerKind.INVITATION, third.invitation.ticket, third.request)
+        assert b"those of somebody else" in refusal.body
 
     def test_a_lost_device_is_given_up_once_more(self, house: House) -> None:
         """The operator was faster than the user."""

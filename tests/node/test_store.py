@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from node.database import connect
+from node.database import begin_anew, connect
 from node.errors import StorageError
 from node.runs import read_cover, read_run
 from node.schema import SCHEMA, SCHEMA_VERSION
@@ -477,6 +477,22 @@ class TestSharing:
         assert next(steps) < 30
         connection.execute("INSERT INTO readers VALUES (?, 9)", (fresh,))
         assert Sharing(connection).awaiting() == []
+
+    def test_so_it_does_where_its_users_devices_are_forgotten(self) -> None:
+        """Regression: a user enrolled after the backup of a restored node came into no chat."""
+        connection = changed(list(range(10)), set())
+        agency, forgotten, fresh, user = b"a" * 32, b"o" * 32, b"f" * 32, b"u" * 32
+        connection.execute("INSERT INTO devices VALUES (?, ?, x'', NULL, 0, 1)", (fresh, user))
+        connection.execute(
+            "INSERT INTO users (id, agency, name, charter, certificate)"
+            " VALUES (?, ?, 'anna@minzdrav', x'', x'')",
+            (user, agency),
+        )
+        connection.executemany("INSERT INTO readers VALUES (?, 7)", [(agency,), (forgotten,)])
+        connection.execute("INSERT INTO readers VALUES (?, 8)", (agency,))
+        assert Sharing(connection).awaiting() == []
+        begin_anew(connection, os.urandom)
+        assert Sharing(connection).awaiting() == [ChatId((6).to_bytes(32))]
 
     def test_holdings_of_one_device_among_many(self) -> None:
         """A device that connects is told who stores what it wrote; nobody else's rows are read."""
