@@ -198,6 +198,7 @@ def restore(
         f"'ivor node run --dir {folder}'"
     )
     note(_MEETS_FIRST)
+    note("before you enrol or revoke, have your own users run 'ivor sync': they may know more")
     note("did you enrol or revoke since then? Nobody else knows: see 'ivor node users', and repeat")
     note(
         "whom you enrolled stays who they are by 'ivor node invite NAME --recover' and their words"

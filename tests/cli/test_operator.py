@@ -339,6 +339,8 @@ class TestTrust:
         made.folder = tmp_path / "again"
         made.node("restore", str(tmp_path / "kept"))
         assert "before it has met all" in made.said
+        assert "have your own users run 'ivor sync'" in made.said
+        assert "'ivor node invite NAME --recover' and their words" in made.said
         assert [one["not_met"] for one in made.json("resume")] == [["mincifry"]]
         assert "for a lie" in made.said
         assert [one["not_met"] for one in made.json("resume")] == [[]]
