@@ -38,10 +38,12 @@ from protocol.reply import Certified
 
 REFRESH_MS = 24 * 3600 * 1000
 RENEW_MS = 30 * 24 * 3600 * 1000  # a TLS certificate is good for 90 days
+ASK_MS = 3600 * 1000
 SEALS_SECONDS_MAX = 2.0
 NEWS_SECONDS_MAX = 0.5
 GRANTS_ROUNDS_MAX = 8  # of key grants in one visit
 _REFRESHED = "refreshed"
+_ASKED = "asked for payloads"
 _REACHED = "reached"  # up to which number of the mailbox `reach_all` has looked
 
 
@@ -215,6 +217,7 @@ async def tend(device: Device, link: Link) -> Sequence[str]:
     """
     before = set(link.refused)
     await _refresh(device, link, REFRESH_MS)
+    await _ask_again(device, link)
     await link.compare_directories()
     await link.journal.read(partial(erase_prekeys, device, now_ms()))
     await link.journal.read(partial(drop_aged, device))
@@ -228,6 +231,18 @@ async def tend(device: Device, link: Link) -> Sequence[str]:
     unread = await trade_keys(device, link)
     refused = [one for one in dict.fromkeys(link.refused) if one not in before]
     return [*(one.told for one in decided), *refused, *unread]
+
+
+async def _ask_again(device: Device, link: Link) -> None:
+    """Ask every hour for payloads that came as gone and are not, and open those that came so.
+
+    As a session begins they are asked for anyway; the node may have got them since (SPEC 2.6).
+    """
+    now = now_ms()
+    await link.write(partial(take_in, device, now))
+    if abs(now - await link.journal.read(partial(device.done_at, _ASKED))) >= ASK_MS:
+        await link.connection.ask_for_payloads()
+        await link.write(partial(device.note, _ASKED, now))
 
 
 async def receive(device: Device, link: Link) -> Counter[ChatId]:

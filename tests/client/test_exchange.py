@@ -138,6 +138,49 @@ async def test_who_refreshed_under_a_clock_years_ahead_refreshes_again(
     assert refreshed == [True]
 
 
+async def test_who_stays_online_asks_every_hour_for_payloads_that_came_as_gone(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC 2.6: as a session begins they were asked for; the node may have got them since."""
+    asked: list[int] = []
+
+    async def ask_for_payloads() -> None:
+        asked.append(now())
+
+    async def ask(_: Question) -> Reply:
+        return Done()
+
+    anna.note("refreshed", now())
+    async with link_of(anna) as link:
+        monkeypatch.setattr(link, "ask", ask)
+        monkeypatch.setattr(link.connection, "ask_for_payloads", ask_for_payloads)
+        for hours, times in ((0, 1), (0, 1), (1, 2), (-2, 3)):
+            anna.note(exchange._ASKED, anna.done_at(exchange._ASKED) - hours * exchange.ASK_MS)
+            await exchange.tend(anna, link)
+            assert len(asked) == times
+
+
+async def test_who_stays_online_opens_what_came_so(
+    federation: Federation,
+    anna: Device,
+    boris: Device,
+    sealed: ChatId,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A payload that comes late is no news, nor is a seal that another process has brought."""
+
+    async def ask(_: Question) -> Reply:
+        return Done()
+
+    boris.note("refreshed", now())
+    federation._carry_seals(anna, boris)
+    async with link_of(boris) as link:
+        monkeypatch.setattr(link, "ask", ask)
+        assert federation.texts(boris, sealed) == []
+        await exchange.tend(boris, link)
+    assert federation.texts(boris, sealed) == ["waits"]
+
+
 async def test_who_gave_a_device_up_is_told_when_it_had_come_in_again(
     federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
