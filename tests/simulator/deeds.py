@@ -16,6 +16,7 @@ from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
 from tests.simulator.hostile import mischief
+from tests.simulator.inquiries import Command, Search, about
 from tests.simulator.own_deeds import AGAIN_SECONDS, give_up, recover, second
 from tests.simulator.parties import DeviceParty, LastWords, Party
 from tests.simulator.script import Act, Deed
@@ -104,7 +105,21 @@ def _about(
         if not (device.given_up or stage.healed):
             stage.clock.after(AGAIN_SECONDS, partial(_about, stage, device, users, work))
 
-    device.about(names, work, later)
+    about(device, names, work, later, _way(stage, device))
+
+
+def _way(stage: Stage, device: DeviceParty) -> type[Search]:
+    meets = stage.clock.stream("meets", device.name).random() < stage.script.meets
+    return Command if meets else Search
+
+
+def _do(stage: Stage, device: DeviceParty, what: str, work: Callable[[], object]) -> None:
+    """Do something in a chat: at once, or after the node was met, as a command without names."""
+    write = partial(device.act, what, work)
+    if _way(stage, device) is Command:
+        about(device, (), write, write, Command)
+    else:
+        write()
 
 
 def _device(stage: Stage, user: bytes) -> DeviceParty:
@@ -116,21 +131,19 @@ def _user(stage: Stage, user: bytes) -> UserId:
 
 
 def _say(stage: Stage, device: DeviceParty, act: Act) -> None:
-    _say_many(device, act, 1)
-    del stage
+    _say_many(stage, device, act, 1)
 
 
 def _burst(stage: Stage, device: DeviceParty, act: Act) -> None:
-    _say_many(device, act, 2 + act.draw % BURST_MAX)
-    del stage
+    _say_many(stage, device, act, 2 + act.draw % BURST_MAX)
 
 
-def _say_many(device: DeviceParty, act: Act, count: int) -> None:
+def _say_many(stage: Stage, device: DeviceParty, act: Act, count: int) -> None:
     chat = _chat(device, act.other)
     if chat is None:
         return
     for number in range(count):
-        device.act("says", partial(_send, device, chat, _text(act, number)))
+        _do(stage, device, "says", partial(_send, device, chat, _text(act, number)))
 
 
 def _send(device: DeviceParty, chat: ChatId, text: Text) -> None:
@@ -172,10 +185,11 @@ def _add(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _remove(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is not None:
-        device.act(
+        _do(
+            stage,
+            device,
             "removes",
             lambda: compose.remove_member(
                 device.device, chat, _member(device, chat, act.draw), device.wall
@@ -184,11 +198,12 @@ def _remove(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _role(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is not None:
         role = _pick(ROLES, act.draw // 5)
-        device.act(
+        _do(
+            stage,
+            device,
             "gives a role",
             lambda: compose.set_role(
                 device.device, chat, _member(device, chat, act.draw), role, device.wall
@@ -246,7 +261,7 @@ def _propose(stage: Stage, device: DeviceParty, act: Act) -> None:
     if ruled:
         one, chat = _pick(ruled, act.other)
         role = Role.OWNER if act.draw % 2 else Role.MEMBER
-        one.act("proposes", partial(_would_have, one, chat, role, act.draw // 2))
+        _do(stage, one, "proposes", partial(_would_have, one, chat, role, act.draw // 2))
 
 
 def _would_have(device: DeviceParty, chat: ChatId, role: Role, number: int) -> None:
@@ -274,7 +289,7 @@ def _consent(stage: Stage, device: DeviceParty, act: Act) -> None:
     ]
     if asked:
         one, chat, place = _pick(asked, act.draw)
-        one.act("consents", partial(_approve, one, chat, place))
+        _do(stage, one, "consents", partial(_approve, one, chat, place))
 
 
 def _approve(device: DeviceParty, chat: ChatId, place: Reference) -> None:
@@ -284,14 +299,12 @@ def _approve(device: DeviceParty, chat: ChatId, place: Reference) -> None:
 
 
 def _leave(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is not None:
-        device.act("leaves", lambda: compose.leave(device.device, chat, device.wall))
+        _do(stage, device, "leaves", lambda: compose.leave(device.device, chat, device.wall))
 
 
 def _redact(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is None:
         return
@@ -300,13 +313,15 @@ def _redact(stage: Stage, device: DeviceParty, act: Act) -> None:
     ).fetchall()
     if rows:
         place = _pick(convert(rows, list[Reference]), act.draw)
-        device.act(
-            "redacts", lambda: keeping.redact(device.device, chat, place, "wrong", device.wall)
+        _do(
+            stage,
+            device,
+            "redacts",
+            lambda: keeping.redact(device.device, chat, place, "wrong", device.wall),
         )
 
 
 def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is None:
         return
@@ -317,7 +332,12 @@ def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
     if rows:
         place = _pick(convert(rows, list[Reference]), act.draw)
         text = f"{CANARY.decode()} {act.at} anew"
-        device.act("edits", lambda: compose.edit(device.device, chat, place, text, device.wall))
+        _do(
+            stage,
+            device,
+            "edits",
+            lambda: compose.edit(device.device, chat, place, text, device.wall),
+        )
 
 
 def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -333,27 +353,29 @@ def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
     if shareable:
         one, chat = _pick(shareable, act.draw)
         last = 1 + act.other % SHARED_MAX
-        one.act("shares", lambda: sharing.share(one.device, chat, last, one.wall))
+        _do(stage, one, "shares", lambda: sharing.share(one.device, chat, last, one.wall))
 
 
 def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is not None:
         history = _pick(list(HistoryRule), act.draw)
         policy = Policy(_pick(ZONES, act.draw // 2), _pick(RETENTIONS, act.draw // 6), history)
-        device.act(
+        _do(
+            stage,
+            device,
             "sets the policy",
             lambda: keeping.set_policy(device.device, chat, policy, device.wall),
         )
 
 
 def _hold(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del stage
     chat = _chat(device, act.other)
     if chat is not None:
         ends = act.draw % 3 == 0
-        device.act(
+        _do(
+            stage,
+            device,
             "ends a hold" if ends else "holds",
             lambda: keeping.hold(
                 device.device, chat, _member(device, chat, act.draw), device.wall, ends=ends
@@ -494,7 +516,7 @@ def _thief(stage: Stage, device: DeviceParty, act: Act) -> None:
     if not stage.thieves:
         return
     thief = _pick(stage.thieves, act.who)
-    _say_many(thief, act, 1 + act.draw % 3)
+    _say_many(stage, thief, act, 1 + act.draw % 3)
     stage.clock.after(1.0, lambda: _come(stage, thief, act))
 
 

@@ -6,9 +6,11 @@ A node's answers are those of the real `node.service`, `abroad` and `directory`;
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from client import arrivals, exchange
+from client import arrivals, exchange, people
+from client.delivery import unstored
 from client.exchange import REFRESH_MS
 from client.handing import hand_on
 from client.link import ANSWER_SECONDS_MAX, Link
@@ -24,7 +26,7 @@ from node.share import Share
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError
 from protocol.frame import Answer, Ask
-from tests.simulator.running import FreeShare, HeapJournal, Late, Running, put
+from tests.simulator.running import FreeShare, HeapJournal, Late, Running, pause, put
 from tests.simulator.wire import Line
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 REFRESHED = "refreshed"
 REFRESH_SHARE = 0.15  # of the visits of a device
 STALE_VISITS_MAX = 6  # then it refreshes in any case
+SETTLE_LOOKS_MAX = 12  # before a command writes: as `cli.opening`, which looks more often
+LOOK_SECONDS = 0.25
 
 
 class Visit(Link):
@@ -106,13 +110,44 @@ class Search(Visit):
 
     async def _run(self) -> None:
         await self.seek()
-        await self.look_up(self._names)
+        if self._names:
+            await self.look_up(self._names)
         self._then()
 
     def _ended(self, error: Exception | None) -> None:
         super()._ended(error)
         if isinstance(error, NetworkError):
             self._otherwise()
+
+
+class Command(Search):
+    """A command meets the node before it looks users up, if any, and writes: `cli.opening`."""
+
+    async def _run(self) -> None:
+        for _ in range(SETTLE_LOOKS_MAX):
+            if self.caught_up and not await self.journal.read(partial(unstored, self._device)):
+                break
+            await pause(self._party.place.clock, LOOK_SECONDS)
+        await self.write(lambda: arrivals.take_in(self._device, self._party.wall))
+        await exchange.decide(self._device, self)
+        self._party.note("meets the node")
+        await super()._run()
+
+
+def about(
+    party: "DeviceParty",
+    names: Sequence[str],
+    then: Callable[[], object],
+    otherwise: Callable[[], object],
+    search: type[Search] = Search,
+) -> None:
+    """Do something about users, looked up if the node is there; another thing if unknown."""
+    known = party.up and all(people.acquaintance(party.device, name) for name in names)
+    offline = then if known else otherwise
+    if party.up and any(line.open for line in party.lines):
+        search(party, party.lines[0], names, then, offline)
+    else:
+        offline()
 
 
 class Peer:

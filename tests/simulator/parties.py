@@ -13,7 +13,7 @@ from typing import Protocol
 
 import apsw
 
-from client import arrivals, people
+from client import arrivals
 from client.deciding import settle
 from client.delivery import unstored
 from client.device import Device
@@ -556,20 +556,6 @@ class DeviceParty(Party):
 
         if self.up:
             self.disk.write(done, ended)
-
-    def about(
-        self,
-        names: Sequence[str],
-        then: Callable[[], object],
-        otherwise: Callable[[], object],
-    ) -> None:
-        """Do something about users, looked up if the node is there; another thing if unknown."""
-        known = self.up and all(people.acquaintance(self.device, name) for name in names)
-        offline = then if known else otherwise
-        if self.up and any(line.open for line in self.lines):
-            inquiries.Search(self, self.lines[0], names, then, offline)
-        else:
-            offline()
 
     def visit(self) -> None:
         """Do what `client.exchange` does at each visit, and once in a while after."""

@@ -16,6 +16,7 @@ from unittest import mock
 
 from node.errors import NetworkError
 from protocol.frame import Answer
+from tests.simulator.clockwork import Clockwork
 from tests.simulator.disk import Disk
 from tests.simulator.wire import Line
 
@@ -132,6 +133,11 @@ class HeapJournal:
         """Run `work` when no commit is under way."""
         await _Wait[None](lambda ended: self._disk.read(lambda: ended(None)))
         return work()
+
+
+async def pause(clock: Clockwork, seconds: float) -> None:
+    """Wait a while."""
+    await _Wait[None](lambda ended: clock.after(seconds, lambda: ended(None)))
 
 
 async def put(line: Line, topic: int, body: bytes, seconds: float) -> Answer:

@@ -18,6 +18,7 @@ from tests.simulator.limits import drawn
 
 NUMBER_MAX = 1 << 16
 STRANGERS_SHARE = 0.3  # of the seeds
+MEETS_SHARES = (0.0, 0.5, 1.0)  # the rest writes what it knows, as without a network
 NEWCOMERS_MAX = 3  # enrolled in a seed of strangers
 LAST = 0.9  # of the time: then the world rests a little before it is healed
 
@@ -122,6 +123,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     limits: those of the protocol that are small here, by name.
     liars: agencies whose node is hostile. cheats: roles, by number, whose owners cheat.
     strangers: whether people have yet to hear of each other, and look up whom they need.
+    meets: which share of the commands takes up what is new at the node before it writes.
     """
 
     seed: int
@@ -136,6 +138,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     cheats: tuple[int, ...]
     acts: tuple[Act, ...]
     strangers: bool = False
+    meets: float = 0.0
 
 
 def draw(seed: int, minutes: float) -> Script:
@@ -158,6 +161,7 @@ def draw(seed: int, minutes: float) -> Script:
         liars=tuple(sorted(chance.sample(agencies, liars))),
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
         acts=_acts(chance, seconds, hostile=hostile),
+        meets=Random(f"{seed}/meets").choice(MEETS_SHARES),
     )
     return _estranged(script, Random(f"{seed}/strangers"))
 

@@ -7,12 +7,14 @@ from protocol.entry import DeviceKey
 from protocol.person import Person
 from tests.simulator.clockwork import Clockwork
 from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.script import Script
 
 
 class Stage(Protocol):
     """See `world.World`."""
 
     clock: Clockwork
+    script: Script
     devices: list[DeviceParty]
     thieves: list[DeviceParty]
     cheats: list[DeviceParty]

@@ -58,8 +58,14 @@ class TestRound:
     def test_somebody_looks_ahead(self) -> None:
         """Regression: nobody did, so no preview ever went beside a sync."""
         told = Trace([])
-        assert play(draw(39, 0.3), told).violation is None
+        assert play(draw(40, 0.3), told).violation is None
         assert "looks ahead" in {line.what for line in told.kept or ()}
+
+    def test_commands_meet_the_node_before_they_write(self) -> None:
+        """Regression: of those without names none did, so all wrote what they knew before."""
+        told = Trace([])
+        assert play(draw(40, 0.3), told).violation is None
+        assert {"meets the node", "removes"} <= {line.what for line in told.kept or ()}
 
     def test_every_invariant_has_its_checker(self) -> None:
         names = [*vars(checks.Checks), *vars(invariants)]
