@@ -143,6 +143,7 @@ def _calmer(script: Script, fails: Callable[[Script], bool]) -> Script:
         {"delay": 0.001},
         {"strangers": False},
         {"meets": 0.0},
+        {"crossing": 0.0},
     ):
         other = structs.replace(script, **calm)
         if other != script and fails(other):

@@ -19,6 +19,7 @@ from tests.simulator.limits import drawn
 NUMBER_MAX = 1 << 16
 STRANGERS_SHARE = 0.3  # of the seeds
 MEETS_SHARES = (0.0, 0.5, 1.0)  # the rest writes what it knows, as without a network
+CROSSING_SHARES = (0.0, 0.0, 0.3)
 NEWCOMERS_MAX = 3  # enrolled in a seed of strangers
 LAST = 0.9  # of the time: then the world rests a little before it is healed
 
@@ -124,6 +125,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     liars: agencies whose node is hostile. cheats: roles, by number, whose owners cheat.
     strangers: whether people have yet to hear of each other, and look up whom they need.
     meets: which share of the commands takes up what is new at the node before it writes.
+    crossing: how often two nodes dial each other at once.
     """
 
     seed: int
@@ -139,6 +141,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     acts: tuple[Act, ...]
     strangers: bool = False
     meets: float = 0.0
+    crossing: float = 0.0
 
 
 def draw(seed: int, minutes: float) -> Script:
@@ -162,6 +165,7 @@ def draw(seed: int, minutes: float) -> Script:
         cheats=tuple(chance.sample(range(len(agencies) * 2), 1)) if hostile else (),
         acts=_acts(chance, seconds, hostile=hostile),
         meets=Random(f"{seed}/meets").choice(MEETS_SHARES),
+        crossing=Random(f"{seed}/crossing").choice(CROSSING_SHARES),
     )
     return _estranged(script, Random(f"{seed}/strangers"))
 

@@ -67,6 +67,12 @@ class TestRound:
         assert play(draw(40, 0.3), told).violation is None
         assert {"meets the node", "removes"} <= {line.what for line in told.kept or ()}
 
+    def test_calls_cross(self) -> None:
+        """Regression: no two nodes dialled each other at once, so no session was ended for that."""
+        told = Trace([])
+        assert play(draw(63, 0.3), told).violation is None
+        assert "crosses" in {line.what for line in told.kept or ()}
+
     def test_every_invariant_has_its_checker(self) -> None:
         names = [*vars(checks.Checks), *vars(invariants)]
         found = {

@@ -41,6 +41,7 @@ BACK_OFF_SECONDS = (0.25, 30.0)
 VISIT_SECONDS = (5.0, 20.0)
 ONLINE_SHARE = 0.7  # of the devices, at the beginning
 LATE_SHARE = 0.5  # of the seeds: there, a second device is certified when that deed is done
+CROSSING_SECONDS = (0.0, 1.0)  # until a call that crosses another one comes through
 ROUND_SECONDS = 10.0
 ROUNDS_MAX = 60
 ASK_AGAIN_MS = 3000  # for keys of a channel: a simulation is over before an hour is
@@ -299,10 +300,22 @@ class World:
         if self._can_connect(one, other):
             self._pause[pair] = BACK_OFF_SECONDS[0]
             self.connect(one, other)
+            if isinstance(one, NodeParty) and self._crosses():
+                delay = self.clock.stream("crossing").uniform(*CROSSING_SECONDS)
+                self.clock.after(delay, partial(self._cross, other, one))
         else:
             before = self._pause.get(pair, BACK_OFF_SECONDS[0])
             self._pause[pair] = min(before * 2, BACK_OFF_SECONDS[1])
             self._dial(one, other)
+
+    def _crosses(self) -> bool:
+        return self.clock.stream("crossing").random() < self.script.crossing
+
+    def _cross(self, one: Party, other: Party) -> None:
+        """Connect two that are connected already: each has dialled the other (SPEC 6.1)."""
+        if self._can_connect(one, other):
+            one.note("crosses")
+            self.connect(one, other)
 
     def _linked(self, one: Party, other: Party) -> bool:
         return any(
