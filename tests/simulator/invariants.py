@@ -15,13 +15,15 @@ from client.entries import read_entry
 from client.motions import motions
 from node.replica import Replica
 from node.witness import Witness
+from protocol.chat import Chat
 from protocol.dag import ControlEntry
-from protocol.entry import ChatId, ContentHeader, EntryId, Reference
+from protocol.entry import CONTENT, ChatId, ContentHeader, EntryId, Reference
 from protocol.epoch import recipients_root
 from protocol.history import History
 from protocol.listing import verify_split
 from protocol.membership import Membership, resolve
 from protocol.operation import EpochOperation
+from protocol.redaction import custodians
 from protocol.testing.network import Replica as Newcomer
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY
@@ -32,7 +34,7 @@ from tests.simulator.own_devices import (
     i13_who_is_given_up_is_out,
     i13_who_recovers_is_in,
 )
-from tests.simulator.parties import DeviceParty, NodeParty
+from tests.simulator.parties import DeviceParty, NodeParty, Party
 from tests.simulator.rest import Rest
 from tests.simulator.shown import (
     i3_last_words_are_read,
@@ -138,6 +140,39 @@ def i4_redacted_is_gone(rest: Rest) -> None:
                 if entry.payload is not None and entry.reference in redacted
             ]
             rest.require("I4", not kept, f"{party.name} keeps {len(kept)} redacted payloads")
+
+
+def i4_aged_is_gone(rest: Rest) -> None:
+    """Who has dropped what had aged keeps nothing that came before, unless for a custodian."""
+    for party in rest.parties:
+        at = party.aged_at
+        for chat in rest.chats(party) if at is not None else ():
+            judge = party.replica.chat(chat)
+            seconds = 0 if judge is None else judge.membership().policy.retention
+            if at is None or judge is None or not seconds or _keeps(party, judge):
+                continue
+            rows = party.connection.execute(
+                "SELECT entries.id FROM entries JOIN chains ON chains.no = place >> 32"
+                " JOIN chats ON chats.no = chains.chat WHERE chats.id = ? AND since <= ?",
+                (chat, at - seconds * 1000),
+            )
+            old = {row[0] for row in rows}
+            kept = [
+                entry
+                for entry in (rest.entries(party, chat) if old else ())
+                if entry.id in old and entry.payload is not None and entry.header.lane == CONTENT
+            ]
+            rest.require("I4", not kept, f"{party.name} keeps {len(kept)} payloads that have aged")
+
+
+def _keeps(party: Party, judge: Chat) -> bool:
+    """Whether a custodian keeps what ages, with this node or on this device."""
+    users = judge.membership().users
+    keeping = [users[user] for user in custodians(judge.history)]
+    if isinstance(party, NodeParty):
+        return party.agency in {one.agency for one in keeping}
+    assert isinstance(party, DeviceParty)
+    return any(party.key in one.devices for one in keeping)
 
 
 def i4_what_is_wanted_arrives(rest: Rest) -> None:
@@ -458,6 +493,7 @@ RULES: Sequence[Callable[[Rest], None]] = (
     i2_convergence,
     i4_immutability,
     i4_redacted_is_gone,
+    i4_aged_is_gone,
     i4_nobody_shows_what_is_redacted,
     i6_i12_i14_authentic_and_admissible_in_any_order,
     i7_key_locality,

@@ -84,6 +84,7 @@ class Party:
 
     disturbed: whether its clock has leapt, or its database was brought back from an older one.
     given_up: whether it is a device that is gone for good.
+    aged_at: what its clock showed when it last dropped what had aged, if it did.
     """
 
     def __init__(self, place: Place, name: str, connection: apsw.Connection) -> None:
@@ -97,6 +98,7 @@ class Party:
         self.backup: bytes | None = None
         self.disturbed = False
         self.given_up = False
+        self.aged_at: int | None = None
 
     @property
     def wall(self) -> int:
@@ -144,11 +146,16 @@ class Party:
             self.note("doubts its clock")
             return
         before = {row[0] for row in self.connection.execute("SELECT place FROM dropped")}
-        for chat in self.replica.store.chats():
+        for chat in self._ageing():
             at: int | None = 0
             while at is not None:
                 at = self.replica.age(chat, at)
+        self.aged_at = self.wall
         self.place.aged(self, before)
+
+    def _ageing(self) -> Sequence[ChatId]:
+        """Return the chats where something may have aged."""
+        return self.replica.store.chats()
 
     def keep_backup(self) -> None:
         """Copy the database as it is at one moment."""
@@ -195,9 +202,16 @@ class NodeParty(Party):
         self._keep_comparing(self.service)
 
     def _keep_comparing(self, service: inquiries.Service) -> None:
+        """Compare directories, and drop what has aged: as it starts and every hour."""
         if self.up and service is self.service:
             service.compare()
+            self.age()
             self.place.clock.after(COMPARE_SECONDS, lambda: self._keep_comparing(service))
+
+    def _ageing(self) -> Sequence[ChatId]:
+        """Leave out what was found to hold nothing that ages, as `node.sweep` does."""
+        ageless = self.replica.payloads.ageless
+        return [chat for chat in self.replica.store.chats() if chat not in ageless]
 
     def keep_backup(self) -> None:
         """Copy the database once our directory is signed as it stands, as an operator's backup."""

@@ -52,7 +52,7 @@ class TestRound:
     def test_large_chats_have_trees(self) -> None:
         """Regression: no node knew whom it can reach, so no chat was large, however few that is."""
         told = Trace([])
-        assert play(draw(154, 0.5), told).violation is None
+        assert play(draw(306, 0.5), told).violation is None
         assert {line.what for line in told.kept or ()} >= {"IHAVE", "GRAFT", "PRUNE"}
 
     def test_somebody_looks_ahead(self) -> None:

@@ -44,6 +44,7 @@ LATE_SHARE = 0.5  # of the seeds: there, a second device is certified when that 
 CROSSING_SECONDS = (0.0, 1.0)  # until a call that crosses another one comes through
 ROUND_SECONDS = 10.0
 ROUNDS_MAX = 60
+AGE_SECONDS = 2.0  # until that is durable
 ASK_AGAIN_MS = 3000  # for keys of a channel: a simulation is over before an hour is
 SEEK_AGAIN_MS = 20_000  # for who is not known
 
@@ -437,6 +438,7 @@ class World:
                 deeds.say_last_words(device)
         self._converge()
         self.converged = self.clock.now - self.script.seconds
+        self._let_age()
         chance = self.clock.stream("witness")
         invariants.check(Rest(self.core, self.checks, chance))
 
@@ -447,6 +449,13 @@ class World:
             self.clock.run(self.clock.now + ROUND_SECONDS, self._each)
             if number and self._settled():
                 break
+
+    def _let_age(self) -> None:
+        """Have all living drop what has aged, as a node does every hour."""
+        for party in self.core:
+            party.aged_at = None
+            party.age()
+        self.clock.run(self.clock.now + AGE_SECONDS, self._each)
 
     def _settled(self) -> bool:
         """Whether the core has converged; if not, that may still come."""
