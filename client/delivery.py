@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from msgspec import convert
 
 from client.device import Device
+from client.people import trusted
 from client.residency import is_ours
 from node.words import counted
 from protocol.chat import Chat
@@ -96,8 +97,8 @@ class Deliveries:
 
 def strange(device: Device, judge: Chat) -> AbstractSet[AgencyId]:
     """Return the agencies of a chat that ours is not federated with."""
-    known = {row[0] for row in device.connection.execute("SELECT id FROM agencies")}
-    return judge.membership().agencies - known - {device.profile.charter.agency}
+    others = judge.membership().agencies - {device.profile.charter.agency}
+    return {one for one in others if not trusted(device, one)}
 
 
 def is_alone(device: Device, judge: Chat) -> bool:
