@@ -138,10 +138,11 @@ class _Fate(Enum):
 
 
 async def hand_out(device: Device, link: Link) -> None:
-    """Ask for the keys of channels that we lack, and hand over a part of those that we owe."""
+    """Ask for the keys that we lack, and hand over a part of those that we owe (SPEC 4.6)."""
     away: set[AgencyId] = set()
     for asked in await link.write(partial(grants.asks, device, now_ms())):
-        await _forward(link, asked, away)
+        if await _forward(link, asked, away) is _Fate.AWAY:
+            await link.write(partial(grants.unheard, device, asked))
     for _ in range(GRANTS_ROUNDS_MAX):
         fates = set()
         for errand in await link.write(partial(grants.due, device, now_ms())):

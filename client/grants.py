@@ -294,6 +294,22 @@ def asks(device: Device, now: int) -> list[Forward]:
     ]
 
 
+def unheard(device: Device, asked: Forward) -> None:
+    """Note that a question found no node: the next one is asked, as soon as if this were not.
+
+    Call inside a transaction.
+    """
+    found = keygrant.read(asked.body)
+    judge = device.chat(found.chat)
+    if judge is None or not isinstance(found, Asked):
+        return
+    for epoch in found.epochs:
+        others = max(len(_holders(device, judge, epoch)), 1)
+        device.connection.execute(
+            "UPDATE asked SET tries = tries % ? WHERE epoch = ?", (others, epoch)
+        )
+
+
 def ask_at_once(device: Device) -> None:
     """Put each question again now: others can be reached. Call inside a transaction."""
     device.connection.execute("UPDATE asked SET tries = 0")

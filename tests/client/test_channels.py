@@ -207,6 +207,21 @@ class TestReading:
             people.keep_card(vera, publishers.card.raw)
         assert ask(vera, anna) == 1
 
+    def test_of_whose_node_is_away_it_is_asked_as_often_as_before(
+        self, federation: Federation, anna: Device, vera: Device, channel: ChatId
+    ) -> None:
+        """Regression: a node that was away for days was asked up to 17 hours after it was back."""
+        federation.say(anna, channel, "one")
+        follow(federation, anna, vera)
+        for day in range(12):
+            with vera.transaction():
+                asked = grants.asks(vera, now() + day * 24 * LATER)
+                for one in asked:
+                    grants.unheard(vera, one)
+            assert asked
+        assert ask(vera, anna, at=now() + 11 * 24 * LATER + LATER // 10) == 1
+        assert ask(vera, anna, at=now() + 11 * 24 * LATER + LATER // 9) == 0
+
     def test_a_readers_further_device_reads_on_from_when_it_came_in(
         self, federation: Federation, anna: Device, vera: Device, channel: ChatId
     ) -> None:
