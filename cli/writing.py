@@ -348,7 +348,7 @@ def _tell_who_is_missed(device: "Device", judge: "Chat") -> None:
             "none of them, nor from them here, until it is; ask your administrator"
         )
         for name in closed_to(device, judge):
-            note(f"{name} cannot read this then either: no key of theirs is known here")
+            note(f"{name} can read this then, if within a week: no key of theirs is known yet")
     else:
         for name in closed_to(device, judge):
             note(why_closed(device, name))

@@ -32,8 +32,8 @@ def test_who_tells_us_nothing_is_not_waited_for(
     device.connection.execute("UPDATE devices SET prekey = NULL WHERE id = ?", (boris.device.key,))
     with device.transaction():
         start_epoch(device, compose.require(device, chat), now_ms())
-    anna("send", "Бюджет", "never for boris")
-    assert "boris@mincifry cannot read this then either" in anna.said
+    anna("send", "Бюджет", "for boris, one day")
+    assert "boris@mincifry can read this then, if within a week" in anna.said
 
 
 def test_what_strangers_store_and_drop_is_not_known(
