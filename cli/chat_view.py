@@ -93,8 +93,9 @@ def _epoch(device: "Device", judge: "Chat") -> str | None:
 
 
 def _member(device: "Device", judge: "Chat", member: "Member") -> dict[str, object]:
+    from client.federated import trusted
     from client.identities import changed
-    from client.people import acquaintance, trusted
+    from client.people import acquaintance
 
     known = acquaintance(device, member.name)
     ours = member.user == device.profile.user.user

@@ -154,7 +154,8 @@ def _stored(device: "Device", judge: "Chat") -> "Iterator[dict[str, object]]":
     None for what is not known, as one that ours is not federated with tells us nothing.
     """
     from client.chats import summary
-    from client.delivery import Deliveries, strange, written
+    from client.delivery import Deliveries, written
+    from client.federated import strange
 
     membership = judge.membership()
     names = {one.agency: one.identity.agency_name for one in membership.users.values()}

@@ -338,9 +338,9 @@ def _deliver(
 def _tell_who_is_missed(device: "Device", judge: "Chat") -> None:
     """Say who cannot read what was written last, and whose identity has changed."""
     from client import identities
-    from client.delivery import is_alone
     from client.epochs import closed_to
-    from client.people import out_of_reach, why_closed
+    from client.federated import is_alone, out_of_reach
+    from client.people import why_closed
 
     if is_alone(device, judge):
         note(

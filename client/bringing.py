@@ -14,8 +14,9 @@ from typing import Final
 import trio
 
 from client.chats import SHORT_CHARS
-from client.delivery import Deliveries, strange
+from client.delivery import Deliveries
 from client.device import Device
+from client.federated import strange
 from client.link import Link
 from client.residency import is_ours
 from node.blobs import State, StoredBlob, new_name

@@ -5,13 +5,12 @@ written by somebody whose node knew by then that they were out of the chat is st
 """
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from msgspec import convert
 
 from client.device import Device
-from client.people import trusted
+from client.federated import strange
 from client.residency import is_ours
 from node.words import counted
 from protocol.chat import Chat
@@ -93,18 +92,6 @@ class Deliveries:
     def length_at(self, agency: AgencyId) -> int:
         """Return how many of our messages an agency stores."""
         return self._lengths.get(agency, 0)
-
-
-def strange(device: Device, judge: Chat) -> AbstractSet[AgencyId]:
-    """Return the agencies of a chat that ours is not federated with."""
-    others = judge.membership().agencies - {device.profile.charter.agency}
-    return {one for one in others if not trusted(device, one)}
-
-
-def is_alone(device: Device, judge: Chat) -> bool:
-    """Whether nothing of a chat gets from our node to another agency of it, or back."""
-    others = judge.membership().agencies - {device.profile.charter.agency}
-    return bool(others) and others == strange(device, judge)
 
 
 def progress_of(device: Device, chat: ChatId, place: Reference) -> Progress:

@@ -27,6 +27,7 @@ from client.epochs import (
     prekey_of,
     sender_chain,
 )
+from client.federated import reached
 from client.owing import keep_opening, owe
 from crypto.errors import SealRefused
 from node.errors import IdentityError
@@ -118,7 +119,7 @@ def _late(device: Device, epoch: EntryId) -> set[DeviceKey]:
 
 
 def _holders(device: Device, judge: Chat, epoch: EntryId) -> set[DeviceKey]:
-    """Return the publishers' devices that an epoch names, and that are still in."""
+    """Return the devices that an epoch is sealed to, and that are still in, without ours."""
     started = judge.history.epoch(epoch)
     sealed = set() if started is None else set(judge.history.recipients(started))
     return sealed & judge.membership().sealed - {device.key}
@@ -324,20 +325,12 @@ def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> De
     rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
     late = _late(device, epoch)
-    holders = _holders(device, judge, epoch)
-    away = {one for one in holders if not _is_reached(device, judge, one)}
+    near = reached(device, judge.membership())
     ranked = sorted(
-        holders, key=lambda one: (one in away, one in late, one in bad, one != author, one)
+        _holders(device, judge, epoch),
+        key=lambda one: (one not in near, one in late, one in bad, one != author, one),
     )
     return ranked[tries % len(ranked)] if ranked else None
-
-
-def _is_reached(device: Device, judge: Chat, holder: DeviceKey) -> bool:
-    """Whether our node hands parcels to a device's: their agencies are federated, or one."""
-    member = judge.membership().member_of(holder)
-    agency = None if member is None else member.agency
-    known = device.connection.execute("SELECT 1 FROM agencies WHERE id = ?", (agency,)).get
-    return known is not None
 
 
 def _question(

@@ -16,9 +16,10 @@ from typing import TypeVar
 import trio
 
 from client import arrivals, identities, mailbox, people, witnessing
-from client.delivery import strange, unstored
+from client.delivery import unstored
 from client.device import Device
 from client.epochs import own_prekey
+from client.federated import strange
 from client.outbox import Outbox
 from client.preview import preview
 from client.reading import Line

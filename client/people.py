@@ -164,19 +164,6 @@ def why_closed(device: Device, name: str) -> str:
     return f"{name} cannot read this yet: {why}"
 
 
-def out_of_reach(device: Device, chat: Chat) -> list[str]:
-    """Return the agencies at which a channel has readers to whom nobody of ours can grant keys.
-
-    Who publishes at one of them, or is federated with it, can (SPEC 4.6).
-    """
-    membership = chat.membership()
-    known = {row[0] for row in device.connection.execute("SELECT id FROM agencies")}
-    known |= {membership.users[membership.devices[one]].agency for one in membership.sealed}
-    readers = [one for one in membership.users.values() if one.role == Role.READER]
-    names = {parse_address(one.name).agency for one in readers if one.agency not in known}
-    return sorted(names) if chat.history.is_channel else []
-
-
 def checked(device: Device, person: Person) -> VerifiedUser:
     """Return who a person is, by records that verify under the agency's key that we know."""
     certificates = [one.certificate for one in person.devices]
@@ -371,13 +358,6 @@ def enrolment_of(device: Device, certificate: bytes) -> Credential:
     """Return the credential that brings another device of ours into a chat."""
     profile = device.profile
     return verified(profile.charter.raw, profile.user.raw, [certificate])
-
-
-def trusted(device: Device, agency: AgencyId) -> bool:
-    """Whether our node trusts this agency, so that its names mean what they say."""
-    return (
-        device.connection.execute("SELECT 1 FROM agencies WHERE id = ?", (agency,)).get is not None
-    )
 
 
 def safety_number_with(device: Device, person: Acquaintance) -> str:

@@ -13,6 +13,7 @@ from client.chats import void_by, void_of
 from client.delivery import Deliveries, Progress
 from client.device import Device
 from client.entries import read_entry
+from client.federated import reached
 from client.mailbox import WAITING, Letter, State, select
 from client.sharing import sharer
 from node.blobs import State as BlobState
@@ -91,11 +92,8 @@ class Reader:
     @cached_property
     def _is_reached(self) -> bool:
         """Whether our agency can be granted the keys of a channel; seals come through anybody."""
-        membership = self._chat.membership()
-        publishers = (membership.users[membership.devices[one]] for one in membership.sealed)
-        return not self._chat.history.is_channel or any(
-            one.agency in self._trusted for one in publishers
-        )
+        near = reached(self._device, self._chat.membership())
+        return bool(near) or not self._chat.history.is_channel
 
     @cached_property
     def _everybody(self) -> Mapping[bytes, Member]:

@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair
 import client.link
 from client import exchange, people
 from client.device import Device
+from client.federated import trusted
 from client.link import linked, over
 from crypto.certificate import public_pem
 from node.agency import ROOT_FILE, Agency, device_certificate, open_root
@@ -150,5 +151,5 @@ async def test_what_is_not_believed_of_one_agency_holds_nothing_up(
         await link.refresh()
     assert ["archive key" in one for one in link.refused] == [True, False, False]
     assert people.cards_seen(anna).since == 1
-    assert people.trusted(anna, federation.agencies["mosgor"].id)
+    assert trusted(anna, federation.agencies["mosgor"].id)
     await theirs.aclose()

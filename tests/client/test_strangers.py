@@ -11,6 +11,7 @@ from client import compose, epochs, grants, mailbox, people
 from client.device import Device
 from client.epochs import closed_to, fitting, let_all_read, own_prekey, start_epoch
 from client.exchange import reach_more, visit
+from client.federated import trusted
 from client.linking import bring_in
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
@@ -218,13 +219,13 @@ async def test_an_agency_that_our_node_trusts_now_is_known_with_the_next_visit(
         await visit(boris, link, 5)
         await link.write(forget_north)
         await visit(boris, link, 5)
-        assert not people.trusted(boris, north.id)
+        assert not trusted(boris, north.id)
         for name, other in (("south", "north"), ("north", "south")):
             card = realm.founded.agencies[other].card
             given = {"card": armour("CARD", card.raw), "fingerprint": card.charter.fingerprint}
             await realm.nodes[name]._operate("trust", given)
         await visit(boris, link, 5)
-        assert people.trusted(boris, north.id)
+        assert trusted(boris, north.id)
 
         async def knows_all() -> bool:
             await visit(boris, link, 5)
