@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import apsw
 from msgspec import convert
 
+from node.database import BEGUN_ANEW
 from node.schema import NEWEST_CHANGE
 from node.store import StoredChat
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -59,7 +60,7 @@ SELECT chats.id FROM devices AS fresh INDEXED BY devices_enters
 _FORGOTTEN = """
 SELECT chats.id FROM meta CROSS JOIN devices AS fresh INDEXED BY devices_enters
     CROSS JOIN readers CROSS JOIN chats ON chats.no = readers.chat
-    WHERE meta.key = 'begun anew' AND fresh.enters = 1 AND fresh.revoked = 0
+    WHERE meta.key = 'ANEW' AND fresh.enters = 1 AND fresh.revoked = 0
     AND NOT EXISTS (SELECT 1 FROM readers AS own WHERE own.peer = fresh.id)
     AND NOT EXISTS (SELECT 1 FROM devices AS known WHERE known.id = peer)
     AND NOT EXISTS (SELECT 1 FROM agencies WHERE agencies.id = peer)
@@ -69,7 +70,7 @@ AWAITING = "UNION".join(
     (
         _FRESH.replace("SEEN", "readers ON readers.peer = old.id"),
         _FRESH.replace("SEEN", "former ON former.peer = old.id"),
-        _FORGOTTEN,
+        _FORGOTTEN.replace("ANEW", BEGUN_ANEW),
     )
 )
 
