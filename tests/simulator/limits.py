@@ -18,7 +18,7 @@ from client import preview as previewing
 from node import dealing, parcels, runs, seals, sharing
 from protocol import held, intake, preview, reconcile, rings, session, spread
 
-SHARE: Final = 0.25  # of the limits, in one seed
+SHARES: Final = 0.2, 0.2, 0.6  # of the limits: one of these in a seed
 
 
 class Limit(NamedTuple):
@@ -67,11 +67,12 @@ LIMITS: Final[Mapping[str, Limit]] = {
 
 def drawn(seed: int) -> dict[str, int]:
     """Choose the limits that are small in this seed."""
+    share = Random(f"{seed}/limits").choice(SHARES)
     chances = {name: Random(f"{seed}/{name}") for name in LIMITS}
     return {
         name: chance.choice(LIMITS[name].values)
         for name, chance in chances.items()
-        if chance.random() < SHARE
+        if chance.random() < share
     }
 
 
