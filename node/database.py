@@ -18,13 +18,15 @@ BUSY_TIMEOUT_MS = 10_000
 BEGUN_ANEW = "begun anew"  # in `meta`, of a database that has lost something
 
 
-def open_connection(database: str) -> apsw.Connection:
+def open_connection(database: str, vfs: str | None = None) -> apsw.Connection:
     """Open a database of SQLite: a path, or ":memory:". Raises apsw.Error.
+
+    vfs: where the path leads, if not to a file.
 
     Plans do not look at the values that are bound (SQLITE_DBCONFIG_ENABLE_QPSG): SQLite, built with
     STAT4 as it is here, would otherwise parse a join anew each time it is run.
     """
-    connection = apsw.Connection(database, statementcachesize=STATEMENTS_CACHED_MAX)
+    connection = apsw.Connection(database, vfs=vfs, statementcachesize=STATEMENTS_CACHED_MAX)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return connection
 

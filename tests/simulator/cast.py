@@ -202,3 +202,8 @@ def opened(database: bytes) -> apsw.Connection:
     connection = open_connection(":memory:")
     connection.deserialize("main", database)
     return connection
+
+
+def open_shared(path: str) -> apsw.Connection:
+    """Open a database in memory that all connections of this process find at its path."""
+    return open_connection(path, "memdb")

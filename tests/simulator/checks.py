@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
+import apsw
+
 from node.outgoing import UNREAD_BYTES_MAX
 from node.stored import Stored
 from protocol.entry import ChatId, DeviceKey, EntryId
@@ -28,8 +30,9 @@ from protocol.limits import HELD_BYTES_MAX
 from protocol.membership import Membership, resolve
 from protocol.redaction import custodians
 from protocol.session import PeerKind
+from tests.simulator.devices import DeviceParty
 from tests.simulator.limits import in_force
-from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.parties import NodeParty, Party
 from tests.simulator.stored import stored_entries
 from tests.simulator.wire import Line
 
@@ -80,7 +83,7 @@ class Checks:
         self._durable: dict[str, dict[Chain, int]] = defaultdict(dict)
         self._change: dict[str, int] = defaultdict(int)
         self._looked: dict[tuple[str, bytes], tuple[int, EntryId]] = {}
-        self._written: dict[str, int] = {}
+        self._written: dict[str, tuple[apsw.Connection, int]] = {}
         self._passed: set[EntryId] = set()
         self._places: dict[Place, EntryId] = {}
         self._unkept: dict[str, dict[Place, EntryId]] = defaultdict(dict)
@@ -140,7 +143,7 @@ class Checks:
 
     def _let_in(self, party: Party) -> None:
         """Note who was let into the chats of an honest party, be it for a moment."""
-        written = party.connection.total_changes()
+        written = party.connection, party.connection.total_changes()
         if self._written.get(party.name) == written:
             return
         self._written[party.name] = written

@@ -15,10 +15,11 @@ from protocol.identity import UserId
 from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
+from tests.simulator.devices import DeviceParty, LastWords
 from tests.simulator.hostile import mischief
 from tests.simulator.inquiries import Command, Search, about
 from tests.simulator.own_deeds import AGAIN_SECONDS, give_up, recover, second
-from tests.simulator.parties import DeviceParty, LastWords, Party
+from tests.simulator.parties import Party
 from tests.simulator.script import Act, Deed
 from tests.simulator.stage import Stage
 
@@ -88,9 +89,12 @@ def _found(stage: Stage, device: DeviceParty, act: Act) -> None:
         members = [(members[0][0], Role.OWNER)]
 
     def work() -> None:
-        wall = device.wall
-        new = partial(compose.new_chat, device.device, kind, "canary title", policy, members, wall)
-        device.act("founds", new)
+        device.act(
+            "founds",
+            lambda: compose.new_chat(
+                device.device, kind, "canary title", policy, members, device.wall
+            ),
+        )
 
     _about(stage, device, chosen, work)
 

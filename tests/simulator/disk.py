@@ -71,6 +71,23 @@ class Disk:
             self._transaction.begun()
             work()
 
+    def write_beside(self, transaction: Transaction, work: Callable[[], None]) -> Exception | None:
+        """Run `work` in a transaction of another process, all at once; return why it failed.
+
+        Call while no commit is under way: a database has one writer.
+        """
+        job = Job(work)
+        try:
+            _, durable = transaction.begin([job])
+            self._try_to_sync()
+            transaction.commit()
+        except apsw.Error as error:
+            transaction.roll_back([job], error)
+        else:
+            self._durable()
+            durable()
+        return job.error
+
     def crash(self) -> None:
         """Lose what is not durable, and answer nobody any more."""
         self._dead = True
@@ -96,14 +113,23 @@ class Disk:
         if self._dead:
             return
         self.syncs += 1
-        faults = self.faults
-        if faults.full or (faults.failing and self._chance.random() < faults.failing):
-            self._fail(apsw.FullError("no space") if faults.full else apsw.IOError("no sync"))
+        try:
+            self._try_to_sync()
+        except apsw.Error as error:
+            self._fail(error)
             return
         self._transaction.commit()
         self._durable()
         durable()
         self._end()
+
+    def _try_to_sync(self) -> None:
+        """Raises apsw.Error while the disk is full or fails."""
+        faults = self.faults
+        if faults.full:
+            raise apsw.FullError("no space")
+        if faults.failing and self._chance.random() < faults.failing:
+            raise apsw.IOError("no sync")
 
     def _fail(self, error: apsw.Error) -> None:
         self._transaction.roll_back(self._under_way, error)

@@ -45,7 +45,8 @@ from protocol.testing.histories import Dice
 from protocol.testing.interference import LIES
 from tests.properties.mallory import control_after
 from tests.simulator.cast import Role as CastRole
-from tests.simulator.parties import DeviceParty, NodeParty
+from tests.simulator.devices import DeviceParty
+from tests.simulator.parties import NodeParty
 from tests.simulator.parties import Place as Scene
 from tests.simulator.wire import Line
 

@@ -30,7 +30,8 @@ from tests.simulator.running import FreeShare, HeapJournal, Late, Running, pause
 from tests.simulator.wire import Line
 
 if TYPE_CHECKING:
-    from tests.simulator.parties import DeviceParty, NodeParty
+    from tests.simulator.devices import DeviceParty
+    from tests.simulator.parties import NodeParty
 
 REFRESHED = "refreshed"
 REFRESH_SHARE = 0.15  # of the visits of a device

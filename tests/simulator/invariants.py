@@ -27,6 +27,7 @@ from protocol.redaction import custodians
 from protocol.testing.network import Replica as Newcomer
 from tests.protocol.oracle import Oracle
 from tests.simulator.checks import CANARY
+from tests.simulator.devices import DeviceParty
 from tests.simulator.own_devices import (
     i3_history_arrives,
     i3_what_was_saved_is_read,
@@ -34,7 +35,7 @@ from tests.simulator.own_devices import (
     i13_who_is_given_up_is_out,
     i13_who_recovers_is_in,
 )
-from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.parties import NodeParty, Party
 from tests.simulator.rest import Rest
 from tests.simulator.shown import (
     i3_last_words_are_read,

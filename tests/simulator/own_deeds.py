@@ -14,7 +14,7 @@ from client.revoking import revoke_own
 from protocol.entry import DeviceKey
 from protocol.person import Person
 from tests.simulator.cast import MEMORY
-from tests.simulator.parties import DeviceParty, Saved
+from tests.simulator.devices import DeviceParty, Saved
 from tests.simulator.script import Act
 from tests.simulator.stage import Stage
 from tests.simulator.stored import readable
@@ -66,8 +66,7 @@ def give_up(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _give_up(giver: DeviceParty, target: DeviceParty, then: Callable[[], object] = bool) -> None:
-    work = partial(revoke_own, giver.device, target.key, giver.wall)
-    giver.act("gives a device up", work, then)
+    giver.act("gives a device up", lambda: revoke_own(giver.device, target.key, giver.wall), then)
 
 
 def _once_stored(stage: Stage, device: DeviceParty) -> None:

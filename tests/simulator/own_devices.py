@@ -11,7 +11,7 @@ from node.witness import Witness
 from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.listing import verify_split
 from protocol.operation import Redact, Revoke, SetPolicy
-from tests.simulator.parties import DeviceParty
+from tests.simulator.devices import DeviceParty
 from tests.simulator.rest import Rest
 from tests.simulator.stored import readable, unreadable
 

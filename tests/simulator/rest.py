@@ -8,7 +8,8 @@ from protocol.entry import ChatId
 from protocol.limits import BRANCHES_MAX
 from protocol.run import Entry
 from tests.simulator.checks import Checks
-from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.devices import DeviceParty
+from tests.simulator.parties import NodeParty, Party
 from tests.simulator.stored import stored_entries
 
 

@@ -19,6 +19,7 @@ from tests.simulator.limits import drawn
 NUMBER_MAX = 1 << 16
 STRANGERS_SHARE = 0.3  # of the seeds
 MEETS_SHARES = (0.0, 0.5, 1.0)  # the rest writes what it knows, as without a network
+BESIDE_SHARES = (0.0, 0.0, 0.5)
 CROSSING_SHARES = (0.0, 0.0, 0.3)
 NEWCOMERS_MAX = 3  # enrolled in a seed of strangers
 LAST = 0.9  # of the time: then the world rests a little before it is healed
@@ -126,6 +127,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     strangers: whether people have yet to hear of each other, and look up whom they need.
     meets: which share of the commands takes up what is new at the node before it writes.
     crossing: how often two nodes dial each other at once.
+    beside: how often another process of a device does what is to be done, while one stays.
     """
 
     seed: int
@@ -142,6 +144,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     strangers: bool = False
     meets: float = 0.0
     crossing: float = 0.0
+    beside: float = 0.0
 
 
 def draw(seed: int, minutes: float) -> Script:
@@ -166,6 +169,7 @@ def draw(seed: int, minutes: float) -> Script:
         acts=_acts(chance, seconds, hostile=hostile),
         meets=Random(f"{seed}/meets").choice(MEETS_SHARES),
         crossing=Random(f"{seed}/crossing").choice(CROSSING_SHARES),
+        beside=Random(f"{seed}/beside").choice(BESIDE_SHARES),
     )
     return _estranged(script, Random(f"{seed}/strangers"))
 

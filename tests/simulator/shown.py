@@ -14,7 +14,7 @@ from protocol.chat import Chat
 from protocol.disclosure import Share
 from protocol.entry import ChatId, ContentHeader, DeviceKey, EntryId, Reference
 from protocol.listing import verify_split
-from tests.simulator.parties import DeviceParty
+from tests.simulator.devices import DeviceParty
 from tests.simulator.rest import Rest
 
 ALL = 1_000_000

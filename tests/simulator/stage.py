@@ -6,7 +6,8 @@ from typing import Protocol
 from protocol.entry import DeviceKey
 from protocol.person import Person
 from tests.simulator.clockwork import Clockwork
-from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.devices import DeviceParty
+from tests.simulator.parties import NodeParty, Party
 from tests.simulator.script import Script
 
 

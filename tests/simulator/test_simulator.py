@@ -73,6 +73,12 @@ class TestRound:
         assert play(draw(63, 0.3), told).violation is None
         assert "crosses" in {line.what for line in told.kept or ()}
 
+    def test_another_process_of_a_device_writes(self) -> None:
+        """Regression: each device was one process, so none had to see what another had written."""
+        told = Trace([])
+        assert play(draw(40, 0.3), told).violation is None
+        assert "in another process" in {line.what for line in told.kept or ()}
+
     def test_every_invariant_has_its_checker(self) -> None:
         names = [*vars(checks.Checks), *vars(invariants)]
         found = {

@@ -27,9 +27,10 @@ from tests.simulator import deeds, invariants
 from tests.simulator.cast import Cast, Role, cast
 from tests.simulator.checks import Checks, Violation
 from tests.simulator.clockwork import Clockwork
+from tests.simulator.devices import DeviceParty
 from tests.simulator.hostile import HostileNode, Thief
 from tests.simulator.limits import limited
-from tests.simulator.parties import DeviceParty, NodeParty, Party
+from tests.simulator.parties import NodeParty, Party
 from tests.simulator.rest import Rest
 from tests.simulator.running import Trio
 from tests.simulator.script import Act, Script
@@ -160,6 +161,11 @@ class World:
     def aged(self, party: Party, before: AbstractSet[int]) -> None:
         """A party has dropped what has aged."""
         self.checks.i4_only_what_has_aged_goes(party, before)
+
+    def beside(self, party: Party) -> bool:
+        """Whether another process of a device does the next thing."""
+        share = self.script.beside
+        return share > 0 and self.clock.stream("beside", party.name).random() < share
 
     def certify(self, first: DeviceParty, then: Callable[[DeviceKey, Person], None]) -> None:
         """Have the node certify the further device of a first one's user, if there is any.
