@@ -132,6 +132,7 @@ class Connection(Dealing):
 
     def close(self) -> None:
         """End the session in a friendly way."""
+        self._session.state = State.CLOSED
         self._scope.cancel()
 
     def accuse(self, error: PeerError) -> None:

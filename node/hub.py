@@ -81,6 +81,8 @@ class Hub(Generic[One]):
         remaining.remove(connection)
         if not remaining:
             del self._connections[connection.key]
+        for other in self.of(connection.key):
+            other.ask_for_seals()  # what the ended one had asked for is answered to nobody
         if connection.peer is PeerKind.NODE:
             if not remaining:
                 self._spread.down(connection.key)

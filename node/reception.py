@@ -133,13 +133,14 @@ class Reception(Outgoing):
         new = [replace(one, live=live) for one in stored if one.appended]
         if live and any(one.repeated for one in stored):
             self._told.repeated(chat, self)
-        lacked = self._replica.makers(chain(*(one.sealless for one in stored)), self.key)
+        lacked = self._replica.makers(chain(*(one.sealless for one in stored)))
         durable = self._told.storing(new, self) if new else bool
 
         def tell() -> None:
             durable()
             for seals, home in lacked:
-                self._told.seals_lacked(seals, home)
+                if home != self.key or not self.open:  # else this session asks, by `_stored`
+                    self._told.seals_lacked(seals, home)
             for one in stored:
                 if one.fork is not None:
                     self._told.fork_kept(one.fork, sorted(one.readers))

@@ -82,10 +82,10 @@ class SealedChats(Chats):
                 found.append(Sealless(chat_id, epoch, devices))
         return found, page[-1][0] if page else OLDEST
 
-    def makers(self, lacked: Iterable[Sealless], peer: bytes) -> list[tuple[Sealless, bytes]]:
+    def makers(self, lacked: Iterable[Sealless]) -> list[tuple[Sealless, bytes]]:
         """Return who has seals that a node lacks: their maker's agency, of our own the very device.
 
-        Without a peer, who has been asked. A device asks its own node alone.
+        A device asks its own node alone.
         """
         found: list[tuple[Sealless, bytes]] = []
         for one in lacked if self.owner == self.agency else ():
@@ -96,9 +96,8 @@ class SealedChats(Chats):
                 member = judge.membership().member_of(author)
                 if member is None:
                     continue
-                holder = author if member.agency == self.agency else member.agency
-                if holder != peer:
-                    found.append((one, holder))
+                own = member.agency == self.agency
+                found.append((one, author if own else member.agency))
         return found
 
     def made_elsewhere(

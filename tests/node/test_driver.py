@@ -1,6 +1,6 @@
 """SPEC 6.1, 6.5: a connection, from bytes to a database and back; and what hostile peers can do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apsw
@@ -12,6 +12,7 @@ from node.candidates import CANDIDATE_BYTES
 from node.driver import Connection
 from node.errors import NetworkError
 from node.hub import Hub
+from node.outgoing import Outgoing
 from node.seals import Sealless
 from node.step import Steps
 from node.stored import Stored
@@ -317,6 +318,28 @@ class TestTwoNodes:
         (lacked,) = home.lacked
         assert lacked[0].epoch == talk.epochs[0]
         assert lacked[1] == talk.people[0].devices[0]
+
+    async def test_what_ends_as_it_stores_leaves_its_questions_to_others(
+        self, tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of two sessions whose calls crossed one ends, maybe before it could ask."""
+        talk = conversation(Dice(6), 0)
+        anna = talk.people[0]
+        talk.tell(anna, talk.story.tell(anna, Admit((grant(FYODOR, Role.MEMBER),))))
+        home = Home(tmp_path / "node.db", LATE)
+        nursery.start_soon(home.journal.run)
+        peer = Peer(home, nursery, key=MZ)
+        await peer.greet()
+        storing = home.storing
+
+        def ending(parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
+            peer.connection.close()
+            return storing(parts, source)
+
+        monkeypatch.setattr(home, "storing", ending)
+        await peer.say(*talk.runs)
+        await until(lambda: bool(home.lacked))
+        assert [(one.epoch, maker) for one, maker in home.lacked] == [(talk.epochs[0], MZ)]
 
     async def test_whose_seals_are_asked_for_elsewhere(
         self, homes: tuple[Home, Home], nursery: trio.Nursery

@@ -33,6 +33,10 @@ class Peer:
     news: bool = False
     told: list[Sequence[Holding]] = field(default_factory=list)
     sealed: bool = False
+    asked: int = 0
+
+    def ask_for_seals(self) -> None:
+        self.asked += 1
 
     def send(self, frame: Frame) -> None:
         assert isinstance(frame, Seals)
@@ -87,6 +91,18 @@ class TestTwoSessionsWithOneAgency:
         for one in both:
             hub.add(one)
         assert hub.of(DEVICE) == both
+
+    def test_the_other_asks_for_the_seals_that_one_had_asked_for(self) -> None:
+        """Regression: they came within the hour, as where calls crossed (9500818)."""
+        for own, key, kind in (
+            (LARGE, SMALL, PeerKind.NODE),
+            (SMALL, DEVICE, PeerKind.DEVICE),
+        ):
+            hub, peers = hub_of(own), [Peer(key, kind), Peer(key, kind), Peer(MIDDLE)]
+            for one in peers:
+                hub.add(cast("Connection", one))
+            hub.remove(cast("Connection", peers[0]))
+            assert [one.asked for one in peers] == [0, 1, 0]
 
     def test_one_that_ends_already_is_not_open(self) -> None:
         hub = hub_of(LARGE)

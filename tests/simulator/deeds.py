@@ -1,6 +1,6 @@
 """What each deed of a script does once its turn has come; what nobody can do then is left."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from client import compose, keeping, sharing
 from client.deciding import approve, find_proposal
 from client.motions import Stand, motions, owners
 from node.errors import UserError
+from protocol.chat import Chat
 from protocol.entry import ChatId, Reference
 from protocol.identity import UserId
 from protocol.message import Text
@@ -71,6 +72,12 @@ def _between(bounds: tuple[float, float], number: int) -> float:
 def _chat(device: DeviceParty, number: int) -> ChatId | None:
     chats = device.replica.store.chats() if device.up else []
     return _pick(chats, number) if chats else None
+
+
+def _judges(device: DeviceParty) -> Iterator[Chat]:
+    """Return the chats that a device is in, as any process of it sees them that looks now."""
+    device.device.refresh()
+    return device.device.chats() if device.up else iter(())
 
 
 def _text(act: Act, number: int = 0) -> Text:
@@ -259,7 +266,7 @@ def _propose(stage: Stage, device: DeviceParty, act: Act) -> None:
     ruled = [
         (one, judge.id)
         for one in stage.devices
-        for judge in (one.device.chats() if one.up else ())
+        for judge in _judges(one)
         if one.user in owners(judge) and len(owners(judge)) > 1
     ]
     if ruled:
@@ -287,7 +294,7 @@ def _consent(stage: Stage, device: DeviceParty, act: Act) -> None:
     asked = [
         (one, judge.id, motion.place)
         for one in stage.devices
-        for judge in (one.device.chats() if one.up else ())
+        for judge in _judges(one)
         for motion in motions(one.device, judge)
         if motion.stand is Stand.OPEN and one.user in motion.owners - {motion.author}
     ]
@@ -350,7 +357,7 @@ def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
     shareable = [
         (one, judge.id)
         for one in stage.devices
-        for judge in (one.device.chats() if one.up else ())
+        for judge in _judges(one)
         if judge.membership().policy.history is HistoryRule.SHARED
         and judge.membership().may_write(one.key)
     ]

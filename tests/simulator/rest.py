@@ -22,6 +22,8 @@ class Rest:
         self.nodes = [one for one in living if isinstance(one, NodeParty)]
         self.devices = [one for one in living if isinstance(one, DeviceParty)]
         self.parties: list[Party] = [*self.nodes, *self.devices]
+        for device in self.devices:
+            device.device.refresh()  # another process of it may have written last
         self._accepted: dict[tuple[str, bytes], frozenset[bytes]] = {}
         self._entries: dict[tuple[str, bytes], Sequence[Entry]] = {}
 

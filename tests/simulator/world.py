@@ -44,6 +44,7 @@ ONLINE_SHARE = 0.7  # of the devices, at the beginning
 LATE_SHARE = 0.5  # of the seeds: there, a second device is certified when that deed is done
 CROSSING_SECONDS = (0.0, 1.0)  # until a call that crosses another one comes through
 ROUND_SECONDS = 10.0
+ROUNDS_MIN = 2  # until a world may count as converged
 ROUNDS_MAX = 60
 AGE_SECONDS = 2.0  # until that is durable
 ASK_AGAIN_MS = 3000  # for keys of a channel: a simulation is over before an hour is
@@ -438,23 +439,24 @@ class World:
             self.clock.at(act.at, partial(self._act, act))
         self.clock.run(self.script.seconds, self._each)
         self.heal()
-        self._converge()
+        self._converge(ROUNDS_MIN)
         for device in self.core:
             if isinstance(device, DeviceParty):
                 deeds.say_last_words(device)
-        self._converge()
+        self._converge(ROUNDS_MIN)
         self.converged = self.clock.now - self.script.seconds
         self._let_age()
+        self._converge(0)  # somebody may have written meanwhile
         chance = self.clock.stream("witness")
         invariants.check(Rest(self.core, self.checks, chance))
 
-    def _converge(self) -> None:
+    def _converge(self, rounds_min: int) -> None:
         for number in range(ROUNDS_MAX):
+            if number >= rounds_min and self._settled():
+                break
             for line in self._lines():
                 line.ask_for_payloads()
             self.clock.run(self.clock.now + ROUND_SECONDS, self._each)
-            if number and self._settled():
-                break
 
     def _let_age(self) -> None:
         """Have all living drop what has aged, as a node does every hour."""
