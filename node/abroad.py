@@ -188,6 +188,26 @@ async def compare_directories(node: Asker, connection: Connection) -> bool:
     return new
 
 
+async def show_directory(node: Asker, connections: Sequence[Connection]) -> bool:
+    """Show peers the newest head of our directory, all at once; return whether a proof is new.
+
+    So it is known to others if this node is lost, and nobody signs another of its number.
+    """
+    own = node.directory.agency.id
+    news = await node.journal.read(partial(node.directory.witness.news, own))
+    proved: list[bool] = []
+    if news is None:
+        return False
+
+    async def show(connection: Connection) -> None:
+        proved.append(bool(await _witness(node, connection, news)))
+
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(show, connection)
+    return any(proved)
+
+
 def _what_to_witness(node: Asker, answerer: AgencyId) -> Witness:
     """Ask for any head of ours if none is here: we may be brought back from before the first."""
     asked, own = node.directory.witness.question(answerer), node.directory.agency.id

@@ -7,6 +7,7 @@
 Plain and synchronous. What is absent and what the asker may not know get one answer.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -57,6 +58,7 @@ from protocol.topic import ANSWER_BYTES_MAX, Topic
 
 LINK_SECONDS: Final = 3600
 SECOND_MS: Final = 1000
+HEADS_NEWS_MAX: Final = 1024  # that an agency may show of its own, an hour; guess
 _OfGuests = Enrol | PutLink | question.GetLink
 _OfAgencies = GetCard | GetCards | question.Witness | question.GetDirectory
 
@@ -91,6 +93,7 @@ class Directory:
         self.tickets = Tickets(connection)
         self.parcels = Parcels(connection, agency.id)
         self.receipts = ReceiptBook(connection, agency)
+        self.shown: Counter[bytes] = Counter()  # heads, by the agency that has shown its own
         self.registrar = Registrar(
             agency, self.people, self.tickets, Signatories(connection), random
         )
@@ -284,12 +287,24 @@ class Directory:
         match asked:
             case GetCard() | GetCards():
                 return self.trust.told(asked)
-            case question.Witness(_, splits, yours):
-                self.witnessed(reply.Witnessed(() if yours is None else (yours,), splits))
+            case question.Witness(_, splits, head):
+                self.witnessed(reply.Witnessed(self._shown(key, head), splits))
                 self.sign(now)
                 return self.witness.compared(asked, key)
             case question.GetDirectory(agency, serial):
                 return reply.Directory(self.witness.after(agency, serial))
+
+    def _shown(self, asker: bytes, raw: bytes | None) -> tuple[bytes, ...]:
+        """Return what to keep of the head in a question: one of ours, or not too many of theirs.
+
+        Too many within the hour would push out those that others are yet to be asked about.
+        """
+        agency = None if raw is None else verify_head(raw).agency
+        if raw is None or agency not in (self.agency.id, asker):
+            return ()
+        if agency == asker:
+            self.shown[asker] += 1
+        return () if self.shown[asker] > HEADS_NEWS_MAX else (raw,)
 
     def _receipts(self, peer: PeerKind, key: bytes, asked: question.GetReceipts) -> reply.Receipts:
         """Answer a node for ourselves, and a device for everybody."""

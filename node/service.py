@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 import structlog
@@ -52,11 +53,14 @@ from protocol.topic import Topic
 
 log = structlog.get_logger()
 
+Result = TypeVar("Result")
+
 HANDSHAKE_SECONDS_MAX = 10.0
 SLOT_SECONDS_MAX = 15.0  # to wait for one to shake hands in: as long as who dials does
 CREDENTIAL_RENEW_SECONDS = 24 * 3600.0
 CREDENTIAL_LOOK_SECONDS = 60.0
 COMPARE_SECONDS = 3600.0
+SHOW_SECONDS = 5.0  # from one round to all peers to the next; guess
 FAREWELL_SECONDS = 0.5
 PEER_CONNECTIONS_MAX = 16  # of one device, agency or invitation at a time; guess
 
@@ -109,6 +113,7 @@ class Node:
         self._conversing: set[Connection] = set()  # those that have not greeted yet, too
         self._threads = trio.CapacityLimiter(CONNECTIONS_MAX)  # for operators; others: see Journal
         self._backing_up = trio.Lock()  # two into one file would take each other's draft
+        self._signed = trio.Event()
         self.pages: Counter[AgencyId] = Counter()
         with connection:
             renewed = self.directory.registrar.take_over()
@@ -156,6 +161,7 @@ class Node:
                 nursery.start_soon(self.sweep.run)
                 nursery.start_soon(self.larder.run)
                 nursery.start_soon(self._keep_comparing)
+                nursery.start_soon(self._keep_showing)
                 nursery.start_soon(keep_small)
                 nursery.start_soon(keep_dialling, self)
                 bound = listeners[0].socket.getsockname()
@@ -323,7 +329,32 @@ class Node:
         while True:
             await trio.sleep(COMPARE_SECONDS)
             self.pages.clear()
+            self.directory.shown.clear()
             await self._guard("comparing directories", partial(self._compare, self._nodes()))
+
+    async def _keep_showing(self) -> None:
+        """Show new heads of our directory to who is connected, the newest of many (SPEC 7.5)."""
+        while True:
+            await self._signed.wait()
+            self._signed = trio.Event()
+            await self._guard("showing our directory", self._show_directory)
+            await trio.sleep(SHOW_SECONDS)
+
+    async def _show_directory(self) -> None:
+        newest = {connection.key: connection for connection in self._nodes()}
+        if await abroad.show_directory(self, list(newest.values())):
+            self._begin("comparing directories", partial(self._compare, self._nodes()))
+
+    async def _write(self, work: Callable[[], Result]) -> Result:
+        """Write what may sign another head of our directory."""
+        before = self.directory.witness.signed
+        done = await self.journal.write(work)
+        if self.directory.witness.signed > before:
+            self._has_signed()
+        return done
+
+    def _has_signed(self) -> None:
+        self._signed.set()
 
     async def _tell_holdings(self, connection: Connection) -> None:
         """Tell a device how far its entries are; an acknowledgement may have been lost before."""
@@ -413,7 +444,7 @@ class Node:
                 return passed
         now = time.time()
         work = partial(self._answer, connection.peer, connection.key, ask, now)
-        answer = await self.journal.write(self.share(connection.key).charged(work))
+        answer = await self._write(self.share(connection.key).charged(work))
         revokes = ask.topic == Topic.REVOKE and not answer.code
         asked = decode_question(ask.topic, ask.body) if revokes else None
         if isinstance(asked, Revoke):
@@ -433,7 +464,7 @@ class Node:
         if command == "backup":
             file = operations.backup_file(arguments)
             # What is not signed yet a restored node would sign anew, under the same number.
-            await self.journal.write(lambda: self.directory.sign(time.time()))
+            await self._write(lambda: self.directory.sign(time.time()))
             async with self._backing_up:
                 return await trio.to_thread.run_sync(
                     lambda: operations.backed_up(self.agency.folder, file), limiter=self._threads

@@ -39,7 +39,7 @@ from protocol.topic import HEADS_SHOWN_MAX, SPLITS_MAX
 log = structlog.get_logger()
 
 SPLITS_AGENCY_MAX: Final = 8  # proofs against keys of one agency; guess
-HEADS_KEPT_MAX: Final = 16 * 1024  # of one agency: four hours at least, at the most that is taken
+HEADS_KEPT_MAX: Final = 16 * 1024  # of one agency: three hours at least, at the most that is taken
 
 # From one agency to the next, so that it takes as long as there are agencies, not heads.
 NEWEST_HEADS = """
@@ -84,6 +84,7 @@ class Witness:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
+        self.signed = 0  # heads of ours, or more after a rollback
         self._tree: _Tree | None = None
         self._kept: dict[AgencyId, int] = {}  # heads, or more after a rollback
 
@@ -145,6 +146,7 @@ class Witness:
             last = self._at(agency.id, self.reach(agency.id)[0])
         head = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
         self._insert(head)
+        self.signed += 1
         return head
 
     def _is_listed(self) -> bool:
@@ -261,6 +263,11 @@ class Witness:
             (agency, serial, HEADS_SHOWN_MAX),
         )
         return tuple(row[0] for row in rows)
+
+    def news(self, agency: AgencyId) -> Asked | None:
+        """Return what shows a peer the newest head of our directory; None if there is none."""
+        head = self.latest(agency)
+        return None if head is None else Asked((Seen(agency, head.serial, head.id),), (), head.raw)
 
     def question(self, answerer: AgencyId) -> Asked:
         """Return what to ask an agency's node, with its newest head: it may have lost that."""

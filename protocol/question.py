@@ -204,12 +204,13 @@ class Seen(NamedTuple):
 class Witness:
     """Compares directories: the newest heads seen, and proofs against agencies (`listing`).
 
-    yours: the newest head of whom is asked, None if none was seen: they may have lost it.
+    head: the newest of whom is asked, None if none was seen: they may have lost it; or a new one
+    of who asks, who may be lost.
     """
 
     seen: tuple[Seen, ...]
     splits: tuple[bytes, ...] = field(repr=False)
-    yours: bytes | None = field(repr=False)
+    head: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,11 +325,11 @@ def _read_witness(values: Fields) -> Witness:
     seen = codec.array(values[0], HEADS_SEEN_MAX, "directory heads")
     heads = tuple(_seen(item) for item in seen)
     check_ascending([head.agency for head in heads], "directory heads")
-    yours = values[2]
+    head = values[2]
     return Witness(
         heads,
         read_splits(values[1]),
-        None if yours is None else codec.binary(yours, HEAD_BYTES_MAX, "directory head"),
+        None if head is None else codec.binary(head, HEAD_BYTES_MAX, "directory head"),
     )
 
 

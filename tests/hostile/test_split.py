@@ -29,6 +29,23 @@ async def test_everyone_learns_of_a_split(federation: Federation) -> None:
         assert rogue.id in await federation.links[name].journal.read(partial(_suspects, device))
 
 
+async def test_a_new_head_is_with_others_in_seconds(federation: Federation) -> None:
+    """Regression: within the hour. Who was lost before, and brought back, signed another one."""
+    north, south = federation.node("north"), federation.node("south")
+    mallory = federation.device("mallory")
+    revoke = partial(north.directory.people.revoke, [mallory.key])
+    await north.journal.write(revoke)
+    mallory.close()
+    await federation.links["anna"].look_up(["anna@north"])
+    head = await north.journal.read(partial(north.directory.witness.latest, north.id))
+    assert head is not None
+
+    async def heard() -> bool:
+        return await south.journal.read(partial(south.directory.witness.latest, north.id)) == head
+
+    await eventually(heard, "south has the head that only anna was shown")
+
+
 def _suspects(device: Device) -> set[bytes]:
     witness = Witness(device.connection)
     assert witness.proofs()

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from node import abroad, journal, operations, service
 from node import agency as agencies
-from node import journal, operations, service
 from node.agency import DATABASE_FILE, Agency, Founding, Random
 from node.backup import restore
 from node.config import Settings
@@ -107,6 +108,36 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     restore(tmp_path / "kept", tmp_path / "again")
     kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
     assert kept == node.directory.witness.latest(agency.id) is not None
+
+
+async def test_many_new_directories_make_few_rounds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over the pauses
+) -> None:
+    """SPEC 7.5: the first is shown at once, of those that follow at once only the newest."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    witness, rounds = node.directory.witness, list[tuple[float, int]]()
+
+    async def show(*_: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        rounds.append((trio.current_time(), witness.signed))
+        return False
+
+    monkeypatch.setattr(abroad, "show_directory", show)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, lambda _host, _port: None)
+        for at in range(20):
+            await node._write(lambda: setattr(witness, "signed", witness.signed + 1))
+            if not at:
+                await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert rounds[0][1] == 1
+    assert rounds[-1][1] == 20
+    assert all(later[0] - one[0] >= service.SHOW_SECONDS for one, later in pairwise(rounds))
 
 
 @pytest.mark.parametrize("began", [0.0, 2e9])

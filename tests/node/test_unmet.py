@@ -242,8 +242,8 @@ class TestUnmet:
 
     def test_but_not_what_was_never_signed(self, houses: list[House], again: House) -> None:
         asked = houses[0].directory.witness.question(houses[0].agency.id)
-        assert asked.yours is not None
-        forged = replace(asked, yours=asked.yours[:-1] + bytes([asked.yours[-1] ^ 1]))
+        assert asked.head is not None
+        forged = replace(asked, head=asked.head[:-1] + bytes([asked.head[-1] ^ 1]))
         with pytest.raises(Refusal):
             self._visit(again, forged)
 

@@ -170,6 +170,18 @@ class TestHonest:
         asked = Asked((Seen(mid.agency.id, 1, heads[0].id),), (), None)
         assert east.directory.witness.compared(asked, b"").heads == (heads[-1].raw,)
 
+    def test_who_asks_may_show_a_new_head_of_its_own(self, houses: list[House]) -> None:
+        """A lost node learns of it again from those whom it had shown it to."""
+        mid, east, west = houses
+        enrolled(mid, "anna")
+        head = mid.directory.own_head(NOW)
+        news = mid.directory.witness.news(mid.agency.id)
+        assert news is not None
+        assert east.ask(PeerKind.NODE, mid.agency.id, news) == Witnessed((), ())
+        assert east.directory.witness.latest(mid.agency.id) == head
+        assert west.ask(PeerKind.NODE, east.agency.id, news) == Witnessed((), ())
+        assert west.directory.witness.latest(mid.agency.id) is None, "of a third one"
+
     def test_who_asks_is_told_of_itself_first(self, houses: list[House]) -> None:
         """Regression: of more agencies than an answer holds, its own could be cut off."""
         connection, witness = houses[0].connection, houses[0].directory.witness
@@ -274,6 +286,23 @@ class TestMalicious:
         assert [row[0] for row in rows] == [*numbers[-7:], head.serial]
         assert east.directory.witness.latest(west.agency.id) == other
         assert len(east.directory.witness.proofs()) == 1
+
+    def test_nor_does_who_shows_its_own_push_out_what_others_saw(
+        self, houses: list[House], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else others might never be asked about what was shown before."""
+        monkeypatch.setattr("node.directory.HEADS_NEWS_MAX", 2)
+        mid, east, _ = houses
+        head: Head | None = None
+        for _ in range(4):
+            head = forged(mid, head, b"mid")
+            east.ask(PeerKind.NODE, mid.agency.id, Asked((), (), head.raw))
+        assert east.directory.witness.reach(mid.agency.id) == (2, 2)
+        east.ask(PeerKind.NODE, mid.agency.id, Asked((), (), east.directory.own_head(NOW).raw))
+        east.directory.shown.clear()
+        assert head is not None
+        east.ask(PeerKind.NODE, mid.agency.id, Asked((), (), head.raw))
+        assert east.directory.witness.latest(mid.agency.id) == head
 
     def test_a_look_up_is_answered_from_one_directory(self, houses: list[House]) -> None:
         """An agency could bring in a head with each of 64 users."""

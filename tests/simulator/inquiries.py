@@ -241,6 +241,10 @@ class Service(Node):
         """Drop a device that its user gave up."""
         self._party.place.parted(device)
 
+    def _has_signed(self) -> None:
+        """Show the head at once: nobody enrols many one after the other here."""
+        self._begin("showing our directory", self._show_directory)
+
     def compare(self, lines: Sequence[Line] | None = None) -> None:
         """Compare directories with some nodes, or with all that are connected."""
         self.pages.clear()
