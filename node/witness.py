@@ -142,12 +142,18 @@ class Witness:
                 f"them again when it has met {', '.join(unmet)}; if that is not possible any more, "
                 "the operator runs 'ivor node resume'"
             )
-        if last is not None and replaced(last.charter, charter):
-            last = self._at(agency.id, self.reach(agency.id)[0])
+        last = self.before(charter)
         head = sign_head(agency.registrar, charter, last, leaves, int(now * 1000))
         self._insert(head)
         self.signed += 1
         return head
+
+    def before(self, charter: Charter) -> Head | None:
+        """Return the head that the next one of an agency under a charter of its own follows."""
+        last = self.latest(charter.agency)
+        if last is None or not replaced(last.charter, charter):
+            return last
+        return self._at(charter.agency, self.reach(charter.agency)[0])
 
     def _is_listed(self) -> bool:
         found = self.connection.execute("SELECT 1 FROM meta WHERE key = ?", (LISTED,)).get

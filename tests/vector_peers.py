@@ -1,11 +1,18 @@
 """What the vectors of peers are checked by: frames, questions, answers, blobs, directories."""
 
+from contextlib import closing
+
+import apsw
+
 from crypto.blob import BlobCipher, chunks_of, sealed_length
+from node.schema import SCHEMA
+from node.witness import Witness
 from protocol import frame, identity
 from protocol.attachment import Announcement, announcement
 from protocol.blob import check_chunk
 from protocol.entry import DeviceKey
-from protocol.identity import UserId, verify_charter
+from protocol.errors import Untrusted
+from protocol.identity import AgencyId, UserId, verify_charter
 from protocol.listing import Listing, check_listed, verify_head, verify_split
 from protocol.question import decode_question, encode_question
 from protocol.reconcile import Reconciliation, recon_key, tabulate
@@ -106,6 +113,8 @@ def check_blob(case: Inputs) -> Value:
 
 
 def check_directory(case: Inputs) -> Value:
+    if case.plain("what") in {"before", "next", "counted"}:
+        return _check_known(case)
     raw = case.raw("raw")
     match case.plain("what"):
         case "head":
@@ -130,3 +139,25 @@ def check_directory(case: Inputs) -> Value:
             path = tuple(case.raws("path"))
             check_listed(Listing(raw, case.number("index"), path), listed)
             return None
+
+
+def _check_known(case: Inputs) -> Value:
+    """Look at what becomes of heads of one agency that come one after the other."""
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(SCHEMA)
+        witness = Witness(connection)
+        for known in case.raws("known"):
+            witness.agrees(known)
+        match case.plain("what"):
+            case "before":
+                found = witness.before(verify_charter(case.raw("charter")))
+                return None if found is None else {"number": found.serial, "id": found.id}
+            case "next":
+                if not witness.agrees(case.raw("raw")):
+                    raise Untrusted("a head that does not count (SPEC 7.5)")
+                return None
+            case _:
+                heads = witness.after(AgencyId(case.raw("agency")), 0)
+                splits = [verify_split(raw) for raw in witness.proofs()]
+                against = sorted(split.registrar for split in splits)
+                return {"counted": [verify_head(raw).id for raw in heads], "against": against}

@@ -1,11 +1,16 @@
 """Vectors of directories: heads, listings, and proofs that two were shown (SPEC 7.5)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from crypto import merkle
+from crypto.signing import Signer
 from protocol import codec
 from protocol.errors import LimitExceeded, NotCanonical, PeerError, Unauthentic, Untrusted
-from protocol.identity import VerifiedUser, verify_charter
+from protocol.identity import Charter, VerifiedUser, sign_charter, verify_charter
+from protocol.limits import SEQ_MAX
 from protocol.listing import HEAD_BYTES_MAX, Head, contradiction, leaf_of, sign_head
-from protocol.testing.cast import ISSUED_MS, agency, credential, person
+from protocol.testing.cast import ISSUED_MS, agency, credential, person, seed
 from tests.vectors import Case, Value, invalid, valid
 
 HOME = agency("mz")
@@ -25,11 +30,20 @@ def directories() -> list[Case]:
         valid("the next one", {"number": 2, "count": 3}, what="head", raw=second.raw),
         *(invalid(name, error, what="head", raw=raw) for name, error, raw in _bad_heads(first)),
     ]
-    return [*heads, *_listings(first, second), *_proofs(first, second, other, strange)]
+    proofs = _proofs(first, second, other, strange)
+    return [*heads, *_listings(first, second), *proofs, *_replaced(first, second)]
 
 
 def _head(before: Head | None, leaves: list[bytes]) -> Head:
     return sign_head(HOME.registrar, CHARTER, before, leaves, ISSUED_MS)
+
+
+def _later(serial: int, *names: str) -> tuple[Signer, Charter]:
+    """A registrar key of the agency, the first one without names, and a newer charter with it."""
+    registrar = Signer(seed(HOME.name, "registrar", *names))
+    return registrar, verify_charter(
+        sign_charter(HOME.root, serial, HOME.name, HOME.zone, registrar.public, CHARTER.archive)
+    )
 
 
 def _signed(*fields: codec.Value) -> bytes:
@@ -108,3 +122,79 @@ def _proofs(first: Head, second: Head, other: Head, strange: Head) -> list[Case]
             for name, *pair in pairs
         ),
     ]  # fmt: skip
+
+
+def _replaced(first: Head, second: Head) -> list[Case]:
+    """Heads of a registrar key that was replaced, beside those of the keys after it."""
+    key, charter = _later(2, "2")
+    third_key, third_charter = _later(3, "3")
+    same_key, same_charter = _later(2)
+    fresh = sign_head(key, charter, second, LEAVES, ISSUED_MS)
+    after = sign_head(key, charter, fresh, LEAVES, ISSUED_MS)
+    fifth = sign_head(key, charter, after, LEAVES, ISSUED_MS)
+    third = sign_head(third_key, third_charter, fresh, LEAVES, ISSUED_MS)
+    moved = sign_head(same_key, same_charter, second, LEAVES, ISSUED_MS)
+    old, older = _head(second, LEAVES[:1]), _head(first, LEAVES[:1])
+    far = _head(replace(second, serial=SEQ_MAX - 1), LEAVES)
+    beyond = _head(replace(second, serial=fresh.serial), LEAVES)
+    twin = sign_head(key, charter, second, LEAVES[:1], ISSUED_MS)
+    row, blamed = [first, second, fresh], [CHARTER.registrar]
+    counted = [
+        _counted("the first head of another key follows the last", row, row, []),
+        _counted("the last of the old key comes late", [first, fresh, second], row, []),
+        _counted("the old key's has the number of the new key's first", [*row, old], row, blamed),
+        _counted("that came before it", [first, second, old, fresh], row, blamed),
+        _counted("the old key's has the next number", [*row[:2], beyond, fresh], row, blamed),
+        _counted("the old key's has the highest number", [*row[:2], far, fresh], row, []),
+        _counted("a third key in the place of the second one's next", [*row, after, third],
+                 [*row, third], [charter.registrar]),
+        _counted("a newer charter with the same key goes on", [first, second, moved],
+                 [first, second, moved], []),
+        _counted("two of one number by the new key", [*row, twin], row, [charter.registrar]),
+    ]  # fmt: skip
+    following = [
+        _next("the first of another key", [first, second], fresh),
+        _next("the next of another key", row, after),
+        _next("one of the old key before it", [first, fresh], second),
+        _next("the old key goes on, with the new key's first number", row, old, Untrusted),
+        _next("the old key goes on, with the next number", row, beyond, Untrusted),
+        _next("the old key goes on, with the highest number", row, far, Untrusted),
+        _next("the old key goes on between two of the new one", [*row, fifth], beyond, Untrusted),
+        _next("the second key goes on beside the third", [*row, third], after, Untrusted),
+        _next("another one before the new key's first", [first, fresh], older, Untrusted),
+        _next("one of that number, under a newer charter with the same key", [*row[:2], old],
+              moved, Untrusted),
+    ]  # fmt: skip
+    signing = [
+        _before("nothing was signed", [], charter, None),
+        _before("the same key", [first, second], CHARTER, second),
+        _before("the same key, with a hole", [first, second, far], CHARTER, far),
+        _before("the same key, under a newer charter", [first, second, far], same_charter, far),
+        _before("another key", [first, second], charter, second),
+        _before("another key, with a hole", [first, second, far], charter, second),
+    ]
+    return [*counted, *following, *signing]
+
+
+def _raws(heads: Sequence[Head]) -> list[bytes]:
+    return [head.raw for head in heads]
+
+
+def _counted(
+    name: str, known: Sequence[Head], counted: Sequence[Head], against: Sequence[bytes]
+) -> Case:
+    result: Value = {"counted": [head.id for head in counted], "against": list(against)}
+    return valid(name, result, what="counted", known=_raws(known), agency=CHARTER.agency)
+
+
+def _next(
+    name: str, known: Sequence[Head], head: Head, error: type[PeerError] | None = None
+) -> Case:
+    if error is None:
+        return valid(f"next: {name}", None, what="next", known=_raws(known), raw=head.raw)
+    return invalid(f"next: {name}", error, what="next", known=_raws(known), raw=head.raw)
+
+
+def _before(name: str, known: Sequence[Head], charter: Charter, before: Head | None) -> Case:
+    found: Value = None if before is None else {"number": before.serial, "id": before.id}
+    return valid(f"signing: {name}", found, what="before", known=_raws(known), charter=charter.raw)

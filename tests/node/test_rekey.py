@@ -2,19 +2,34 @@
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from crypto.signing import Signer
 from node import agency as agencies
 from node.agency import Agency, Founding, open_agency, open_root, rekey
 from node.errors import IdentityError
+from node.schema import SCHEMA
+from node.witness import Witness
 from protocol.entry import DeviceKey
 from protocol.errors import Untrusted
-from protocol.identity import Card, recertify_device, recertify_user, verify_charter, verify_user
+from protocol.identity import (
+    Card,
+    recertify_device,
+    recertify_user,
+    sign_charter,
+    verify_charter,
+    verify_user,
+)
 from protocol.limits import SEQ_MAX
-from protocol.listing import sign_head
+from protocol.listing import Head, sign_head
 from protocol.person import verify_person
+from protocol.testing import cast
 from tests.node.house import NOW, House, draw, enrolled
 from tests.node.test_witness import known, look
 
@@ -158,6 +173,41 @@ class TestPeers:
         for head in (heads[3], heads[0], heads[2], heads[1]):
             assert east.directory.witness.agrees(head.raw)
         assert east.directory.witness.reach(mid.agency.id) == (4, 4)
+
+
+@st.composite
+def reigns(draw: st.DrawFn) -> tuple[list[Head], list[Head]]:
+    """Heads of three registrar keys, in the order in which they come, and those that count.
+
+    Each key but the last goes on, as that of a thief may, after the next has begun.
+    """
+    home, heads, counted = cast.agency("mid"), list[Head](), list[Head]()
+    for number in range(1, 4):
+        key = Signer(cast.seed("mid", str(number)))
+        raw = sign_charter(home.root, number, home.name, home.zone, key.public, b"a" * 32)
+        head, charter = counted[-1] if counted else None, verify_charter(raw)
+        honest = draw(st.integers(1, 4))
+        for at in range(honest + draw(st.integers(0, 4)) * (number < 3)):
+            head = sign_head(key, charter, head, [b"%d" % at], number)
+            heads.append(head)
+            counted += [head] if at < honest else []
+    return draw(st.permutations(heads)), counted
+
+
+@given(reigns())
+def test_where_a_key_begins_those_end_that_it_replaced(
+    reign: tuple[list[Head], list[Head]],
+) -> None:
+    """SPEC 7.5: whatever these claim, in whatever order heads come; none blames the last key."""
+    heads, counted = reign
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(SCHEMA)
+        witness = Witness(connection)
+        for head in heads:
+            witness.agrees(head.raw)
+        assert witness.after(heads[0].agency, 0) == tuple(head.raw for head in counted)
+        assert witness.latest(heads[0].agency) == counted[-1]
+        assert witness.split(heads[0].agency, counted[-1].charter.registrar) is None
 
 
 class TestFolder:
