@@ -309,6 +309,7 @@ class Node:
             log.exception("a bug ended a task", what=what)
 
     async def _meet(self, connection: Connection) -> None:
+        """Ask for a newer card, and compare directories: also later, as once may be in vain."""
         if await abroad.renew_card(self, connection):
             share = self.share(connection.key)
             async with share.turn():
@@ -330,7 +331,8 @@ class Node:
             await trio.sleep(COMPARE_SECONDS)
             self.pages.clear()
             self.directory.shown.clear()
-            await self._guard("comparing directories", partial(self._compare, self._nodes()))
+            for connection in self._nodes():
+                await self._guard("meeting again", partial(self._meet, connection))
 
     async def _keep_showing(self) -> None:
         """Show new heads of our directory to who is connected, the newest of many (SPEC 7.5)."""

@@ -110,6 +110,34 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     assert kept == node.directory.witness.latest(agency.id) is not None
 
 
+async def test_a_card_is_asked_for_every_hour(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,  # noqa: ARG001 - jumps over the hours
+) -> None:
+    """Regression: once a session, so who was not answered kept an old one for months."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    asked: list[str] = []
+
+    async def ask(_: object, connection: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        asked.append(connection)
+        if connection == "bad":
+            raise Untrusted("a bad answer")
+        return False
+
+    monkeypatch.setattr(node, "_nodes", lambda: ["bad", "good"])
+    monkeypatch.setattr(abroad, "renew_card", ask)
+    monkeypatch.setattr(abroad, "compare_directories", ask)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, lambda _host, _port: None)
+        await trio.sleep(2.5 * service.COMPARE_SECONDS)
+        nursery.cancel_scope.cancel()
+    assert asked == ["bad", "good", "good"] * 2
+
+
 async def test_many_new_directories_make_few_rounds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
