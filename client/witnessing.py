@@ -1,14 +1,24 @@
 """Directories as this device was shown them: nobody is taken who is not listed (SPEC 7.5)."""
 
+from msgspec import convert
+
 from client import identities
 from client.device import Device
 from client.people import checked, keep_person
 from node.errors import IdentityError
-from node.witness import Witness
-from protocol import question, reply
+from node.witness import Witness, replaced
+from protocol import codec, question, reply
 from protocol.errors import Untrusted
 from protocol.identity import AgencyId, UserId, VerifiedUser, verify_card
-from protocol.listing import check_listed, verify_split
+from protocol.listing import (
+    LISTING_BYTES_MAX,
+    Head,
+    check_listed,
+    listing_fields,
+    read_listing,
+    verify_head,
+    verify_split,
+)
 from protocol.person import Person
 
 
@@ -40,27 +50,55 @@ def note_change(device: Device, person: Person) -> bool:
 
     Call as `hear`. Raises what `keep_listed` raises otherwise.
     """
-    return identities.note(device, _listed(device, person))
+    user, head = _listed(device, person)
+    return _known_later(device, user, head) is None and identities.note(device, user)
 
 
 def keep_listed(device: Device, person: Person) -> UserId:
     """Check that a person stands in the directory of the agency, and keep them.
 
+    What comes late changes nothing: an answer may wait while another process takes a newer one.
+    Return whom the name stands for.
     Raises what `keep_person` raises, and IdentityError for an agency that was caught showing
     different directories, or that does not list the person.
     """
-    _listed(device, person)
-    return keep_person(device, person)
+    user, head = _listed(device, person)
+    later = _known_later(device, user, head)
+    if later is not None:
+        return later
+    kept = keep_person(device, person)
+    assert person.listing is not None
+    listing = codec.encode(listing_fields(person.listing))
+    device.connection.execute("UPDATE users SET listing = ? WHERE id = ?", (listing, kept))
+    return kept
 
 
-def _listed(device: Device, person: Person) -> VerifiedUser:
+def _known_later(device: Device, user: VerifiedUser, head: Head) -> UserId | None:
+    """Return whom a user, or the name, is known as from a later directory than this, if so."""
+    rows = device.connection.execute(
+        "SELECT id, listing FROM users WHERE (id = ? OR name = ?) AND listing IS NOT NULL",
+        (user.user, user.name),
+    ).fetchall()
+    for known, raw in convert(rows, list[tuple[UserId, bytes]]):
+        if _is_later(verify_head(read_listing(codec.decode(raw, LISTING_BYTES_MAX)).head), head):
+            return known
+    return None
+
+
+def _is_later(known: Head, head: Head) -> bool:
+    if replaced(known.charter, head.charter):
+        return False
+    return known.serial > head.serial or replaced(head.charter, known.charter)
+
+
+def _listed(device: Device, person: Person) -> tuple[VerifiedUser, Head]:
     user = checked(device, person)
     if person.listing is None:
         raise Untrusted(f"{user.name} is shown without a place in the directory (SPEC 7.5)")
     head = check_listed(person.listing, user)
     if Witness(device.connection).split(user.agency, head.charter.registrar) is not None:
         raise IdentityError(_warning(user.agency_name))
-    return user
+    return user, head
 
 
 def suspects(device: Device) -> dict[AgencyId, str]:
