@@ -9,8 +9,8 @@ from pathlib import Path
 from client import backup, handing
 from client.delivery import unstored
 from client.linking import bring_in
-from client.people import keep_person
 from client.revoking import revoke_own
+from client.witnessing import keep_listed
 from protocol.entry import DeviceKey
 from protocol.person import Person
 from tests.simulator.cast import MEMORY
@@ -31,7 +31,7 @@ def second(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 def _bring_in(device: DeviceParty, other: DeviceKey, person: Person) -> None:
     def work() -> None:
-        keep_person(device.device, person)
+        keep_listed(device.device, person)
         bring_in(device.device, device.wall)
 
     _hand_over(device, other, work)
@@ -124,7 +124,7 @@ def recover(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _take_its_place(stage: Stage, lost: DeviceParty, fresh: DeviceParty, person: Person) -> None:
-    fresh.act("hears of its others", lambda: keep_person(fresh.device, person))
+    fresh.act("hears of its others", lambda: keep_listed(fresh.device, person))
     if lost.saved is not None:
         saved = lost.saved
         stage.clock.after(AGAIN_SECONDS, lambda: fresh.disk.read(lambda: _read_again(fresh, saved)))

@@ -5,6 +5,7 @@ A party outlives its process: `crash` loses all but the database, `start` begins
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,7 @@ from protocol.entry import ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
 from protocol.frame import Ask, Forked, Holding, Rumour, Seal
 from protocol.identity import UserId
-from protocol.person import Person, PersonDevice
+from protocol.person import Person, PersonDevice, verify_person
 from protocol.run import Entry
 from protocol.session import PeerKind
 from protocol.spread import NEVER
@@ -257,6 +258,28 @@ class NodeParty(Party):
         people = self.directory.people
         if not people.known_device(device):
             people.keep_device(device, user, listed.certificate, listed.prekey)
+
+    def look_up(self, user: UserId, then: Callable[[Person], None]) -> None:
+        """Have the directory tell of a user, as it stands; then do something with that.
+
+        Nothing, if it has revoked them by now.
+        """
+        found: list[Person] = []
+
+        def work() -> None:
+            people, witness = self.directory.people, self.directory.witness
+            person = people.by_id(user)
+            if person is not None:
+                now = self.wall / SECOND_MS
+                known = verify_person(person).user
+                listing = witness.listing(self.keys, known, now, people.unmet())
+                found[:] = [replace(person, listing=listing)]
+
+        def done() -> None:
+            for person in found:
+                then(person)
+
+        self._change_users("looks up", work, done)
 
     def dismiss(self, device: DeviceKey, then: Callable[[], None]) -> None:
         """Refuse a device of a user from now on; then do that."""

@@ -181,9 +181,7 @@ class World:
         if device in self._uncertified:
             self._uncertified.remove(device)
             self._welcome(device)
-        person = device.home.directory.people.by_id(device.user)
-        if person is not None:  # it may be revoked by now
-            then(device.key, person)
+        device.home.look_up(device.user, partial(then, device.key))
 
     def _register(self, device: DeviceParty, then: Callable[[], None]) -> None:
         """Have the node take in a device that was not there from the beginning."""
@@ -213,9 +211,7 @@ class World:
 
         def certified() -> None:
             self._welcome(fresh)
-            person = fresh.home.directory.people.by_id(fresh.user)
-            if person is not None:
-                then(fresh, person)
+            fresh.home.look_up(fresh.user, partial(then, fresh))
 
         self._register(fresh, certified)
 
