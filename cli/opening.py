@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SETTLE_SECONDS: Final = 3.0
+MEET_SECONDS: Final = 5.0  # for TLS, before what is here has to do; by satellite it takes 1 to 4
 REPLACE: Final = (
     "other chats go on, 'ivor log verify --all' says which are whole. It can not be mended: take a "
     "new device in its place, by 'ivor device link' on another one of yours, or by 'ivor node "
@@ -170,8 +171,8 @@ def change(
                 done.append(work(users))
         return Offline(done[0], str(error))
     except KeyboardInterrupt:
-        if done:
-            note("interrupted: the change is written, and goes with the next command")
+        goes = "written, and goes with the next command" if done else "not written"
+        note(f"interrupted: the change is {goes}")
         raise
     return Offline(done[0], None)
 
@@ -184,9 +185,12 @@ async def _change(
 ) -> None:
     from client.exchange import decide, hand_out, receive, stay_known
     from client.link import linked
+    from client.people import acquaintance
     from node.errors import NetworkError
+    from node.wire import TLS_SECONDS_MAX
 
-    async with linked(device) as link:
+    known = all(acquaintance(device, name) for name in names)
+    async with linked(device, patience=MEET_SECONDS if known else TLS_SECONDS_MAX) as link:
         try:
             await link.settle(SETTLE_SECONDS)
             await receive(device, link)
@@ -244,7 +248,7 @@ def fetch(
     from protocol.errors import PeerError
 
     async def run() -> None:
-        async with linked(device) as link:
+        async with linked(device, patience=MEET_SECONDS) as link:
             await first(link)
             done = await visit(device, link, SETTLE_SECONDS)
         tell_of(done)

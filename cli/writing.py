@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened
+from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened, tell_of
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 
@@ -32,6 +32,7 @@ MessageId = Annotated[
 ]
 
 SETTLE_SECONDS: Final = 3.0
+BUSY_SECONDS: Final = 10.0  # for TLS once it is written: a node that has just started is busy
 WAIT_SECONDS: Final = 30.0
 NOT_IN_TIME: Final = 3
 STDIN: Final = "-"
@@ -374,19 +375,29 @@ class Brought(NamedTuple):
 def _bring(
     device: "Device", met: Met, place: "Reference", wait: Wait | None, timeout: float
 ) -> Brought:
-    """Bring what is queued to the node, unless that could not be met just now."""
+    """Bring what is queued to the node, unless that could not be met just now.
+
+    One that was silent may be busy: now that the message is written, it is waited for.
+    """
     import trio
 
-    from client.link import linked
+    from client.exchange import visit
+    from client.link import Silent, linked
     from node.errors import IvorError
     from protocol.errors import PeerError
 
     async def run() -> Brought:
-        async with linked(device) as link:
+        async with linked(device, patience=BUSY_SECONDS) as link:
+            if met.problem is not None:
+                tell_of(await visit(device, link, SETTLE_SECONDS))
             return await _bring_over(device, link, met.chat, place, wait, timeout)
 
+    if met.problem is not None and not isinstance(met.problem, Silent):
+        return Brought(met.problem)
     try:
-        return Brought(met.problem) if met.problem is not None else trio.run(run)
+        if met.problem is not None:
+            note(f"{place.id.hex()[:8]} is written; the node does not answer yet: waiting for it")
+        return trio.run(run)
     except (IvorError, PeerError) as error:  # it is written, whatever became of it: say so
         return Brought(error)
 

@@ -65,20 +65,30 @@ POLL_SECONDS = 0.02
 CARD_PAGES_MAX = HEADS_SEEN_MAX // CARDS_MAX  # of all agencies that a node compares
 
 
-async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.SocketStream]:
+class Silent(NetworkError):
+    """At an address of the node somebody takes connections, and does not answer in time."""
+
+
+async def dial(
+    card: Card, credential: tls.Credential, patience: float = TLS_SECONDS_MAX
+) -> trio.SSLStream[trio.SocketStream]:
     """Connect to one of the nodes of an agency that its card names; the first that answers.
 
-    Raises NetworkError when none does, Untrusted when one is not who it should be.
+    patience: seconds for TLS, at each address.
+    Raises NetworkError when none does, Silent if one of them took the connection and no more,
+    Untrusted when one is not who it should be.
     """
     context = tls.client_context(credential, [card.ca])
     cards = {card.charter.agency: card}
+    failure: type[NetworkError] = NetworkError
     refused = "its card names no address"
     for node in card.nodes:
         for endpoint in node.endpoints:
             try:
-                stream, certificate = await _shake_hands(endpoint, context)
-            except (OSError, trio.TooSlowError, tls.HandshakeFailed) as error:
+                stream, certificate = await _shake_hands(endpoint, context, patience)
+            except (OSError, trio.TooSlowError, NetworkError) as error:
                 refused = f"{endpoint}: {str(error) or 'no answer in time'}"
+                failure = Silent if isinstance(error, Silent) else failure
                 continue
             try:
                 found = tls.peer_identity(certificate, cards, card.charter.agency, time.time())
@@ -89,18 +99,20 @@ async def dial(card: Card, credential: tls.Credential) -> trio.SSLStream[trio.So
                 return stream
             await trio.aclose_forcefully(stream)
             raise Untrusted(f"{endpoint} is another node than the card names (SPEC 6.1)")
-    raise NetworkError(f"no node of {card.charter.name} can be reached ({refused})")
+    raise failure(f"no node of {card.charter.name} can be reached ({refused})")
 
 
 async def _shake_hands(
-    endpoint: str, context: ssl.SSLContext
+    endpoint: str, context: ssl.SSLContext, seconds: float
 ) -> tuple[trio.SSLStream[trio.SocketStream], bytes]:
     stream = trio.SSLStream(await connect(endpoint), context, https_compatible=True)
     try:
-        with trio.fail_after(TLS_SECONDS_MAX):
+        with trio.fail_after(seconds):
             return stream, await tls.handshake(stream)
-    except BaseException:
+    except BaseException as error:
         await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.TooSlowError):
+            raise Silent("no answer in time") from None
         raise
 
 
@@ -455,15 +467,18 @@ def _why_hung_up(device: Device) -> str:
 
 
 @asynccontextmanager
-async def linked(device: Device, heard: Heard = bool) -> AsyncIterator[Link]:
+async def linked(
+    device: Device, heard: Heard = bool, patience: float = TLS_SECONDS_MAX
+) -> AsyncIterator[Link]:
     """Connect a device to its node for the length of a block.
 
     heard: gets each message as it comes, once it is durable. They are a million where somebody
     joins a large chat, so nobody else keeps them; the mailbox has them.
+    patience: as of `dial`.
     Raises NetworkError when no node answers, Untrusted when it is not ours.
     """
     device.reread()
-    stream = await dial(device.profile.card, device.credential)
+    stream = await dial(device.profile.card, device.credential, patience)
     async with over(device, stream, heard) as link:
         yield link
 

@@ -115,7 +115,7 @@ class TestOffline:
     ) -> None:
         """A disk that is slow is what makes people interrupt."""
         ours, _theirs = memory_stream_pair()
-        monkeypatch.setattr("client.link.linked", lambda device: over(device, ours))
+        monkeypatch.setattr("client.link.linked", lambda device, **_: over(device, ours))
         monkeypatch.setattr("cli.opening.SETTLE_SECONDS", 0)
         monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", 0)
         commit, done = Transaction.commit, list[str]()

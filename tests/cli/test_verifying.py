@@ -135,7 +135,7 @@ def test_what_a_visit_has_done_is_told_by_every_command(
 ) -> None:
     """The next one puts out no forked device any more, and finds no parcel that was refused."""
 
-    def linked(device: Device) -> AbstractAsyncContextManager[Link]:
+    def linked(device: Device, **_: float) -> AbstractAsyncContextManager[Link]:
         return over(device, memory_stream_pair()[0])
 
     async def visit(*_: object) -> Visit:

@@ -90,7 +90,7 @@ def test_a_command_that_changes_something_tells_what_was_not_believed(
         return True
 
     @asynccontextmanager
-    async def linked(device: Device) -> AsyncIterator[Link]:
+    async def linked(device: Device, **_: float) -> AsyncIterator[Link]:
         async with link_of(device) as link:
             monkeypatch.setattr(link, "ask", certify_none)
             monkeypatch.setattr(link, "settle", settle)

@@ -12,11 +12,12 @@ import client.link
 from client import exchange, people
 from client.device import Device
 from client.federated import trusted
-from client.link import linked, over
+from client.link import Silent, dial, linked, over
 from crypto.certificate import public_pem
 from node.agency import ROOT_FILE, Agency, device_certificate, open_root
 from node.errors import NetworkError, StorageError
 from node.tls import Credential
+from node.wire import TLS_SECONDS_MAX
 from protocol.frame import Answer
 from protocol.identity import Card, UserId, sign_card, sign_charter
 from protocol.limits import INCARNATION_BYTES
@@ -46,6 +47,25 @@ async def test_a_reset_says_the_same(anna: Device, monkeypatch: pytest.MonkeyPat
         with pytest.raises(NetworkError, match="may be revoked"):
             await link.settle(1)
     await trio.aclose_forcefully(theirs)
+
+
+async def test_a_node_that_stands_still_is_not_waited_for_longer_than_was_asked(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system takes the connection for it; nothing of TLS comes."""
+
+    async def connect(_endpoint: str) -> trio.abc.Stream:
+        ours, theirs = memory_stream_pair()
+        kept.append(theirs)
+        return ours
+
+    kept: list[trio.abc.Stream] = []
+    monkeypatch.setattr(client.link, "connect", connect)
+    with (
+        trio.fail_after(TLS_SECONDS_MAX / 2),
+        pytest.raises(Silent, match=r"can be reached .*: no answer in time"),
+    ):
+        await dial(anna.profile.card, anna.credential, 0.05)
 
 
 async def test_a_node_whose_disk_is_full_is_one_that_does_not_answer(
@@ -85,7 +105,7 @@ async def test_a_process_that_runs_for_months_dials_with_what_was_renewed(
     """Its certificate is good for 90 days, and its node may have moved to another address."""
     shown: list[tuple[Card, Credential]] = []
 
-    async def dial(card: Card, credential: Credential) -> trio.abc.Stream:
+    async def dial(card: Card, credential: Credential, _patience: float) -> trio.abc.Stream:
         shown.append((card, credential))
         ours, theirs = memory_stream_pair()
         await theirs.aclose()

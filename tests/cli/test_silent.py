@@ -1,0 +1,76 @@
+"""A node that stands still, or is busy: what is to be written does not wait for it long."""
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from cli.opening import MEET_SECONDS
+from client.link import Silent
+from node.tls import Credential
+from node.wire import TLS_SECONDS_MAX
+from protocol.identity import Card
+from tests.cli.conftest import Official
+from tests.federation import Federation
+
+
+@pytest.fixture
+def chat(federation: Federation, anna: Official, boris: Official) -> str:
+    return federation.chat(anna.device, "Бюджет", boris.device).hex()[:8]
+
+
+def test_a_message_is_written_before_the_node_is_waited_for(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: for 15 seconds, in which whoever interrupted had written nothing."""
+    kept: list[trio.abc.Stream] = []
+
+    async def connect(_endpoint: str) -> trio.abc.Stream:
+        ours, theirs = memory_stream_pair()
+        kept.append(theirs)  # the system takes the connection, and nobody reads it
+        return ours
+
+    monkeypatch.setattr("client.link.connect", connect)
+    monkeypatch.setattr("cli.opening.MEET_SECONDS", 0.05)
+    monkeypatch.setattr("cli.writing.BUSY_SECONDS", 0.05)
+    (sent,) = anna.json("send", chat, "once")
+    assert "no answer in time" in str(sent["problem"])
+    assert f"{str(sent['id'])[:8]} is written; the node does not answer yet" in anna.said
+
+
+def test_who_then_interrupts_is_told_that_it_is_written(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dial(_card: Card, _credential: Credential, patience: float) -> None:
+        raise Silent("no answer") if patience == MEET_SECONDS else KeyboardInterrupt
+
+    monkeypatch.setattr("client.link.dial", dial)
+    anna("send", chat, "once", code=130)
+    assert "is written, and goes with the next command" in anna.said
+
+
+def test_a_change_of_which_nothing_is_written_says_so(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dial(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("client.link.dial", dial)
+    anna("chat", "role", chat, "boris@mincifry", "admin", code=130)
+    assert anna.said == "interrupted: the change is not written\n"
+
+
+@pytest.mark.usefixtures("boris")
+def test_for_who_is_not_known_here_a_busy_node_is_waited_for(
+    anna: Official, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is here could not do instead."""
+    patience = []
+
+    async def dial(_card: Card, _credential: Credential, seconds: float) -> None:
+        patience.append(seconds)
+        raise Silent("no answer")
+
+    monkeypatch.setattr("client.link.dial", dial)
+    anna("chat", "new", "Чужой", "zoya@mincifry", code=3)
+    anna("chat", "new", "Новый", "boris@mincifry")
+    assert patience == [TLS_SECONDS_MAX, MEET_SECONDS]
