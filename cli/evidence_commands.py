@@ -9,9 +9,9 @@ import typer
 
 from cli.opening import Home, letter, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
-from cli.output import Output, note, progress
+from cli.output import Output, cell, note, progress
 from cli.reading import read_since
-from cli.text import when
+from cli.text import inert, when
 from cli.writing import ChatName
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ evidence = typer.Typer(help="Proof for a third party of what was said.", no_args
 NOT_VERIFIED: Final = 7
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 _NOT_JUDGED: Final = "not judged"
+_UNREADABLE: Final = "unreadable"
 
 
 def register(app: typer.Typer) -> None:
@@ -206,19 +207,7 @@ def _show(output: Output, findings: "Findings", anchors: Mapping[str, str]) -> N
             "anchored": bool(anchors),
         }
     )
-    verdicts = _verdicts(findings)
-    output.rows(
-        (_statement(findings, one, verdicts) for one in findings.statements),
-        {
-            "time": "TIME",
-            "author": "AUTHOR",
-            "device": "DEVICE",
-            "seq": "SEQ",
-            "text": "TEXT",
-            "standing": "STANDING",
-            "checkpoints": "CHECKPOINTS BY",
-        },
-    )
+    _show_statements(output, findings)
     output.rows(
         (
             {"type": "agency", "agency": one.name, "zone": one.zone, "fingerprint": one.fingerprint}
@@ -231,6 +220,38 @@ def _show(output: Output, findings: "Findings", anchors: Mapping[str, str]) -> N
             "the file is whole; whether its agencies are genuine it cannot show: compare the "
             "fingerprints by another way, then check again with --fingerprint AGENCY=F"
         )
+
+
+def _show_statements(output: Output, findings: "Findings") -> None:
+    """Print what was signed: as it stands in the file for scripts, else the earliest first."""
+    from cli.letters import block, screen
+    from client.chats import SHORT_CHARS
+
+    verdicts = _verdicts(findings)
+    if output.as_json:
+        output.rows((_statement(findings, one, verdicts) for one in findings.statements), {})
+        return
+    console, earliest = screen(), list(reversed(findings.statements))
+    earliest.sort(key=lambda one: one.header.time)
+    for one in earliest:
+        record = _statement(findings, one, verdicts)
+        heading = [cell(record["time"]), one.id.hex()[:SHORT_CHARS], cell(record["author"])]
+        standing, text, place = cell(record["standing"]), _text(record), _place(record)
+        if console is None:
+            print("\t".join([*heading, standing, inert(text), *place]))
+        else:
+            seq, device, makers = place
+            covered = "under no checkpoint" if makers == "-" else f"under a checkpoint of {makers}"
+            beneath = [f"entry {seq} of the device {device}", covered]
+            print(block(f"{' '.join(heading)} [{standing}]", text, beneath, console))
+
+
+def _text(record: Mapping[str, object]) -> str:
+    return f"{'(unreadable) ' if record['kind'] == _UNREADABLE else ''}{record['text']}"
+
+
+def _place(record: Mapping[str, object]) -> list[str]:
+    return [cell(record[name]) for name in ("seq", "device", "checkpoints")]
 
 
 def _verdicts(findings: "Findings") -> "Mapping[EntryId, Void | None] | None":
@@ -280,5 +301,5 @@ def _said(plaintext: bytes) -> tuple[str, str]:
     try:
         message = decode_message(plaintext)
     except PeerError:
-        return "unreadable", plaintext.hex()
+        return _UNREADABLE, plaintext.hex()
     return type(message).__name__.lower(), told(message)

@@ -125,7 +125,7 @@ def show(output: Output, lines: "Sequence[Line]") -> None:
         for line in lines:
             output.line("", record(line))
         return
-    console = _console()
+    console = screen()
     for shown in collate(lines):
         print(_block(shown, console) if console else "\t".join(_columns(shown)))
     sys.stdout.flush()
@@ -133,7 +133,7 @@ def show(output: Output, lines: "Sequence[Line]") -> None:
 
 def show_found(output: Output, chat: "Summary", lines: "Sequence[Line]") -> None:
     """Print messages of one chat that were looked for: beneath its title, or after its id."""
-    console = None if output.as_json else _console()
+    console = None if output.as_json else screen()
     if console:
         print(f"{cell(chat.label)} ({chat.chat.hex()[:SHORT_CHARS]})")
     for line in lines:
@@ -146,7 +146,7 @@ def show_found(output: Output, chat: "Summary", lines: "Sequence[Line]") -> None
             print("\t".join([chat.chat.hex()[:SHORT_CHARS], *_columns(shown)]))
 
 
-def _console() -> "Console | None":
+def screen() -> "Console | None":
     """Return the terminal that messages go to, if it is one."""
     if not sys.stdout.isatty():
         return None
@@ -252,13 +252,20 @@ def _short(reference: "Reference") -> str:
 
 
 def _block(shown: Shown, console: "Console") -> str:
-    """A heading of ours, what they said behind a margin, wrapped, and reactions beneath it."""
     line = shown.line
     short = _short(line.letter.reference)
     marks = "".join(f" [{mark}]" for mark in _marks(line))
     heading = f"{when(line.letter.time)} {short} {_name(line)}{marks}"
-    said = [MARGIN + part for part in _wrapped(_text(shown), console)]
-    return "\n".join([heading, *said, *(BENEATH + one for one in _reactions(shown))])
+    return block(heading, _text(shown), _reactions(shown), console)
+
+
+def block(heading: str, text: str, beneath: Sequence[str], console: "Console") -> str:
+    """A heading of ours, what they said behind a margin, wrapped, and what is to be told of it.
+
+    text: not escaped yet; all else is.
+    """
+    said = [MARGIN + part for part in _wrapped(text, console)]
+    return "\n".join([heading, *said, *(BENEATH + one for one in beneath)])
 
 
 def _wrapped(text: str, console: "Console") -> list[str]:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.letters import BENEATH, MARGIN
 from cli.main import main
+from protocol.errors import NotCanonical
+from protocol.message import Message, Text, encode_message
 from tests.cli.conftest import Official
 from tests.federation import Federation
 
@@ -62,6 +65,62 @@ class TestEvidence:
         assert "(title) Budget" in out
         assert "(file table.csv, 3 bytes" in out
         assert "b'" not in out
+
+    @pytest.mark.parametrize("covered", [False, True])
+    def test_on_a_terminal_it_reads_as_in_the_chat(
+        self,
+        anna: Official,
+        file: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        covered: bool,
+    ) -> None:
+        """Regression: in a table of seven columns times and devices took three lines each."""
+        anna("send", "Budget", "word " * 40)
+        options = ["--checkpoint"] if covered else []
+        anna("evidence", "export", "Budget", "-o", str(file), *options)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        _, out, _ = checked(file, capsys)
+        heading, text, place, cover = out[out.index("Z ") - 23 :].splitlines()[:4]
+        assert heading.endswith(" anna@minzdrav [counts]")
+        assert text == f"{MARGIN}(title) Budget"
+        assert place == f"{BENEATH}entry 0 of the device {anna.device.key.hex()[:16]}"
+        told = "under a checkpoint of anna@minzdrav" if covered else "under no checkpoint"
+        assert cover == f"{BENEATH}{told}"
+        behind = [line for line in out.splitlines() if line.startswith(MARGIN)]
+        assert f"{MARGIN}\\x1b]52;c;cm0=\\x07 paid" in behind
+        assert max(map(len, behind)) <= 80
+
+    def test_what_is_no_message_does_not_pass_for_one(
+        self,
+        anna: Official,
+        file: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A device can sign any bytes; they are told in hex."""
+
+        def decode(_: bytes) -> Message:
+            raise NotCanonical("no message")
+
+        anna("evidence", "export", "Budget", "-o", str(file))
+        monkeypatch.setattr("protocol.message.decode_message", decode)
+        _, out, _ = checked(file, capsys)
+        assert f"\t(unreadable) {encode_message(Text(HOSTILE, None)).hex()}\t" in out
+
+    def test_in_a_pipe_it_is_a_line_of_the_same_columns(
+        self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The first five are those of `ivor read`, and so is the order."""
+        anna("evidence", "export", "Budget", "-o", str(file))
+        _, out, _ = checked(file, capsys)
+        found = [line.split("\t") for line in out.splitlines() if "\tanna@minzdrav\t" in line]
+        read = [line.split("\t") for line in anna("read", "Budget").splitlines()]
+        assert [[*one[:3], one[4]] for one in found] == [[*one[:3], one[4]] for one in read]
+        device = anna.device.key.hex()[:16]
+        assert [one[5:] for one in found] == [[str(seq), device, "-"] for seq in range(3)]
 
     def test_with_the_fingerprint(
         self, anna: Official, file: Path, capsys: pytest.CaptureFixture[str]
