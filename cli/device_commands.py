@@ -16,7 +16,16 @@ from cli.enrolment import (
     said_to_be_kept,
     take_up,
 )
-from cli.opening import Home, confirmed, home_folder, now_ms, opened, quiet_log, tell_of
+from cli.opening import (
+    Home,
+    confirmed,
+    confirmed_meanwhile,
+    home_folder,
+    now_ms,
+    opened,
+    quiet_log,
+    tell_of,
+)
 from cli.options import Json, NewPassphraseFile, PassphraseFile
 from cli.output import Output, note, progress
 from cli.text import inert, when
@@ -166,7 +175,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
             record = {"type": "waiting", "device": request.device.hex(), "label": request.label}
             output.line("", record | {"fingerprint": fingerprint(request.device), "shown": shown})
         note(f"a device called {inert(request.label)!r} asks; it must show this very code: {shown}")
-        if not confirmed("Does the new device show the very same code?", yes=yes):
+        if not await confirmed_meanwhile("Does the new device show the very same code?", yes=yes):
             raise RefusedError("not approved: nothing was given to that device")
         return await linking.approve(device, link, pending)
 

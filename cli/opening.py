@@ -38,6 +38,7 @@ REPLACE: Final = (
     "here, and 'ivor recover' brings back a backup"
 )
 _FOLDER: Final = "ivor"
+_ANSWERS: Final = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
 Home = Annotated[
     Path | None,
@@ -324,10 +325,32 @@ def now_ms() -> int:
 
 def confirmed(question: str, *, yes: bool) -> bool:
     """Ask the person at the terminal. yes: of --yes. Raises UserError if there is nobody to ask."""
-    from node.errors import UserError
+    if yes:
+        return True
+    _check_somebody_is_there(question)
+    return typer.confirm(question, err=True)
+
+
+async def confirmed_meanwhile(question: str, *, yes: bool) -> bool:
+    """The same in an event loop, in which a session goes on while the person thinks."""
+    from trio.lowlevel import wait_readable
 
     if yes:
         return True
+    _check_somebody_is_there(question)
+    while True:
+        print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+        await wait_readable(sys.stdin.fileno())  # a terminal has a line then
+        line = sys.stdin.readline()
+        if not line:
+            raise typer.Abort
+        answer = line.strip().lower()
+        if answer in _ANSWERS:
+            return _ANSWERS[answer]
+
+
+def _check_somebody_is_there(question: str) -> None:
+    from node.errors import UserError
+
     if not sys.stdin.isatty():
         raise UserError(f"nobody is there to answer: {question} Look again, then repeat with --yes")
-    return typer.confirm(question, err=True)
