@@ -5,6 +5,7 @@ Several processes may have one device open at once. Whatever reads and then writ
 right, and neither signs a seq that the other has used (I16).
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from msgspec import convert
 from client import joining
 from client.folder import (
     DATABASE_FILE,
+    KEY_FILE,
     Random,
     Secrets,
     count_of,
     count_up,
+    mark_of,
     place_of,
     read_secrets,
     settle_count,
@@ -41,6 +44,8 @@ from protocol.identity import (
     verify_charter,
     verify_user,
 )
+
+_MARK = "mark"  # in `meta`: of a key file that is to be put in the place of the one here
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +96,24 @@ class Device:
         """
         counted, here = count_of(self.folder), self._place()
         known = self.noted("place")
+        if known != here and self._was_replaced():
+            known = here
+            self._settle_place()
         if known is None and here:
             self.connection.execute(
                 "INSERT INTO meta VALUES ('place', ?) ON CONFLICT DO NOTHING", (here,)
             )
         return known not in (None, here) or counted > self._count()
+
+    def _was_replaced(self) -> bool:
+        """Whether a change of the passphrase put this key file here, and was killed then."""
+        mark = self.noted(_MARK)
+        return bool(mark) and mark == mark_of(self.folder, (self.folder / KEY_FILE).stat())
+
+    def _settle_place(self) -> None:
+        with self.connection:
+            self.note("place", self._place())
+            self.note(_MARK, b"")
 
     def _count(self) -> int:
         """Return how many entries of this device are here."""
@@ -115,11 +133,17 @@ class Device:
     def change_passphrase(self, passphrase: bytes) -> None:
         """Seal the keys under another passphrase. A copy of before opens with the old one.
 
-        The key file is another one then, and the folder no copy for that. Raises StorageError.
+        The key file is another one then, and the folder no copy for that, whenever this process is
+        killed: the new one is marked before it is there. Raises StorageError.
         """
-        write_secrets(self.folder, self.secrets, passphrase, self.random)
+
+        def mark(drafted: os.stat_result) -> None:
+            if not self.displaced:
+                self.note(_MARK, mark_of(self.folder, drafted))
+
+        write_secrets(self.folder, self.secrets, passphrase, self.random, mark)
         if not self.displaced:
-            self.note("place", self._place())
+            self._settle_place()
 
     def count_up(self) -> None:
         """Keep how many entries of this device are here, before anybody is told of the newest.

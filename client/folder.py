@@ -24,6 +24,7 @@ from node.files import sync_file, write_private
 from protocol import codec
 
 Random = Callable[[int], bytes]
+Drafted = Callable[[os.stat_result], object]
 
 KEY_FILE = "device.key"
 DATABASE_FILE = "device.db"
@@ -63,6 +64,15 @@ def place_of(folder: Path) -> int:
         return 0
     changed = (folder / KEY_FILE).stat().st_ctime_ns
     return (changed ^ (folder / DATABASE_FILE).stat().st_ino) & _PLACE_MAX
+
+
+def mark_of(folder: Path, key_file: os.stat_result) -> bytes:
+    """Return what tells a key file that is put in the place of another from any copy of it.
+
+    A rename changes when its inode was changed last, of which `place_of` is; not which inode it is.
+    """
+    database = (folder / DATABASE_FILE).stat()
+    return b"%d %d %d" % (key_file.st_ino, key_file.st_mtime_ns, database.st_ino)
 
 
 def count_of(folder: Path) -> int:
@@ -127,9 +137,14 @@ def _counted(count: int) -> bytes:
     return b"%0*d" % (COUNT_BYTES, count)
 
 
-def write_secrets(folder: Path, secrets: Secrets, passphrase: bytes, random: Random) -> None:
-    """Write the key file of a device, in the place of another one if there is one."""
-    write_sealed(folder / KEY_FILE, PURPOSE, pack_secrets(secrets), passphrase, random)
+def write_secrets(
+    folder: Path, secrets: Secrets, passphrase: bytes, random: Random, drafted: Drafted = bool
+) -> None:
+    """Write the key file of a device, in the place of another one if there is one.
+
+    drafted: told of the new one before it is there.
+    """
+    write_sealed(folder / KEY_FILE, PURPOSE, pack_secrets(secrets), passphrase, random, drafted)
 
 
 def read_secrets(folder: Path, passphrase: bytes) -> Secrets:
@@ -170,12 +185,19 @@ def unpack_secrets(plain: bytes) -> Secrets:
     )
 
 
-def write_sealed(file: Path, purpose: str, plain: bytes, passphrase: bytes, random: Random) -> None:
+def write_sealed(
+    file: Path,
+    purpose: str,
+    plain: bytes,
+    passphrase: bytes,
+    random: Random,
+    drafted: Drafted = bool,
+) -> None:
     """Write a file that a passphrase opens, and its folder if there is none. See `seal_key`."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         sealed = seal_key(plain, passphrase, purpose, random(SALT_BYTES), random(NONCE_BYTES))
-        write_private(file, sealed.encode())
+        write_private(file, sealed.encode(), drafted)
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {error.strerror}") from error
 

@@ -1,7 +1,7 @@
 """Files that only their owner may read, written whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -9,9 +9,12 @@ from typing import BinaryIO
 _OWNER_ONLY = 0o600
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(
+    path: Path, data: bytes, drafted: Callable[[os.stat_result], object] = bool
+) -> None:
     """Write a file of mode 0600 so that a crash leaves the old content or the new, never a part.
 
+    drafted: told of the new file before it is put in the place of the old one.
     Raises OSError; then the old file is as it was.
     """
     draft = path.with_name(f"{path.name}.new")
@@ -22,6 +25,7 @@ def write_private(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    drafted(draft.stat())
     draft.replace(path)
     sync_folder(path.parent)
 

@@ -58,6 +58,30 @@ def test_it_is_not_taken_for_a_copy_and_a_copy_is(anna: Official, new: Path) -> 
     still.close()
 
 
+@pytest.mark.parametrize(
+    ("where", "opens"), [("pathlib.Path.replace", PASSPHRASE), ("node.files.sync_folder", NEW)]
+)
+def test_who_is_killed_in_the_middle_has_no_copy_of_a_device(
+    anna: Official, monkeypatch: pytest.MonkeyPatch, where: str, opens: bytes
+) -> None:
+    """Regression: with the new file there, and not noted yet, nothing was written until 'sync'."""
+    device = anna.device
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, killed)
+        with pytest.raises(KeyboardInterrupt):
+            device.change_passphrase(NEW)
+    device.connection.close()  # nothing else is done at the end of such a process
+    copy = shutil.copytree(device.folder, device.folder.with_name("copy"))
+    for folder, displaced in ((device.folder, False), (device.folder, False), (copy, True)):
+        again = open_device(folder, opens, device.random)
+        assert again.displaced is displaced
+        again.close()
+
+
 def test_what_was_interrupted_leaves_a_device(
     anna: Official, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
