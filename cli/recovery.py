@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 recovery = typer.Typer(help="The words that restore your identity.", no_args_is_help=True)
 PHRASE_CHARS_MAX: Final = 4096
 COLUMNS: Final = 4
+_TO_COME: Final = "'ivor sync' fetches what your node has of it"
+_NOWHERE: Final = (
+    "your node has no more of that now. What others bring it comes with a later 'ivor sync'; what "
+    "the lost device had not sent, and what is of chats that you are no longer in, may never come"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -86,13 +91,16 @@ def recover(
 ) -> None:
     """Bring back what a lost device had read, each message proved by the signed log."""
     from client import backup as backups
+    from client.link import SYNCED
     from node.errors import EvidenceError, IdentityError
 
     with opened(home, passphrase_file) as device:
         seed = _seed(device, phrase_file)
         with progress("checking the backup", backups.size(file)) as advance:
             contents = backups.check(device, file, seed, advance)
+        begun = now_ms()
         problem = fetch(device)
+        even = device.done_at(SYNCED) >= begun
         found = backups.take_up(device, file, seed, contents)
         Output(as_json).facts(
             _contents(contents)
@@ -108,7 +116,7 @@ def recover(
         )
     if found.waiting:
         waiting = counted(found.waiting, "message waits", "messages wait")
-        note(f"{waiting} for what the log has of it: 'ivor sync' fetches that")
+        note(f"{waiting} for the signed log: {_NOWHERE if even else _TO_COME}")
     if problem is not None:
         note(f"the node was not asked: {problem}")
     for name in found.changed:
