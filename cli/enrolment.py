@@ -267,6 +267,8 @@ def _look_up(device: "Device", name: str, *, accept_change: bool) -> "Acquaintan
                 await link.accept_change(name)
             else:
                 await link.look_up([name])
+            for said in link.refused:
+                note(said)
 
     try:
         trio.run(ask)

@@ -5,6 +5,8 @@ but the two people can tell which, so the change is kept, shown by every command
 chats of the identity that was known for what this device's owner writes (SPEC 5.4).
 """
 
+from collections.abc import Callable
+
 from client.chats import KEY_CHARS, SHORT_CHARS
 from client.device import Device
 from node.errors import IdentityError
@@ -15,12 +17,17 @@ from protocol.policy import ChatKind
 from protocol.proposal import Proposal
 
 
-def note(device: Device, user: VerifiedUser) -> bool:
+def note(device: Device, user: VerifiedUser, tell: Callable[[str], object] = bool) -> bool:
     """Keep it if a user's name meant another identity here; return whether it did.
 
+    tell: gets what to say once if it meant another in between, and means the known one again.
     In a transaction of its own: `people.keep_person` raises for such a user, and must not undo it.
     """
     known = device.connection.execute("SELECT id FROM users WHERE name = ?", (user.name,)).get
+    if known == user.user:
+        forget(device, user.name)
+        if device.connection.changes():
+            tell(returned(user.name))
     if known in (None, user.user):
         return False
     device.connection.execute(
@@ -32,7 +39,7 @@ def note(device: Device, user: VerifiedUser) -> bool:
 
 
 def forget(device: Device, name: str) -> None:
-    """The owner has decided: the present identity of this name is taken."""
+    """Keep no change of a name: its owner has taken it, or it is taken back."""
     device.connection.execute("DELETE FROM changed_identities WHERE name = ?", (name,))
 
 
@@ -93,6 +100,14 @@ def careful(chat: Chat, user: UserId, name: str) -> str:
     return (
         f"careful: the identity that {name} had before is still in the chat {short}, and reads "
         f"what is written there; an admin puts it out: 'ivor chat remove {short} {key}'"
+    )
+
+
+def returned(name: str) -> str:
+    """Say that a name means whom it meant before the change that was told."""
+    return (
+        f"{name} has the identity again that you knew: what had changed is taken back, and its "
+        f"chats are open. Ask {name}, in person, whether they know why there was another"
     )
 
 

@@ -123,7 +123,7 @@ class Link:
         self._device = device
         self._heard = heard
         self._came: Counter[ChatId] = Counter()
-        self.refused: list[str] = []  # why cards and people were not taken up
+        self.refused: list[str] = []  # why cards and people were not taken up, or are again
         outbox = Outbox(device, self._push)
         self.journal = Journal(device.connection, device.forget, device.refresh, outbox.appended)
         self.fetching = Fetching(device.replica, self.journal, device.folder)
@@ -276,7 +276,7 @@ class Link:
                 why_not = partial(people.why_not, self._device, name, told.unreached)
                 raise await self.journal.read(why_not)
             await self.write(partial(witnessing.note_listing, self._device, person))
-            await self.write(partial(witnessing.note_change, self._device, person))
+            await self._compare(person)
             found.append(person)
         return found
 
@@ -338,14 +338,17 @@ class Link:
     async def _described(self, users: Sequence[UserId]) -> tuple[list[Person], list[AgencyId]]:
         """Ask for users by id, and by name those whom our node does not know by that.
 
+        And whose name meant another: nothing keeps a directory from listing both of them.
         Return who was told of, and the agencies that did not answer.
         """
         told = await self._told(Lookup(users=tuple(users)))
-        absent = [user for user, person in zip(users, told.people, strict=True) if person is None]
+        found = dict(zip(users, told.people, strict=True))
+        found |= dict.fromkeys(await self.journal.read(partial(identities.changed, self._device)))
+        absent = [user for user in users if found[user] is None]
         names = await self.journal.read(partial(people.names_of, self._device, absent))
         named = await self._told(Lookup(names=names)) if names else People(())
-        found = [person for person in (*told.people, *named.people) if person is not None]
-        return found, [*told.unreached, *named.unreached]
+        persons = [person for person in (*found.values(), *named.people) if person is not None]
+        return persons, [*told.unreached, *named.unreached]
 
     async def look_up_own(self) -> None:
         """Take up our own certificates and devices, as the directory has them now."""
@@ -384,8 +387,13 @@ class Link:
         await self.write(partial(witnessing.note_listing, self._device, person))
         if verify_charter(person.charter).agency in suspects:
             return
-        if not await self.write(partial(witnessing.note_change, self._device, person)):
+        if not await self._compare(person):
             await self.write(partial(witnessing.keep_listed, self._device, person))
+
+    async def _compare(self, person: Person) -> bool:
+        """Keep it if a name means another identity now; return whether it does."""
+        tell = self.refused.append
+        return await self.write(partial(witnessing.note_change, self._device, person, tell))
 
     async def compare_directories(self) -> None:
         """Hear whether agencies showed others the directories that they showed us."""

@@ -1,5 +1,7 @@
 """Directories as this device was shown them: nobody is taken who is not listed (SPEC 7.5)."""
 
+from collections.abc import Callable
+
 from msgspec import convert
 
 from client import identities
@@ -45,13 +47,14 @@ def note_listing(device: Device, person: Person) -> None:
         Witness(device.connection).agrees(person.listing.head)
 
 
-def note_change(device: Device, person: Person) -> bool:
+def note_change(device: Device, person: Person, tell: Callable[[str], object]) -> bool:
     """Keep it if a person's name meant another identity here, so that `keep_listed` will raise.
 
+    person: as the directory gives them for that name. tell: as of `identities.note`.
     Call as `hear`. Raises what `keep_listed` raises otherwise.
     """
     user, head = _listed(device, person)
-    return _known_later(device, user, head) is None and identities.note(device, user)
+    return _known_later(device, user, head) is None and identities.note(device, user, tell)
 
 
 def keep_listed(device: Device, person: Person) -> UserId:

@@ -1,21 +1,30 @@
 """SPEC 5.4: a name that means another identity closes its chats until a person decides."""
 
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from trio.testing import memory_stream_pair
 
 from client import chats, compose, identities, people
 from client.device import Device
+from client.link import over
+from crypto.signing import SEED_BYTES, Signer
+from node.agency import register_user
 from node.errors import IdentityError, NetworkError, UserError
 from protocol.entry import ChatId
-from protocol.identity import UserId
+from protocol.identity import UserId, request_user
 from protocol.message import Text
+from protocol.person import Person
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
+from protocol.question import Lookup, Question, Witness
+from protocol.reply import Done, People, Reply, Witnessed
 from tests.federation import Federation, now
 
 BORIS = "boris@mincifry"
 WORD = Text("to whom?", None)
+Refresh = Callable[[], Awaitable[Sequence[str]]]
 
 
 def begin_anew(federation: Federation, device: Device) -> None:
@@ -112,6 +121,68 @@ class TestChanged:
             chat = compose.new_chat(anna, ChatKind.CHANNEL, "", policy, readers, now())
         begin_anew(federation, anna)
         send(anna, chat)
+
+
+def anew(federation: Federation) -> Person:
+    """Boris as his agency shows him once it has enrolled him by another key."""
+    agency = federation.agencies["mincifry"]
+    request = request_user(Signer(os.urandom(SEED_BYTES)), agency.id, "boris", now())
+    certificate = register_user(agency, request, "boris").raw
+    return Person(federation.persons[BORIS].charter, certificate, ())
+
+
+class TestTakenBack:
+    """The directory gives a name to whom it meant before."""
+
+    @pytest.fixture
+    def shown(self, federation: Federation, anna: Device, boris: Device) -> dict[object, Person]:
+        """What is answered, by name and by id; at first the name means another one."""
+        federation.chat(anna, "", boris)
+        shown: dict[object, Person] = {
+            device.profile.user.user: federation.persons[device.profile.name]
+            for device in (anna, boris)
+        }
+        return shown | {BORIS: anew(federation)}
+
+    @pytest.fixture
+    def refresh(
+        self, anna: Device, shown: dict[object, Person], monkeypatch: pytest.MonkeyPatch
+    ) -> Refresh:
+        async def ask(question: Question) -> Reply:
+            match question:
+                case Lookup(names, users):
+                    return People(tuple(shown.get(one) for one in (*names, *users)))
+                case Witness():
+                    return Witnessed((), ())
+                case _:
+                    return Done()
+
+        async def refresh() -> Sequence[str]:
+            ours, theirs = memory_stream_pair()
+            async with over(anna, ours) as link:
+                monkeypatch.setattr(link, "ask", ask)
+                await link.refresh()
+            await theirs.aclose()
+            return link.refused
+
+        monkeypatch.setattr("client.witnessing._listed", people.checked)
+        return refresh
+
+    async def test_its_chats_are_open_again_and_that_is_told_once(
+        self, anna: Device, boris: Device, shown: dict[object, Person], refresh: Refresh
+    ) -> None:
+        """Regression: every command warned for good, and nothing was written there."""
+        (chat,), old = anna.replica.store.chats(), boris.profile.user.user
+        known = shown.pop(old)
+        await refresh()
+        shown[old] = known
+        assert not await refresh()
+        assert identities.changed(anna) == {old: BORIS}, "both are listed: the name means the other"
+        shown[BORIS] = known
+        (told,) = await refresh()
+        assert f"{BORIS} has the identity again that you knew" in told
+        send(anna, chat)
+        assert not await refresh()
 
 
 class TestUnknown:
