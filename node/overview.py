@@ -1,11 +1,14 @@
 """What an operator is shown of a node: itself, its users, its peers, its chats (SPEC 10)."""
 
+from collections.abc import Set as AbstractSet
+
 from msgspec import Struct
 
+from node.chats import Chats
 from node.desk import Arguments, Desk, Result, convert, count, devices_of
 from node.signatories import Signatories
 from node.witness import Witness
-from protocol.entry import DeviceKey
+from protocol.entry import ChatId, DeviceKey
 from protocol.identity import Charter, UserId
 
 
@@ -124,11 +127,13 @@ def chats(desk: Desk, arguments: Arguments) -> Result:
         " (SELECT ifnull(sum(size), 0) FROM blobs WHERE file IS NOT NULL AND chat = chats.no)"
         " FROM chats LEFT JOIN chains ON chains.chat = chats.no GROUP BY chats.no ORDER BY chats.no"
     )
+    own = desk.card.charter.agency
+    stored = Chats(desk.connection, own, own)
     return {
         "chats": [
             {
                 "id": chat.hex(),
-                "agencies": _agencies_in(desk, no),
+                "agencies": _agencies_in(desk, stored, no, ChatId(chat)),
                 "entries": entries,
                 "devices": devices,
                 "forks": forks,
@@ -171,14 +176,21 @@ def _unconfirmed(desk: Desk, agency: bytes) -> int:
     )
 
 
-def _agencies_in(desk: Desk, chat: int) -> list[str]:
+def _agencies_in(desk: Desk, stored: Chats, no: int, chat: ChatId) -> list[str]:
     """Name the agencies of a chat; one that we do not trust by the beginning of its id."""
     rows = desk.connection.execute(
         "SELECT peer, name FROM readers LEFT JOIN agencies ON agencies.id = peer"
         " WHERE chat = ? AND NOT EXISTS (SELECT 1 FROM devices WHERE devices.id = peer)",
-        (chat,),
+        (no,),
     )
     own = desk.card.charter
-    return sorted(
-        own.name if peer == own.agency else name or f"?{peer.hex()[:16]}" for peer, name in rows
-    )
+    found = {peer: own.name if peer == own.agency else name for peer, name in rows}
+    if None in found.values():
+        found = {peer: found[peer] for peer in found.keys() - _devices_in(stored, chat)}
+    return sorted(name or f"?{peer.hex()[:16]}" for peer, name in found.items())
+
+
+def _devices_in(stored: Chats, chat: ChatId) -> AbstractSet[bytes]:
+    """Return the devices in a chat: of our own, a node that was brought back has forgotten some."""
+    judge = stored.chat(chat) if stored.is_readable(chat) else None
+    return frozenset() if judge is None else judge.membership().devices.keys()

@@ -19,7 +19,7 @@ from node.desk import Desk, Result
 from node.directory import Directory
 from node.doctor import examine as examine_folder
 from node.errors import IdentityError, IvorError, RefusedError, UserError
-from node.operations import carry_out, perform
+from node.operations import carry_out, perform, show
 from node.replica import Replica
 from node.tls import authority_of
 from node.trust import Trust
@@ -30,6 +30,10 @@ from protocol.errors import PeerError
 from protocol.identity import UserId
 from protocol.invitation import Purpose, decode_invitation
 from protocol.person import PersonDevice
+from protocol.testing.cast import agency
+from protocol.testing.conversations import conversation
+from protocol.testing.histories import Dice
+from tests.node.replicas import node, take
 
 NOW = datetime.now(UTC).timestamp()
 draw = random.Random(4711).randbytes
@@ -276,13 +280,13 @@ class TestChats:
             " VALUES (1, ?, 0, 0, 0, 5, ?, 1), (1, ?, 1, 0, 0, 2, ?, 2)",
             (device, b"h" * 32, device, b"h" * 32),
         )
-        for peer in (founded[0].id, founded[1].id, device, b"z" * 32):
+        for peer in (founded[0].id, founded[1].id, device):
             add("INSERT INTO readers (peer, chat) VALUES (?, 1)", (peer,))
         add("INSERT INTO holdings VALUES (1, ?, 0, ?, 3)", (device, founded[1].id))
         assert ask(desk, "chats")["chats"] == [
             {
                 "id": (b"c" * 32).hex(),
-                "agencies": ["?" + (b"z" * 8).hex(), "mincifry", "minzdrav"],
+                "agencies": ["mincifry", "minzdrav"],
                 "entries": 7,
                 "devices": 1,
                 "forks": 0,
@@ -291,6 +295,30 @@ class TestChats:
         ]
         (mincifry,) = records(ask(desk, "peers"), "peers")
         assert (mincifry["chats"], mincifry["unconfirmed"], mincifry["connected"]) == (1, 4, False)
+
+    @pytest.mark.parametrize("damaged", [False, True])
+    def test_a_device_that_was_forgotten_is_no_agency(
+        self, founded: tuple[Agency, Agency], tmp_path: Path, *, damaged: bool
+    ) -> None:
+        """A node that was brought back lacks whom it enrolled since; who is not trusted is named.
+
+        In a chat that cannot be read nobody can tell them apart.
+        """
+        talk, mz = conversation(Dice(6), 0), agency("mz")
+        database = tmp_path / "node.db"
+        replica = node(path=database)
+        for run in talk.runs:
+            take(replica, run)
+        if damaged:
+            replica.store.connection.execute("DELETE FROM entries")
+        card = founded[0].card
+        ours = identity.sign_card(mz.root, mz.charter, card.ca, card.nodes, 1)
+        shown = show(database, identity.verify_card(ours), Settings(), "chats", {}, frozenset())
+        (told,) = records(shown, "chats")
+        peers = {who.agency.root.public for who in talk.people} - {mz.root.public}
+        if damaged:
+            peers |= {talk.people[0].devices[0], talk.people[2].devices[0]}
+        assert told["agencies"] == sorted(["mz", *(f"?{one.hex()[:16]}" for one in peers)])
 
 
 class TestDoctor:
