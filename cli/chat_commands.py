@@ -39,6 +39,11 @@ UserNames = Annotated[list[str], typer.Argument(help="Such as boris@mincifry.", 
 
 MEMBERS_MAX: Final = 31  # one entry grants 32 users their roles, its author among them
 SHORT: Final = 8
+BRIDGE: Final = (
+    "careful: nobody else of your agency is in this chat. Those of its other agencies that are not "
+    "federated with each other hear from each other here by your node alone, and no more once you "
+    "have left; ask for somebody of yours to be brought in first, if there are such"
+)
 
 
 class Kind(StrEnum):
@@ -328,8 +333,11 @@ def leave(
 
     with opened(home, passphrase_file) as device:
         from client import compose
+        from client.federated import is_bridge
 
         judge = locate(device, name)
+        if is_bridge(device, judge):
+            note(BRIDGE)
         if not confirmed("Leave this chat?", yes=yes):
             raise RefusedError("nothing was done")
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))

@@ -32,6 +32,20 @@ def is_alone(device: Device, chat: Chat) -> bool:
     return bool(others) and others == strange(device, chat)
 
 
+def is_bridge(device: Device, chat: Chat) -> bool:
+    """Whether two other agencies hear of each other in a chat by our node, if by nobody else.
+
+    And that ends once our owner has left: nobody else of our agency is in it. Whether they are
+    federated with each other nobody here can know.
+    """
+    membership, ours = chat.membership(), device.profile.charter.agency
+    if [user for user, one in membership.users.items() if one.agency == ours] != [
+        device.profile.user.user
+    ]:
+        return False
+    return len(membership.agencies - strange(device, chat) - {ours}) > 1
+
+
 def reached(device: Device, membership: Membership) -> AbstractSet[DeviceKey]:
     """Return those that can open epochs, and to whose node ours can hand parcels."""
     agencies = {_agency(membership, one) for one in membership.sealed}

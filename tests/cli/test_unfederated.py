@@ -60,6 +60,37 @@ def test_what_strangers_store_and_drop_is_not_known(
     assert "what it has dropped cannot be known here" in anna.said
 
 
+class TestWhoLeaves:
+    """Our node may be the only one by which two other agencies hear of each other."""
+
+    def test_is_told_what_ends(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        vera = federation.official("vera@mvd")
+        chat = federation.chat(anna.device, "Бюджет", boris.device, vera, role=Role.OWNER)
+        anna("chat", "leave", chat.hex(), code=1)
+        assert "by your node alone, and no more once you have left" in anna.said
+        assert "nobody is there to answer" in anna.said
+        anna("chat", "leave", chat.hex(), "--yes")
+        assert "by your node alone" in anna.said
+
+    def test_not_where_another_stays_or_it_hears_of_one_alone(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        vera, olga = (federation.official(name) for name in ("vera@mvd", "olga@minzdrav"))
+        both = federation.chat(anna.device, "both", boris.device, role=Role.OWNER)
+        stays = federation.chat(anna.device, "stays", boris.device, vera, olga, role=Role.OWNER)
+        stranger = federation.chat(anna.device, "stranger", boris.device, vera, role=Role.OWNER)
+        agency = vera.profile.charter.agency
+        anna("chat", "leave", both.hex(), "--yes")
+        assert "careful" not in anna.said
+        anna("chat", "leave", stays.hex(), "--yes")
+        assert "careful" not in anna.said
+        anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        anna("chat", "leave", stranger.hex(), "--yes")
+        assert "careful" not in anna.said
+
+
 class TestChannelsOfStrangers:
     """Agencies that are not federated hand each other no keys of channels."""
 
