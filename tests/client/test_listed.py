@@ -107,9 +107,9 @@ def test_nor_does_it_say_that_somebody_has_begun_anew(
     federation.devices.append(boris)
     with anna.transaction():
         told, _ = placed(agency, federation.persons[name], first)
-        assert not witnessing.note_change(anna, told)
+        assert not witnessing.note_change(anna, told, bool)
         assert witnessing.keep_listed(anna, told) == begun_anew.profile.user.user
-        assert not witnessing.note_change(anna, before)
+        assert not witnessing.note_change(anna, before, bool)
         assert witnessing.keep_listed(anna, before) == begun_anew.profile.user.user
     assert not identities.changed(anna)
 
