@@ -20,6 +20,7 @@ from protocol.person import Person
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Lookup, Question, Witness
 from protocol.reply import Done, People, Reply, Witnessed
+from tests.client.test_listed import placed
 from tests.federation import Federation, now
 
 BORIS = "boris@mincifry"
@@ -123,6 +124,9 @@ class TestChanged:
         send(anna, chat)
 
 
+AGAIN = "again"  # whom the name means in the end
+
+
 def anew(federation: Federation) -> Person:
     """Boris as his agency shows him once it has enrolled him by another key."""
     agency = federation.agencies["mincifry"]
@@ -138,11 +142,13 @@ class TestTakenBack:
     def shown(self, federation: Federation, anna: Device, boris: Device) -> dict[object, Person]:
         """What is answered, by name and by id; at first the name means another one."""
         federation.chat(anna, "", boris)
-        shown: dict[object, Person] = {
-            device.profile.user.user: federation.persons[device.profile.name]
-            for device in (anna, boris)
-        }
-        return shown | {BORIS: anew(federation)}
+        agencies, persons = federation.agencies, federation.persons
+        ours, _ = placed(agencies["minzdrav"], persons[anna.profile.name], None)
+        known, head = placed(agencies["mincifry"], persons[BORIS], None)
+        other, head = placed(agencies["mincifry"], anew(federation), head)
+        again, _ = placed(agencies["mincifry"], persons[BORIS], head)
+        mine, theirs = (device.profile.user.user for device in (anna, boris))
+        return {mine: ours, theirs: known, BORIS: other, AGAIN: again}
 
     @pytest.fixture
     def refresh(
@@ -165,7 +171,6 @@ class TestTakenBack:
             await theirs.aclose()
             return link.refused
 
-        monkeypatch.setattr("client.witnessing._listed", people.checked)
         return refresh
 
     async def test_its_chats_are_open_again_and_that_is_told_once(
@@ -178,7 +183,7 @@ class TestTakenBack:
         shown[old] = known
         assert not await refresh()
         assert identities.changed(anna) == {old: BORIS}, "both are listed: the name means the other"
-        shown[BORIS] = known
+        shown[BORIS] = shown[AGAIN]
         (told,) = await refresh()
         assert f"{BORIS} has the identity again that you knew" in told
         send(anna, chat)
