@@ -138,11 +138,18 @@ class _Fate(Enum):
 
 
 async def hand_out(device: Device, link: Link) -> None:
-    """Ask for the keys that we lack, and hand over a part of those that we owe (SPEC 4.6)."""
+    """Hand over a part of the keys that we owe, and ask for those that we lack (SPEC 4.6).
+
+    In this order: where a node has room for little, two would else only ever ask each other.
+    """
     away: set[AgencyId] = set()
+    await _hand_over_keys(device, link, away)
     for asked in await link.write(partial(grants.asks, device, now_ms())):
         if await _forward(link, asked, away) is _Fate.AWAY:
             await link.write(partial(grants.unheard, device, asked))
+
+
+async def _hand_over_keys(device: Device, link: Link, away: set[AgencyId]) -> None:
     for _ in range(GRANTS_ROUNDS_MAX):
         fates = set()
         for errand in await link.write(partial(grants.due, device, now_ms())):

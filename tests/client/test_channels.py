@@ -20,7 +20,7 @@ from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import Role
-from protocol.question import GetParcels, PutParcel, Question, Taken
+from protocol.question import Forward, GetParcels, PutParcel, Question, Taken
 from protocol.reply import Done, Parcel, Parcels, Reply
 from tests.client.channels import LATER, ask, deliver, follow, pay
 from tests.client.post import Post
@@ -515,6 +515,26 @@ class TestHandingOut:
         owed = anna.connection.execute("SELECT device FROM owed").fetchall()
         assert len(owed) == 2
         await theirs.aclose()
+
+    async def test_what_others_wait_for_goes_before_what_is_asked(
+        self, anna: Device, vera: Device, channel: ChatId, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Regression: with room for one parcel two asked each other for ever (9800526)."""
+        question = Forward(channel, vera.profile.charter.agency, vera.key, b"asked")
+        monkeypatch.setattr("client.grants.asks", lambda *_: [question])
+        sent: list[bytes] = []
+
+        async def answer(_topic: int, body: bytes) -> Answer:
+            sent.append(body)
+            return Answer(0, 0, b"\x90")
+
+        ours, theirs = memory_stream_pair()
+        async with over(anna, ours) as link:
+            monkeypatch.setattr(link.connection, "ask", answer)
+            link.greeted.set()
+            await hand_out(anna, link)
+        await theirs.aclose()
+        assert [b"asked" in body for body in sent] == [False, True]
 
     async def test_keys_that_come_before_their_channel_wait_for_it(
         self,
