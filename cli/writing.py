@@ -16,7 +16,7 @@ from cli.output import Output, note
 
 if TYPE_CHECKING:
     from client.device import Device
-    from client.link import Link
+    from client.link import Link, Silent
     from node.errors import IvorError
     from protocol.chat import Chat
     from protocol.entry import ChatId, Reference
@@ -86,7 +86,7 @@ def send(
         from protocol.message import Text
 
         with _told_if_written(device) as begun:
-            met = _meet_node(device, _chat_for(device, chat, idempotency_key))
+            met = _meet_node(device, *_chat_for(device, chat, idempotency_key))
             if file is not None:
                 place = _store_file(device, met, file, words, reply_to, idempotency_key, begun)
             else:
@@ -219,25 +219,35 @@ def _words(text: str | None) -> str:
     return words
 
 
-def _chat_for(device: "Device", name: str, once: str | None) -> "Chat":
+class Found(NamedTuple):
+    """A chat as it is here. silent: that our node has just been waited for, if it has in vain."""
+
+    chat: "Chat"
+    silent: "Silent | None" = None
+
+
+def _chat_for(device: "Device", name: str, once: str | None) -> Found:
     """Return the chat; a direct one with somebody is begun if there is none.
 
     Where each of the two has begun one it is that in which this key was used.
     """
     from client.chats import beside, find_direct, is_address
     from client.compose import require, used_in
+    from client.link import Silent
 
     if not is_address(name):
-        return _titled(device, name)
-    found = find_direct(device, name)
-    if found is None and fetch(device) is None:
+        return Found(_titled(device, name))
+    found, silent = find_direct(device, name), None
+    if found is None:
+        problem = fetch(device)
+        silent = problem if isinstance(problem, Silent) else None
         found = find_direct(device, name)  # the other one may have begun it
     if found is None:
-        return require(device, _begin_direct(device, name))
+        return _begin_direct(device, name, silent)
     used = used_in(device, once)
     if used is None or used not in beside(device, found):
-        return found
-    return require(device, used)
+        return Found(found, silent)
+    return Found(require(device, used), silent)
 
 
 def _titled(device: "Device", name: str) -> "Chat":
@@ -260,20 +270,23 @@ class Met(NamedTuple):
     problem: "IvorError | PeerError | None"
 
 
-def _meet_node(device: "Device", chat: "Chat") -> Met:
+def _meet_node(device: "Device", chat: "Chat", silent: "Silent | None" = None) -> Met:
     """Take up what is new before something is written in a chat.
 
     Who was brought in since, and whoever's keys are not known here, could not read it, ever.
+    silent: as in `Found`; such a node is not waited for once more.
     """
     from client.compose import require
 
-    problem = fetch(device)
+    problem = silent or fetch(device)
     return Met(require(device, chat.id), problem)
 
 
-def _begin_direct(device: "Device", name: str) -> "ChatId":
+def _begin_direct(device: "Device", name: str, silent: "Silent | None") -> Found:
+    """Begin a direct chat: without a silent node, if who it is with is known here."""
     from client.chats import find_direct
-    from client.compose import new_chat
+    from client.compose import new_chat, require
+    from client.people import acquaintance
     from client.residency import zones_of
     from protocol.policy import ChatKind, HistoryRule, Policy, Role
 
@@ -287,7 +300,12 @@ def _begin_direct(device: "Device", name: str) -> "ChatId":
         members = [(user, Role.OWNER) for user in users]
         return new_chat(device, ChatKind.DIRECT, "", policy, members, now_ms())
 
-    return change(device, [address], begin).result
+    known = acquaintance(device, address)
+    if silent is None or known is None:
+        return Found(require(device, change(device, [address], begin).result))
+    with device.transaction():
+        begun = begin([known.user])
+    return Found(require(device, begun), silent)
 
 
 def _deliver(

@@ -5,6 +5,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from cli.opening import MEET_SECONDS
+from cli.writing import BUSY_SECONDS
 from client.link import Silent
 from node.tls import Credential
 from node.wire import TLS_SECONDS_MAX
@@ -46,6 +47,25 @@ def test_who_then_interrupts_is_told_that_it_is_written(
     monkeypatch.setattr("client.link.dial", dial)
     anna("send", chat, "once", code=130)
     assert "is written, and goes with the next command" in anna.said
+
+
+def test_a_first_message_to_somebody_meets_a_silent_node_once(
+    anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: three times, to look for the chat, to begin it, to write; then it was written."""
+    patience = []
+
+    async def dial(_card: Card, _credential: Credential, seconds: float) -> None:
+        patience.append(seconds)
+        raise Silent("no answer")
+
+    monkeypatch.setattr("client.link.dial", dial)
+    (sent,) = anna.json("send", boris.device.profile.name, "hello")
+    assert (sent["state"], sent["problem"]) == ("queued", "no answer")
+    assert patience == [MEET_SECONDS, BUSY_SECONDS]
+    patience.clear()
+    anna("send", "zoya@mincifry", "hello", code=3)
+    assert patience == [MEET_SECONDS, TLS_SECONDS_MAX]
 
 
 def test_a_change_of_which_nothing_is_written_says_so(
