@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SETTLE_SECONDS: Final = 3.0
-MEET_SECONDS: Final = 5.0  # for TLS, before what is here has to do; by satellite it takes 1 to 4
+MEET_SECONDS: Final = 5.0  # for TLS, then a greeting; by satellite TLS takes 1 to 4
 REPLACE: Final = (
     "other chats go on, 'ivor log verify --all' says which are whole. It can not be mended: take a "
     "new device in its place, by 'ivor device link' on another one of yours, or by 'ivor node "
@@ -191,8 +191,10 @@ async def _change(
     from node.wire import TLS_SECONDS_MAX
 
     known = all(acquaintance(device, name) for name in names)
-    async with linked(device, patience=MEET_SECONDS if known else TLS_SECONDS_MAX) as link:
+    patience = MEET_SECONDS if known else TLS_SECONDS_MAX
+    async with linked(device, patience=patience) as link:
         try:
+            await link.meet(patience)
             await link.settle(SETTLE_SECONDS)
             await receive(device, link)
             for one in await decide(device, link):
@@ -251,6 +253,7 @@ def fetch(
     async def run() -> None:
         async with linked(device, patience=MEET_SECONDS) as link:
             await first(link)
+            await link.meet(MEET_SECONDS)
             done = await visit(device, link, SETTLE_SECONDS)
         tell_of(done)
 

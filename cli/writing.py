@@ -32,7 +32,7 @@ MessageId = Annotated[
 ]
 
 SETTLE_SECONDS: Final = 3.0
-BUSY_SECONDS: Final = 10.0  # for TLS once it is written: a node that has just started is busy
+BUSY_SECONDS: Final = 10.0  # for each, once it is written: a node that has just started is busy
 WAIT_SECONDS: Final = 30.0
 NOT_IN_TIME: Final = 3
 STDIN: Final = "-"
@@ -406,6 +406,7 @@ def _bring(
 
     async def run() -> Brought:
         async with linked(device, patience=BUSY_SECONDS) as link:
+            await link.meet(BUSY_SECONDS)
             if met.problem is not None:
                 tell_of(await visit(device, link, SETTLE_SECONDS))
             return await _bring_over(device, link, met.chat, place, wait, timeout)

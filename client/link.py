@@ -236,6 +236,17 @@ class Link:
         except Refusal as refusal:
             raise answered(refusal.code, str(refusal)) from None
 
+    async def meet(self, seconds: float) -> None:
+        """Wait until the node has greeted. Raises Silent if not in time, NetworkError as `check`.
+
+        That it has shaken hands says little: a node, or a line, that stands still after that would
+        be found out by the first question only.
+        """
+        with trio.move_on_after(seconds):
+            return await self._greet()
+        name = self._device.profile.card.charter.name
+        raise Silent(f"the node of {name} takes the connection, and gives no answer in time")
+
     async def _greet(self) -> None:
         """Wait until the node has greeted: before that it answers nothing."""
         while not self.greeted.is_set():

@@ -21,7 +21,7 @@ from client.chats import find, find_letter
 from client.compose import require
 from client.deciding import settle
 from client.device import Device
-from client.link import over
+from client.link import Link, over
 from client.people import acquaintance
 from client.reading import Reader, letters
 from node import journal
@@ -120,6 +120,9 @@ class TestOffline:
         monkeypatch.setattr(journal, "SMALL_SECONDS_MAX", 0)
         commit, done = Transaction.commit, list[str]()
 
+        async def meet(*_: object) -> None:
+            """It has greeted."""
+
         def work(_: Sequence[UserId]) -> str:
             anna.device.note("changed", 1)
             return chat
@@ -129,6 +132,7 @@ class TestOffline:
             if anna.device.noted("changed"):
                 trio.from_thread.run_sync(command.cancel)
 
+        monkeypatch.setattr(Link, "meet", meet)
         monkeypatch.setattr(Transaction, "commit", interrupted)
         with trio.CancelScope() as command:
             await _change(anna.device, [], work, done)

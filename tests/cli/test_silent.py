@@ -38,6 +38,28 @@ def test_a_message_is_written_before_the_node_is_waited_for(
     assert f"{str(sent['id'])[:8]} is written; the node does not answer yet" in anna.said
 
 
+def test_so_it_is_where_the_node_only_shakes_hands(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the first question to it found that out, after 18 seconds."""
+    kept: list[trio.abc.Stream] = []
+
+    async def dial(*_: object) -> trio.abc.Stream:
+        ours, theirs = memory_stream_pair()
+        kept.append(theirs)
+        return ours
+
+    monkeypatch.setattr("client.link.dial", dial)
+    monkeypatch.setattr("cli.opening.MEET_SECONDS", 0.05)
+    monkeypatch.setattr("cli.writing.BUSY_SECONDS", 0.05)
+    why = "the node of minzdrav takes the connection, and gives no answer in time"
+    (sent,) = anna.json("send", chat, "once")
+    assert (sent["state"], sent["problem"]) == ("queued", why)
+    assert f"{str(sent['id'])[:8]} is written; the node does not answer yet" in anna.said
+    (changed,) = anna.json("chat", "role", chat, "boris@mincifry", "admin")
+    assert (changed["state"], changed["problem"]) == ("queued", why)
+
+
 def test_who_then_interrupts_is_told_that_it_is_written(
     anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

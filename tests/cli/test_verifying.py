@@ -144,8 +144,8 @@ def test_what_a_visit_has_done_is_told_by_every_command(
             even=True, came=Counter(), archived=0, revoked=[caught], warnings=["a part is lost"]
         )
 
-    async def preview(*_: object) -> None:
-        """Nothing is far away."""
+    async def nothing(*_: object) -> None:
+        """It has greeted, and nothing is far away."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -153,7 +153,8 @@ def test_what_a_visit_has_done_is_told_by_every_command(
     for where in ("client.link.linked", "client.following.linked"):
         monkeypatch.setattr(where, linked)
     monkeypatch.setattr("client.exchange.visit", visit)
-    monkeypatch.setattr(Link, "preview", preview)
+    for method in ("meet", "preview"):
+        monkeypatch.setattr(Link, method, nothing)
     monkeypatch.setattr("client.following._fresh", interrupted)
     anna(*command)
     assert f"forked its log and was put out: {boris.device.key.hex()[:16]}" in anna.said

@@ -92,6 +92,7 @@ def test_a_command_that_changes_something_tells_what_was_not_believed(
     @asynccontextmanager
     async def linked(device: Device, **_: float) -> AsyncIterator[Link]:
         async with link_of(device) as link:
+            link.greeted.set()
             monkeypatch.setattr(link, "ask", certify_none)
             monkeypatch.setattr(link, "settle", settle)
             yield link
