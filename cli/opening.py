@@ -37,6 +37,7 @@ REPLACE: Final = (
     "invite --recover' and your recovery words; it has all from your node, but for what was queued "
     "here, and 'ivor recover' brings back a backup"
 )
+NOT_CONFIRMED: Final = "the node has not confirmed yet that it is stored; 'ivor sync' asks again"
 _FOLDER: Final = "ivor"
 _ANSWERS: Final = {"y": True, "yes": True, "n": False, "no": False, "": False}
 
@@ -204,7 +205,7 @@ async def _change(
             written = await link.journal.begin(partial(work, users), done.append)
             await written()
             if not await link.settle(SETTLE_SECONDS):
-                raise NetworkError("the node has not confirmed yet; 'ivor status' tells")
+                raise NetworkError(NOT_CONFIRMED)
             await hand_out(device, link)
             await stay_known(device, link)
         finally:  # no later session says it again

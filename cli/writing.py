@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from cli.opening import Home, addresses, change, fetch, locate, now_ms, opened, tell_of
+from cli.opening import (
+    NOT_CONFIRMED,
+    Home,
+    addresses,
+    change,
+    fetch,
+    locate,
+    now_ms,
+    opened,
+    tell_of,
+)
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
 
@@ -323,6 +333,8 @@ def _deliver(
 
     chat, brought = met.chat, _bring(device, met, place, wait, timeout)
     progress, problem = progress_of(device, chat.id, place), brought.problem
+    if problem is None and progress.state == "queued":
+        problem = NetworkError(NOT_CONFIRMED)
     told = f"{place.id.hex()[:8]} {progress}"
     if brought.holders is not None:
         told += f"; its file at {brought.holders} of {progress.of}"
@@ -439,8 +451,7 @@ async def _bring_over(
         return enough or progress.refused
 
     await link.settle(SETTLE_SECONDS)
-    if wait is not None:
-        await wait_until(link, far_enough, seconds)
+    await wait_until(link, far_enough, BUSY_SECONDS if wait is None else seconds)
     await _bring_files(device, link, chat, place)
     if await link.journal.read(partial(device.replica.blobs.find, chat.id, place.id)) is None:
         return Brought()

@@ -1,12 +1,18 @@
 """A node that stands still, or is busy: what is to be written does not wait for it long."""
 
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
 from cli.opening import MEET_SECONDS
 from cli.writing import BUSY_SECONDS
-from client.link import Silent
+from client.delivery import Progress
+from client.device import Device
+from client.exchange import Visit
+from client.link import Link, Silent, over
 from node.tls import Credential
 from node.wire import TLS_SECONDS_MAX
 from protocol.identity import Card
@@ -58,6 +64,49 @@ def test_so_it_is_where_the_node_only_shakes_hands(
     assert f"{str(sent['id'])[:8]} is written; the node does not answer yet" in anna.said
     (changed,) = anna.json("chat", "role", chat, "boris@mincifry", "admin")
     assert (changed["state"], changed["problem"]) == ("queued", why)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that has greeted, and says no more."""
+
+    async def visit(*_: object) -> Visit:
+        return Visit(even=False, came=Counter(), archived=0, revoked=(), warnings=())
+
+    async def meet(*_: object) -> None:
+        """It has."""
+
+    def linked(device: Device, **_: float) -> AbstractAsyncContextManager[Link]:
+        return over(device, memory_stream_pair()[0])
+
+    monkeypatch.setattr("client.link.linked", linked)
+    monkeypatch.setattr("client.exchange.visit", visit)
+    monkeypatch.setattr(Link, "meet", meet)
+    monkeypatch.setattr("cli.writing.SETTLE_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_message_that_is_not_confirmed_says_so(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: 'queued', and no word why."""
+    monkeypatch.setattr("cli.writing.BUSY_SECONDS", 0.05)
+    why = "the node has not confirmed yet that it is stored; 'ivor sync' asks again"
+    (sent,) = anna.json("send", chat, "once")
+    assert (sent["state"], sent["problem"]) == ("queued", why)
+    assert anna("send", chat, "twice").endswith(f" queued: {why}\n")
+    anna("send", chat, "thrice", "--wait", "stored", "--timeout", "0", code=3)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_confirmation_that_is_long_on_its_way_is_waited_for(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two satellites three seconds are over before it is here."""
+    known = [Progress(own=True, agencies=1, of=2)] * 2 + [Progress(own=False, agencies=0, of=2)]
+    monkeypatch.setattr("client.delivery.progress_of", lambda *_: known.pop())
+    (sent,) = anna.json("send", chat, "once")
+    assert (sent["state"], sent["problem"]) == ("stored", None)
 
 
 def test_who_then_interrupts_is_told_that_it_is_written(
