@@ -44,6 +44,11 @@ BRIDGE: Final = (
     "federated with each other hear from each other here by your node alone, and no more once you "
     "have left; ask for somebody of yours to be brought in first, if there are such"
 )
+LAST: Final = (
+    "careful: nobody else of the agency of {user} is in this chat. Yours is not federated with "
+    "{agencies}: the two may hear from each other here by that node alone, and no more once {user} "
+    "is out"
+)
 
 
 class Kind(StrEnum):
@@ -254,12 +259,17 @@ def remove(
 ) -> None:
     """Put a user out. What is written from now on they cannot read."""
     from client import compose
+    from client.federated import behind
     from protocol.redaction import custodians
 
     def put_out(device: "Device", judge: "Chat", found: "UserId") -> "Reference | None":
+        strangers = ", ".join(behind(device, judge, found))
         if found in custodians(judge.history):
             note(f"the legal hold on {user} ends with this: their agency keeps nothing more for it")
-        return compose.remove_member(device, judge.id, found, now_ms())
+        asked = compose.remove_member(device, judge.id, found, now_ms())
+        if strangers:
+            note(LAST.format(user=user, agencies=strangers))
+        return asked
 
     _about_member(home, passphrase_file, name, user, put_out, "removed", as_json=as_json)
 

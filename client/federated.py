@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from client.device import Device
 from protocol.chat import Chat
 from protocol.entry import DeviceKey
-from protocol.identity import AgencyId
+from protocol.identity import AgencyId, UserId
 from protocol.name import parse_address
 from protocol.policy import Role
 from protocol.roster import Membership
@@ -44,6 +44,19 @@ def is_bridge(device: Device, chat: Chat) -> bool:
     ]:
         return False
     return len(membership.agencies - strange(device, chat) - {ours}) > 1
+
+
+def behind(device: Device, chat: Chat, user: UserId) -> list[str]:
+    """Return the agencies, not federated with ours, to which this user's may be the only bridge.
+
+    And that ends once they are out: nobody else of their agency is in the chat.
+    """
+    members = chat.membership().users
+    staying = [one for other, one in members.items() if other != user]
+    if user not in members or members[user].agency in {one.agency for one in staying}:
+        return []
+    strangers = strange(device, chat)
+    return sorted({parse_address(one.name).agency for one in staying if one.agency in strangers})
 
 
 def reached(device: Device, membership: Membership) -> AbstractSet[DeviceKey]:

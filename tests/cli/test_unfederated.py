@@ -90,6 +90,25 @@ class TestWhoLeaves:
         anna("chat", "leave", stranger.hex(), "--yes")
         assert "careful" not in anna.said
 
+    def test_who_puts_out_the_last_of_another_agency_is_warned(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        """Regression: nothing was said, and what vera wrote from then on came to nobody here."""
+        vera, olga = (federation.official(name) for name in ("vera@mvd", "olga@mincifry"))
+        for title in ("known", "vera", "bridge"):
+            federation.chat(anna.device, title, boris.device, vera)
+        federation.chat(anna.device, "stays", boris.device, vera, olga)
+        anna("chat", "remove", "known", "boris@mincifry")
+        assert "careful" not in anna.said
+        agency = vera.profile.charter.agency
+        anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        anna("chat", "remove", "vera", "vera@mvd")
+        assert "careful" not in anna.said
+        anna("chat", "remove", "stays", "boris@mincifry")
+        assert "careful" not in anna.said
+        anna("chat", "remove", "bridge", "boris@mincifry")
+        assert "is not federated with mvd: the two may hear from each other here" in anna.said
+
 
 class TestChannelsOfStrangers:
     """Agencies that are not federated hand each other no keys of channels."""
