@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +42,11 @@ SETTLE_SECONDS = 5.0
 HISTORY_SECONDS = 60.0
 HAND_OVER_SECONDS = 20.0  # in which the new device takes nothing
 PREFIX_CHARS_MIN = 4
+VOID = (
+    "nothing was given to the new device, and its code is void: where it waits still, end that "
+    "there, and begin again here"
+)
+APPROVING = "'ivor device list' tells whether the new device was approved"
 HANDED_OVER = (
     "the history is at the node, where the new device can open it for 14 days; that device says "
     "itself whether it has all of it"
@@ -80,7 +86,9 @@ def link_device(
         _join_as_further(code, label, home, passphrase_file, output)
         return
     with opened(home, passphrase_file) as device:
-        _hand_over(device, trio.run(_approve_next, device, yes, output), "linked", output)
+        with _told_if_ended() as stages:
+            target = trio.run(_approve_next, device, yes, output, stages)
+        _hand_over(device, target, "linked", output)
 
 
 @device_app.command("hand-over")
@@ -156,8 +164,27 @@ def take_card(
             note("that card is older than the one here, which stays")
 
 
-async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceCertificate":
-    """Show a code, wait for the device that uses it, and approve it."""
+@contextmanager
+def _told_if_ended() -> Iterator[list[str]]:
+    """Say of a linking that does not come to its end what was put last into what is yielded."""
+    from node.errors import NetworkError
+
+    stages: list[str] = []
+    try:
+        yield stages
+    except (KeyboardInterrupt, typer.Abort, NetworkError):
+        for stage in stages[-1:]:
+            note(stage)
+        raise
+
+
+async def _approve_next(
+    device: "Device", yes: bool, output: Output, stages: list[str]
+) -> "DeviceCertificate":
+    """Show a code, wait for the device that uses it, and approve it.
+
+    stages: gets what is to be said if it ends after that.
+    """
     from client import linking
     from client.link import linked
     from crypto.fingerprint import fingerprint, link_code
@@ -165,6 +192,7 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
 
     async with linked(device) as link:
         code, invitation = await linking.begin(device, link)
+        stages.append(VOID)
         until = when(invitation.expires)
         output.line(code, {"type": "code", "code": code, "expires": until})
         note(f"on the new device run 'ivor device link CODE' with this: good once, until {until}")
@@ -176,7 +204,8 @@ async def _approve_next(device: "Device", yes: bool, output: Output) -> "DeviceC
             output.line("", record | {"fingerprint": fingerprint(request.device), "shown": shown})
         note(f"a device called {inert(request.label)!r} asks; it must show this very code: {shown}")
         if not await confirmed_meanwhile("Does the new device show the very same code?", yes=yes):
-            raise RefusedError("not approved: nothing was given to that device")
+            raise RefusedError(f"not approved: {VOID}")
+        stages.append(APPROVING)
         return await linking.approve(device, link, pending)
 
 

@@ -344,9 +344,14 @@ async def confirmed_meanwhile(question: str, *, yes: bool) -> bool:
     _check_somebody_is_there(question)
     while True:
         print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
-        await wait_readable(sys.stdin.fileno())  # a terminal has a line then
+        try:
+            await wait_readable(sys.stdin.fileno())  # a terminal has a line then
+        except BaseException:
+            print(file=sys.stderr)  # what is said of it begins a line
+            raise
         line = sys.stdin.readline()
         if not line:
+            print(file=sys.stderr)
             raise typer.Abort
         answer = line.strip().lower()
         if answer in _ANSWERS:

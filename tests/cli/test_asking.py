@@ -3,17 +3,20 @@
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 import trio
 import typer
+from trio.testing import memory_stream_pair
 
 from cli.device_commands import _approve_next
 from cli.opening import confirmed_meanwhile
 from cli.output import Output
-from node.errors import UserError
+from client.device import Device
+from client.link import Link, over
+from node.errors import NetworkError, UserError
 from tests.cli.conftest import Official
 
 TICK_SECONDS = 0.01
@@ -49,10 +52,22 @@ async def test_the_session_goes_on_until_there_is_an_answer(
     assert capsys.readouterr().err == "Is it you? [y/N]: " * len(said.splitlines())
 
 
-async def test_the_end_of_what_is_typed_ends_the_command(typed: int) -> None:
+async def test_the_end_of_what_is_typed_ends_the_command(
+    typed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     os.write(typed, b"\x04")
     with pytest.raises(typer.Abort):
         await confirmed_meanwhile("Is it you?", yes=False)
+    assert capsys.readouterr().err == "Is it you? [y/N]: \n"
+
+
+@pytest.mark.usefixtures("typed")
+async def test_what_is_said_of_an_interruption_begins_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with trio.move_on_after(TICK_SECONDS):
+        await confirmed_meanwhile("Is it you?", yes=False)
+    assert capsys.readouterr().err == "Is it you? [y/N]: \n"
 
 
 async def test_who_asks_nobody_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,5 +106,47 @@ async def test_a_device_is_linked_in_a_session_that_goes_on(
     monkeypatch.setattr("client.link.linked", linked)
     for function in (begin, wait, approve):
         monkeypatch.setattr(f"client.linking.{function.__name__}", function)
-    await _approve_next(anna.device, yes=False, output=Output(as_json=False))
+    await _approve_next(anna.device, yes=False, output=Output(as_json=False), stages=[])
     assert steps == ["session", "approved"]
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(KeyboardInterrupt(), 130), (NetworkError("the connection ended"), 3)]
+)
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("begin", ""),
+        ("wait", "nothing was given to the new device, and its code is void: "),
+        ("approve", "'ivor device list' tells whether the new device was approved\n"),
+    ],
+)
+def test_who_ends_a_linking_is_told_what_has_become_of_it(
+    anna: Official,
+    monkeypatch: pytest.MonkeyPatch,
+    end: BaseException,
+    code: int,
+    where: str,
+    said: str,
+) -> None:
+    """Regression: nothing was said, and the new device waited on until its code was over."""
+
+    def linked(device: Device) -> AbstractAsyncContextManager[Link]:
+        return over(device, memory_stream_pair()[0])
+
+    async def begin(*_: object) -> tuple[str, object]:
+        return "code", SimpleNamespace(expires=0, ticket=bytes(16))
+
+    async def wait(*_: object) -> tuple[object, object]:
+        return object(), SimpleNamespace(raw=b"", device=bytes(32), label="phone")
+
+    async def ended(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr("client.link.linked", linked)
+    for function in (begin, wait):
+        monkeypatch.setattr(f"client.linking.{function.__name__}", function)
+    monkeypatch.setattr(f"client.linking.{where}", ended)
+    anna("device", "link", "--yes", code=code)
+    assert said in anna.said
+    assert ("the new device" in anna.said) is (said != "")
