@@ -230,7 +230,7 @@ class Link:
             await self._greet()
             answer = await self.connection.ask(topic, body)
         if answer is None:
-            raise NetworkError("the node did not answer in time; try again")
+            raise NetworkError("the node did not answer in time")
         try:
             return decode_answer(topic, answer.code, answer.body)
         except Refusal as refusal:

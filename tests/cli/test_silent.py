@@ -67,11 +67,8 @@ def test_so_it_is_where_the_node_only_shakes_hands(
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def greeted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that has greeted, and says no more."""
-
-    async def visit(*_: object) -> Visit:
-        return Visit(even=False, came=Counter(), archived=0, revoked=(), warnings=())
 
     async def meet(*_: object) -> None:
         """It has."""
@@ -80,9 +77,30 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         return over(device, memory_stream_pair()[0])
 
     monkeypatch.setattr("client.link.linked", linked)
-    monkeypatch.setattr("client.exchange.visit", visit)
     monkeypatch.setattr(Link, "meet", meet)
+
+
+@pytest.fixture
+def slow(greeted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has told what is new, and does not say that it stores what is written then."""
+    del greeted
+
+    async def visit(*_: object) -> Visit:
+        return Visit(even=False, came=Counter(), archived=0, revoked=(), warnings=())
+
+    monkeypatch.setattr("client.exchange.visit", visit)
     monkeypatch.setattr("cli.writing.SETTLE_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("greeted")
+def test_nobody_is_told_to_send_again_what_is_queued(
+    anna: Official, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: 'queued: …; try again', and whoever did had said it twice."""
+    monkeypatch.setattr("cli.opening.SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("client.link.ANSWER_SECONDS_MAX", 0.05)
+    (sent,) = anna.json("send", chat, "once")
+    assert (sent["state"], sent["problem"]) == ("queued", "the node did not answer in time")
 
 
 @pytest.mark.usefixtures("slow")
