@@ -101,7 +101,7 @@ class DeviceParty(Party):
         self.seeks = False
         self._random: Random = place.clock.stream("keys", name)
         self._number = 1
-        self._outbox: Outbox | None = None
+        self._outboxes: dict[Line, Outbox] = {}
         self._visit: inquiries.Visit | None = None
         self.start()
         self.device.settle_here()
@@ -133,7 +133,7 @@ class DeviceParty(Party):
 
     def start(self) -> None:
         """Begin from the database."""
-        self._outbox = None
+        self._outboxes.clear()
         self._visit = None
         self._enter_process(self.connection)
         transaction = Transaction(
@@ -180,11 +180,17 @@ class DeviceParty(Party):
         line.say(Answer(ask.number, REFUSED, b"a device answers no questions"))
 
     def _appended(self) -> Callable[[], object]:
-        return bool if self._outbox is None else self._outbox.appended()
+        pushes = [outbox.appended() for outbox in self._outboxes.values()]
+
+        def push_all() -> None:
+            for push in pushes:
+                push()
+
+        return push_all
 
     def linked(self, line: Line) -> None:
         """A session begins."""
-        self._outbox = Outbox(self.device, line.push)
+        self._outboxes[line] = Outbox(self.device, line.push)
 
     def looked_ahead(self, chat: ChatId, entries: Sequence[Entry]) -> None:
         """Show the end of a chat before it is here; nothing of that is kept."""
@@ -202,7 +208,7 @@ class DeviceParty(Party):
     def closed(self, line: Line) -> None:
         """The session is over."""
         super().closed(line)
-        self._outbox = None
+        self._outboxes.pop(line, None)
 
     def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Open what is being stored."""

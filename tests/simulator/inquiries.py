@@ -145,8 +145,9 @@ def about(
     """Do something about users, looked up if the node is there; another thing if unknown."""
     known = party.up and all(people.acquaintance(party.device, name) for name in names)
     offline = then if known else otherwise
-    if party.up and any(line.open for line in party.lines):
-        search(party, party.lines[0], names, then, offline)
+    found = next((line for line in party.lines if line.open), None)
+    if party.up and found is not None:
+        search(party, found, names, then, offline)
     else:
         offline()
 

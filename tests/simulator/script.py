@@ -126,7 +126,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     liars: agencies whose node is hostile. cheats: roles, by number, whose owners cheat.
     strangers: whether people have yet to hear of each other, and look up whom they need.
     meets: which share of the commands takes up what is new at the node before it writes.
-    crossing: how often two nodes dial each other at once.
+    crossing: how often two nodes dial each other at once, or a device its node twice.
     beside: how often another process of a device does what is to be done, while one stays.
     """
 

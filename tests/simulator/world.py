@@ -304,9 +304,10 @@ class World:
         if self._can_connect(one, other):
             self._pause[pair] = BACK_OFF_SECONDS[0]
             self.connect(one, other)
-            if isinstance(one, NodeParty) and self._crosses():
+            if self._crosses():
                 delay = self.clock.stream("crossing").uniform(*CROSSING_SECONDS)
-                self.clock.after(delay, partial(self._cross, other, one))
+                again = (other, one) if isinstance(one, NodeParty) else (one, other)
+                self.clock.after(delay, partial(self._cross, *again))
         else:
             before = self._pause.get(pair, BACK_OFF_SECONDS[0])
             self._pause[pair] = min(before * 2, BACK_OFF_SECONDS[1])
@@ -316,7 +317,10 @@ class World:
         return self.clock.stream("crossing").random() < self.script.crossing
 
     def _cross(self, one: Party, other: Party) -> None:
-        """Connect two that are connected already: each has dialled the other (SPEC 6.1)."""
+        """Connect two that are connected already: each has dialled the other (SPEC 6.1).
+
+        Or two commands of one device have dialled its node.
+        """
         if self._can_connect(one, other):
             one.note("crosses")
             self.connect(one, other)
