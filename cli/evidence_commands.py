@@ -218,7 +218,7 @@ def _show(output: Output, findings: "Findings", anchors: Mapping[str, str]) -> N
     if not anchors:
         note(
             "the file is whole; whether its agencies are genuine it cannot show: compare the "
-            "fingerprints by another way, then check again with --fingerprint AGENCY=F"
+            "fingerprints by another way, then check again with --fingerprint AGENCY=FINGERPRINT"
         )
 
 
