@@ -267,8 +267,7 @@ class Node:
                 await connection.run()
         finally:
             self._conversing.discard(connection)
-            self.hub.remove(connection)
-            self.larder.closed(connection)
+            self._closed(connection)
         if isinstance(connection.failure, PeerError):
             self.metrics.breaches.labels(kind.value, type(connection.failure).__name__).inc()
         reason = None if connection.failure is None else str(connection.failure)
@@ -295,6 +294,14 @@ class Node:
         self.larder.opened(connection)
         if connection.peer is PeerKind.DEVICE:
             self._begin("telling holdings", partial(self._tell_holdings, connection))
+
+    def _closed(self, connection: Connection) -> None:
+        """A session is over. What it was yet to tell a device, another one of that device tells."""
+        self.hub.remove(connection)
+        self.larder.closed(connection)
+        if connection.peer is PeerKind.DEVICE:
+            for other in self.hub.of(connection.key):
+                self._begin("telling holdings", partial(self._tell_holdings, other))
 
     def _begin(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         self._nursery.start_soon(self._guard, what, work)

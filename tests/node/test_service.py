@@ -20,6 +20,7 @@ from node.backup import restore
 from node.config import Settings
 from node.control import SOCKET_FILE
 from node.database import connect
+from node.driver import Connection
 from node.errors import DamagedError, StorageError, UserError
 from node.service import Node
 from node.tls import Credential
@@ -28,7 +29,8 @@ from node.trust import take_card
 from node.witness import Witness
 from protocol.entry import ChatId
 from protocol.errors import NotCanonical, Untrusted
-from tests.node.homes import names_that_nobody_resolves
+from protocol.session import PeerKind
+from tests.node.homes import HELLO, names_that_nobody_resolves, until
 from tests.node.house import draw
 
 
@@ -108,6 +110,38 @@ async def test_a_backup_leaves_no_change_of_users_unsigned(tmp_path: Path) -> No
     restore(tmp_path / "kept", tmp_path / "again")
     kept = Witness(connect(tmp_path / "again" / DATABASE_FILE, None)).latest(agency.id)
     assert kept == node.directory.witness.latest(agency.id) is not None
+
+
+async def test_a_session_that_stays_tells_what_the_ended_one_did_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: what the node had was queued there until the device came anew (9910907)."""
+    founding = Founding("minzdrav", "RU", ("minzdrav.example:7340",), {})
+    agency = agencies.create(tmp_path / "minzdrav", founding, b"p", b"r", time.time(), draw)
+    node = Node(agency, Settings(listen="127.0.0.1:0"), connect(tmp_path / "node.db", None))
+    told: list[Connection] = []
+    streams: list[trio.abc.Stream] = []
+
+    async def tell(connection: Connection) -> None:
+        await trio.lowlevel.checkpoint()
+        told.append(connection)
+
+    monkeypatch.setattr(node, "_tell_holdings", tell)
+    monkeypatch.setattr(node.directory, "device_allowed", lambda _: True)
+    async with trio.open_nursery() as nursery:
+        ready = trio.Event()
+        nursery.start_soon(node.run, lambda _host, _port: ready.set())
+        await ready.wait()
+        for _ in range(2):
+            ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(node.hold, ours, PeerKind.DEVICE, bytes(32))
+            await theirs.send_all(HELLO)
+            streams.append(theirs)
+            await until(lambda: len(told) == len(streams))
+        await streams[0].aclose()
+        await until(lambda: len(told) > len(streams))
+        nursery.cancel_scope.cancel()
+    assert told == [told[0], told[1], told[1]]
 
 
 async def test_a_card_is_asked_for_every_hour(

@@ -324,6 +324,9 @@ class NodeParty(Party):
         """Hand on to it no more."""
         super().closed(line)
         self.hub.remove(line)
+        if line.peer is PeerKind.DEVICE:
+            for other in self.hub.of(line.key):
+                self.service.tell_holdings(other)
 
     def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Push on, and see to what that leaves to be done."""
