@@ -300,12 +300,13 @@ class Sharing:
         return [Holding(*row) for row in rows]
 
     def stored_of(self, device: DeviceKey, agency: bytes) -> list[Holding]:
-        """Return how much of a device's own chains is stored here, as this agency says it."""
+        """Return how much of a device's own chains is stored here, as this agency says it.
+
+        Of chats that it has left, too: else it waits for ever to hear that this is stored.
+        """
         rows = self.connection.execute(
-            "SELECT ?, id, device, lane, max(length) - 1 FROM readers"
-            " JOIN chains ON chains.chat = readers.chat AND device = peer"
-            " JOIN chats ON chats.no = readers.chat"
-            " WHERE peer = ? AND length > 0 GROUP BY readers.chat, lane",
+            "SELECT ?, id, device, lane, max(length) - 1 FROM chains JOIN chats ON chats.no = chat"
+            " WHERE device = ? AND length > 0 GROUP BY chat, lane",
             (agency, device),
         )
         return [Holding(*row) for row in rows]

@@ -1,9 +1,12 @@
 """SPEC 6.2, 6.3: how a node learns what another agency stores of what its devices wrote."""
 
+from pathlib import Path
+
 import trio
 
 from protocol.entry import CONTENT, CONTROL, DeviceKey
 from protocol.frame import ChatHeads, Head, Heads, Holding, Ping, Pong
+from protocol.operation import Leave
 from protocol.testing.conversations import conversation
 from protocol.testing.histories import Dice
 from tests.node.homes import MVD, Home, Peer, join, until
@@ -61,3 +64,17 @@ async def test_what_is_found_with_both_is_stored_by_both(
     assert {one for one in homes[0].noted if one.device == anna} == stored
     assert {one.agency for one in homes[0].noted} == {MVD}
     assert not any(connection.failure for connection in pair)
+
+
+def test_who_has_left_is_told_that_this_is_stored(tmp_path: Path) -> None:
+    """Regression: if the session ended before that was told, it was queued for ever (9910907)."""
+    talk = conversation(Dice(5), 0)
+    boris = talk.people[1]
+    device = boris.devices[0]
+    talk.tell(boris, talk.story.tell(boris, Leave()))
+    home = Home(tmp_path / "node.db", boris.agency.root.public)
+    home.take(talk)
+    assert device not in home.replica.readers_of(talk.chat)
+    (left,) = (one for one in talk.runs if one.device == device)
+    holding = Holding(DeviceKey(home.key), talk.chat, device, CONTROL, left.start)
+    assert home.replica.sharing.stored_of(device, home.key) == [holding]
