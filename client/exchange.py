@@ -158,7 +158,7 @@ async def _hand_over_keys(device: Device, link: Link, away: set[AgencyId]) -> No
             if fate is not _Fate.AWAY:
                 note = grants.done if fate is _Fate.KEPT else grants.refused
                 await link.write(partial(note, device, errand))
-        if fates != {_Fate.KEPT}:
+        if not fates or _Fate.REFUSED in fates:
             return
 
 

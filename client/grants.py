@@ -353,7 +353,7 @@ def due(device: Device, now: int) -> list[Errand]:
     rows = convert(
         device.connection.execute(
             "SELECT chat, epoch, device, prekey FROM owed"
-            " ORDER BY refused, device < ?, device, epoch LIMIT ?",
+            " ORDER BY device < ?, device, epoch LIMIT ?",
             (device.random(KEY_BYTES), GRANTS_AT_ONCE),
         ).fetchall(),
         list[tuple[ChatId, EntryId, DeviceKey, bytes | None]],

@@ -3,27 +3,20 @@
 from dataclasses import replace
 
 import pytest
-from trio.testing import memory_stream_pair
 
 from client import compose, grants, mailbox, people
 from client.device import Device
 from client.epochs import start_epoch
-from client.exchange import hand_out, receive
-from client.link import Link, over
-from client.linking import History, bring_in, take_parcels
+from client.linking import bring_in
 from client.mailbox import State
 from node.errors import IdentityError, RefusedError
 from protocol import keygrant
 from protocol.entry import CONTROL, ChatId, DeviceKey, EntryId
 from protocol.errors import PeerError
-from protocol.frame import Answer
 from protocol.identity import sign_prekey, verify_prekey
 from protocol.keygrant import ChainKey
 from protocol.policy import Role
-from protocol.question import Forward, GetParcels, PutParcel, Question, Taken
-from protocol.reply import Done, Parcel, Parcels, Reply
 from tests.client.channels import LATER, ask, deliver, follow, pay
-from tests.client.post import Post
 from tests.federation import Federation, now
 
 
@@ -463,131 +456,3 @@ def test_a_recipient_takes_no_granted_key(
         grants.take(boris, forged(anna, boris, channel, federation, epoch))
     granted = "SELECT count(*) FROM senders WHERE epoch = ? AND granter IS NOT NULL"
     assert boris.connection.execute(granted, (epoch,)).get == 0
-
-
-class TestHandingOut:
-    """What another agency's node answers, ours passes on as it is (SPEC 7.4)."""
-
-    @pytest.mark.parametrize(
-        ("code", "refused"), [(0, 1), (1, 1), (3, 0), (4, 1), (5, 1), (7, 1), (8, 1)]
-    )
-    async def test_no_answer_ends_a_visit(
-        self,
-        anna: Device,
-        channel: ChatId,
-        code: int,
-        refused: int,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        async def answer(_topic: int, _body: bytes) -> Answer:
-            return Answer(0, code, b"no array")
-
-        ours, theirs = memory_stream_pair()
-        async with over(anna, ours) as link:
-            monkeypatch.setattr(link.connection, "ask", answer)
-            link.greeted.set()
-            await hand_out(anna, link)
-        assert anna.connection.execute("SELECT chat, refused FROM owed").get == (channel, refused)
-        await theirs.aclose()
-
-    async def test_a_node_that_does_not_answer_is_asked_once(
-        self,
-        anna: Device,
-        dina: Device,
-        channel: ChatId,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """In one visit; what is for others there stays owed."""
-        with anna.transaction():
-            compose.add_members(anna, channel, [(dina.profile.user.user, Role.READER)], now())
-        asked: list[bytes] = []
-
-        async def away(_topic: int, body: bytes) -> Answer:
-            asked.append(body)
-            return Answer(0, 3, b"away")
-
-        ours, theirs = memory_stream_pair()
-        async with over(anna, ours) as link:
-            monkeypatch.setattr(link.connection, "ask", away)
-            link.greeted.set()
-            await hand_out(anna, link)
-        assert len(asked) == 1
-        owed = anna.connection.execute("SELECT device FROM owed").fetchall()
-        assert len(owed) == 2
-        await theirs.aclose()
-
-    async def test_what_others_wait_for_goes_before_what_is_asked(
-        self, anna: Device, vera: Device, channel: ChatId, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Regression: with room for one parcel two asked each other for ever (9800526)."""
-        question = Forward(channel, vera.profile.charter.agency, vera.key, b"asked")
-        monkeypatch.setattr("client.grants.asks", lambda *_: [question])
-        sent: list[bytes] = []
-
-        async def answer(_topic: int, body: bytes) -> Answer:
-            sent.append(body)
-            return Answer(0, 0, b"\x90")
-
-        ours, theirs = memory_stream_pair()
-        async with over(anna, ours) as link:
-            monkeypatch.setattr(link.connection, "ask", answer)
-            link.greeted.set()
-            await hand_out(anna, link)
-        await theirs.aclose()
-        assert [b"asked" in body for body in sent] == [False, True]
-
-    async def test_keys_that_come_before_their_channel_wait_for_it(
-        self,
-        federation: Federation,
-        post: Post,
-        anna: Device,
-        vera: Device,
-        channel: ChatId,
-    ) -> None:
-        """The log is longer than what a visit brings over a thin line, and the grant is short."""
-        federation.say(anna, channel, "one")
-        with anna.transaction():
-            (errand,) = grants.due(anna, now())
-        history, post.caught_up = History(), False
-        async with post.link(vera) as link:
-            await link.ask(PutParcel(vera.key, errand.question.body))
-            await take_parcels(vera, link, history)
-            follow(federation, anna, vera)
-            post.caught_up = True
-            await take_parcels(vera, link, history)
-            await receive(vera, link)
-        assert (federation.texts(vera, channel), history.refused) == (["one"], [])
-
-    async def test_keys_come_beside_what_is_not_believed(
-        self,
-        federation: Federation,
-        anna: Device,
-        vera: Device,
-        channel: ChatId,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        federation.say(anna, channel, "one")
-        follow(federation, anna, vera)
-        with anna.transaction():
-            (errand,) = grants.due(anna, now())
-        waiting = [Parcel(1, b"no parcel"), Parcel(2, errand.question.body)]
-
-        async def answer(question: Question) -> Reply:
-            match question:
-                case GetParcels():
-                    return Parcels(tuple(waiting))
-                case Taken(numbers):
-                    waiting[:] = [one for one in waiting if one.number not in numbers]
-                case _:
-                    pass
-            return Done()
-
-        ours, theirs = memory_stream_pair()
-        history = History()
-        async with over(vera, ours) as link:
-            monkeypatch.setattr(link, "ask", answer)
-            monkeypatch.setattr(Link, "caught_up", True)
-            await take_parcels(vera, link, history)
-            await receive(vera, link)
-        assert (federation.texts(vera, channel), len(history.refused)) == (["one"], 1)
-        await theirs.aclose()
