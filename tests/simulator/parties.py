@@ -324,7 +324,7 @@ class NodeParty(Party):
         """Hand on to it no more."""
         super().closed(line)
         self.hub.remove(line)
-        if line.peer is PeerKind.DEVICE:
+        if self.up and line.peer is PeerKind.DEVICE:
             for other in self.hub.of(line.key):
                 self.service.tell_holdings(other)
 
