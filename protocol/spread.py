@@ -151,7 +151,7 @@ class Spread:
         tree.duplicates.pop(source, None)
         chain = (chat, head.device, head.lane)
         having = {source} | self._came(chain, head.seq)
-        for peer in tree.lazy - having:
+        for peer in sorted(tree.lazy - having):
             self._queue(peer, chain, head, now)
         return [Told(peer, None) for peer in sorted(tree.eager - having)]
 

@@ -179,6 +179,15 @@ class TestTree:
         assert one.due == NEVER
         assert one.near(CHAT, AGENCIES) == near.eager | near.lazy
 
+    def test_in_one_order_whatever_the_hashes_are(self) -> None:
+        """Regression: the simulator's seed 2422165338 gave another trace with other hashes."""
+        one = spread()
+        told = one.stored(CHAT, AGENCIES, head(1), OWN, 0.0)
+        assert [peer for peer, _ in told] == sorted(peer for peer, _ in told)
+        announced = [peer for peer, _ in one.expired(IHAVE_DELAY_SECONDS)]
+        assert announced == sorted(announced)
+        assert len(announced) > EAGER_FEW
+
     def test_not_back_to_who_brought_it(self) -> None:
         one = spread()
         source = min(neighbours(CHAT, OWN, AGENCIES - {OWN}, len(AGENCIES)).eager)
