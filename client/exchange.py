@@ -203,7 +203,7 @@ def reach_more(device: Device, now: int) -> int:
     stirred = mailbox.stirred_since(device, looked)
     if looked != latest:
         device.note(_REACHED, latest)
-    return let_all_read(device, {*stirred, *skipping(device)}, now)
+    return let_all_read(device, dict.fromkeys([*stirred, *skipping(device)]), now)
 
 
 async def decide(device: Device, link: Link) -> Sequence[Decided]:
