@@ -125,7 +125,7 @@ class Link:
         self._came: Counter[ChatId] = Counter()
         self.refused: list[str] = []  # why cards and people were not taken up, or are again
         outbox = Outbox(device, self._push)
-        self.journal = Journal(device.connection, device.forget, device.refresh, outbox.appended)
+        self.journal = Journal(device.connection, device.forget, self._look_again, outbox.appended)
         self.fetching = Fetching(device.replica, self.journal, device.folder)
         self.news = trio.Event()
         self.connection = Connection(
@@ -150,6 +150,15 @@ class Link:
                 self.fetching.left(self.connection)
                 self.ended.set()
                 self._tell()
+
+    def _look_again(self) -> None:
+        """See what other processes of this device have written.
+
+        Seals that one of them lacks it has asked for on its own session, which may end before they
+        come: they are asked for on this one, too.
+        """
+        if self._device.refresh():
+            self.connection.ask_for_seals()
 
     def share(self, key: bytes) -> Share:
         """A device has one peer, which shares with nobody."""

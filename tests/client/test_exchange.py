@@ -182,6 +182,23 @@ async def test_who_stays_online_opens_what_came_so(
     assert federation.texts(boris, sealed) == ["waits"]
 
 
+async def test_seals_that_another_process_lacks_are_asked_for_here(
+    anna: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it had asked on its own session, and ended; the message stayed closed."""
+    other = open_device(anna.folder, PASSPHRASE, anna.random)
+    asked: list[None] = []
+    async with link_of(anna) as link:
+        monkeypatch.setattr(link.connection, "ask_for_seals", lambda: asked.append(None))
+        await link.journal.read(bool)
+        asked.clear()
+        for times in (0, 1, 2):
+            await link.journal.read(bool)
+            assert len(asked) == times
+            other.note("written", times)
+    other.close()
+
+
 async def test_who_gave_a_device_up_is_told_when_it_had_come_in_again(
     federation: Federation, anna: Device, boris: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,12 +137,18 @@ class DeviceParty(Party):
         self._visit = None
         self._enter_process(self.connection)
         transaction = Transaction(
-            self.connection, self.device.forget, self.device.refresh, self._appended
+            self.connection, self.device.forget, self._look_again, self._appended
         )
         self.disk = Disk(
             self.place.clock, self.name, transaction, partial(self.place.durable, self)
         )
         self.up = True
+
+    def _look_again(self) -> None:
+        """See what other processes have written, as `client.link` does."""
+        if self.device.refresh():
+            for line in self.lines:
+                line.ask_for_seals()
 
     def _bring(self, database: bytes) -> apsw.Connection:
         """Copy a database to where each process of this device finds it."""
@@ -206,9 +212,11 @@ class DeviceParty(Party):
         self.visit()
 
     def closed(self, line: Line) -> None:
-        """The session is over."""
+        """The session is over. Another one is another process, which had asked for seals, too."""
         super().closed(line)
         self._outboxes.pop(line, None)
+        for other in self.lines:
+            other.ask_for_seals()
 
     def storing(self, parts: Sequence[Stored], source: Outgoing) -> Callable[[], None]:
         """Open what is being stored."""
