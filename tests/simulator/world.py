@@ -274,8 +274,8 @@ class World:
         self.clock.after(BACK_OFF_SECONDS[0], lambda: self._retry(one, other))
 
     def ended(self, line: Line) -> None:
-        """A connection is over: whoever dialled does so again."""
-        if line.wire is None or line is not line.wire.ends[0]:
+        """A connection is over at one end: whoever dialled does so again, as at the other end."""
+        if line.wire is None:
             return
         one, other = (end.owner for end in line.wire.ends)
         if isinstance(one, Party) and isinstance(other, Party):
