@@ -3,6 +3,7 @@
 What another agency's node answers, ours passes on as it is (SPEC 7.4).
 """
 
+from collections.abc import Awaitable, Callable
 from itertools import cycle
 
 import pytest
@@ -22,6 +23,18 @@ from tests.client.channels import follow
 from tests.client.post import Post
 from tests.federation import Federation, now
 
+Node = Callable[[int, bytes], Awaitable[Answer]]
+
+
+async def visit(device: Device, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand out over a session with a node that answers so."""
+    ours, theirs = memory_stream_pair()
+    async with over(device, ours) as link:
+        monkeypatch.setattr(link.connection, "ask", node)
+        link.greeted.set()
+        await hand_out(device, link)
+    await theirs.aclose()
+
 
 @pytest.mark.parametrize(
     ("code", "refused"), [(0, 1), (1, 1), (3, 0), (4, 1), (5, 1), (7, 1), (8, 1)]
@@ -36,13 +49,8 @@ async def test_no_answer_ends_a_visit(
     async def answer(_topic: int, _body: bytes) -> Answer:
         return Answer(0, code, b"no array")
 
-    ours, theirs = memory_stream_pair()
-    async with over(anna, ours) as link:
-        monkeypatch.setattr(link.connection, "ask", answer)
-        link.greeted.set()
-        await hand_out(anna, link)
+    await visit(anna, answer, monkeypatch)
     assert anna.connection.execute("SELECT chat, refused FROM owed").get == (channel, refused)
-    await theirs.aclose()
 
 
 async def test_a_node_that_does_not_answer_is_asked_once(
@@ -60,15 +68,10 @@ async def test_a_node_that_does_not_answer_is_asked_once(
         asked.append(body)
         return Answer(0, 3, b"away")
 
-    ours, theirs = memory_stream_pair()
-    async with over(anna, ours) as link:
-        monkeypatch.setattr(link.connection, "ask", away)
-        link.greeted.set()
-        await hand_out(anna, link)
+    await visit(anna, away, monkeypatch)
     assert len(asked) == 1
     owed = anna.connection.execute("SELECT device FROM owed").fetchall()
     assert len(owed) == 2
-    await theirs.aclose()
 
 
 async def test_what_others_wait_for_goes_before_what_is_asked(
@@ -83,12 +86,7 @@ async def test_what_others_wait_for_goes_before_what_is_asked(
         sent.append(body)
         return Answer(0, 0, b"\x90")
 
-    ours, theirs = memory_stream_pair()
-    async with over(anna, ours) as link:
-        monkeypatch.setattr(link.connection, "ask", answer)
-        link.greeted.set()
-        await hand_out(anna, link)
-    await theirs.aclose()
+    await visit(anna, answer, monkeypatch)
     assert [b"asked" in body for body in sent] == [False, True]
 
 
@@ -173,10 +171,5 @@ async def test_who_is_away_is_in_nobodys_way(
 
     monkeypatch.setattr(grants, "GRANTS_AT_ONCE", 1)
     monkeypatch.setattr(grants, "due", due_in_turn)
-    ours, theirs = memory_stream_pair()
-    async with over(anna, ours) as link:
-        monkeypatch.setattr(link.connection, "ask", answer)
-        link.greeted.set()
-        await hand_out(anna, link)
-    await theirs.aclose()
+    await visit(anna, answer, monkeypatch)
     assert anna.connection.execute("SELECT device FROM owed").fetchall() == [(vera.key,)]
