@@ -138,17 +138,23 @@ def test_who_then_interrupts_is_told_that_it_is_written(
     assert "is written, and goes with the next command" in anna.said
 
 
-def test_a_first_message_to_somebody_meets_a_silent_node_once(
-    anna: Official, boris: Official, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Regression: three times, to look for the chat, to begin it, to write; then it was written."""
-    patience = []
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how many seconds, each time, a node was waited for that is silent."""
+    waited: list[float] = []
 
     async def dial(_card: Card, _credential: Credential, seconds: float) -> None:
-        patience.append(seconds)
+        waited.append(seconds)
         raise Silent("no answer")
 
     monkeypatch.setattr("client.link.dial", dial)
+    return waited
+
+
+def test_a_first_message_to_somebody_meets_a_silent_node_once(
+    anna: Official, boris: Official, patience: list[float]
+) -> None:
+    """Regression: three times, to look for the chat, to begin it, to write; then it was written."""
     (sent,) = anna.json("send", boris.device.profile.name, "hello")
     assert (sent["state"], sent["problem"]) == ("queued", "no answer")
     assert patience == [MEET_SECONDS, BUSY_SECONDS]
@@ -170,16 +176,9 @@ def test_a_change_of_which_nothing_is_written_says_so(
 
 @pytest.mark.usefixtures("boris")
 def test_for_who_is_not_known_here_a_busy_node_is_waited_for(
-    anna: Official, monkeypatch: pytest.MonkeyPatch
+    anna: Official, patience: list[float]
 ) -> None:
     """What is here could not do instead."""
-    patience = []
-
-    async def dial(_card: Card, _credential: Credential, seconds: float) -> None:
-        patience.append(seconds)
-        raise Silent("no answer")
-
-    monkeypatch.setattr("client.link.dial", dial)
     anna("chat", "new", "Чужой", "zoya@mincifry", code=3)
     anna("chat", "new", "Новый", "boris@mincifry")
     assert patience == [TLS_SECONDS_MAX, MEET_SECONDS]
