@@ -1,10 +1,6 @@
-"""What `testssl.sh` says of a running node. It has no certificate, as no stranger has.
-
-It takes a minute or two, so it is only run where IVOR_TESTSSL is set.
-"""
+"""What `testssl.sh` says of a running node. It has no certificate, as no stranger has."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +14,6 @@ from tests.hostile.federation import Federation
 TESTSSL = shutil.which("testssl") or shutil.which("testssl.sh")
 SECONDS_MAX = 240
 CHECKS = ("--protocols", "--fs", "--server-defaults", "--renegotiation", "--compression")
-ASKED = "IVOR_TESTSSL" in os.environ
 FINE = {"OK", "INFO", "DEBUG"}
 
 # Findings above INFO that are meant, and why.
@@ -40,7 +35,6 @@ EXPLAINED = {
 }
 
 
-@pytest.mark.skipif(not ASKED, reason="takes long: set IVOR_TESTSSL=1")
 @pytest.mark.skipif(TESTSSL is None, reason="testssl.sh is missing")
 async def test_testssl(federation: Federation, tmp_path: Path) -> None:
     """Case 57: TLS 1.3 and nothing else; what it finds above INFO is explained above."""
