@@ -2,6 +2,7 @@
 
     owe(device, chat, header, entry)       # as it opens
     owe_rivals(device, chat, place)        # of two with one key it has read the other
+    owe_epoch(device, chat, epoch, other)  # that one asks for its keys
     owe_absent(device, other, last, now)   # that one was away, and has erased what opens the rest
     letters = due(device, other)           # `handing` brings them, then
     settle(device, other, letters)
@@ -9,14 +10,19 @@
 All inside the caller's transaction.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from msgspec import convert
 
 from client.device import Device
+from client.entries import header_at
 from protocol.chat import Chat
 from protocol.disclosure import Disclosed
-from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Reference
+from protocol.entry import CONTENT, ChatId, ContentHeader, DeviceKey, EntryId, Header, Reference
+from protocol.epoch import rank
+from protocol.history import History
 from protocol.identity import Prekey
 from protocol.limits import PREKEY_ERASE_SECONDS
 from protocol.membership import is_lost
@@ -70,6 +76,39 @@ def is_for(judge: Chat, header: ContentHeader, device: DeviceKey) -> bool:
     if not history.is_channel or device in epoch.operation.skipped:
         return False
     return device in history.members(epoch)
+
+
+def owe_epoch(device: Device, chat: Chat, epoch: EntryId, other: DeviceKey) -> None:
+    """Owe what was said in an epoch, as far as it opens here.
+
+    Who started it, and all whom it is sealed to, may be gone before that one was granted its keys.
+    """
+    history, stored = chat.history, device.replica.store.create_chat(chat.id)
+    started = history.epoch(epoch)
+    for author in history.named(started) if started is not None else ():
+        for branch in stored.chains.get((author, CONTENT), ()):
+            header = partial(header_at, device, stored, author, branch)
+            first, stop = _said_in(history, epoch, header, range(branch.base, branch.length))
+            device.connection.execute(
+                "INSERT INTO debts SELECT ?, mailbox.id FROM entries JOIN mailbox USING (id)"
+                " WHERE place >= (? << 32 | ?) AND place < (? << 32 | ?) AND state = 1"
+                " ON CONFLICT DO NOTHING",
+                (other, branch.no, first, branch.no, stop),
+            )
+
+
+def _said_in(
+    history: History, epoch: EntryId, header: Callable[[int], Header], places: range
+) -> tuple[int, int]:
+    """Return where an epoch begins and ends along a chain: its epochs only ever get better."""
+    at = rank(history, epoch)
+
+    def ranked(place: int) -> tuple[int, int]:
+        found = header(place)
+        return rank(history, found.epoch) if isinstance(found, ContentHeader) else at
+
+    first = bisect_left(places, at, key=ranked)
+    return places.start + first, places.start + bisect_right(places, at, first, key=ranked)
 
 
 def owe_absent(device: Device, other: DeviceKey, last: Prekey, now: Prekey) -> None:

@@ -15,6 +15,7 @@ from itertools import islice
 
 from msgspec import convert
 
+from client import debts
 from client.device import Device
 from client.entries import header_at
 from client.epochs import (
@@ -81,16 +82,16 @@ def wait_for_earlier(
     """Note that a granted chain begins behind a message; return whether another's may not.
 
     Each publisher of the epoch is asked until it has answered so: the granter may have come late
-    to it itself, or have read on.
+    to it itself, or have read on. Another device of ours is asked, too: it may have read it.
     """
     judge = device.replica.chat(chat)
     if judge is None or not _is_for_us(device, judge, header):
         return False
     _note_late(device, header.epoch, granter)
-    if not _holders(device, judge, header.epoch) - _late(device, header.epoch):
-        return False
-    _ask(device, chat, header.epoch)
-    return True
+    waits = bool(_holders(device, judge, header.epoch) - _late(device, header.epoch))
+    if waits or _ours(device, judge):
+        _ask(device, chat, header.epoch)
+    return waits
 
 
 def _is_for_us(device: Device, judge: Chat, header: ContentHeader) -> bool:
@@ -105,6 +106,11 @@ def _ask(device: Device, chat: ChatId, epoch: EntryId) -> None:
     device.connection.execute(
         "INSERT INTO asked VALUES (?, ?, 0, 0) ON CONFLICT DO NOTHING", (epoch, chat)
     )
+
+
+def ask_no_more(device: Device, epoch: EntryId) -> None:
+    """Ask nobody for an epoch's keys, unless more waits for them. Call inside a transaction."""
+    device.connection.execute("DELETE FROM asked WHERE epoch = ?", (epoch,))
 
 
 def _note_late(device: Device, epoch: EntryId, granter: DeviceKey) -> None:
@@ -123,6 +129,11 @@ def _holders(device: Device, judge: Chat, epoch: EntryId) -> set[DeviceKey]:
     started = judge.history.epoch(epoch)
     sealed = set() if started is None else set(judge.history.recipients(started))
     return sealed & judge.membership().sealed - {device.key}
+
+
+def _ours(device: Device, judge: Chat) -> set[DeviceKey]:
+    """Return the other devices of our user that are in a chat: they owe what they have read."""
+    return judge.membership().devices.keys() & set(device.others)
 
 
 def is_granted(device: Device, chat: ChatId, header: Header) -> bool:
@@ -220,8 +231,11 @@ def _take_question(device: Device, judge: Chat, asked: Asked) -> None:
         raise IdentityError("somebody outside a chat asks for its keys; nothing was given")
     for epoch in asked.epochs:
         started = judge.history.epoch(epoch)
-        if started is not None and judge.history.is_granted(started, asked.sender):
-            owe(device, judge, epoch, [asked.sender], asked.record)
+        if started is None or not judge.history.is_granted(started, asked.sender):
+            continue
+        owe(device, judge, epoch, [asked.sender], asked.record)
+        if asked.sender in device.others:
+            debts.owe_epoch(device, judge, epoch, asked.sender)
 
 
 def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
@@ -251,7 +265,7 @@ def _take_grant(device: Device, judge: Chat, grant: Granted) -> None:
     )
     if late:
         _note_late(device, grant.epoch, grant.sender)
-    device.connection.execute("DELETE FROM asked WHERE epoch = ?", (grant.epoch,))
+    ask_no_more(device, grant.epoch)
 
 
 def _bad_for(device: Device, grant: Granted) -> set[DeviceKey]:
@@ -265,8 +279,8 @@ def asks(device: Device, now: int) -> list[Forward]:
     """Return the questions that are due for keys that we lack. Call inside a transaction.
 
     now: milliseconds. Each epoch is asked of one publisher's device, its author first, then of the
-    next, ever more rarely, those first that have waited longest; what one device is asked for goes
-    in one question.
+    next, then of our own others, ever more rarely, those first that have waited longest; what one
+    device is asked for goes in one question.
     """
     rows = convert(
         device.connection.execute(
@@ -281,7 +295,7 @@ def asks(device: Device, now: int) -> list[Forward]:
             continue
         publisher = _whom_to_ask(device, chat, epoch, tries)
         if publisher is None:
-            device.connection.execute("DELETE FROM asked WHERE epoch = ?", (epoch,))
+            ask_no_more(device, epoch)
             continue
         epochs = found.get((chat, publisher), [])
         if len(epochs) < EPOCHS_ASKED_MAX and (epochs or len(found) < ASKS_AT_ONCE):
@@ -305,9 +319,9 @@ def unheard(device: Device, asked: Forward) -> None:
     if judge is None or not isinstance(found, Asked):
         return
     for epoch in found.epochs:
-        others = max(len(_holders(device, judge, epoch)), 1)
+        others = _holders(device, judge, epoch) | _ours(device, judge)
         device.connection.execute(
-            "UPDATE asked SET tries = tries % ? WHERE epoch = ?", (others, epoch)
+            "UPDATE asked SET tries = tries % ? WHERE epoch = ?", (max(len(others), 1), epoch)
         )
 
 
@@ -325,10 +339,14 @@ def _whom_to_ask(device: Device, chat: ChatId, epoch: EntryId, tries: int) -> De
     rows = device.connection.execute("SELECT granter FROM bad_grants WHERE epoch = ?", (epoch,))
     bad = {one for (one,) in convert(rows.fetchall(), list[tuple[DeviceKey]])}
     late = _late(device, epoch)
-    near = reached(device, judge.membership())
+    holders, ours = _holders(device, judge, epoch), _ours(device, judge)
+    near = reached(device, judge.membership()) | ours
     ranked = sorted(
-        _holders(device, judge, epoch),
-        key=lambda one: (one not in near, one in late, one in bad, one != author, one),
+        holders | ours,
+        key=lambda one: (
+            *(one not in near, one in late, one in bad),
+            *(one in ours - holders, one != author, one),
+        ),
     )
     return ranked[tries % len(ranked)] if ranked else None
 

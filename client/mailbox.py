@@ -352,6 +352,7 @@ def accept_disclosed(device: Device, entry: bytes, plaintext: bytes, frank: byte
             " SET generation = max(generation, excluded.generation)",
             (header.epoch, author, chat, header.generation + 1),
         )
+    grants.ask_no_more(device, header.epoch)
     return True
 
 

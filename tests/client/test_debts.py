@@ -9,6 +9,7 @@ import pytest
 
 from cli.letters import record
 from client import compose, grants, handing, people
+from client.arrivals import take_in
 from client.device import Device, open_device
 from client.epochs import make_prekey, start_epoch
 from client.linking import History, bring_in, take_parcels
@@ -24,6 +25,7 @@ from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from protocol.question import Question
 from protocol.reply import Reply
 from tests.cheating import seal_wrongly
+from tests.client.channels import LATER, ask, deliver, pay
 from tests.client.post import Post
 from tests.federation import PASSPHRASE, Federation, now
 
@@ -228,6 +230,71 @@ async def test_a_publisher_hands_over_what_its_other_device_was_skipped_for(
     assert federation.texts(anna, channel) == ["skipped"]
     await hand_on(post, anna, phone)
     assert federation.texts(phone, channel) == ["skipped"]
+
+
+@pytest.mark.parametrize("heir", ["anna", "vera"])
+async def test_a_reader_asks_its_owners_other_device_where_no_publisher_is_left(
+    federation: Federation, post: Post, anna: Device, boris: Device, vera: Device, heir: str
+) -> None:
+    """Regression: boris granted anna's first device his keys, and was gone before the second."""
+    channel, phone = channel_of(federation, boris, anna, Role.READER)
+    federation.carry(anna, boris)
+    for at, epoch in enumerate(("before", "lacking", "after")):
+        with boris.transaction():
+            start_epoch(boris, compose.require(boris, channel), now())
+            errands = grants.due(boris, now())
+        for word in ("one", "two"):
+            federation.say(boris, channel, f"{epoch} {word}")
+        carry_to_both(federation, boris, anna, phone)
+        granted = (anna, phone) if at != 1 else (anna,)
+        deliver([errand.question for errand in errands], *granted)
+        with boris.transaction():
+            for errand in errands:
+                grants.done(boris, errand)
+        for device in (anna, phone):
+            with device.transaction():
+                take_in(device, now())
+    assert ask(phone, anna) == 0  # but boris, as long as he is in
+    owner = {"anna": anna, "vera": vera}[heir].profile.user.user
+    with boris.transaction():
+        if heir == "vera":
+            compose.add_members(boris, channel, [(owner, Role.READER)], now())
+        compose.set_role(boris, channel, owner, Role.OWNER, now())
+        compose.leave(boris, channel, now())
+    carry_to_both(federation, boris, anna, phone)
+    assert (len(federation.texts(anna, channel)), owed(anna)) == (6, 0)
+    assert ask(phone, anna, at=now() + LATER) == 1
+    assert owed(anna) == 2
+    await hand_on(post, anna, phone)
+    assert sorted(federation.texts(phone, channel)) == sorted(federation.texts(anna, channel))
+    assert ask(phone, anna, at=now() + 9 * LATER) == 0
+
+
+async def test_it_asks_there_too_for_what_all_publishers_keys_begin_behind(
+    federation: Federation, post: Post, anna: Device, boris: Device
+) -> None:
+    channel, phone = channel_of(federation, boris, anna, Role.READER)
+    federation.carry(anna, boris)
+    with boris.transaction():
+        start_epoch(boris, compose.require(boris, channel), now())
+        errands = [one for one in grants.due(boris, now()) if one.question.device == anna.key]
+    federation.say(boris, channel, "long ago")
+    boris.connection.execute("DELETE FROM openings")
+    boris.connection.execute("DELETE FROM prekeys")
+    carry_to_both(federation, boris, anna, phone)
+    deliver([one.question for one in errands], anna)
+    assert ask(phone, boris) == 1
+    assert pay(boris, phone) == 1
+    for device in (anna, phone):
+        with device.transaction():
+            take_in(device, now())
+    assert [one.state for one in letters(phone, channel, 9)] == [State.UNREADABLE]
+    assert federation.texts(anna, channel) == ["long ago"]
+    assert ask(phone, anna, at=now() + LATER) == 1
+    assert owed(anna) == 1
+    await hand_on(post, anna, phone)
+    assert federation.texts(phone, channel) == ["long ago"]
+    assert ask(phone, boris, anna, at=now() + 9 * LATER) == 0
 
 
 def shared_by_vera(

@@ -68,9 +68,9 @@ async def test_what_was_handed_over_while_its_key_was_on_its_way_leaves_no_key(
     with anna.transaction():
         take_in(anna, now())
     assert federation.texts(anna, channel) == ["m1"]
+    ask(phone, boris)
     await hand_on(post, anna, phone)
     assert federation.texts(phone, channel) == ["m1"]
-    ask(phone, boris)
     pay(boris, phone)
     with phone.transaction():
         take_in(phone, now())
