@@ -111,6 +111,31 @@ def trust(
     Output(as_json).facts(_with_times(taken))
 
 
+@node.command()
+def distrust(
+    agency: Annotated[str, typer.Argument(help="Its name, as 'ivor node peers' lists it.")],
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Trust an agency no longer: end every connection with it, and begin none."""
+    from node.errors import UserError
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"no terminal to ask on: add --yes to cut {agency} off")
+        note(f"Nothing goes to {agency} or comes from there any more, until you trust it again.")
+        if not typer.confirm(f"Trust {agency} no longer?", default=False, err=True):
+            raise UserError(f"{agency} is trusted as before")
+    done = _ask(folder, "distrust", {"agency": agency})
+    Output(as_json).facts(done)
+    if done["chats"]:
+        note(
+            "In these chats it stays, and other agencies may hand on to it what is said there, "
+            "until an admin removes its members: 'ivor chat remove'."
+        )
+
+
 def _show_card(found: Mapping[str, object]) -> None:
     note(f"agency       {found['agency']}")
     note(f"zone         {found['zone']}")

@@ -15,7 +15,7 @@ from client.device import Device
 from client.epochs import is_too_old
 from crypto.fingerprint import safety_number
 from node.errors import IdentityError, IvorError, NetworkError, UserError
-from node.trust import take_card
+from node.trust import take_card, withdraw
 from protocol.chat import Chat
 from protocol.entry import DeviceKey
 from protocol.errors import PeerError
@@ -32,7 +32,7 @@ from protocol.identity import (
     verify_charter,
     verify_prekey,
 )
-from protocol.limits import INCARNATION_BYTES
+from protocol.limits import INCARNATION_BYTES, KEY_BYTES
 from protocol.name import parse_address
 from protocol.person import Person, PersonDevice
 from protocol.policy import Role
@@ -64,7 +64,7 @@ def keep_card(device: Device, raw: bytes) -> Card:
     """
     card = verify_card(raw)
     row = device.connection.execute(
-        "SELECT id, card FROM agencies WHERE id = ? OR name = ?",
+        "SELECT id, card, trusted FROM cards WHERE id = ? OR name = ?",
         (card.charter.agency, card.charter.name),
     ).fetchone()
     if row is not None and row[0] != card.charter.agency:
@@ -72,15 +72,17 @@ def keep_card(device: Device, raw: bytes) -> Card:
             f"our node names another root key for the agency {card.charter.name} than it did "
             "before; ask your administrator before you go on"
         )
-    known = None if row is None else verify_card(row[1]).charter
-    if known is not None and known.archive != card.charter.archive:
+    known = None if row is None else verify_card(row[1])
+    if known is not None and known.charter.archive != card.charter.archive:
         raise IdentityError(
             f"our node names another archive key for the agency {card.charter.name} than it did "
             f"before, so its fingerprint is {card.charter.fingerprint} now; ask your administrator"
         )
-    if known is None or known.serial < card.charter.serial:
-        take_card(device.connection, card)
-        if known is None:
+    is_newer = known is None or known.charter.serial < card.charter.serial
+    is_trusted = row is not None and bool(row[2])
+    if is_newer or not is_trusted:
+        take_card(device.connection, card if known is None or is_newer else known)
+        if not is_trusted:
             grants.ask_at_once(device)
             device.connection.execute("DELETE FROM sought")
         if card.charter.agency == device.profile.charter.agency:
@@ -113,11 +115,17 @@ def cards_seen(device: Device) -> GetCards:
 
 
 def keep_cards(device: Device, said: Cards) -> list[str]:
-    """Keep the cards of an answer, and how far it reaches; return why some were not taken."""
+    """Keep the cards of an answer, and how far it reaches; return why some were not taken.
+
+    Of an agency that our node trusts no longer there is the id instead.
+    """
     refused = []
     for raw in said.cards:
         try:
-            keep_card(device, raw)
+            if len(raw) != KEY_BYTES:
+                keep_card(device, raw)
+            elif raw != device.profile.charter.agency:
+                withdraw(device.connection, AgencyId(raw))
         except (IdentityError, PeerError) as error:
             refused.append(str(error))
     device.note(_CARDS, said.incarnation + said.newest.to_bytes(_NUMBER_BYTES))
@@ -168,9 +176,7 @@ def checked(device: Device, person: Person) -> VerifiedUser:
     """Return who a person is, by records that verify under the agency's key that we know."""
     certificates = [one.certificate for one in person.devices]
     user = verified(person.charter, person.certificate, certificates).user
-    root = device.connection.execute(
-        "SELECT id FROM agencies WHERE name = ?", (user.agency_name,)
-    ).get
+    root = device.connection.execute("SELECT id FROM cards WHERE name = ?", (user.agency_name,)).get
     if root is not None and root != user.agency:
         raise IdentityError(
             f"{user.name} comes with another root key of {user.agency_name} than our node trusts; "

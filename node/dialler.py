@@ -51,24 +51,28 @@ class Caller(Protocol):
 
 
 async def keep_dialling(caller: Caller) -> None:
-    """Dial every agency that is trusted, now and whenever one is added, for ever."""
+    """Dial every agency that is trusted, for as long as it is, and whenever one is added."""
     started: set[AgencyId] = set()
     async with trio.open_nursery() as nursery:
         while True:
             for agency in caller.cards.keys() - started - {caller.id}:
                 started.add(agency)
-                nursery.start_soon(_keep, caller, agency)
+                nursery.start_soon(_keep, caller, agency, started)
             await trio.sleep(LOOK_SECONDS)
 
 
-async def _keep(caller: Caller, agency: AgencyId) -> None:
+async def _keep(caller: Caller, agency: AgencyId, started: set[AgencyId]) -> None:
     backoff = BACKOFF_SECONDS_MIN
     while True:
         if caller.id > agency:
             await trio.sleep(YIELD_SECONDS)
         await caller.hub.until_gone(agency)
+        card = caller.cards.get(agency)
+        if card is None:
+            started.discard(agency)
+            return
         begun = trio.current_time()
-        await _dial(caller, caller.cards[agency])
+        await _dial(caller, card)
         steady = trio.current_time() - begun > STEADY_SECONDS
         backoff = BACKOFF_SECONDS_MIN if steady else min(backoff * 2, BACKOFF_SECONDS_MAX)
         await trio.sleep(random.uniform(backoff / 2, backoff))  # noqa: S311 - jitter, no secret

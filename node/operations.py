@@ -18,7 +18,7 @@ from msgspec import Struct
 from node.agency import read_card
 from node.backup import Kept, save
 from node.config import Settings
-from node.desk import Arguments, Desk, Result, convert, devices_of
+from node.desk import Arguments, Desk, Result, convert, count, devices_of
 from node.directory import Directory
 from node.errors import IdentityError, RefusedError, StorageError, UserError
 from node.overview import NoArguments, chats, peers, status, users
@@ -35,7 +35,7 @@ _HOUR_SECONDS: Final = 3600
 _PREFIX_CHARS_MIN: Final = 4
 
 SHOWS: Final = frozenset({"status", "users", "peers", "chats"})
-CHANGES_TRUST: Final = frozenset({"trust"})
+CHANGES_TRUST: Final = frozenset({"trust", "distrust"})
 CHANGES_DEVICES: Final = frozenset({"revoke"})
 NEEDS_KEYS: Final = frozenset({"invite"})
 
@@ -45,6 +45,12 @@ class CardArguments(Struct, forbid_unknown_fields=True):
 
     card: str
     fingerprint: str = ""
+
+
+class AgencyArguments(Struct, forbid_unknown_fields=True):
+    """agency: its name."""
+
+    agency: str
 
 
 class InviteArguments(Struct, forbid_unknown_fields=True):
@@ -136,6 +142,19 @@ def trust(desk: Desk, arguments: Arguments) -> Result:
     return _described(found)
 
 
+def distrust(desk: Desk, arguments: Arguments) -> Result:
+    """Trust an agency no longer. chats: those of ours in which it stays."""
+    given = convert(arguments, AgencyArguments)
+    charter = desk.trust.withdraw(check_name(fold(given.agency))).charter
+    shared = "SELECT count(*) FROM readers WHERE peer = ?"
+    return {
+        "agency": charter.name,
+        "fingerprint": charter.fingerprint,
+        "id": charter.agency.hex(),
+        "chats": count(desk, shared, charter.agency),
+    }
+
+
 def invite(desk: Desk, arguments: Arguments) -> Result:
     """Make a one-time invitation for a user's first device, or for one in the place of a lost."""
     given = convert(arguments, InviteArguments)
@@ -213,6 +232,7 @@ _COMMANDS: Final[Mapping[str, Callable[[Desk, Arguments], Result]]] = {
     "chats": chats,
     "examine": examine,
     "trust": trust,
+    "distrust": distrust,
     "invite": invite,
     "revoke": revoke,
     "resume": resume,

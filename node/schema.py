@@ -165,11 +165,13 @@ CREATE TABLE unheard (          -- what a peer listed of a chat that it is not k
     prefix BLOB NOT NULL,
     UNIQUE (peer, chat, device, lane, seq, prefix));
 
-CREATE TABLE agencies (
+CREATE TABLE cards (            -- of agencies that are trusted, or were once
     id BLOB PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     card BLOB NOT NULL,
-    taken INTEGER NOT NULL UNIQUE) WITHOUT ROWID;  -- in this order
+    taken INTEGER NOT NULL UNIQUE,  -- in this order; or when trust was withdrawn
+    trusted INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID;
+CREATE VIEW agencies AS SELECT id, name, card FROM cards WHERE trusted = 1;
 
 CREATE TABLE users (
     id BLOB PRIMARY KEY,

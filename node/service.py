@@ -275,7 +275,9 @@ class Node:
         return connection.failure
 
     def _greeting(self, kind: PeerKind, key: bytes) -> Greeting | None:
-        """Read what a session begins with; None for a device that was revoked just now."""
+        """Read what a session begins with; None for who was shut out just now."""
+        if kind is PeerKind.NODE and key not in self.cards:
+            return None
         if kind is PeerKind.DEVICE and not self.directory.device_allowed(DeviceKey(key)):
             return None
         return greeting_for(self.replica, key)
@@ -497,6 +499,7 @@ class Node:
         )
         if command in operations.CHANGES_TRUST:
             self._trust(await self.journal.read(self.directory.cards))
+            self._drop_distrusted()
         if command in operations.CHANGES_DEVICES:
             await self._drop_revoked()
         return answer
@@ -506,6 +509,11 @@ class Node:
         await trio.sleep(FAREWELL_SECONDS)
         for connection in list(self._conversing):
             if connection.key == device:
+                connection.close()
+
+    def _drop_distrusted(self) -> None:
+        for connection in list(self._conversing):
+            if connection.peer is PeerKind.NODE and connection.key not in self.cards:
                 connection.close()
 
     async def _drop_revoked(self) -> None:

@@ -3,6 +3,7 @@
     found = trust.examine(raw, allow_local=False)    # is it new? whom does its name look like?
     trust.accept(found)                              # once an operator has compared fingerprints
     trust.renew(raw, allow_local=False)              # a newer card of an agency already trusted
+    trust.withdraw("mincifry")                       # an operator trusts it no longer
 
 Calls that write run inside a transaction of the caller's.
 """
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
 import apsw
 from msgspec import convert
@@ -33,6 +34,7 @@ class Standing(Enum):
     NEW = "new"
     NEWER = "newer"
     SAME = "same"
+    DISTRUSTED = "distrusted"  # and the same or newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,19 @@ class Examined:
 def take_card(connection: apsw.Connection, card: Card) -> None:
     """Write down a card that may be taken, as the last that was; of its agency it is the one."""
     connection.execute(
-        "INSERT INTO agencies SELECT ?, ?, ?, ifnull(max(taken), 0) + 1 FROM agencies WHERE true"
-        " ON CONFLICT (id) DO UPDATE SET card = excluded.card, taken = excluded.taken",
+        "INSERT INTO cards SELECT ?, ?, ?, ifnull(max(taken), 0) + 1, 1 FROM cards WHERE true"
+        " ON CONFLICT (id)"
+        " DO UPDATE SET card = excluded.card, taken = excluded.taken, trusted = excluded.trusted",
         (card.charter.agency, card.charter.name, card.raw),
+    )
+
+
+def withdraw(connection: apsw.Connection, agency: AgencyId) -> None:
+    """Trust an agency no longer. Its card stays, so that none comes back that is older or false."""
+    connection.execute(
+        "UPDATE cards SET trusted = 0, taken = (SELECT max(taken) + 1 FROM cards)"
+        " WHERE id = ? AND trusted = 1",
+        (agency,),
     )
 
 
@@ -98,15 +110,29 @@ class Trust:
             refuse_local(card.endpoints)
         if card.charter.agency == self.own.charter.agency:
             raise UserError("that is this agency's own card; give the other agency's")
-        known = self.card(card.charter.agency)
+        known = self._known("id", card.charter.agency)
         if known is None:
             self._check_name(card)
             return Examined(card, Standing.NEW, None, self._looks_like(card))
-        return Examined(card, _compare(card, known), known, ())
+        standing = _compare(card, known)
+        if self.card(card.charter.agency) is None:
+            return Examined(card, Standing.DISTRUSTED, known, self._looks_like(card))
+        return Examined(card, standing, known, ())
 
     def accept(self, found: Examined) -> None:
         """Trust the agency of a card that was examined in this transaction."""
         take_card(self.connection, found.card)
+
+    def withdraw(self, name: str) -> Card:
+        """Trust the agency of this name no longer; return its card. Raises UserError if none is."""
+        agency = self.named(name)
+        card = None if agency is None else self.card(agency)
+        if card is None:
+            raise UserError(f"no agency {name} is trusted here; 'ivor node peers' lists who is")
+        if card is self.own:
+            raise UserError(f"{name} is this agency itself")
+        withdraw(self.connection, card.charter.agency)
+        return card
 
     def told(self, asked: GetCard | GetCards) -> OwnCard | Cards:
         """Return our own card if it is newer, or the next ones of others that a device lacks."""
@@ -115,7 +141,8 @@ class Trust:
         incarnation = incarnation_of(self.connection)
         since = asked.since if asked.incarnation == incarnation else 0
         found = self.connection.execute(
-            "SELECT taken, card FROM agencies WHERE taken > ? ORDER BY taken LIMIT ?",
+            "SELECT taken, iif(trusted, card, id) FROM cards WHERE taken > ?"
+            " ORDER BY taken LIMIT ?",
             (since, CARDS_MAX),
         ).fetchall()
         rows = convert(found, list[tuple[int, bytes]])
@@ -131,7 +158,7 @@ class Trust:
         """
         found = self.examine(raw, allow_local=allow_local)
         charter = found.card.charter
-        if found.known is None:
+        if found.known is None or found.standing is Standing.DISTRUSTED:
             raise IdentityError(f"agency {charter.name} is not trusted here; run 'ivor node trust'")
         if charter.zone != found.known.charter.zone:
             raise IdentityError(
@@ -148,14 +175,22 @@ class Trust:
         return found.standing is Standing.NEWER
 
     def _check_name(self, card: Card) -> None:
-        agency = self.named(card.charter.name)
-        other = None if agency is None else self.card(agency)
+        name = card.charter.name
+        other = self.own if name == self.own.charter.name else self._known("name", name)
         if other is not None:
             raise IdentityError(
                 f"another agency is already known as {card.charter.name}: its fingerprint is "
                 f"{other.charter.fingerprint}, this card's is {card.charter.fingerprint}. "
                 "The card is not taken; call the agency and ask which is theirs"
             )
+
+    def _known(self, column: Literal["id", "name"], value: bytes | str) -> Card | None:
+        """Return the card that was taken last of an agency, whether or not it is trusted yet."""
+        raw = self.connection.execute(
+            f"SELECT card FROM cards WHERE {column} = ?",  # noqa: S608 - one of ours
+            (value,),
+        ).get
+        return None if raw is None else verify_card(raw)
 
     def _looks_like(self, card: Card) -> tuple[str, ...]:
         names = (known.charter.name for known in self.cards().values())

@@ -151,6 +151,7 @@ class OwnCard:
 class Cards:
     """Cards as they were taken, to be checked with `identity.verify_card`.
 
+    Or, for one of an agency that is trusted no longer, its id.
     incarnation, newest: what the next question names. Fewer than CARDS_MAX are the last.
     """
 

@@ -78,7 +78,7 @@ def _answers() -> list[tuple[str, Topic, Reply]]:
         ("approved", Topic.LINK_RESULT, enrolled),
         ("who waits", Topic.LINK_PENDING, PendingLinks((Pending(TICKET, link),))),
         ("a device approved", Topic.LINK_APPROVE, Certified(certificate)),
-        ("the cards of others", Topic.CARDS, Cards(seed("incarnation")[:16], 3, (card,))),
+        ("the cards of others", Topic.CARDS, Cards(seed("incarnation")[:16], 3, (card, AGENCY))),
         ("a device given up", Topic.REVOKE, Done()),
         ("a new TLS certificate", Topic.RENEW, Certified(_RENEWED)),
         ("a certificate for signing", Topic.SIGNATORY, Certified(_RENEWED)),

@@ -353,6 +353,37 @@ class TestTrust:
         assert (record["agency"], record["connected"]) == ("mincifry", None)
         assert made.node("peers") == "mincifry\tRU-UDM\t-\t0\t0\tnot seen yet\t127.0.0.1:7340\n"
 
+    def test_an_agency_that_is_trusted_no_longer(self, made: Cli, theirs: Path) -> None:
+        made.node("distrust", "mincifry", "--yes", code=1)
+        assert "no agency mincifry is trusted here; 'ivor node peers' lists who is" in made.said
+        made.node("distrust", "minzdrav", "--yes", code=1)
+        assert "this agency itself" in made.said
+        made.node("trust", str(theirs), "--yes")
+        (done,) = made.json("distrust", "Mincifry", "--yes")
+        assert (done["agency"], done["chats"]) == ("mincifry", 0)
+        assert made.json("peers") == []
+        made.node("trust", str(theirs), "--yes")
+        assert [one["agency"] for one in made.json("peers")] == ["mincifry"]
+
+    @pytest.mark.parametrize("answer", [True, False])
+    def test_a_person_decides_on_that_too(
+        self,
+        made: Cli,
+        theirs: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: bool,  # noqa: FBT001 - what the person says
+    ) -> None:
+        made.node("trust", str(theirs), "--yes")
+        monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+        made.node("distrust", "mincifry", code=1)
+        assert "add --yes" in made.said
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("typer.confirm", lambda *_, **__: answer)
+        made.node("distrust", "mincifry", code=not answer)
+        assert len(made.json("peers")) == (not answer)
+        monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+        made.node("trust", str(theirs), code=0 if not answer else 1)
+
     def test_nobody_to_ask(self, made: Cli, theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         made.node("trust", str(theirs), code=1)

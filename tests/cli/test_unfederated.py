@@ -23,7 +23,7 @@ def test_who_tells_us_nothing_is_not_waited_for(
     place = letters(device, judge, 0, 1)[0].reference
     assert not progress_of(device, judge.id, place).settled
     agency = boris.device.profile.charter.agency
-    device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+    device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
     progress = progress_of(device, judge.id, place)
     assert (progress.settled, progress.everywhere) == (True, False)
     anna("send", "Бюджет", "to nobody")
@@ -47,7 +47,7 @@ def test_what_strangers_store_and_drop_is_not_known(
     shown = anna.json("status")[1:]
     assert [(one["federated"], one["queued"]) for one in shown] == [(True, 0), (True, 2)]
     agency = boris.device.profile.charter.agency
-    anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+    anna.device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
     there = anna.json("status")[-1]
     assert (there["agency"], there["federated"]) == ("mincifry", False)
     assert (there["stored"], there["queued"]) == (None, None)
@@ -86,7 +86,7 @@ class TestWhoLeaves:
         assert "careful" not in anna.said
         anna("chat", "leave", stays.hex(), "--yes")
         assert "careful" not in anna.said
-        anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        anna.device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
         anna("chat", "leave", stranger.hex(), "--yes")
         assert "careful" not in anna.said
 
@@ -101,7 +101,7 @@ class TestWhoLeaves:
         anna("chat", "remove", "known", "boris@mincifry")
         assert "careful" not in anna.said
         agency = vera.profile.charter.agency
-        anna.device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        anna.device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
         anna("chat", "remove", "vera", "vera@mvd")
         assert "careful" not in anna.said
         anna("chat", "remove", "stays", "boris@mincifry")
@@ -155,4 +155,4 @@ class TestChannelsOfStrangers:
     def part(self, device: Device, other: Device) -> None:
         """Let a device know another's agency no more."""
         agency = other.profile.charter.agency
-        device.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))

@@ -8,10 +8,12 @@ import pytest
 from client import compose
 from client.device import Device
 from crypto import keyfile
+from node import dialler
 from protocol.entry import ChatId
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.client.post import Post
 from tests.federation import Federation, now
+from tests.realm import Realm, copied, found
 
 
 @pytest.fixture
@@ -64,3 +66,12 @@ def channel(federation: Federation, anna: Device, boris: Device, vera: Device) -
     policy = Policy((federation.zone,), 0, HistoryRule.FROM_JOIN)
     with anna.transaction():
         return compose.new_chat(anna, ChatKind.CHANNEL, "", policy, members, now())
+
+
+@pytest.fixture
+def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Realm:
+    """Real nodes of three agencies, which dial soon."""
+    monkeypatch.setattr(dialler, "YIELD_SECONDS", 0.2)
+    monkeypatch.setattr(dialler, "LOOK_SECONDS", 0.05)
+    founded = found(tmp_path / "template")
+    return Realm(copied(tmp_path / "template", tmp_path / "realm"), founded)

@@ -195,7 +195,7 @@ class TestReading:
         with vera.transaction():
             people.keep_card(vera, publishers.card.raw)  # it was known, so nothing has changed
         assert ask(vera, anna) == 0
-        vera.connection.execute("DELETE FROM agencies WHERE id = ?", (publishers.id,))
+        vera.connection.execute("DELETE FROM cards WHERE id = ?", (publishers.id,))
         with vera.transaction():
             people.keep_card(vera, publishers.card.raw)
         assert ask(vera, anna) == 1

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from client.federated import trusted
 from client.linking import bring_in
 from crypto.sealing import PREKEY_BYTES
 from crypto.signing import Signer
-from node import dialler
 from node.agency import DATABASE_FILE
 from node.database import connect
 from node.errors import NetworkError, RefusedError
@@ -30,15 +28,7 @@ from protocol.reply import Reply
 from tests.client.channels import ask, pay
 from tests.federation import Federation, now
 from tests.hostile.federation import eventually
-from tests.realm import AGENCIES, USERS, Realm, copied, found
-
-
-@pytest.fixture
-def realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Realm:
-    monkeypatch.setattr(dialler, "YIELD_SECONDS", 0.2)
-    monkeypatch.setattr(dialler, "LOOK_SECONDS", 0.05)
-    founded = found(tmp_path / "template")
-    return Realm(copied(tmp_path / "template", tmp_path / "realm"), founded)
+from tests.realm import AGENCIES, USERS, Realm
 
 
 async def test_who_has_not_brought_them_in_reaches_all(realm: Realm) -> None:
@@ -136,7 +126,7 @@ def part(realm: Realm, one: str, other: str) -> None:
     for name, stranger in ((one, other), (other, one)):
         with closing(connect(realm.base / name / DATABASE_FILE, None)) as connection:
             key = (realm.founded.agencies[stranger].id,)
-            connection.execute("DELETE FROM agencies WHERE id = ?", key)
+            connection.execute("DELETE FROM cards WHERE id = ?", key)
 
 
 def has_read(clara: Device, realm: Realm) -> bool:
@@ -210,7 +200,7 @@ async def test_an_agency_that_our_node_trusts_now_is_known_with_the_next_visit(
     async with realm.running(*AGENCIES), realm.online("boris") as (boris, link):
 
         def forget_north() -> None:
-            boris.connection.execute("DELETE FROM agencies WHERE id = ?", (north.id,))
+            boris.connection.execute("DELETE FROM cards WHERE id = ?", (north.id,))
             boris.connection.execute("UPDATE devices SET prekey = NULL WHERE id != ?", (boris.key,))
 
         def strangers() -> Sequence[UserId]:
@@ -236,7 +226,7 @@ async def test_an_agency_that_our_node_trusts_now_is_known_with_the_next_visit(
 
 def test_why_they_cannot_read_is_said(anna: Device, boris: Device) -> None:
     assert "once it is online" in people.why_closed(anna, boris.profile.name)
-    anna.connection.execute("DELETE FROM agencies WHERE id = ?", (boris.profile.charter.agency,))
+    anna.connection.execute("DELETE FROM cards WHERE id = ?", (boris.profile.charter.agency,))
     assert "not federated with mincifry" in people.why_closed(anna, boris.profile.name)
 
 
@@ -343,7 +333,7 @@ def test_who_was_skipped_is_granted_the_keys(
     granter = boris if federated else anna
     if not federated:
         agency = boris.profile.charter.agency
-        clara.connection.execute("DELETE FROM agencies WHERE id = ?", (agency,))
+        clara.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
     assert ask(clara, granter) == 1
     assert pay(granter, clara) == 1
     with clara.transaction():

@@ -78,6 +78,7 @@ def _seeds() -> Iterator[bytes]:
         **{name: {} for name in ("status", "users", "peers", "chats", "unknown")},
         "examine": {"card": card},
         "trust": {"card": card, "fingerprint": fingerprint},
+        "distrust": {"agency": "mincifry"},
         "invite": {"name": "anna", "hours": 3, "recover": True},
         "revoke": {"user": "anna@minzdrav", "device": "phone"},
         _BACKUP: {"file": "/srv/minzdrav.backup"},
@@ -89,6 +90,7 @@ def _seeds() -> Iterator[bytes]:
 _WORDS: Final = (
     *('"', "{", "}", "[", "]", ":", ",", "null", "true", "1e999", "-1", "9" * 30, "\n", "\\u0000"),
     *('"hours": 0', '"recover": false', '"name": "boris"', "@mincifry", "\\ud800", "é", "%s", "'"),
-    *("status", "users", "peers", "chats", "examine", "trust", "invite", "revoke", "card", "user"),
+    *("status", "users", "peers", "chats", "examine", "trust", "distrust", "invite", "revoke"),
+    *("card", "user", "agency"),
 )
 TARGETS: Final = {"control": target(_read, _law, (IvorError, PeerError), _seeds, words(*_WORDS))}

@@ -22,7 +22,7 @@ async def test_cards_come_in_pages(federation: Federation, monkeypatch: pytest.M
     assert len(known) > 2
 
     def forget() -> None:
-        anna.connection.execute("DELETE FROM agencies WHERE id <> ?", (anna.profile.user.agency,))
+        anna.connection.execute("DELETE FROM cards WHERE id <> ?", (anna.profile.user.agency,))
         anna.connection.execute("DELETE FROM meta WHERE key = 'cards'")
 
     await link.write(forget)

@@ -44,7 +44,7 @@ async def test_a_breach_is_counted_by_its_error(tmp_path: Path) -> None:
         await ready.wait()
         ours, theirs = memory_stream_pair()
         await ours.send_all(bytes(LENGTH_BYTES))
-        await node.hold(theirs, PeerKind.NODE, b"p" * 32)
+        await node.hold(theirs, PeerKind.NODE, agency.id)
         found = await trio.to_thread.run_sync(scraped, endpoint)
         nursery.cancel_scope.cancel()
     assert found['ivor_breaches_total{error="LimitExceeded",kind="node"}'] == 1

@@ -249,7 +249,7 @@ async def test_what_an_operator_is_shown_holds_nobody_up(tmp_path: Path, command
         found = await node._operate(command, {})
     assert found == node_answer(node, command)
     node.replica.store.connection.execute("DROP TABLE users")
-    node.replica.store.connection.execute("DROP TABLE agencies")
+    node.replica.store.connection.execute("DROP TABLE cards")
     node.replica.store.connection.execute("DROP TABLE chats")
     with pytest.raises(StorageError, match="cannot be read"):
         await node._operate(command, {})

@@ -361,7 +361,7 @@ class TestMalicious:
         _, east, west = houses
         stranger = House(west.agency, Path(str(west.agency.folder)) / "stranger.db")
         head = forged(stranger, None, b"x")
-        east.connection.execute("DELETE FROM agencies WHERE id = ?", (west.agency.id,))
+        east.connection.execute("DELETE FROM cards WHERE id = ?", (west.agency.id,))
         assert not east.directory.witnessed(Witnessed((head.raw,), ()))
         assert east.directory.witness.latest(west.agency.id) is None
         stranger.connection.close()
