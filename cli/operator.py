@@ -124,7 +124,7 @@ def distrust(
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"no terminal to ask on: add --yes to cut {agency} off")
-        note(f"Nothing goes to {agency} or comes from there any more, until you trust it again.")
+        note("This node will send it nothing and take nothing from it, until you trust it again.")
         if not typer.confirm(f"Trust {agency} no longer?", default=False, err=True):
             raise UserError(f"{agency} is trusted as before")
     done = _ask(folder, "distrust", {"agency": agency})
