@@ -155,15 +155,16 @@ class Directory:
         asked = decode_question(ask.topic, ask.body)
         if not isinstance(asked, Lookup):
             return {}
+        others = self.trust.agencies() - {self.agency.id}
         names: dict[AgencyId, list[str]] = {}
         users: dict[AgencyId, list[UserId]] = {}
         for name in asked.names:
             agency = self.trust.named(parse_address(name).agency)
-            if agency is not None and agency != self.agency.id:
+            if agency is not None and agency in others:
                 names.setdefault(agency, []).append(name)
         for user in asked.users:
             agency = self.people.agency_of(user)
-            if agency is not None and agency != self.agency.id:
+            if agency is not None and agency in others:
                 users.setdefault(agency, []).append(user)
         return {
             agency: encode_question(

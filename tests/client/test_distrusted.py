@@ -185,8 +185,11 @@ async def test_sessions_end_and_none_begins_until_it_is_trusted_again(realm: Rea
 
             await eventually(refused, "south dials in vain")
         assert await apart()
+        assert await link.look_up(["clara@east"])
         await link.refresh()
         assert not await link.journal.read(lambda: knows(south.id))
+        with pytest.raises(UserError, match="not federated with any called south"):
+            await link.look_up(["boris@south"])
         with pytest.raises(UserError, match="no agency south is trusted here"):
             await node._operate("distrust", {"agency": "south"})
         card = armour("CARD", south.card.raw)
