@@ -30,7 +30,7 @@ class Limit(NamedTuple):
 
 LIMITS: Final[Mapping[str, Limit]] = {
     "HEADS_CHAINS_MAX": Limit([sharing], [2, 4, 8]),
-    "HELD_RUNS_MAX": Limit([held], [2, 8]),
+    "HELD_RUNS_MAX": Limit([held], [1, 2, 8]),
     "HELD_ENTRIES_MAX": Limit([held], [128]),
     "HELD_TRIES_MAX": Limit([intake], [1]),
     "WANTS_OUTSTANDING_MAX": Limit([intake, preview], [1, 3]),
