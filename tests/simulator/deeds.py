@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from msgspec import convert
 
@@ -17,30 +16,26 @@ from protocol.message import Text
 from protocol.policy import ChatKind, HistoryRule, Policy, Role
 from tests.simulator.checks import CANARY
 from tests.simulator.devices import DeviceParty, LastWords
+from tests.simulator.faults import (
+    age,
+    backup,
+    clock,
+    crash,
+    cut,
+    disk_fails,
+    disk_full,
+    part,
+    part_one_way,
+    restore,
+)
 from tests.simulator.hostile import mischief
 from tests.simulator.inquiries import Command, Search, about
 from tests.simulator.own_deeds import AGAIN_SECONDS, give_up, recover, second
-from tests.simulator.parties import Party
 from tests.simulator.script import Act, Deed
-from tests.simulator.stage import Stage
+from tests.simulator.stage import Stage, pick
 
-Thing = TypeVar("Thing")
 BURST_MAX = 12
 SHARED_MAX = 20
-DOWN_SECONDS = (0.1, 25.0)
-PARTED_SECONDS = (2.0, 60.0)
-FULL_SECONDS = (1.0, 20.0)
-DAY = 86400.0
-JUMPS_SECONDS = (
-    -3650 * DAY,
-    -3600.0,
-    60.0,
-    2 * DAY,
-    2 * DAY,
-    8 * DAY,
-    15 * DAY,
-    3650 * DAY,
-)
 RETENTIONS = (0, 5, 86_400, 86_400)  # seconds
 ZONES: Sequence[tuple[str, ...]] = (("RU",), ("RU-UDM",), ("RU-MOW", "RU-UDM"))
 KINDS = (*4 * (ChatKind.GROUP,), ChatKind.DIRECT, *2 * (ChatKind.CHANNEL,))
@@ -53,25 +48,12 @@ def do(stage: Stage, act: Act) -> None:
     if act.deed in IN_A_CHAT:
         devices = [one for one in devices if one.replica.store.chats()]
     if devices:
-        DEEDS[act.deed](stage, _pick(devices, act.who), act)
-
-
-def _pick(things: Sequence[Thing], number: int) -> Thing:
-    return things[number % len(things)]
-
-
-def _part_of(number: int) -> float:
-    return number % 1000 / 1000
-
-
-def _between(bounds: tuple[float, float], number: int) -> float:
-    low, high = bounds
-    return low + (high - low) * _part_of(number)
+        DEEDS[act.deed](stage, pick(devices, act.who), act)
 
 
 def _chat(device: DeviceParty, number: int) -> ChatId | None:
     chats = device.replica.store.chats() if device.up else []
-    return _pick(chats, number) if chats else None
+    return pick(chats, number) if chats else None
 
 
 def _judges(device: DeviceParty) -> Iterator[Chat]:
@@ -87,11 +69,11 @@ def _text(act: Act, number: int = 0) -> Text:
 def _found(stage: Stage, device: DeviceParty, act: Act) -> None:
     users = sorted({bytes(one.user) for one in stage.devices} - {bytes(device.user)})
     count = 1 + act.draw % min(6, len(users))
-    chosen = sorted({_pick(users, act.other * (n + 1)) for n in range(count)})
-    members = [(_user(stage, user), _pick(ROLES, act.draw + n)) for n, user in enumerate(chosen)]
+    chosen = sorted({pick(users, act.other * (n + 1)) for n in range(count)})
+    members = [(_user(stage, user), pick(ROLES, act.draw + n)) for n, user in enumerate(chosen)]
     history = HistoryRule.SHARED if act.draw % 4 == 0 else HistoryRule.FROM_JOIN
-    policy = Policy(_pick(ZONES, act.draw // 7), 0, history)
-    kind = _pick(KINDS, act.draw // 11)
+    policy = Policy(pick(ZONES, act.draw // 7), 0, history)
+    kind = pick(KINDS, act.draw // 11)
     if kind is ChatKind.DIRECT:
         members = [(members[0][0], Role.OWNER)]
 
@@ -178,14 +160,14 @@ def _member(device: DeviceParty, chat: ChatId, number: int) -> UserId:
     users = compose.require(device.device, chat).membership().users
     if not users:
         raise UserError("nobody is in the chat any more")
-    return _pick(sorted(users), number)
+    return pick(sorted(users), number)
 
 
 def _add(stage: Stage, device: DeviceParty, act: Act) -> None:
     chat = _chat(device, act.other)
     if chat is not None:
-        user = _pick(stage.devices, act.draw).user
-        granted = [(user, _pick(ROLES, act.draw // 3))]
+        user = pick(stage.devices, act.draw).user
+        granted = [(user, pick(ROLES, act.draw // 3))]
 
         def work() -> None:
             device.act(
@@ -211,7 +193,7 @@ def _remove(stage: Stage, device: DeviceParty, act: Act) -> None:
 def _role(stage: Stage, device: DeviceParty, act: Act) -> None:
     chat = _chat(device, act.other)
     if chat is not None:
-        role = _pick(ROLES, act.draw // 5)
+        role = pick(ROLES, act.draw // 5)
         _do(
             stage,
             device,
@@ -255,7 +237,7 @@ def _against_each_other(
     ]
     if chat is None or not rivals:
         return
-    rival = _pick(rivals, act.draw)
+    rival = pick(rivals, act.draw)
     device.act("strikes", lambda: blow(device, chat, rival.user))
     rival.act("strikes", lambda: blow(rival, chat, device.user))
 
@@ -270,7 +252,7 @@ def _propose(stage: Stage, device: DeviceParty, act: Act) -> None:
         if one.user in owners(judge) and len(owners(judge)) > 1
     ]
     if ruled:
-        one, chat = _pick(ruled, act.other)
+        one, chat = pick(ruled, act.other)
         role = Role.OWNER if act.draw % 2 else Role.MEMBER
         _do(stage, one, "proposes", partial(_would_have, one, chat, role, act.draw // 2))
 
@@ -285,7 +267,7 @@ def _would_have(device: DeviceParty, chat: ChatId, role: Role, number: int) -> N
     ]
     if not others:
         raise UserError("nobody's role can be changed so")
-    compose.set_role(device.device, chat, _pick(others, number), role, device.wall)
+    compose.set_role(device.device, chat, pick(others, number), role, device.wall)
 
 
 def _consent(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -299,7 +281,7 @@ def _consent(stage: Stage, device: DeviceParty, act: Act) -> None:
         if motion.stand is Stand.OPEN and one.user in motion.owners - {motion.author}
     ]
     if asked:
-        one, chat, place = _pick(asked, act.draw)
+        one, chat, place = pick(asked, act.draw)
         _do(stage, one, "consents", partial(_approve, one, chat, place))
 
 
@@ -317,13 +299,16 @@ def _leave(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 def _redact(stage: Stage, device: DeviceParty, act: Act) -> None:
     chat = _chat(device, act.other)
-    if chat is None:
-        return
+    if chat is not None:
+        _redact_one(stage, device, chat, act.draw)
+
+
+def _redact_one(stage: Stage, device: DeviceParty, chat: ChatId, number: int) -> None:
     rows = device.connection.execute(
         "SELECT device, seq, id FROM mailbox WHERE chat = ? ORDER BY no", (chat,)
     ).fetchall()
     if rows:
-        place = _pick(convert(rows, list[Reference]), act.draw)
+        place = pick(convert(rows, list[Reference]), number)
         _do(
             stage,
             device,
@@ -341,7 +326,7 @@ def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
         (chat, device.key),
     ).fetchall()
     if rows:
-        place = _pick(convert(rows, list[Reference]), act.draw)
+        place = pick(convert(rows, list[Reference]), act.draw)
         text = f"{CANARY.decode()} {act.at} anew"
         _do(
             stage,
@@ -352,7 +337,10 @@ def _edit(stage: Stage, device: DeviceParty, act: Act) -> None:
 
 
 def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
-    """Somebody shares what was said in a chat where that may be done."""
+    """Somebody shares what was said in a chat where that may be done.
+
+    Now and then others redact some of it at that moment.
+    """
     del device
     shareable = [
         (one, judge.id)
@@ -362,16 +350,19 @@ def _share(stage: Stage, device: DeviceParty, act: Act) -> None:
         and judge.membership().may_write(one.key)
     ]
     if shareable:
-        one, chat = _pick(shareable, act.draw)
+        one, chat = pick(shareable, act.draw)
         last = 1 + act.other % SHARED_MAX
         _do(stage, one, "shares", lambda: sharing.share(one.device, chat, last, one.wall))
+        for other in stage.devices if act.draw // len(shareable) % 2 else ():
+            if other.up and other.user != one.user and chat in other.replica.store.chats():
+                _redact_one(stage, other, chat, act.other)
 
 
 def _policy(stage: Stage, device: DeviceParty, act: Act) -> None:
     chat = _chat(device, act.other)
     if chat is not None:
-        history = _pick(list(HistoryRule), act.draw)
-        policy = Policy(_pick(ZONES, act.draw // 2), _pick(RETENTIONS, act.draw // 6), history)
+        history = pick(list(HistoryRule), act.draw)
+        policy = Policy(pick(ZONES, act.draw // 2), pick(RETENTIONS, act.draw // 6), history)
         _do(
             stage,
             device,
@@ -392,11 +383,6 @@ def _hold(stage: Stage, device: DeviceParty, act: Act) -> None:
                 device.device, chat, _member(device, chat, act.draw), device.wall, ends=ends
             ),
         )
-
-
-def _age(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    _party(stage, act).age()
 
 
 def _enrol(stage: Stage, device: DeviceParty, act: Act) -> None:
@@ -431,89 +417,6 @@ def _visit(stage: Stage, device: DeviceParty, act: Act) -> None:
     device.visit()
 
 
-def _party(stage: Stage, act: Act) -> Party:
-    return _pick([*stage.nodes.values(), *stage.nodes.values(), *stage.devices], act.other)
-
-
-def _cut(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    for line in list(_party(stage, act).lines):
-        if line.wire is not None:
-            line.wire.cut()
-
-
-def _sides(stage: Stage, act: Act) -> tuple[list[str], list[str]]:
-    """Split the nodes, each with its devices now and then, into two sides."""
-    names = list(stage.nodes)
-    one = [name for at, name in enumerate(names) if act.draw >> at & 1] or names[:1]
-    other = [name for name in names if name not in one] or names[-1:]
-    if act.draw % 5 == 0:
-        devices = [device.name for device in stage.devices]
-        return one, devices
-    return one, other
-
-
-def _part(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    one, other = _sides(stage, act)
-    stage.part(one, other, _between(PARTED_SECONDS, act.other), both=True)
-
-
-def _part_one_way(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    one, other = _sides(stage, act)
-    stage.part(one, other, _between(PARTED_SECONDS, act.other), both=False)
-
-
-def _crash(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    stage.crash(_party(stage, act), _between(DOWN_SECONDS, act.draw))
-
-
-def _disk_full(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    faults = _party(stage, act).disk.faults
-    faults.full = True
-
-    def freed() -> None:
-        faults.full = False
-
-    stage.clock.after(_between(FULL_SECONDS, act.draw), freed)
-
-
-def _disk_fails(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    faults = _party(stage, act).disk.faults
-    faults.failing = 0.3
-
-    def mended() -> None:
-        faults.failing = 0.0
-
-    stage.clock.after(_between(FULL_SECONDS, act.draw), mended)
-
-
-def _clock(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    party = _party(stage, act)
-    party.clock_off += _pick(JUMPS_SECONDS, act.draw)
-    party.disturbed = True
-    party.note("clock", f"off by {party.clock_off:.0f} s")
-
-
-def _backup(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    party = _party(stage, act)
-    if party.up:
-        party.keep_backup()
-
-
-def _restore(stage: Stage, device: DeviceParty, act: Act) -> None:
-    del device
-    kept = [one for one in (*stage.nodes.values(), *stage.devices) if one.backup is not None]
-    if kept:
-        stage.restore(_pick(kept, act.other))
-
-
 def _steal(stage: Stage, device: DeviceParty, act: Act) -> None:
     del act
     if device.up:
@@ -526,7 +429,7 @@ def _thief(stage: Stage, device: DeviceParty, act: Act) -> None:
     del device
     if not stage.thieves:
         return
-    thief = _pick(stage.thieves, act.who)
+    thief = pick(stage.thieves, act.who)
     _say_many(stage, thief, act, 1 + act.draw % 3)
     stage.clock.after(1.0, lambda: _come(stage, thief, act))
 
@@ -535,7 +438,7 @@ def _mischief(stage: Stage, device: DeviceParty, act: Act) -> None:
     del device
     if not stage.cheats:
         return
-    cheat = _pick(stage.cheats, act.who)
+    cheat = pick(stage.cheats, act.who)
     chat = _chat(cheat, act.other)
     if chat is not None and mischief(cheat, chat, act.draw):
         cheat.note("cheats")
@@ -558,7 +461,7 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.SHARE: _share,
     Deed.POLICY: _policy,
     Deed.HOLD: _hold,
-    Deed.AGE: _age,
+    Deed.AGE: age,
     Deed.SECOND: second,
     Deed.GIVE_UP: give_up,
     Deed.RECOVER: recover,
@@ -567,15 +470,15 @@ DEEDS: Mapping[Deed, Callable[[Stage, DeviceParty, Act], None]] = {
     Deed.COME: _come,
     Deed.GO: _go,
     Deed.VISIT: _visit,
-    Deed.CUT: _cut,
-    Deed.PART: _part,
-    Deed.PART_ONE_WAY: _part_one_way,
-    Deed.CRASH: _crash,
-    Deed.DISK_FULL: _disk_full,
-    Deed.DISK_FAILS: _disk_fails,
-    Deed.CLOCK: _clock,
-    Deed.BACKUP: _backup,
-    Deed.RESTORE: _restore,
+    Deed.CUT: cut,
+    Deed.PART: part,
+    Deed.PART_ONE_WAY: part_one_way,
+    Deed.CRASH: crash,
+    Deed.DISK_FULL: disk_full,
+    Deed.DISK_FAILS: disk_fails,
+    Deed.CLOCK: clock,
+    Deed.BACKUP: backup,
+    Deed.RESTORE: restore,
     Deed.STEAL: _steal,
     Deed.THIEF: _thief,
     Deed.MISCHIEF: _mischief,

@@ -1,7 +1,7 @@
-"""What deeds are done to: the world, as far as a script may touch it."""
+"""What deeds are done to: the world, as far as a script may touch it; and what a number means."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from protocol.entry import DeviceKey
 from protocol.person import Person
@@ -9,6 +9,19 @@ from tests.simulator.clockwork import Clockwork
 from tests.simulator.devices import DeviceParty
 from tests.simulator.parties import NodeParty, Party
 from tests.simulator.script import Script
+
+Thing = TypeVar("Thing")
+
+
+def pick(things: Sequence[Thing], number: int) -> Thing:
+    """Return the one that a number of an act stands for."""
+    return things[number % len(things)]
+
+
+def between(bounds: tuple[float, float], number: int) -> float:
+    """Return the seconds that a number of an act stands for."""
+    low, high = bounds
+    return low + (high - low) * (number % 1000 / 1000)
 
 
 class Stage(Protocol):
