@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from cli import proposals, sharing
+from cli import bridges, proposals, sharing
 from cli.opening import (
     Home,
     addresses,
@@ -39,16 +39,6 @@ UserNames = Annotated[list[str], typer.Argument(help="Such as boris@mincifry.", 
 
 MEMBERS_MAX: Final = 31  # one entry grants 32 users their roles, its author among them
 SHORT: Final = 8
-BRIDGE: Final = (
-    "careful: nobody else of your agency is in this chat. Those of its other agencies that are not "
-    "federated with each other hear from each other here by your node alone, and no more once you "
-    "have left; ask for somebody of yours to be brought in first, if there are such"
-)
-LAST: Final = (
-    "careful: nobody else of the agency of {user} is in this chat. Yours is not federated with "
-    "{agencies}: the two may hear from each other here by that node alone, and no more once {user} "
-    "is out"
-)
 
 
 class Kind(StrEnum):
@@ -259,16 +249,15 @@ def remove(
 ) -> None:
     """Put a user out. What is written from now on they cannot read."""
     from client import compose
-    from client.federated import behind
     from protocol.redaction import custodians
 
     def put_out(device: "Device", judge: "Chat", found: "UserId") -> "Reference | None":
-        strangers = ", ".join(behind(device, judge, found))
+        careful = bridges.without(device, judge, found, user)
         if found in custodians(judge.history):
             note(f"the legal hold on {user} ends with this: their agency keeps nothing more for it")
         asked = compose.remove_member(device, judge.id, found, now_ms())
-        if strangers:
-            note(LAST.format(user=user, agencies=strangers))
+        if careful is not None:
+            note(careful)
         return asked
 
     _about_member(home, passphrase_file, name, user, put_out, "removed", as_json=as_json)
@@ -343,11 +332,11 @@ def leave(
 
     with opened(home, passphrase_file) as device:
         from client import compose
-        from client.federated import is_bridge
 
         judge = locate(device, name)
-        if is_bridge(device, judge):
-            note(BRIDGE)
+        careful = bridges.without_us(device, judge)
+        if careful is not None:
+            note(careful)
         if not confirmed("Leave this chat?", yes=yes):
             raise RefusedError("nothing was done")
         made = change(device, [], lambda _: compose.leave(device, judge.id, now_ms()))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.bridges import once_decided
 from cli.opening import Home, change, confirmed, fetch, locate, now_ms, opened
 from cli.options import Json, PassphraseFile
 from cli.output import Output, note
@@ -95,6 +96,8 @@ def approve(
         note(f"{shown['by']} proposes, in the chat {fresh.id.hex()[:8]}:")
         for line in shown["changes"] if isinstance(shown["changes"], list) else ():
             note(f"  {line}")
+        for line in once_decided(device, fresh, asked):
+            note(line)
         if not confirmed("Sign this, as an owner?", yes=yes):
             raise RefusedError("nothing was signed")
 

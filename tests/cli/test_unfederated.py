@@ -109,6 +109,26 @@ class TestWhoLeaves:
         anna("chat", "remove", "bridge", "boris@mincifry")
         assert "is not federated with mvd: the two may hear from each other here" in anna.said
 
+    def test_who_signs_that_is_warned_before(
+        self, federation: Federation, anna: Official, boris: Official
+    ) -> None:
+        vera, kira = federation.official("vera@mvd"), federation.official("kira@minfin")
+        everybody = (boris.device, vera, kira)
+        chat = federation.chat(anna.device, "four", *everybody, role=Role.OWNER).hex()
+        proposals = [
+            str(next(iter(anna.json("chat", "remove", "four", one)))["proposal"])[:8]
+            for one in ("vera@mvd", "boris@mincifry")
+        ]
+        federation.carry(anna.device, boris.device)
+        boris("chat", "approve", chat, proposals[0], code=1, stdin=b"")
+        assert "careful" not in boris.said
+        agency = kira.profile.charter.agency
+        boris.device.connection.execute("DELETE FROM cards WHERE id = ?", (agency,))
+        boris("chat", "approve", chat, proposals[0], code=1, stdin=b"")
+        assert "by that node alone, and no more once vera@mvd is out" in boris.said
+        boris("chat", "approve", chat, proposals[1], code=1, stdin=b"")
+        assert "by your node alone" in boris.said
+
 
 class TestChannelsOfStrangers:
     """Agencies that are not federated hand each other no keys of channels."""
