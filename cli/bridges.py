@@ -32,6 +32,8 @@ def without(device: "Device", judge: "Chat", user: "UserId", name: str) -> str |
     """Say what ends if a member is put out; None if nothing does. name: as people know them."""
     from client.federated import behind
 
+    if user == device.profile.user.user:
+        return without_us(device, judge)
     agencies = ", ".join(behind(device, judge, user))
     return OTHERS.format(user=name, agencies=agencies) if agencies else None
 
@@ -42,11 +44,6 @@ def once_decided(device: "Device", judge: "Chat", asked: "Asked") -> Iterator[st
 
     for one in asked.proposal.operations:
         member = judge.membership().users.get(one.user) if isinstance(one, Remove) else None
-        if member is None:
-            continue
-        is_us = member.user == device.profile.user.user
-        careful = (
-            without_us(device, judge) if is_us else without(device, judge, member.user, member.name)
-        )
-        if careful is not None:
+        careful = member and without(device, judge, member.user, member.name)
+        if careful:
             yield careful

@@ -36,7 +36,7 @@ _PREFIX_CHARS_MIN: Final = 4
 
 SHOWS: Final = frozenset({"status", "users", "peers", "chats"})
 CHANGES_TRUST: Final = frozenset({"trust", "distrust"})
-CHANGES_DEVICES: Final = frozenset({"revoke"})
+SHUTS_OUT: Final = frozenset({"distrust", "revoke"})
 NEEDS_KEYS: Final = frozenset({"invite"})
 
 

@@ -276,11 +276,17 @@ class Node:
 
     def _greeting(self, kind: PeerKind, key: bytes) -> Greeting | None:
         """Read what a session begins with; None for who was shut out just now."""
-        if kind is PeerKind.NODE and key not in self.cards:
-            return None
-        if kind is PeerKind.DEVICE and not self.directory.device_allowed(DeviceKey(key)):
-            return None
-        return greeting_for(self.replica, key)
+        return greeting_for(self.replica, key) if self._is_let_in(kind, key) else None
+
+    def _is_let_in(self, kind: PeerKind, key: bytes) -> bool:
+        """Whether a peer that has shown its certificate may have a session, or go on with it."""
+        match kind:
+            case PeerKind.NODE:
+                return key in self.cards
+            case PeerKind.DEVICE:
+                return self.directory.device_allowed(DeviceKey(key))
+            case PeerKind.INVITATION:
+                return True
 
     # What connections tell
 
@@ -499,9 +505,8 @@ class Node:
         )
         if command in operations.CHANGES_TRUST:
             self._trust(await self.journal.read(self.directory.cards))
-            self._drop_distrusted()
-        if command in operations.CHANGES_DEVICES:
-            await self._drop_revoked()
+        if command in operations.SHUTS_OUT:
+            await self._drop_shut_out()
         return answer
 
     async def _part_with(self, device: DeviceKey) -> None:
@@ -511,17 +516,11 @@ class Node:
             if connection.key == device:
                 connection.close()
 
-    def _drop_distrusted(self) -> None:
+    async def _drop_shut_out(self) -> None:
         for connection in list(self._conversing):
-            if connection.peer is PeerKind.NODE and connection.key not in self.cards:
+            let_in = partial(self._is_let_in, connection.peer, connection.key)
+            if not await self.journal.read(let_in):
                 connection.close()
-
-    async def _drop_revoked(self) -> None:
-        for connection in list(self._conversing):
-            if connection.peer is PeerKind.DEVICE:
-                device = DeviceKey(connection.key)
-                if not await self.journal.read(partial(self.directory.device_allowed, device)):
-                    connection.close()
 
 
 def acknowledging(
